@@ -1,0 +1,1 @@
+"""Discovery of cross-layer neuron modules in large language models, at corpus scale."""

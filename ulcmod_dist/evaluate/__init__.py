@@ -1,0 +1,1 @@
+"""What modules mean: features, classifiers, baselines, topics. Arrays only."""

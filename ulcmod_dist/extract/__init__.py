@@ -1,0 +1,1 @@
+"""Extraction with Ray: planner, workers, pool, driver."""

@@ -1,0 +1,1 @@
+"""Prompts to activation rows: model families, loading, batching, pooling, capture."""

@@ -1,0 +1,1 @@
+"""The search: objective, sweeps, initial modules, driver."""

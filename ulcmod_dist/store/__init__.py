@@ -1,0 +1,1 @@
+"""The activation store: schema, shards, commits, manifests, verification."""
