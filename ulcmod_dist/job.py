@@ -1,0 +1,320 @@
+"""The job: one YAML file, parsed once into frozen values that the rest trusts.
+
+Input paths (model, corpus, matrix) are relative to the job file's folder, so that a job works from
+wherever it is called; the run directory is relative to where the command is called, so that results
+lie where the user stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ulcmod_dist.errors import InvalidInput
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
+
+def is_url(location: str) -> bool:
+    """Whether a location names its scheme, such as ``s3://bucket/key``."""
+    return _URL.match(location) is not None
+
+
+class Section(BaseModel):
+    """A part of the job: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which language model, at which revision, in which precision."""
+
+    id: str = Field(description="Local folder of the model, or its id on the Hugging Face hub.")
+    revision: str | None = Field(
+        None, description="Commit (40 hexadecimal digits); required for a hub id."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of the forward pass; float32 is the reference."
+    )
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="Attention implementation of transformers."
+    )
+
+    @field_validator("revision")
+    @classmethod
+    def _fixed(cls, revision: str | None) -> str | None:
+        if revision is not None and _COMMIT.fullmatch(revision) is None:
+            raise ValueError(f"{revision!r} is not a commit of 40 hexadecimal digits")
+        return revision
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+class CorpusSection(Section):
+    """Where the prompts are and which columns bear what."""
+
+    train: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        description="File, folder, glob or URL of the training samples, or a list of them.",
+        min_length=1,
+    )
+    test: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="The same for held-out samples; none by default."
+    )
+    text: str | None = Field("text", description="Column of the prompt's text.")
+    messages: str | None = Field(
+        None, description="Column of chat messages (role and content), in place of `text`."
+    )
+    category: str | None = Field(None, description="Column of the category; none by default.")
+    id: str | None = Field(
+        None, description="Column of the sample's id; by default ids count the rows of a split."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_replace_text(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("messages") and "text" not in data:
+            return {**data, "text": None}
+        return data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("name exactly one of text and messages")
+        return self
+
+
+class PromptSection(Section):
+    """How a prompt becomes tokens and which of them count."""
+
+    template: Literal["model", "none"] = Field(
+        "model", description="The model's chat template, or none: the plain text."
+    )
+    system: str | None = Field(
+        "You are a helpful assistant.", description="System message of the chat template."
+    )
+    tokens: Literal["all", "prompt", "last"] = Field(
+        "all", description="Tokens that count: all, those of the prompt's own text, or the last."
+    )
+    max_tokens: int | None = Field(
+        None, gt=0, description="Length limit; by default the model's own maximum."
+    )
+    long: Literal["truncate", "refuse"] = Field(
+        "truncate", description="What happens to a prompt over the limit."
+    )
+
+
+class ExtractSection(Section):
+    """How the forward passes are spread."""
+
+    workers: int | None = Field(
+        None, gt=0, description="Actors; by default as many as the cluster has room for."
+    )
+    cpus: float = Field(1.0, gt=0, description="CPUs of an actor, also its threads.")
+    gpus: float = Field(0.0, ge=0, description="GPUs of an actor.")
+    address: str | None = Field(
+        None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
+    )
+    shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
+    batch_tokens: int = Field(4096, gt=0, description="Tokens of a batch, padding included.")
+
+
+class DiscoverSection(Section):
+    """The search."""
+
+    modules: Annotated[tuple[int, ...], BeforeValidator(_one_or_more)] = Field(
+        description="Number of modules K, or a list of them.", min_length=1
+    )
+    restarts: int = Field(10, gt=0, description="Starts of the search; the best L wins.")
+    seed: int = Field(0, ge=0, description="Seed of starts and orders.")
+    max_iterations: int = Field(100, gt=0, description="Iterations at most.")
+
+    @field_validator("modules")
+    @classmethod
+    def _distinct(cls, modules: tuple[int, ...]) -> tuple[int, ...]:
+        if min(modules) < 1 or len(set(modules)) < len(modules):
+            raise ValueError(f"numbers of modules must be positive and distinct, not {modules}")
+        return tuple(sorted(modules))
+
+
+class EvaluateSection(Section):
+    """What is measured of the modules."""
+
+    seed: int = Field(0, ge=0, description="Seed of permutations, baselines and classifiers.")
+    null_permutations: int = Field(
+        3, ge=0, description="Searches on column-wise permuted data for the null model."
+    )
+
+
+class ReportSection(Section):
+    """What the page shows."""
+
+    prompts: Literal["all", "none"] = Field(
+        "all", description="none leaves every prompt's text out of report, tables and logs."
+    )
+    typical: int = Field(8, gt=0, description="Typical prompts shown for each module.")
+    keywords: int = Field(12, gt=0, description="Keywords shown for each module.")
+
+
+class MatrixSection(Section):
+    """A matrix that someone extracted elsewhere, in place of model and corpus."""
+
+    path: str = Field(description="Activations [samples, units]: a .npy, .npz or .zarr.")
+
+
+class Job(Section):
+    """Everything a run depends on.
+
+    Raises:
+        InvalidInput: From the constructors below, one line that names key, value and remedy.
+    """
+
+    run: str = Field(description="Run directory: local path or URL.")
+    model: ModelSection | None = None
+    corpus: CorpusSection | None = None
+    matrix: MatrixSection | None = None
+    prompt: PromptSection = PromptSection()
+    extract: ExtractSection = ExtractSection()
+    discover: DiscoverSection
+    evaluate: EvaluateSection = EvaluateSection()
+    report: ReportSection = ReportSection()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        extracted = self.model is not None and self.corpus is not None
+        partial = self.model is not None or self.corpus is not None
+        if extracted == (self.matrix is not None) or partial != extracted:
+            raise ValueError("name model and corpus, or matrix alone")
+        return self
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Job:
+        """Read a job file; each override is ``section.key=value`` with a YAML value."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"The job file {path} cannot be read: {error}.") from error
+        return cls.from_text(text, source=str(path), folder=path.parent, overrides=overrides)
+
+    @classmethod
+    def from_text(
+        cls, text: str, *, source: str, folder: Path, overrides: Sequence[str] = ()
+    ) -> Job:
+        """Parse a job's YAML text; input paths are relative to ``folder``."""
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InvalidInput(f"{source} is not valid YAML: {_one_line(error)}.") from error
+        if not isinstance(data, dict):
+            raise InvalidInput(f"{source} must hold keys and values, such as `run: runs/mine`.")
+        for override in overrides:
+            _apply_override(data, override)
+        try:
+            job = cls.model_validate(data)
+        except ValidationError as error:
+            raise InvalidInput(f"{source}: {_explain(error)}") from error
+        return job.resolved(folder)
+
+    def resolved(self, folder: Path) -> Job:
+        """The same job with input paths made absolute, so that it can be opened from anywhere."""
+        changes: dict[str, Section] = {}
+        if self.model is not None:
+            local = _absolute(self.model.id, folder)
+            if is_url(self.model.id) or Path(local).exists():
+                changes["model"] = self.model.model_copy(update={"id": local})
+            elif self.model.revision is None:
+                raise InvalidInput(
+                    f"model.id {self.model.id!r} is no folder under {folder.resolve()} and, as an "
+                    "id on the hub, lacks a fixed revision.",
+                    "Correct the path, or set model.revision to a commit.",
+                )
+        if self.corpus is not None:
+            places = {
+                split: tuple(_absolute(place, folder) for place in getattr(self.corpus, split))
+                for split in ("train", "test")
+            }
+            changes["corpus"] = self.corpus.model_copy(update=places)
+        if self.matrix is not None:
+            path = _absolute(self.matrix.path, folder)
+            changes["matrix"] = self.matrix.model_copy(update={"path": path})
+        return self.model_copy(update=changes)
+
+    def to_yaml(self) -> str:
+        """The job as YAML, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _absolute(location: str, folder: Path) -> str:
+    return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--set {override!r} is not of the form key=value.")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        below = data.setdefault(parent, {})
+        if not isinstance(below, dict):
+            raise InvalidInput(f"--set {key}: {parent} holds {below!r}, not keys.")
+        data = below
+    try:
+        data[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"--set {key}: {value!r} is not valid YAML.") from error
+
+
+def _explain(error: ValidationError) -> str:
+    """One line for the first of pydantic's complaints."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return _unknown_key(tuple(str(part) for part in first["loc"]))
+    if first["type"] == "missing":
+        return f"the key {place} is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    shown = "" if isinstance(value, dict) else f" (it is {value!r})"
+    return f"{place + ': ' if place else ''}{message}{shown}."
+
+
+def _unknown_key(location: tuple[str, ...]) -> str:
+    *parents, key = location
+    section: type[BaseModel] = Job
+    for parent in parents:
+        section = next(_sections(section.model_fields[parent].annotation))
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    place = ".".join([*parents, near[0]])
+    return f"unknown key {'.'.join(location)}; the nearest known one is {place}."
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        for part in typing.get_args(annotation):
+            yield from _sections(part)
