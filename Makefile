@@ -1,0 +1,33 @@
+# Two commands for a newcomer: `make demo` and `make test`. Each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: install demo test acceptance faults lint
+
+install: .venv/.installed
+demo: .venv/.installed
+	$(BIN)/ulcmod demo --run runs/demo
+test: .venv/.developer
+	$(PYTEST)
+acceptance: .venv/.developer
+	$(PYTEST) -m acceptance
+faults: .venv/.developer
+	$(PYTEST) -m faults
+lint: .venv/.developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy ulcmod_dist jobs tests
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing ulcmod_dist into .venv (some minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.developer: .venv/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@

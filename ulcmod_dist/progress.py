@@ -1,0 +1,142 @@
+"""Progress of long steps: a live bar in a terminal, a line now and then in a log.
+
+Science never prints; stages open a step and pass plain callables down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+# A log (no terminal) gets a line this often, in seconds: enough to see life, few enough to read.
+LOG_INTERVAL = 10.0
+
+
+@dataclass
+class Step:
+    """One long step under way.
+
+    Attributes:
+        name: What is being done, for people.
+        total: Amount of work, in ``unit``; None where it is not known.
+        unit: What is counted, in the plural.
+    """
+
+    name: str
+    total: float | None
+    unit: str
+    started: float = field(default_factory=time.monotonic)
+    done: float = 0.0
+    note: str = ""
+
+    def update(self, done: float, note: str = "", total: float | None = None) -> None:
+        """Say how much is done by now (not how much more), and a few words beside it."""
+        self.done, self.note = done, note
+        self.total = self.total if total is None else total
+        self._show()
+
+    def rate(self) -> float:
+        """Work done per second since the start."""
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def _show(self) -> None:
+        """Nothing to show: the step of a caller that wants silence."""
+
+
+class _BarStep(Step):
+    bars: Bars
+    task: TaskID
+
+    def _show(self) -> None:
+        self.bars.update(
+            self.task, completed=self.done, total=self.total, rate=_rate(self), note=self.note
+        )
+
+
+class _LogStep(Step):
+    console: Console
+    last: float = 0.0
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self.last >= LOG_INTERVAL:
+            self.last = now
+            self.console.print(_line(self), highlight=False, soft_wrap=True)
+
+
+class Silent:
+    """Progress for callers from Python: nothing is printed."""
+
+    @contextmanager
+    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
+        """Open a step that shows nothing."""
+        yield Step(name, total, unit)
+
+    def say(self, message: str) -> None:
+        """Say nothing."""
+
+
+class Printed(Silent):
+    """Progress on a console: a bar a step in a terminal, lines in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextmanager
+    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
+        """Open a step; its closing line says how much was done and how long it took."""
+        started = time.monotonic()
+        with self._open(name, total, unit) as step:
+            yield step
+        seconds = time.monotonic() - started
+        amount = f"{step.done:,.0f} {unit}, " if step.done else ""
+        self.say(f"[green]✓[/green] {name} [dim]({amount}{seconds:.1f} s)[/dim]")
+
+    def say(self, message: str) -> None:
+        """Print one line (rich markup)."""
+        self.console.print(message, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def _open(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
+        if not self.console.is_terminal:
+            step = _LogStep(name, total, unit)
+            step.console = self.console
+            step.last = time.monotonic()
+            yield step
+            return
+        with self._bars() as bars:
+            bar = _BarStep(name, total, unit)
+            bar.bars, bar.task = bars, bars.add_task(name, total=total, rate="", note="")
+            yield bar
+
+    def _bars(self) -> Bars:
+        # Widths are chosen for a terminal of 80 columns.
+        return Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+        )
+
+
+def _rate(step: Step) -> str:
+    return f"{step.rate():,.1f} {step.unit}/s"
+
+
+def _line(step: Step) -> str:
+    share = f" of {step.total:,.0f}" if step.total else ""
+    left = ""
+    if step.total and step.rate() > 0:
+        left = f", {(step.total - step.done) / step.rate():,.0f} s left"
+    note = f", {step.note}" if step.note else ""
+    return f"{step.name}: {step.done:,.0f}{share} {step.unit}, {_rate(step)}{left}{note}"
