@@ -1,0 +1,88 @@
+from pathlib import Path
+
+import pytest
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.job import Job
+
+COMPLETE = """\
+run: runs/mine
+model: {id: model}
+corpus: {train: [train.parquet, s3://bucket/more.parquet], category: category}
+discover: {modules: [10, 5]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    return tmp_path
+
+
+def parse(text: str, folder: Path, *overrides: str) -> Job:
+    return Job.from_text(text, source="job.yaml", folder=folder, overrides=overrides)
+
+
+def test_job__input_paths_are_relative_to_its_folder(folder: Path) -> None:
+    job = parse(COMPLETE, folder)
+    assert job.model is not None
+    assert job.corpus is not None
+    assert job.model.id == str(folder / "model")
+    assert job.corpus.train == (str(folder / "train.parquet"), "s3://bucket/more.parquet")
+    assert job.run == "runs/mine"
+
+
+def test_job__written_out_and_read_again_is_equal(folder: Path) -> None:
+    job = parse(COMPLETE, folder, "prompt.system=null")
+    again = parse(job.to_yaml(), Path("/"))
+    assert again == job
+    assert again.prompt.system is None
+
+
+def test_job__one_number_stands_for_a_list(folder: Path) -> None:
+    assert parse(COMPLETE, folder, "discover.modules=7").discover.modules == (7,)
+    assert parse(COMPLETE, folder).discover.modules == (5, 10)
+
+
+def test_job__messages_column_replaces_text_column(folder: Path) -> None:
+    job = parse(COMPLETE, folder, "corpus.messages=conversation")
+    assert job.corpus is not None
+    assert job.corpus.text is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["discover.restrats=3"], ["unknown key discover.restrats", "discover.restarts"]),
+        (["disocver.seed=3"], ["unknown key disocver", "discover"]),
+        (["discover.modules=0"], ["discover.modules", "positive"]),
+        (["discover.modules=[5, 5]"], ["distinct"]),
+        (["discover.restarts=many"], ["discover.restarts", "many"]),
+        (["model.revision=main"], ["model.revision", "main", "40 hexadecimal"]),
+        (["model.id=someone/something"], ["someone/something", "revision"]),
+        (["model.dtype=float16"], ["model.dtype", "float32", "bfloat16"]),
+        (["corpus=null"], ["model and corpus, or matrix"]),
+        (["matrix.path=a.npy"], ["model and corpus, or matrix"]),
+        (["run"], ["key=value"]),
+        (["run.deep=1"], ["run", "runs/mine"]),
+    ],
+)
+def test_job__what_is_wrong_is_named(overrides: list[str], words: list[str], folder: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse(COMPLETE, folder, *overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert [word for word in words if word not in message] == []
+
+
+def test_job__missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"nowhere\.yaml"):
+        Job.from_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_job__broken_yaml_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("run: [1,\nmodel")
+    with pytest.raises(InvalidInput, match="not valid YAML") as caught:
+        Job.from_yaml(path)
+    assert "\n" not in str(caught.value)

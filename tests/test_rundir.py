@@ -1,0 +1,66 @@
+import pickle
+import threading
+from pathlib import Path
+
+import pytest
+
+from ulcmod_dist.rundir import AlreadyThere, RunDir, canonical_json, fingerprint
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.at(tmp_path / "run")
+
+
+def test_rundir__keys_are_listed_in_order_with_sizes(run: RunDir) -> None:
+    run.write("b/two", b"22")
+    run.write("a/one", b"1")
+    assert list(run.keys()) == [("a/one", 1), ("b/two", 2)]
+    assert list(run.keys("b")) == [("b/two", 2)]
+
+
+def test_rundir__missing_key_raises_and_does_not_exist(run: RunDir) -> None:
+    assert not run.exists("nothing")
+    with pytest.raises(FileNotFoundError):
+        run.read("nothing")
+    run.delete("nothing")
+
+
+def test_rundir__of_many_creators_one_succeeds(run: RunDir) -> None:
+    winners: list[int] = []
+
+    def create(number: int) -> None:
+        try:
+            run.create("lock", str(number).encode())
+        except AlreadyThere:
+            return
+        winners.append(number)
+
+    threads = [threading.Thread(target=create, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(winners) == 1
+    assert run.read("lock") == str(winners[0]).encode()
+
+
+def test_rundir__write_replaces_as_a_whole(run: RunDir) -> None:
+    run.write("key", b"a long first value")
+    run.write("key", b"short")
+    assert run.read("key") == b"short"
+
+
+def test_rundir__pickles_after_use(run: RunDir) -> None:
+    run.write("key", b"value")
+    assert pickle.loads(pickle.dumps(run)).read("key") == b"value"
+
+
+def test_fingerprint__ignores_the_order_of_keys_and_nothing_else() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
+
+
+def test_canonical_json__refuses_nan() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical_json({"objective": float("nan")})

@@ -1,0 +1,190 @@
+"""The command line: ``ulcmod``. Parses words, calls one stage, prints its answer.
+
+Results go to standard output, progress and errors to standard error, so that ``--json`` can be
+piped. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid job, 3 finished with quarantined
+samples.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.progress import Printed
+from ulcmod_dist.stages.context import Context, open_target
+from ulcmod_dist.stages.summary import Summary
+
+app = typer.Typer(
+    name="ulcmod",
+    help="Find the modules of a large language model: neurons and prompts, split together.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
+app.add_typer(corpus_app, name="corpus")
+
+Target = Annotated[str, typer.Argument(help="A job file (YAML) or a run directory.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job; repeatable."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def _progress() -> Printed:
+    return Printed(Console(stderr=True))
+
+
+def _answer(summary: Summary, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(summary.as_json(), indent=1, ensure_ascii=False))
+    else:
+        summary.print(Console())
+    if summary.exit_code:
+        raise typer.Exit(summary.exit_code)
+
+
+def _stage(
+    stage: Callable[[Context], Summary], target: str, overrides: list[str] | None, as_json: bool
+) -> None:
+    _answer(stage(open_target(target, overrides or [], _progress())), as_json)
+
+
+@app.command()
+def demo(
+    run: Annotated[str, typer.Option("--run", help="Run directory to write.")] = "runs/demo",
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole pipeline on the demo's own small model and corpus."""
+    from ulcmod_dist.stages.demo import demo_context
+    from ulcmod_dist.stages.run import run_all
+
+    _answer(run_all(demo_context(run, overrides or [], _progress())), as_json)
+
+
+@app.command()
+def run(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run a job from prompts to report; continue where an earlier run stopped."""
+    from ulcmod_dist.stages.run import run_all
+
+    _stage(run_all, target, overrides, as_json)
+
+
+@app.command()
+def plan(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what extraction would do: shards, batches, bytes, memory."""
+    from ulcmod_dist.stages.plan import plan as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def extract(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Run the forward passes and write the activation store."""
+    from ulcmod_dist.stages.extract import extract as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def discover(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Search the modules in an activation store."""
+    from ulcmod_dist.stages.discover import discover as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Measure the modules: null model, baselines, classification, topics."""
+    from ulcmod_dist.stages.evaluate import evaluate as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def report(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Write the page, the figures and the tables."""
+    from ulcmod_dist.stages.report import report as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def status(target: Target, as_json: AsJson = False) -> None:
+    """Show how far a run is."""
+    from ulcmod_dist.stages.status import status as stage
+
+    _stage(stage, target, None, as_json)
+
+
+@app.command("import")
+def import_(
+    matrix: Annotated[Path, typer.Argument(help="Activations [samples, units]: .npy .npz .zarr.")],
+    out: Annotated[str, typer.Option("--out", help="Run directory to write.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a run of a matrix that someone extracted elsewhere."""
+    from ulcmod_dist.stages.import_matrix import import_context, import_matrix
+
+    context = import_context(matrix, out, overrides or [], _progress())
+    _answer(import_matrix(context), as_json)
+
+
+@corpus_app.command("infinity")
+def infinity(
+    files: Annotated[list[str], typer.Argument(help="The published data set's files.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of train.parquet and test.parquet.")],
+    train: Annotated[int, typer.Option(help="Train prompts of each category.")] = 1000,
+    test: Annotated[int, typer.Option(help="Test prompts of each category.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make the paper's corpus of seven categories from Infinity-Instruct."""
+    from ulcmod_dist.stages.corpus import infinity as stage
+
+    _answer(stage(files, out, train=train, test=test, seed=seed), as_json)
+
+
+def main() -> None:
+    """Entry point: errors become one clear line, unless ``--debug`` stands anywhere."""
+    words = sys.argv[1:]
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        app(args=words, prog_name="ulcmod")
+    except UlcmodError as error:
+        if debug:
+            raise
+        _complain(str(error))
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _complain(f"{type(error).__name__}: {error}. Repeat with --debug for the traceback.")
+        sys.exit(1)
+
+
+def _complain(message: str) -> None:
+    # No markup: messages quote what users wrote. No wrapping: one line stays one line.
+    console = Console(stderr=True)
+    console.print("Error:", style="bold red", end=" ")
+    console.print(message, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,58 @@
+"""What every stage starts from: the job, its run directory, and where progress goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.job import Job, is_url
+from ulcmod_dist.progress import Silent
+from ulcmod_dist.rundir import JOB, RunDir
+
+
+@dataclass(frozen=True)
+class Context:
+    """A job, the run directory it writes to, and its progress."""
+
+    job: Job
+    run: RunDir
+    progress: Silent = field(default_factory=Silent)
+
+
+def open_target(target: str, overrides: Sequence[str], progress: Silent) -> Context:
+    """The context of a job file or of a run directory that holds its job.
+
+    Raises:
+        InvalidInput: The target is neither, or its job is not valid.
+    """
+    if not is_url(target) and Path(target).is_file():
+        job = Job.from_yaml(target, overrides)
+        return Context(job, RunDir.at(job.run), progress)
+    if not is_url(target) and not Path(target).is_dir():
+        raise InvalidInput(
+            f"{target} is neither a job file nor a run directory.",
+            "Name a YAML file, or a directory that `ulcmod run` has written.",
+        )
+    run = RunDir.at(target)
+    return Context(stored_job(run, overrides), run, progress)
+
+
+def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
+    """The job that a run directory was made by, wherever the directory lies now."""
+    try:
+        text = run.read(JOB).decode("utf-8")
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            f"{run.url} is no run directory: it holds no {JOB}.", "Start one with `ulcmod run JOB`."
+        ) from error
+    folder = run.local or Path.cwd()
+    return Job.from_text(text, source=run.show(JOB), folder=folder, overrides=overrides)
+
+
+def save_job(context: Context) -> None:
+    """Keep the job, with its defaults written out, in the run directory."""
+    text = context.job.to_yaml().encode()
+    if not context.run.exists(JOB) or context.run.read(JOB) != text:
+        context.run.write(JOB, text)

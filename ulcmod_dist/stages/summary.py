@@ -1,0 +1,80 @@
+"""What a stage answers: one value that prints as a table for people or as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The answer of a stage.
+
+    Attributes:
+        title: What the rows are, for people.
+        columns: Key of each shown column -> its heading.
+        rows: Records, one a line; JSON values.
+        facts: Further facts; JSON values.
+        closing: Plain sentences that end the output, such as where a report lies.
+        exit_code: What the command ends with (0 done, 3 finished with quarantined samples).
+    """
+
+    title: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    closing: Sequence[str] = ()
+    exit_code: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The machine-readable form: the facts and all columns of the rows."""
+        return {**self.facts, "rows": [dict(row) for row in self.rows]}
+
+    def __rich__(self) -> RenderableType:
+        parts: list[RenderableType] = []
+        if self.facts:
+            parts.append(self._facts())
+        if self.rows:
+            parts.append(self._table())
+        # Text, not markup: paths and names may hold brackets.
+        parts.extend(Text(sentence, overflow="fold") for sentence in self.closing)
+        return Group(*parts)
+
+    def print(self, console: Console) -> None:
+        """Print the form for people."""
+        console.print(self)
+
+    def _facts(self) -> Table:
+        table = Table.grid(padding=(0, 2))
+        for name, value in self.facts.items():
+            table.add_row(Text(name.replace("_", " "), style="dim"), Text(shown(value)))
+        return table
+
+    def _table(self) -> Table:
+        table = Table(title=self.title, title_justify="left", title_style="bold")
+        for key, heading in self.columns.items():
+            numeric = all(isinstance(row.get(key), int | float | None) for row in self.rows)
+            table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+        for row in self.rows:
+            table.add_row(*(Text(shown(row.get(key))) for key in self.columns))
+        return table
+
+
+def shown(value: Any) -> str:
+    """A value for people: thousands separated, few digits, a dash for what is not there."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(shown(part) for part in value)
+    return str(value)

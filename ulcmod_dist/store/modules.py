@@ -1,0 +1,84 @@
+"""The modules a search found, as files of a run: ``modules/K=010/``.
+
+``metrics.json`` is written last: where it is, the tables beside it are whole.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rundir import RunDir, modules_key
+
+_METRICS = re.compile(r"modules/K=(\d+)/metrics\.json")
+
+
+@dataclass(frozen=True)
+class StoredModules:
+    """Modules for one K.
+
+    Attributes:
+        units: Columns unit, layer, index, expert, module, margin, stability; in unit order.
+        samples: Columns sample_id, category, split, module, margin; train first, in view order.
+        history: Columns restart, iteration, objective, xi, balance, units_moved, samples_moved,
+            seconds; one row an iteration.
+        metrics: Objective, its parts and what they were found with.
+    """
+
+    units: pa.Table
+    samples: pa.Table
+    history: pa.Table
+    metrics: Mapping[str, Any]
+
+
+def write_modules(run: RunDir, num_modules: int, modules: StoredModules) -> None:
+    """Write the files of one K, the metrics last."""
+    # An older metrics.json must not vouch for newer tables.
+    run.delete(modules_key(num_modules, "metrics.json"))
+    for name in ("units", "samples", "history"):
+        write_table(run, modules_key(num_modules, f"{name}.parquet"), getattr(modules, name))
+    run.write_json(modules_key(num_modules, "metrics.json"), dict(modules.metrics))
+
+
+def read_modules(run: RunDir, num_modules: int) -> StoredModules:
+    """Read the files of one K.
+
+    Raises:
+        InvalidInput: The run holds no modules for this K.
+    """
+    if num_modules not in (found := modules_found(run)):
+        raise InvalidInput(
+            f"{run.url} holds no modules for K = {num_modules}, only for {found or 'none'}.",
+            f"Run `ulcmod discover {run.url} --set discover.modules={num_modules}`.",
+        )
+    tables = {
+        name: read_table(run, modules_key(num_modules, f"{name}.parquet"))
+        for name in ("units", "samples", "history")
+    }
+    metrics = run.read_json(modules_key(num_modules, "metrics.json"))
+    return StoredModules(**tables, metrics=metrics)
+
+
+def modules_found(run: RunDir) -> list[int]:
+    """The numbers of modules whose search has ended, ascending."""
+    matches = (_METRICS.fullmatch(key) for key, _ in run.keys("modules"))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def write_table(run: RunDir, key: str, table: pa.Table) -> None:
+    """Write one Parquet table."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    run.write(key, buffer.getvalue())
+
+
+def read_table(run: RunDir, key: str) -> pa.Table:
+    """Read one Parquet table (FileNotFoundError where there is none)."""
+    return pq.read_table(pa.BufferReader(run.read(key)))
