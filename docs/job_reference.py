@@ -1,0 +1,91 @@
+"""Write docs/job.md from the job's own models, so that the reference cannot drift from them."""
+
+from __future__ import annotations
+
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from ulcmod_dist.job import Job
+
+HEAD = """\
+# Job reference
+
+A job is one YAML file. Paths of inputs (model, corpus, matrix) are relative to the file's folder;
+`run` is relative to where the command is called. Unknown keys are refused, and the nearest known
+one is named. `--set section.key=value` overrides a key on the command line; the value is YAML.
+
+A job names `model` and `corpus`, or `matrix` alone.
+"""
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section model inside an annotation such as ``ModelSection | None``."""
+    candidates = typing.get_args(annotation) if is_union(annotation) else (annotation,)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def is_union(annotation: Any) -> bool:
+    """Whether an annotation offers alternatives."""
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def type_name(annotation: Any) -> str:
+    """An annotation in the words of YAML."""
+    if is_union(annotation):
+        names = [type_name(part) for part in typing.get_args(annotation)]
+        return " or ".join(names)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
+    if typing.get_origin(annotation) is tuple:
+        return f"{type_name(typing.get_args(annotation)[0])} or a list"
+    if annotation is type(None):
+        return "null"
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
+
+
+def default_text(default: Any) -> str:
+    """A default in the words of YAML."""
+    if default is PydanticUndefined:
+        return "required"
+    if default is None:
+        return "`null`"
+    if default == ():
+        return "`[]`"
+    return f"`{default}`"
+
+
+def rows(section: type[BaseModel]) -> list[str]:
+    """One table row a key."""
+    return [
+        f"| `{name}` | {type_name(field.annotation)} | {default_text(field.default)} "
+        f"| {field.description} |"
+        for name, field in section.model_fields.items()
+        if section_of(field.annotation) is None
+    ]
+
+
+def reference() -> str:
+    """The whole page."""
+    table = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    parts = [HEAD, "\n".join(table + rows(Job)), ""]
+    for name, field in Job.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            first_line = (section.__doc__ or "").splitlines()[0]
+            parts += [f"## {name}", "", first_line, "", "\n".join(table + rows(section)), ""]
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    target = Path(__file__).with_name("job.md")
+    target.write_text(reference(), encoding="utf-8")
+    sys.stdout.write(f"wrote {target.name}\n")
