@@ -1,0 +1,206 @@
+"""The paper's corpus: published files of Infinity-Instruct become train and test samples.
+
+A prompt is kept when the abilities of the map among its own all belong to one category. The kept
+prompts of each category are shuffled with a seed; the first are train samples, the next held out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from ulcmod_dist.corpus.formats import read_table
+from ulcmod_dist.corpus.locations import SourceFile, find_files
+from ulcmod_dist.errors import InvalidInput
+
+SCHEMA = pa.schema([("id", pa.string()), ("category", pa.string()), ("text", pa.large_string())])
+_FIELDS = ("id", "conversations", "label")
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class InfinitySplit:
+    """The paper's corpus, cut by a seed.
+
+    Attributes:
+        train: Columns id, category, text; categories in the order of the map.
+        test: The same for held-out samples; no text is in both.
+        available: Kept prompts of each category, before cutting.
+        dropped: Prompts not kept, by reason.
+    """
+
+    train: pa.Table
+    test: pa.Table
+    available: Mapping[str, int]
+    dropped: Mapping[str, int]
+
+
+@cache
+def category_map() -> Mapping[str, tuple[str, ...]]:
+    """Abilities of each category, as the paper lists them."""
+    text = files("ulcmod_dist.corpus").joinpath("infinity.yaml").read_text(encoding="utf-8")
+    categories = yaml.safe_load(text)["categories"]
+    return {name: tuple(abilities) for name, abilities in categories.items()}
+
+
+def choose_categories(names: Sequence[str] | None) -> tuple[str, ...]:
+    """The categories named, or all of them, in the order of the map.
+
+    Raises:
+        InvalidInput: A name is not in the map; the nearest known one is given.
+    """
+    known = category_map()
+    for name in names or ():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise InvalidInput(
+                f"Unknown category {name!r}; the nearest known one is {near!r}.",
+                f"The categories are {', '.join(known)}.",
+            )
+    return tuple(name for name in known if names is None or name in names)
+
+
+def single_category(abilities: Sequence[str]) -> str | None:
+    """The category that all listed abilities among these belong to; None where none or several."""
+    found = {
+        category
+        for category, listed in category_map().items()
+        if not set(listed).isdisjoint(abilities)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def split_infinity(
+    locations: Sequence[str],
+    *,
+    train: int = 1000,
+    test: int = 200,
+    seed: int = 0,
+    categories: Sequence[str] | None = None,
+) -> InfinitySplit:
+    """Select and cut the paper's corpus from the published files.
+
+    Args:
+        locations: Files, folders, globs or URLs of the published data set.
+        train: Train samples of each category.
+        test: Held-out samples of each category.
+        seed: Seed of the shuffle within each category.
+        categories: The categories wanted; all seven by default.
+
+    Raises:
+        InvalidInput: Files cannot be read or lack the published fields, a category is not known,
+            or one has too few prompts.
+    """
+    if train < 1 or test < 0:
+        raise InvalidInput(f"{train} train and {test} test samples a category make no corpus.")
+    wanted = choose_categories(categories)
+    kept, dropped = _keep(locations, wanted)
+    available = {name: len(kept[name]) for name in wanted}
+    scarce = {name: count for name, count in available.items() if count < train + test}
+    if scarce:
+        counts = ", ".join(f"{name} {count}" for name, count in scarce.items())
+        raise InvalidInput(
+            f"Too few prompts for {train} train and {test} test samples: {counts}.",
+            "Give more files, or ask for fewer samples or other categories.",
+        )
+    rng = np.random.default_rng(seed)
+    shuffled = {name: [kept[name][i] for i in rng.permutation(len(kept[name]))] for name in wanted}
+    return InfinitySplit(
+        train=_table(shuffled, 0, train),
+        test=_table(shuffled, train, train + test),
+        available=available,
+        dropped=dict(sorted(dropped.items())),
+    )
+
+
+def write_split(split: InfinitySplit, folder: Path) -> tuple[Path, Path]:
+    """Write ``train.parquet`` and ``test.parquet``; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = (folder / "train.parquet", folder / "test.parquet")
+    for path, table in zip(paths, (split.train, split.test), strict=True):
+        partial = path.with_suffix(".partial")
+        pq.write_table(table, partial)
+        partial.replace(path)
+    return paths
+
+
+Row = tuple[str, str]
+
+
+def _keep(
+    locations: Sequence[str], wanted: Sequence[str]
+) -> tuple[dict[str, list[Row]], Counter[str]]:
+    kept: dict[str, list[Row]] = {name: [] for name in wanted}
+    dropped: Counter[str] = Counter()
+    seen: set[str] = set()
+    for location in locations:
+        for source in find_files(location, "train"):
+            for row_id, text, abilities in _rows(source):
+                category = single_category(abilities)
+                reason = _objection(text, abilities, category, wanted, seen)
+                if reason is not None:
+                    dropped[reason] += 1
+                elif category is not None and text is not None:
+                    seen.add(text)
+                    kept[category].append((row_id, text))
+    return kept, dropped
+
+
+def _objection(
+    text: str | None,
+    abilities: Sequence[str],
+    category: str | None,
+    wanted: Sequence[str],
+    seen: set[str],
+) -> str | None:
+    """Why a prompt is dropped, or None."""
+    if category is None:
+        several = any(not set(names).isdisjoint(abilities) for names in category_map().values())
+        return "abilities of several categories" if several else "no listed ability"
+    if category not in wanted:
+        return "another category"
+    if text is None or not text.strip():
+        return "no text by a human in the first turn"
+    return "repeated text" if text in seen else None
+
+
+def _rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
+    """Id, prompt and English abilities of each published row."""
+    for batch in read_table(source, _FIELDS).to_batches(max_chunksize=_BATCH):
+        columns = (batch.column(name).to_pylist() for name in _FIELDS)
+        for number, conversations, label in zip(*columns, strict=True):
+            try:
+                first = (_decoded(conversations) or [{}])[0]
+                text = first["value"] if first.get("from") == "human" else None
+                yield str(number), text, (_decoded(label) or {})["ability_en"] or []
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise InvalidInput(
+                    f"Row {number} of {source.path} lacks conversations of from and value, or a "
+                    "label with ability_en.",
+                    "Give the files as published.",
+                ) from error
+
+
+def _decoded(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _table(shuffled: Mapping[str, Sequence[Row]], start: int, stop: int) -> pa.Table:
+    rows = [
+        {"id": row_id, "category": name, "text": text}
+        for name, kept in shuffled.items()
+        for row_id, text in kept[start:stop]
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
