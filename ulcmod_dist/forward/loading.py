@@ -1,0 +1,157 @@
+"""Loading a model: its configuration, its base model without a head, and the record of both.
+
+Weights are read from safetensors only, and code that comes with a checkpoint is never run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.architectures import family_of
+from ulcmod_dist.forward.values import ModelSpec
+
+FORWARD_VERSION = "1"
+"""Raised by hand whenever the same model and prompt would yield other rows than before."""
+
+LIBRARY_PREFIX = "library."
+"""Keys of the model's record that name the version of a library, not a choice of the job."""
+
+
+def load_config(spec: ModelSpec) -> PretrainedConfig:
+    """Read a model's configuration and refuse what cannot be run.
+
+    Raises:
+        InvalidInput: It cannot be read, names an unknown family or needs code of its own, or the
+            checkpoint is quantised or, in a folder, not in safetensors.
+    """
+    folder = local_folder(spec)
+    try:
+        config = AutoConfig.from_pretrained(
+            spec.id, revision=spec.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InvalidInput(
+            f"The configuration of the model {spec.id} cannot be read: {one_line(error)}"
+        ) from error
+    family_of(config)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is not None:
+        method = _get(quantised, "quant_method")
+        raise InvalidInput(
+            f"The checkpoint {spec.id} is quantised ({method}).",
+            "Name the checkpoint of the same model in full precision.",
+        )
+    if folder is not None and not _weight_files(folder):
+        raise InvalidInput(
+            f"The model folder {folder} holds no weights in safetensors.",
+            "Save the model with save_pretrained, which writes model.safetensors.",
+        )
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def load_model(spec: ModelSpec, config: PretrainedConfig, device: str) -> PreTrainedModel:
+    """Load the base model, in evaluation mode, onto one device.
+
+    Raises:
+        InvalidInput: The weights cannot be read, or some of the model's are missing.
+    """
+    base = getattr(transformers, family_of(config).base)
+    try:
+        model, info = base.from_pretrained(
+            spec.id,
+            config=config,
+            revision=spec.revision,
+            dtype=getattr(torch, spec.dtype),
+            attn_implementation=spec.attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidInput(
+            f"The weights of the model {spec.id} cannot be loaded: {one_line(error)}"
+        ) from error
+    # transformers fills what is missing with random numbers; only a pooler is of no concern here.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InvalidInput(
+            f"The checkpoint {spec.id} lacks {len(missing)} of the model's weights, "
+            f"such as {missing[0]}.",
+            "Name a complete checkpoint.",
+        )
+    model.config.use_cache = False
+    loaded: PreTrainedModel = model.to(device).eval()
+    return loaded
+
+
+def model_record(spec: ModelSpec) -> dict[str, str]:
+    """What a row depends on from the model's side.
+
+    Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change rows by rounding
+    at most; a folder is known by the digest of its weights and configuration.
+
+    Raises:
+        InvalidInput: As ``load_config``.
+    """
+    config = load_config(spec)
+    folder = local_folder(spec)
+    source = {"revision": str(spec.revision)} if folder is None else {"weights": _digest(folder)}
+    return {
+        "id": spec.id if folder is None else folder.name,
+        **source,
+        "architecture": config.model_type,
+        "dtype": spec.dtype,
+        "attention": spec.attention,
+        "forward": FORWARD_VERSION,
+        LIBRARY_PREFIX + "torch": str(torch.__version__),
+        LIBRARY_PREFIX + "transformers": str(transformers.__version__),
+    }
+
+
+def local_folder(spec: ModelSpec) -> Path | None:
+    """The folder a model is in, or None for an id on the hub.
+
+    Raises:
+        InvalidInput: The id is no folder and has no fixed revision.
+    """
+    folder = Path(spec.id)
+    if folder.is_dir():
+        return folder.resolve()
+    if spec.revision is None:
+        raise InvalidInput(
+            f"The model {spec.id!r} is no folder and, as an id on the hub, lacks a revision.",
+            "Correct the path, or name a commit.",
+        )
+    return None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over names and contents of configuration and weights."""
+    total = hashlib.sha256()
+    for path in (folder / "config.json", *_weight_files(folder)):
+        with path.open("rb") as file:
+            total.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return total.hexdigest()
+
+
+def _get(settings: Any, key: str) -> Any:
+    return settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)
+
+
+def one_line(error: BaseException) -> str:
+    """An error of another library without its line breaks."""
+    return " ".join(str(error).split())

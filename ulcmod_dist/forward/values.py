@@ -1,0 +1,129 @@
+"""The plain values that cross the border of the forward half: what goes in and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+
+Message: TypeAlias = dict[str, str]
+Prompt: TypeAlias = str | tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model is run, and how.
+
+    Attributes:
+        id: Local folder, or id on the Hugging Face hub.
+        revision: Commit of a hub id; None for a folder.
+        dtype: Precision of weights and forward pass.
+        attention: Attention implementation of transformers.
+    """
+
+    id: str
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+
+
+@dataclass(frozen=True)
+class PromptRule:
+    """How a prompt becomes tokens, and which of them count towards the mean.
+
+    Attributes:
+        template: The model's chat template, or the plain text.
+        system: System message put before a prompt of text; None for none. Prompts that are
+            messages already are taken as given.
+        tokens: ``all`` tokens, those of the ``prompt``'s own text (what the user says, without
+            template and special tokens), or the ``last`` one.
+        max_tokens: Length limit in tokens; the model's own limit holds as well.
+        long: Whether a prompt over the limit loses its end or is refused.
+    """
+
+    template: Literal["model", "none"] = "model"
+    system: str | None = "You are a helpful assistant."
+    tokens: Literal["all", "prompt", "last"] = "all"
+    max_tokens: int | None = None
+    long: Literal["truncate", "refuse"] = "truncate"
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """A run of neighbouring units: the input of one down-projection.
+
+    Attributes:
+        layer: Index of the layer, from 0.
+        module: Path of the module below the base model; for experts, of their collection.
+        width: Number of units.
+        expert: Index of the expert within the layer, or None.
+    """
+
+    layer: int
+    module: str
+    width: int
+    expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt as the model reads it.
+
+    Attributes:
+        ids: Token ids, without padding.
+        counted: For each token, whether it counts towards the mean; at least one does.
+        truncated: Whether the prompt was longer than the limit.
+    """
+
+    ids: tuple[int, ...]
+    counted: tuple[bool, ...]
+    truncated: bool = False
+
+    @property
+    def count(self) -> int:
+        """Number of tokens that count."""
+        return sum(self.counted)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one batch yields, in the order of the batch.
+
+    Attributes:
+        activations: float32 [batch, units], the mean over the counted tokens of the absolute
+            input of the down-projection. A token that an expert does not see counts as zero there.
+        routed: int32 [batch, expert slots], the number of counted tokens routed to each expert;
+            slots follow the entries of the engine's units that name an expert. None for a model
+            without experts. ``activations * count / routed`` is the mean over routed tokens.
+    """
+
+    activations: NDArray[np.float32]
+    routed: NDArray[np.int32] | None = None
+
+
+class RefusedPrompt(InvalidInput):
+    """A prompt that cannot become tokens by the job's rule.
+
+    Attributes:
+        position: Index of the prompt within the call.
+    """
+
+    def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
+        super().__init__(fact, remedy)
+        self.position = position
+
+
+class NonFiniteActivation(UlcmodError):
+    """A forward pass that ended in NaN or infinity.
+
+    Attributes:
+        position: Index of the prompt within the batch.
+    """
+
+    def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
+        super().__init__(fact, remedy)
+        self.position = position
