@@ -156,12 +156,15 @@ def infinity(
     train: Annotated[int, typer.Option(help="Train prompts of each category.")] = 1000,
     test: Annotated[int, typer.Option(help="Test prompts of each category.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the shuffle.")] = 0,
+    category: Annotated[
+        list[str] | None, typer.Option(help="Only this category; repeatable.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the paper's corpus of seven categories from Infinity-Instruct."""
     from ulcmod_dist.stages.corpus import infinity as stage
 
-    _answer(stage(files, out, train=train, test=test, seed=seed), as_json)
+    _answer(stage(files, out, train=train, test=test, seed=seed, categories=category), as_json)
 
 
 def main() -> None:
