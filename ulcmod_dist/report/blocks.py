@@ -1,0 +1,128 @@
+"""What a page is made of: sections of blocks, before any HTML."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ulcmod_dist.report.specs import Figure
+from ulcmod_dist.report.tables import Table
+from ulcmod_dist.report.text import PROMPT_LIMIT
+from ulcmod_dist.report.values import Absent, Fact, Prompt
+
+
+@dataclass(frozen=True)
+class Note:
+    """One or more plain sentences; a quiet one says why something is not there."""
+
+    text: str
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Labelled facts below each other."""
+
+    facts: tuple[Fact, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One number that sums something up, with what it means."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigures:
+    """The few numbers a reader should leave with."""
+
+    figures: tuple[KeyFigure, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure under a name that is its file's too; a wide one has a row of its own."""
+
+    name: str
+    spec: Figure
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Text to copy, such as a file or commands."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """One bar of a small bar list: its label, its share of 1 and its printed value."""
+
+    label: str
+    share: float
+    text: str
+
+
+@dataclass(frozen=True)
+class ModuleCard:
+    """What the page tells about one module when it is picked.
+
+    Attributes:
+        number: Its number.
+        name: Its one-line name.
+        summary: Size, depth and stability in plain sentences.
+        keywords: Its keywords, or why there are none.
+        prompts: Its typical prompts, or why none are shown.
+        categories: Its category mix, or why there is none.
+        layers: The share of each layer's units it holds, or why that is unknown.
+        effects: What silencing it costs, or why that is unknown.
+    """
+
+    number: int
+    name: str
+    summary: str
+    keywords: tuple[str, ...] | Absent
+    prompts: tuple[Prompt, ...] | Absent
+    categories: tuple[Share, ...] | Absent
+    layers: tuple[Share, ...] | Absent
+    effects: tuple[Share, ...] | Absent
+
+
+@dataclass(frozen=True)
+class ModulePicker:
+    """The modules of one K, of which the reader picks one at a time."""
+
+    cards: tuple[ModuleCard, ...]
+    prompt_limit: int = PROMPT_LIMIT
+
+
+Block = Note | Facts | KeyFigures | Picture | Table | Listing | ModulePicker
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question and its answer.
+
+    Attributes:
+        key: Anchor on the page.
+        title: The question, as a heading.
+        lead: The answer in a sentence or two, the same for each K; may be empty.
+        shared: Blocks that hold for each K.
+        by_num_modules: Blocks of each K, K ascending.
+    """
+
+    key: str
+    title: str
+    lead: str
+    shared: tuple[Block, ...] = ()
+    by_num_modules: tuple[tuple[int, tuple[Block, ...]], ...] = ()
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield all blocks, those of each K first, in order."""
+        for _, blocks in self.by_num_modules:
+            yield from blocks
+        yield from self.shared

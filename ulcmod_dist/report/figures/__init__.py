@@ -1,0 +1,1 @@
+"""Arrays to figures: pure functions, one file a subject."""

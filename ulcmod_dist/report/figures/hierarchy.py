@@ -1,0 +1,131 @@
+"""How modules relate: their tree, and how those of one K split into those of the next."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
+
+from ulcmod_dist.report.figures.naming import short_names
+from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
+from ulcmod_dist.report.text import number, percent
+from ulcmod_dist.report.values import Counts, Floats
+
+MIN_LINK = 0.02
+"""Share of the smaller module below which the flow leaves a link out."""
+
+
+def tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
+    """Draw the hierarchy of the modules.
+
+    Args:
+        linkage: SciPy's linkage matrix of the modules, shape (K - 1, 4).
+        names: The modules' names.
+        basis: Seeds and restarts behind the modules.
+    """
+    layout = scipy_dendrogram(linkage, no_plot=True)
+    labels = short_names(names)
+    # SciPy puts leaf i at 5 + 10 i.
+    branches = tuple(
+        Branch(
+            distances=_four(distances),
+            rows=_four([(row - 5.0) / 10.0 for row in rows]),
+            hover=f"Joined at distance {number(max(distances))}",
+        )
+        for distances, rows in zip(layout["dcoord"], layout["icoord"], strict=True)
+    )
+    nearest = linkage[0]
+    return Dendrogram(
+        title="Hierarchy of the modules",
+        caption="Modules that join further left respond more alike to the samples.",
+        alternative=(
+            f"Modules {int(nearest[0])} and {int(nearest[1])} are the most alike: "
+            f"they join first, at distance {number(nearest[2])}; "
+            f"the last two branches join at {number(linkage[-1, 2])}."
+        ),
+        basis=basis,
+        labels=tuple(labels[leaf] for leaf in layout["leaves"]),
+        branches=branches,
+        value_axis="Distance",
+    )
+
+
+def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
+    a, b, c, d = values
+    return float(a), float(b), float(c), float(d)
+
+
+def module_flow(
+    sizes: Sequence[int], overlaps: Sequence[Counts], names: Sequence[Sequence[str]], basis: str
+) -> Flow:
+    """Draw how the units of the modules of one K pass to those of the next.
+
+    Args:
+        sizes: Each K, ascending.
+        overlaps: Units shared between successive K, shapes (K_i, K_{i+1}).
+        names: The modules' names of each K.
+        basis: Seeds and restarts behind the modules.
+    """
+    totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
+    groups = _origins(overlaps)
+    nodes = tuple(
+        FlowNode(level, text, float(totals[level][index]), int(groups[level][index]))
+        for level in range(len(sizes))
+        for index, text in enumerate(short_names(names[level], 20))
+    )
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    links = tuple(
+        link
+        for level, overlap in enumerate(overlaps)
+        for link in _links(overlap, sizes[level : level + 2], starts[level : level + 2])
+    )
+    kept = sum(link.size for link in links) / max(1.0, float(sum(o.sum() for o in overlaps)))
+    return Flow(
+        title=f"From {sizes[0]} to {sizes[-1]} modules",
+        caption=(
+            "The width of a band is the number of units that two modules share; colours follow "
+            f"the modules of K = {sizes[0]}. Bands below {MIN_LINK:.0%} of the smaller module "
+            "are left out."
+        ),
+        alternative=" ".join(
+            _in_words(overlap, sizes[level], sizes[level + 1])
+            for level, overlap in enumerate(overlaps)
+        )
+        + f" The bands drawn carry {percent(kept)} of the units.",
+        basis=basis,
+        levels=tuple(f"K = {size}" for size in sizes),
+        nodes=nodes,
+        links=links,
+    )
+
+
+def _origins(overlaps: Sequence[Counts]) -> list[Counts]:
+    groups = [np.arange(len(overlaps[0]), dtype=np.int64)]
+    for overlap in overlaps:
+        groups.append(groups[-1][overlap.argmax(axis=0)])
+    return groups
+
+
+def _links(overlap: Counts, sizes: Sequence[int], starts: Counts) -> list[FlowLink]:
+    rows, columns = overlap.sum(axis=1), overlap.sum(axis=0)
+    links = []
+    for row, column in zip(*np.nonzero(overlap), strict=True):
+        shared = int(overlap[row, column])
+        if shared < MIN_LINK * min(rows[row], columns[column]):
+            continue
+        hover = (
+            f"{shared:,} units shared\n"
+            f"{percent(shared / rows[row])} of module {row} of K = {sizes[0]}\n"
+            f"{percent(shared / columns[column])} of module {column} of K = {sizes[1]}"
+        )
+        source, target = int(starts[0] + row), int(starts[1] + column)
+        links.append(FlowLink(source, target, float(shared), hover))
+    return links
+
+
+def _in_words(overlap: Counts, size: int, next_size: int) -> str:
+    columns = np.maximum(1, overlap.sum(axis=0))
+    within = float(np.mean(overlap.max(axis=0) / columns))
+    return (
+        f"A module of K = {next_size} takes on average {percent(within)} of its units "
+        f"from one module of K = {size}."
+    )

@@ -1,0 +1,143 @@
+"""Sections to one HTML file that opens offline and runs no text of the corpus.
+
+Templates escape everything; figures travel as JSON without any character that HTML reads; and
+the page's own policy lets no script run but the two it names by digest, and no request leave.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from ulcmod_dist.report.blocks import Block, Picture, Section
+from ulcmod_dist.report.interactive import themed
+from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
+from ulcmod_dist.report.tables import Table, printed
+from ulcmod_dist.report.text import label, printable, shorten
+from ulcmod_dist.report.values import ReportData
+
+PROMPT_HEAD = 220
+"""Characters of a prompt that show before it is unfolded."""
+
+FOLDED_ROWS = 30
+"""Tables with more rows start folded."""
+
+
+def render_page(data: ReportData) -> str:
+    """Return the report of a run as one HTML file; equal data give equal text."""
+    choices = [found.num_modules for found in data.discoveries]
+    shown = data.shown_num_modules if data.shown_num_modules in choices else choices[0]
+    return render_document(data.run.name, sections(data), choices, shown)
+
+
+def render_document(
+    title: str, parts: Sequence[Section], choices: Sequence[int] = (), shown: int | None = None
+) -> str:
+    """Return sections as one HTML file.
+
+    Args:
+        title: Title of the page. Untrusted text, like all others.
+        parts: The sections.
+        choices: The values of K between which the reader switches.
+        shown: The K that the page opens with.
+    """
+    plotly, script = _script(get_plotlyjs()), _script(_asset("page.js"))
+    return _environment().get_template("page.html.j2").render(
+        title=printable(title),
+        sections=parts,
+        choices=choices,
+        shown=shown,
+        figures=_figures(parts),
+        style=Markup(_asset("page.css")),  # noqa: S704 - the package's own file
+        plotly=plotly,
+        script=script,
+        script_sources=" ".join(_source(text) for text in (plotly, script)),
+    )  # fmt: skip
+
+
+def pictures(parts: Iterable[Section]) -> dict[str, Figure]:
+    """Return all figures of a page by name, for PNG files."""
+    return {
+        block.name: block.spec
+        for part in parts
+        for block in part.blocks()
+        if isinstance(block, Picture)
+    }
+
+
+def tables(parts: Iterable[Section]) -> dict[str, Table]:
+    """Return all tables of a page by name, for Parquet, the terminal and JSON."""
+    return {
+        block.name: block for part in parts for block in part.blocks() if isinstance(block, Table)
+    }
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("ulcmod_dist.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "label": label,
+        "printable": printable,
+        "shorten": shorten,
+        "cell": printed,
+        "rows": _rows,
+        "kind": lambda block: type(block).__name__,
+    }
+    environment.globals |= {"prompt_head": PROMPT_HEAD, "folded_rows": FOLDED_ROWS}
+    return environment
+
+
+def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
+    """Yield blocks alone and narrow pictures in pairs."""
+    waiting: Picture | None = None
+    for block in blocks:
+        narrow = isinstance(block, Picture) and not block.wide
+        if waiting is not None:
+            if narrow:
+                yield (waiting, block)
+                waiting = None
+                continue
+            yield (waiting,)
+            waiting = None
+        if isinstance(block, Picture) and narrow:
+            waiting = block
+        else:
+            yield (block,)
+    if waiting is not None:
+        yield (waiting,)
+
+
+def _figures(parts: Iterable[Section]) -> Markup:
+    """Return all figures as JSON that is safe inside a script element."""
+    values = {}
+    for name, spec in pictures(parts).items():
+        picks = spec.row_modules if isinstance(spec, Heatmap | StackedBars | Dots) else None
+        values[name] = {**themed(spec), "picks": picks}
+    text = json.dumps(values, separators=(",", ":"), allow_nan=False)
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)  # noqa: S704 - no character that HTML reads is left
+
+
+def _asset(name: str) -> str:
+    return (files("ulcmod_dist.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> Markup:
+    return Markup(text.replace("\r", ""))  # noqa: S704 - the package's or plotly's own file
+
+
+def _source(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

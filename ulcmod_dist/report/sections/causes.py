@@ -1,0 +1,101 @@
+"""Whether silencing the modules confirms them."""
+
+from ulcmod_dist.report.blocks import Block, KeyFigure, KeyFigures, Note, Section
+from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
+from ulcmod_dist.report.figures.comparison import in_words
+from ulcmod_dist.report.sections.common import by_num_modules, missing, name_for, names, picture
+from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.text import count, number
+from ulcmod_dist.report.values import Ablation, Absent, Discovery, Estimate, ReportData
+
+
+def section(data: ReportData) -> Section:
+    """Return what silencing each module costs."""
+    lead = (
+        "Silencing a module in the real forward pass should cost its own samples more than "
+        "others, and more than silencing as many random units in each layer."
+    )
+    return Section(
+        "ablation", "Whether ablation confirms it", lead,
+        by_num_modules=by_num_modules(data, _blocks),
+    )  # fmt: skip
+
+
+def _blocks(found: Discovery) -> tuple[Block, ...]:
+    ablation = found.ablation
+    if isinstance(ablation, Absent):
+        return (missing(ablation),)
+    shown = names(found)
+    basis = (
+        f"K = {found.num_modules}, {count(ablation.num_samples, 'sample')}, "
+        f"{count(ablation.num_random_sets, 'random set')} a module."
+    )
+    by_module = loss_rise(ablation.by_module, shown, None, basis)
+    return (
+        _key_figures(ablation),
+        Note(_what_was_done(ablation)),
+        picture("ablation", found, own_against_others(ablation.modules, shown, basis), wide=True),
+        picture("ablation-modules", found, by_module),
+        _by_category(found, ablation, basis),
+        ablation_table(found, ablation),
+    )
+
+
+def _key_figures(ablation: Ablation) -> KeyFigures:
+    return KeyFigures(
+        (
+            _figure(ablation.selectivity, "Selectivity of modules"),
+            _figure(ablation.random_selectivity, "Selectivity of random sets"),
+        )
+    )
+
+
+def _figure(value: Estimate, label: str) -> KeyFigure:
+    interval = "" if value.low is None else f"95% interval {in_words(value).split('(')[1][:-1]}"
+    return KeyFigure(number(value.mean), label, interval)
+
+
+def _what_was_done(ablation: Ablation) -> str:
+    replaced = {
+        "zero": "The units' values were replaced by zero.",
+        "mean": "The units' values were replaced by their means.",
+    }[ablation.method]
+    return (
+        f"{replaced} The loss is that of {ablation.tokens}, in nats a token. Selectivity is the "
+        "mean rise on a module's own samples minus that on all others."
+    )
+
+
+def _by_category(found: Discovery, ablation: Ablation, basis: str) -> Block:
+    if isinstance(ablation.by_category, Absent):
+        return missing(ablation.by_category)
+    spec = loss_rise(ablation.by_category, names(found), ablation.categories, basis)
+    return picture("ablation-categories", found, spec)
+
+
+def ablation_table(found: Discovery, ablation: Ablation) -> Table:
+    """Return what silencing each module costs, beside random sets."""
+    columns = (
+        Column("module", "Module", Kind.COUNT),
+        Column("name", "Name"),
+        Column("own", "Own samples", Kind.NUMBER),
+        Column("own_low", "low", Kind.NUMBER),
+        Column("own_high", "high", Kind.NUMBER),
+        Column("other", "Other samples", Kind.NUMBER),
+        Column("random_own", "Random, own", Kind.NUMBER),
+        Column("random_other", "Random, other", Kind.NUMBER),
+    )
+    rows = (
+        (
+            row.module,
+            found.modules[row.module].name,
+            row.own.mean,
+            row.own.low,
+            row.own.high,
+            row.other.mean,
+            row.random_own.mean,
+            row.random_other.mean,
+        )
+        for row in ablation.modules
+    )
+    return table(name_for("ablation", found), "Rise of the loss, nats a token", columns, rows)

@@ -1,0 +1,122 @@
+"""How sure we are: chance, restarts, and what else might explain the modules."""
+
+from ulcmod_dist.report.blocks import Block, Note, Section
+from ulcmod_dist.report.figures.comparison import objective_by_iteration
+from ulcmod_dist.report.figures.length import length_by_module
+from ulcmod_dist.report.sections.common import (
+    basis,
+    by_num_modules,
+    missing,
+    name_for,
+    names,
+    picture,
+)
+from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.text import count, number, percent
+from ulcmod_dist.report.values import Absent, Confound, Discovery, ReportData, Score
+
+
+def section(data: ReportData) -> Section:
+    """Return the null model, the restarts and the confounds."""
+    lead = (
+        "Any search finds something. These are the checks that the modules are not chance, "
+        "not luck of one restart, and not merely prompt length."
+    )
+    return Section(
+        "certainty", "How sure we are", lead, by_num_modules=by_num_modules(data, _blocks)
+    )
+
+
+def _blocks(found: Discovery) -> tuple[Block, ...]:
+    restarts, *restart_tables = _restarts(found)
+    return (
+        *_null(found),
+        restarts,
+        *_length(found),
+        *restart_tables,
+        *_confounds(found),
+    )
+
+
+def _null(found: Discovery) -> tuple[Block, ...]:
+    if isinstance(found.null, Absent):
+        return (missing(found.null),)
+    largest = max(score.value for score in found.null)
+    searches = count(len(found.null), "search", "searches")
+    text = (
+        f"With each unit's column permuted over the samples, {searches} found at most "
+        f"L = {number(largest, 6)}: {percent(largest / found.score.value)} of the "
+        f"{number(found.score.value, 6)} found on the data."
+    )
+    return (Note(text), null_table(found, found.null))
+
+
+def null_table(found: Discovery, null: tuple[Score, ...]) -> Table:
+    """Return the objective found on the data and on each permutation."""
+    columns = (
+        Column("data", "Data"),
+        Column("objective", "L", Kind.NUMBER),
+        Column("xi", "ξ", Kind.NUMBER),
+        Column("balance", "B", Kind.NUMBER),
+    )
+    rows = [("as measured", found.score.value, found.score.xi, found.score.balance)]
+    rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
+    return table(name_for("null", found), "Null model", columns, rows)
+
+
+def _restarts(found: Discovery) -> tuple[Block, ...]:
+    if not found.restarts:
+        return (Note("The labels were given, so there are no restarts to compare.", quiet=True),)
+    traces = [(restart.number, restart.objectives) for restart in found.restarts]
+    best = max(range(len(traces)), key=lambda i: traces[i][1][-1])
+    spec = objective_by_iteration(traces, best, basis(found))
+    return (picture("iterations", found, spec), restarts_table(found))
+
+
+def restarts_table(found: Discovery) -> Table:
+    """Return how each restart ended."""
+    columns = (
+        Column("restart", "Restart", Kind.COUNT),
+        Column("start", "L at the start", Kind.NUMBER),
+        Column("end", "L at the end", Kind.NUMBER),
+        Column("iterations", "Iterations", Kind.COUNT),
+        Column("converged", "Ended because"),
+    )
+    rows = (
+        (
+            r.number,
+            r.objectives[0],
+            r.objectives[-1],
+            len(r.objectives) - 1,
+            "nothing moved" if r.converged else "limit of iterations",
+        )
+        for r in found.restarts
+    )
+    return table(name_for("restarts", found), "Restarts", columns, rows)
+
+
+def _length(found: Discovery) -> tuple[Block, ...]:
+    lengths = [module.length for module in found.modules]
+    known = [length for length in lengths if length is not None]
+    if len(known) < len(lengths):
+        return (Note("The number of tokens of each sample is not known.", quiet=True),)
+    return (picture("length", found, length_by_module(known, names(found), basis(found))),)
+
+
+def _confounds(found: Discovery) -> tuple[Block, ...]:
+    if isinstance(found.confounds, Absent):
+        return (missing(found.confounds),)
+    return (confounds_table(found, found.confounds),)
+
+
+def confounds_table(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
+    """Return what else goes along with the modules."""
+    columns = (
+        Column("subject", "What"),
+        Column("measure", "Measure"),
+        Column("value", "Value", Kind.NUMBER),
+        Column("reading", "What it says"),
+    )
+    rows = ((c.subject, c.measure, c.value, c.reading) for c in confounds)
+    title = "What else goes along with the modules"
+    return table(name_for("confounds", found), title, columns, rows)

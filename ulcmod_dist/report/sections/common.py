@@ -1,0 +1,52 @@
+"""What the sections share."""
+
+from collections.abc import Callable
+
+from ulcmod_dist.report.blocks import Block, Note, Picture
+from ulcmod_dist.report.specs import Figure
+from ulcmod_dist.report.text import count
+from ulcmod_dist.report.values import Absent, Discovery, ReportData
+
+
+def name_for(subject: str, discovery: Discovery) -> str:
+    """Return the name of a figure or table of one K; K has three digits so that names sort."""
+    return f"{subject}-k{discovery.num_modules:03d}"
+
+
+def basis(discovery: Discovery) -> str:
+    """Return the K, seed and restarts behind a figure."""
+    tries = len(discovery.restarts)
+    search = f"best of {tries} restarts" if tries > 1 else "a single run of the search"
+    return f"K = {discovery.num_modules}, seed {discovery.seed}, {search}."
+
+
+def names(discovery: Discovery) -> tuple[str, ...]:
+    """Return the modules' names in ascending order."""
+    return tuple(module.name for module in discovery.modules)
+
+
+def picture(subject: str, discovery: Discovery, spec: Figure, *, wide: bool = False) -> Picture:
+    """Return a figure of one K under its name."""
+    return Picture(name_for(subject, discovery), spec, wide)
+
+
+def missing(absent: Absent) -> Note:
+    """Return the sentence that stands where a part would be."""
+    return Note(absent.reason, quiet=True)
+
+
+def by_num_modules(
+    data: ReportData, blocks: Callable[[Discovery], tuple[Block, ...]]
+) -> tuple[tuple[int, tuple[Block, ...]], ...]:
+    """Return the blocks of each K."""
+    return tuple((found.num_modules, blocks(found)) for found in data.discoveries)
+
+
+def sizes(discovery: Discovery) -> str:
+    """Return how large the modules are, in a sentence."""
+    units = [module.num_units for module in discovery.modules]
+    samples = [module.num_samples for module in discovery.modules]
+    return (
+        f"{count(discovery.num_modules, 'module')}: {min(units):,} to {max(units):,} units and "
+        f"{min(samples):,} to {max(samples):,} samples each."
+    )

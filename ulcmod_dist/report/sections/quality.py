@@ -1,0 +1,202 @@
+"""How good the modules are."""
+
+import statistics
+
+from ulcmod_dist.report.blocks import Block, KeyFigure, KeyFigures, Note, Section
+from ulcmod_dist.report.figures.activation import activation
+from ulcmod_dist.report.figures.categories import confusion
+from ulcmod_dist.report.figures.comparison import objective_by_method
+from ulcmod_dist.report.sections.common import (
+    basis,
+    by_num_modules,
+    missing,
+    name_for,
+    names,
+    picture,
+    sizes,
+)
+from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.text import TIMES, number, percent
+from ulcmod_dist.report.values import (
+    Absent,
+    Agreement,
+    Discovery,
+    Downstream,
+    Estimate,
+    MethodRow,
+    ReportData,
+)
+
+NULL_NAME = "Null model"
+
+
+def section(data: ReportData) -> Section:
+    """Return the objective, its comparisons, and what can be read from the modules."""
+    lead = (
+        "The objective L is the activation modularity xi (how much stronger units are on the "
+        "samples of their own module than the model average) times the balance B (how evenly "
+        "the modules are sized)."
+    )
+    return Section(
+        "quality", "How good the modules are", lead, by_num_modules=by_num_modules(data, _blocks)
+    )
+
+
+def _blocks(found: Discovery) -> tuple[Block, ...]:
+    return (
+        _key_figures(found),
+        Note(sizes(found)),
+        picture("activation", found, activation(found.activation, names(found), basis(found))),
+        *_comparison(found),
+        *_downstream(found),
+        *_agreement(found),
+    )
+
+
+def _key_figures(found: Discovery) -> KeyFigures:
+    score = found.score
+    figures = [
+        KeyFigure(number(score.value, 6), "Objective L", _against_null(found)),
+        KeyFigure(number(score.xi), "Modularity ξ"),
+        KeyFigure(number(score.balance, 6), "Balance B"),
+    ]
+    if isinstance(found.downstream, Downstream):
+        main = found.downstream.classifiers[0]
+        note = f"{main.name}, held-out samples"
+        figures.append(KeyFigure(f"{main.accuracy.mean:.1%}", "Category accuracy", note))
+    return KeyFigures(tuple(figures))
+
+
+def null_estimate(found: Discovery) -> Estimate | None:
+    """Return the mean and range of the null model's objectives, or None where it was not run."""
+    if isinstance(found.null, Absent):
+        return None
+    values = [score.value for score in found.null]
+    return Estimate(statistics.fmean(values), min(values), max(values))
+
+
+def _against_null(found: Discovery) -> str:
+    null = null_estimate(found)
+    if null is None or null.mean <= 0:
+        return ""
+    return f"{number(found.score.value / null.mean)} {TIMES} the null model"
+
+
+def _comparison(found: Discovery) -> tuple[Block, ...]:
+    null = null_estimate(found)
+    if isinstance(found.methods, Absent):
+        rows = [("IterD", Estimate(found.score.value))]
+        extra: tuple[Block, ...] = (missing(found.methods),)
+    else:
+        rows = [(row.method, row.value) for row in found.methods]
+        extra = (methods_table(found, found.methods),)
+    if null is not None:
+        rows.append((NULL_NAME, null))
+    if len(rows) < 2:
+        return extra
+    methods, values = [name for name, _ in rows], [value for _, value in rows]
+    return (picture("methods", found, objective_by_method(methods, values, basis(found))), *extra)
+
+
+def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
+    """Return the comparison of methods, IterD first."""
+    columns = (
+        Column("method", "Method"),
+        Column("objective", "L", Kind.NUMBER),
+        Column("objective_low", "L, low", Kind.NUMBER),
+        Column("objective_high", "L, high", Kind.NUMBER),
+        Column("xi", "ξ", Kind.NUMBER),
+        Column("balance", "B", Kind.NUMBER),
+        Column("accuracy", "Accuracy", Kind.NUMBER),
+        Column("macro_f1", "Macro-F1", Kind.NUMBER),
+        Column("num_seeds", "Seeds", Kind.COUNT),
+    )
+    rows = (
+        (
+            row.method,
+            row.value.mean,
+            row.value.low,
+            row.value.high,
+            row.xi.mean,
+            row.balance.mean,
+            row.accuracy.mean if row.accuracy else None,
+            row.macro_f1.mean if row.macro_f1 else None,
+            row.num_seeds,
+        )
+        for row in methods
+    )
+    caption = "Means over the seeds; low and high bound the interval of L."
+    return table(name_for("methods", found), "Methods compared", columns, rows, caption)
+
+
+def _downstream(found: Discovery) -> tuple[Block, ...]:
+    downstream = found.downstream
+    if isinstance(downstream, Absent):
+        return (missing(downstream),)
+    blocks: list[Block] = [_classifier_table(found, downstream)]
+    if any(classifier.f1 is not None for classifier in downstream.classifiers):
+        blocks.append(_category_table(found, downstream))
+    main = downstream.classifiers[0]
+    if main.confusion is not None:
+        spec = confusion(main.confusion, downstream.categories, main.name, basis(found))
+        blocks.append(picture("confusion", found, spec))
+    return tuple(blocks)
+
+
+def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
+    columns = (
+        Column("classifier", "Classifier"),
+        Column("accuracy", "Accuracy", Kind.NUMBER),
+        Column("accuracy_low", "low", Kind.NUMBER),
+        Column("accuracy_high", "high", Kind.NUMBER),
+        Column("macro_f1", "Macro-F1", Kind.NUMBER),
+    )
+    rows = (
+        (c.name, c.accuracy.mean, c.accuracy.low, c.accuracy.high, c.macro_f1.mean)
+        for c in downstream.classifiers
+    )
+    chance = percent(1 / max(1, len(downstream.categories)))
+    caption = (
+        f"Classifiers that see only a sample's {found.num_modules} module features and name its "
+        f"category among {len(downstream.categories)}; evenly guessing gives {chance}."
+    )
+    return table(
+        name_for("downstream", found), "Categories read from the modules", columns, rows, caption
+    )
+
+
+def _category_table(found: Discovery, downstream: Downstream) -> Table:
+    scored = [c for c in downstream.classifiers if c.f1 is not None]
+    columns = [Column("category", "Category")]
+    columns += [
+        Column(f"f1_{i}", f"F1, {classifier.name}", Kind.NUMBER)
+        for i, classifier in enumerate(scored)
+    ]
+    f1 = [classifier.f1 or () for classifier in scored]
+    rows = zip(downstream.categories, *f1, strict=True)
+    return table(name_for("category-f1", found), "Scores of each category", columns, rows)
+
+
+def _agreement(found: Discovery) -> tuple[Block, ...]:
+    if isinstance(found.agreement, Absent):
+        # Without categories the classifiers' sentence has said so already.
+        same = isinstance(found.downstream, Absent) and found.downstream == found.agreement
+        return () if same else (missing(found.agreement),)
+    return (_agreement_table(found, found.agreement),)
+
+
+def _agreement_table(found: Discovery, agreement: tuple[Agreement, ...]) -> Table:
+    columns = (
+        Column("split", "Samples"),
+        Column("adjusted_rand", "Adjusted Rand", Kind.NUMBER),
+        Column("mutual_information", "Mutual information", Kind.NUMBER),
+        Column("purity", "Purity", Kind.NUMBER),
+    )
+    rows = ((a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in agreement)
+    caption = (
+        "1 means that modules and categories are the same partition. "
+        "Held-out samples go to the module of largest mean activation."
+    )
+    return table(
+        name_for("agreement", found), "Agreement with the categories", columns, rows, caption
+    )

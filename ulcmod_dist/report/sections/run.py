@@ -1,0 +1,26 @@
+"""What was run."""
+
+from ulcmod_dist.report.blocks import Facts, Section
+from ulcmod_dist.report.text import count
+from ulcmod_dist.report.values import Fact, ReportData
+
+
+def section(data: ReportData) -> Section:
+    """Return what was run, in one sentence and a list of facts."""
+    run = data.run
+    held_out = f" and {run.num_test_samples:,} held-out ones" if run.num_test_samples else ""
+    subject = f"{run.num_units:,} units" + (f" of {run.model}" if run.model else "")
+    values = [str(found.num_modules) for found in data.discoveries]
+    amounts = values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
+    lead = (
+        f"The {subject} were split, together with {count(run.num_samples, 'sample')}{held_out}, "
+        f"into {amounts} modules, so that the units of a module are active on its own samples "
+        "and quiet elsewhere."
+    )
+    facts = (
+        *((Fact("Model", run.model),) if run.model else ()),
+        Fact("Units", f"{run.num_units:,}"),
+        Fact("Samples", f"{run.num_samples:,} train, {run.num_test_samples:,} held out"),
+        *run.facts,
+    )
+    return Section("run", "What was run", lead, shared=(Facts(facts),))

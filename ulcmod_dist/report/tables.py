@@ -1,0 +1,106 @@
+"""Tables as plain values, for Parquet, for the terminal, for JSON and for the page."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pyarrow as pa
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ulcmod_dist.report.text import DASH, number, percent, printable
+
+Cell = str | int | float | None
+
+
+class Kind(StrEnum):
+    """What a column holds, which decides its type and how it is printed."""
+
+    TEXT = "text"
+    COUNT = "count"
+    NUMBER = "number"
+    SHARE = "share"
+
+
+_ARROW = {
+    Kind.TEXT: pa.string(),
+    Kind.COUNT: pa.int64(),
+    Kind.NUMBER: pa.float64(),
+    Kind.SHARE: pa.float64(),
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its key in files, its heading for readers, and what it holds."""
+
+    key: str
+    title: str
+    kind: Kind = Kind.TEXT
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        name: Name of its file, without ending.
+        title: Its heading.
+        caption: What it shows, in plain sentences; may be empty.
+        columns: Its columns.
+        rows: Its rows; None is an empty cell.
+    """
+
+    name: str
+    title: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def to_arrow(self) -> pa.Table:
+        """Return the table for Parquet; ``to_pandas`` of the result gives a DataFrame."""
+        fields = [pa.field(column.key, _ARROW[column.kind]) for column in self.columns]
+        values = zip(*self.rows, strict=True) if self.rows else ([] for _ in fields)
+        arrays = [
+            pa.array(list(column), field.type) for column, field in zip(values, fields, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+    def to_records(self) -> list[dict[str, Cell]]:
+        """Return the rows as dictionaries, for ``--json``."""
+        keys = [column.key for column in self.columns]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def to_rich(self) -> RichTable:
+        """Return the table for the terminal."""
+        table = RichTable(title=self.title, caption=self.caption or None, title_justify="left")
+        for column in self.columns:
+            side = "left" if column.kind is Kind.TEXT else "right"
+            table.add_column(column.title, justify=side)  # type: ignore[arg-type]
+        for row in self.rows:
+            table.add_row(*(Text(text) for text in self.printed(row)))
+        return table
+
+    def printed(self, row: Sequence[Cell]) -> list[str]:
+        """Return the cells of a row as readers see them."""
+        return [printed(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
+
+
+def printed(cell: Cell, kind: Kind) -> str:
+    """Return one cell as readers see it; an empty one is a dash."""
+    if cell is None:
+        return DASH
+    if isinstance(cell, str):
+        return printable(cell)
+    return percent(cell) if kind is Kind.SHARE else number(cell)
+
+
+def table(
+    name: str,
+    title: str,
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[Cell]],
+    caption: str = "",
+) -> Table:
+    """Return a table from any rows."""
+    return Table(name, title, caption, tuple(columns), tuple(tuple(row) for row in rows))

@@ -1,0 +1,148 @@
+"use strict";
+(() => {
+  const figures = JSON.parse(document.getElementById("figures").textContent);
+  const root = document.documentElement;
+  const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+
+  // Light and dark.
+  const system = window.matchMedia("(prefers-color-scheme: dark)");
+  const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
+  const remember = (theme) => { try { localStorage.setItem("ulcmod-theme", theme); } catch { /* private window */ } };
+  try { root.dataset.theme = localStorage.getItem("ulcmod-theme") || ""; } catch { /* private window */ }
+  document.getElementById("theme").addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    remember(root.dataset.theme);
+    redraw();
+  });
+  system.addEventListener("change", redraw);
+
+  // Figures are drawn when they come near the window, in the colours of the moment.
+  const drawn = new Set();
+  function parts(name, narrow) {
+    const { data, layout, dark } = structuredClone(figures[name]);
+    const figure = { data, layout };
+    for (const [path, value] of isDark() ? dark : []) {
+      const last = path.pop();
+      path.reduce((part, key) => part[key], figure)[last] = value;
+    }
+    if (narrow) {
+      for (const trace of data) if (trace.colorbar) trace.showscale = false;
+      layout.font.size = 11;
+    }
+    return figure;
+  }
+  function draw(box) {
+    const plot = box.querySelector(".plot");
+    const { data, layout } = parts(box.dataset.figure, plot.clientWidth < 420);
+    Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true, doubleClick: false });
+    if (drawn.has(box)) return;
+    drawn.add(box);
+    const picks = figures[box.dataset.figure].picks;
+    if (picks) plot.on("plotly_click", (event) => pick(Number(box.closest(".choice").dataset.k), picks[Math.round(event.points[0].y)], true));
+  }
+  function redraw() { for (const box of drawn) draw(box); }
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
+  }, { rootMargin: "400px" });
+  for (const box of all("[data-figure]")) watcher.observe(box);
+  for (const button of all("[data-save]")) button.addEventListener("click", () => {
+    const box = button.closest("[data-figure]");
+    draw(box);
+    Plotly.downloadImage(box.querySelector(".plot"), { format: button.dataset.save, filename: box.dataset.figure, scale: 2 });
+  });
+
+  // The number of modules.
+  function choose(value) {
+    for (const part of all("[data-k]")) part.hidden = Number(part.dataset.k) !== value;
+    for (const button of all("[data-choose]")) button.setAttribute("aria-pressed", String(Number(button.dataset.choose) === value));
+    for (const box of drawn) if (box.offsetParent) Plotly.Plots.resize(box.querySelector(".plot"));
+  }
+  for (const button of all("[data-choose]")) button.addEventListener("click", () => {
+    choose(Number(button.dataset.choose));
+    note({ k: button.dataset.choose });
+  });
+
+  // One module at a time.
+  function pick(group, module, scroll) {
+    const picker = document.querySelector(`[data-picker="${group}"]`);
+    if (!picker || !picker.querySelector(`[data-module="${module}"]`)) return;
+    for (const tab of all("[role=tab]", picker)) {
+      const chosen = Number(tab.dataset.module) === module;
+      tab.setAttribute("aria-selected", String(chosen));
+      tab.tabIndex = chosen ? 0 : -1;
+      document.getElementById(tab.getAttribute("aria-controls")).hidden = !chosen;
+      if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    note({ k: group, module });
+    if (scroll) picker.scrollIntoView({ block: "start" });
+  }
+  for (const tab of all("[role=tab]")) {
+    const group = Number(tab.closest("[data-picker]").dataset.picker);
+    tab.addEventListener("click", () => pick(group, Number(tab.dataset.module)));
+    tab.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const tabs = all("[role=tab]", tab.parentElement);
+      const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
+      pick(group, Number(next.dataset.module));
+      next.focus();
+    });
+  }
+
+  // The address remembers what is shown, so that a link opens the same.
+  function note(state) { history.replaceState(null, "", "#" + new URLSearchParams(state)); }
+  const state = new URLSearchParams(location.hash.slice(1));
+  if (state.has("k") && document.querySelector(`[data-choose="${Number(state.get("k"))}"]`)) choose(Number(state.get("k")));
+  if (state.has("k") && state.has("module")) pick(Number(state.get("k")), Number(state.get("module")), true);
+
+  // Tables sort by a click on a heading.
+  const valueOf = (cell) => cell.dataset.v === undefined ? cell.textContent : cell.dataset.v === "" ? null : Number(cell.dataset.v);
+  const inOrder = (a, b) => a === null ? 1 : b === null ? -1 : typeof a === "number" ? a - b : a.localeCompare(b, undefined, { numeric: true });
+  for (const button of all("th button")) button.addEventListener("click", () => {
+    const head = button.parentElement;
+    const body = head.closest("table").tBodies[0];
+    const first = head.classList.contains("text") ? "ascending" : "descending";
+    const now = head.getAttribute("aria-sort");
+    const next = now === null ? first : now === "ascending" ? "descending" : "ascending";
+    for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", next);
+    const sign = next === "ascending" ? 1 : -1;
+    const rows = [...body.rows].map((row) => [valueOf(row.cells[head.cellIndex]), row]);
+    rows.sort(([a], [b]) => a === null || b === null ? inOrder(a, b) : sign * inOrder(a, b));
+    body.append(...rows.map(([, row]) => row));
+  });
+
+  // Tables download as CSV. A text that a spreadsheet would run as a formula gets an apostrophe.
+  function save(name, type, text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+  const field = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
+  const csvCell = (cell) => cell.dataset.v === undefined ? field(cell.textContent) : cell.dataset.v;
+  for (const button of all("[data-csv]")) button.addEventListener("click", () => {
+    const box = button.closest("[data-table]");
+    const lines = [all("th", box).map((head) => head.dataset.key).join(",")];
+    for (const row of all("tbody tr", box)) lines.push([...row.cells].map(csvCell).join(","));
+    save(`${box.dataset.table}.csv`, "text/csv", lines.join("\r\n") + "\r\n");
+  });
+  for (const button of all("[data-copy]")) button.addEventListener("click", async () => {
+    const code = button.closest(".listing").querySelector("code");
+    getSelection().selectAllChildren(code);
+    try { await navigator.clipboard.writeText(code.textContent); button.textContent = "Copied"; } catch { /* the text stays selected */ }
+  });
+
+  // The contents show where the reader is.
+  const links = new Map(all(".contents a").map((link) => [link.hash.slice(1), link]));
+  const place = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      for (const link of links.values()) link.removeAttribute("aria-current");
+      links.get(entry.target.id)?.setAttribute("aria-current", "true");
+    }
+  }, { rootMargin: "-20% 0px -75% 0px" });
+  for (const section of all("main > section")) place.observe(section);
+})();
