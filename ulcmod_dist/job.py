@@ -11,6 +11,7 @@ import difflib
 import re
 import types
 import typing
+import zoneinfo
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,6 +31,7 @@ from ulcmod_dist.errors import InvalidInput
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 def is_url(location: str) -> bool:
@@ -180,6 +182,52 @@ class MatrixSection(Section):
     path: str = Field(description="Activations [samples, units]: a .npy, .npz or .zarr.")
 
 
+class ClusterSection(Section):
+    """The machines that `ulcmod submit` asks for; nothing a run computes depends on them."""
+
+    nodes: int = Field(1, gt=0, description="Machines that work.")
+    min_nodes: int | None = Field(
+        None, ge=0, description="Kubernetes: machines kept while idle; below `nodes` it autoscales."
+    )
+    cpus: int = Field(8, gt=0, description="CPUs of a machine.")
+    memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")
+    gpus: int = Field(0, ge=0, description="GPUs of a machine.")
+    hours: float | None = Field(None, gt=0, description="Time limit of one submission.")
+    partition: str | None = Field(None, pattern=_NAME, description="Slurm: partition.")
+    account: str | None = Field(None, pattern=_NAME, description="Slurm: account to charge.")
+    image: str | None = Field(None, description="Kubernetes: container image; required there.")
+    volumes: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="Kubernetes: volume claims and where they are mounted, as `claim:/path`."
+    )
+    secrets: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="Kubernetes: names of Secrets whose keys become environment variables."
+    )
+    schedule: str | None = Field(
+        None,
+        pattern=r"^\S+( \S+){4}$",
+        description="Kubernetes: cron schedule of reruns, five fields such as `0 2 * * *`.",
+    )
+    time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
+    scheduler: Literal["raycronjob", "cronjob"] = Field(
+        "raycronjob",
+        description="Kubernetes: RayCronJob (alpha), or CronJob beside a standing RayCluster.",
+    )
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> Self:
+        for volume in self.volumes:
+            if re.fullmatch(r"[a-z0-9.-]+:/[^:\s]*", volume) is None:
+                raise ValueError(f"volumes: {volume!r} is not of the form claim:/path")
+        for secret in self.secrets:
+            if re.fullmatch(r"[a-z0-9.-]+", secret) is None:
+                raise ValueError("secrets: give the names of Secrets, never their contents")
+        if self.time_zone not in zoneinfo.available_timezones():
+            raise ValueError(f"{self.time_zone!r} is no time zone, such as Europe/Zurich")
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ValueError(f"min_nodes {self.min_nodes} is above nodes {self.nodes}")
+        return self
+
+
 class Job(Section):
     """Everything a run depends on.
 
@@ -196,6 +244,7 @@ class Job(Section):
     discover: DiscoverSection
     evaluate: EvaluateSection = EvaluateSection()
     report: ReportSection = ReportSection()
+    cluster: ClusterSection | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -220,6 +269,11 @@ class Job(Section):
         cls, text: str, *, source: str, folder: Path, overrides: Sequence[str] = ()
     ) -> Job:
         """Parse a job's YAML text; input paths are relative to ``folder``."""
+        return cls.as_written(text, source=source, overrides=overrides).resolved(folder)
+
+    @classmethod
+    def as_written(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Job:
+        """Parse a job's YAML text and leave its input paths as they stand there."""
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -229,10 +283,9 @@ class Job(Section):
         for override in overrides:
             _apply_override(data, override)
         try:
-            job = cls.model_validate(data)
+            return cls.model_validate(data)
         except ValidationError as error:
             raise InvalidInput(f"{source}: {_explain(error)}") from error
-        return job.resolved(folder)
 
     def resolved(self, folder: Path) -> Job:
         """The same job with input paths made absolute, so that it can be opened from anywhere."""
