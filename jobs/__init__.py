@@ -1,0 +1,1 @@
+"""Jobs that ship with the project, and the demo's corpus and model."""

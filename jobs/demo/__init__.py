@@ -1,0 +1,1 @@
+"""The demo: its corpus, the small model trained on it and the scripts that make both."""
