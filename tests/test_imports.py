@@ -15,6 +15,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.pa
 FLOORS = (
     {"errors"},
     {"job", "rundir", "progress", "report"},
+    {"lease"},
     {"corpus", "passes"},
     {"forward", "iterd", "store"},
     {"intervene", "extract", "evaluate"},

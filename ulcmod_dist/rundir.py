@@ -111,7 +111,7 @@ class RunDir:
     def write(self, key: str, data: bytes) -> None:
         """Put the bytes of a key, replacing older ones as a whole; durable when it returns."""
         obstore.put(self.objects, key, data)
-        self._sync(key)
+        self.sync(key)
 
     def create(self, key: str, data: bytes) -> None:
         """Put the bytes of a key that must not exist yet; durable when it returns.
@@ -123,7 +123,7 @@ class RunDir:
             obstore.put(self.objects, key, data, mode="create")
         except AlreadyExistsError as error:
             raise AlreadyThere(f"{self.show(key)} exists already.") from error
-        self._sync(key)
+        self.sync(key)
 
     def read_json(self, key: str) -> Any:
         """The parsed JSON of a key (FileNotFoundError when it is not there)."""
@@ -149,12 +149,22 @@ class RunDir:
         except FileNotFoundError:
             return
 
-    def _sync(self, key: str) -> None:
-        # An object store acknowledges durable writes; a local file system only after fsync.
+    def sync(self, *keys: str) -> None:
+        """Make keys, written by whatever means, survive a loss of power.
+
+        An object store acknowledges durable writes; a local file system only after fsync, of the
+        files and of the folders that name them.
+        """
         if self.local is None:
             return
-        path = self.local / key
-        for place in (path, path.parent):
+        files = [self.local / key for key in keys]
+        folders = {
+            folder
+            for file in files
+            for folder in file.parents
+            if folder.is_relative_to(self.local)
+        }
+        for place in [*files, *sorted(folders, reverse=True)]:
             handle = os.open(place, os.O_RDONLY)
             try:
                 os.fsync(handle)

@@ -1,0 +1,187 @@
+"""A view is the newest manifest: samples in corpus order, read lazily from shards."""
+
+import pickle
+from itertools import pairwise
+
+import dask
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.store.conftest import (
+    GRID,
+    RECORD,
+    UNITS,
+    activation_of,
+    content_of,
+    corpus_of,
+    units_table,
+)
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.blocks import _row_bounds, lazy_rows
+from ulcmod_dist.store.manifest import write_manifest
+from ulcmod_dist.store.sealed import Damaged
+from ulcmod_dist.store.shards import Origin, ShardWriter
+from ulcmod_dist.store.view import open_view
+
+
+def names(count):
+    return [f"prompt {number}" for number in range(count)]
+
+
+def publish(run, prompts, shards, splits=None):
+    corpus = corpus_of(prompts, splits)
+    return write_manifest(run, corpus, units_table(), shards, record=RECORD)
+
+
+def test_view__rows_are_in_corpus_order(run, write):
+    prompts = names(11)
+    publish(run, prompts, [write(prompts[6:]), write(prompts[:6])])
+    view = open_view(run)
+    raw, mean, std = view.activations("train")
+    expected = content_of(prompts).activations
+    np.testing.assert_array_equal(raw.compute(), expected)
+    np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std, expected.astype(float).std(0, ddof=1), rtol=1e-6)
+    assert view.sample_ids("train") == [f"s{number}" for number in range(11)]
+    assert view.samples["tokens"].to_pylist() == [len(prompt) for prompt in prompts]
+    assert view.units["module"].to_pylist()[7] == "layers.1.mlp.down_proj"
+
+
+def test_view__statistics_are_those_of_the_train_samples_alone(run, write):
+    prompts = names(8)
+    splits = ["train"] * 5 + ["test"] * 3
+    view = publish(run, prompts, [write(prompts[:3]), write(prompts[3:])], splits)
+    train = content_of(prompts[:5]).activations.astype(float)
+    raw, mean, std = view.activations("test")
+    np.testing.assert_allclose(mean, train.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(std, train.std(0, ddof=1), rtol=1e-9)
+    np.testing.assert_array_equal(raw.compute(), content_of(prompts[5:]).activations)
+
+
+def test_view__equal_prompts_share_a_row_and_each_counts(run, write):
+    prompts = ["x", "y", "x", "z", "x"]
+    view = publish(run, prompts, [write(["x", "y", "z"])])
+    raw, mean, _ = view.activations()
+    expected = np.array([activation_of(prompt) for prompt in prompts])
+    np.testing.assert_array_equal(raw.compute(), expected)
+    np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-9)
+
+
+def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(run, write):
+    prompts = names(6)
+    shards = [write(prompts)]
+    first = publish(run, prompts, shards)
+    added = [*prompts[:2], *prompts[3:], "new one"]
+    second = publish(run, added, [*shards, write(["new one"])])
+    assert (first.version, second.version) == (1, 2)
+    np.testing.assert_array_equal(
+        open_view(run).activations().raw.compute(), content_of(added).activations
+    )
+    old = open_view(run, version=1)
+    assert old.digest == first.digest
+    np.testing.assert_array_equal(old.activations().raw.compute(), content_of(prompts).activations)
+
+
+def test_view__the_same_again_makes_no_version(run, write):
+    shards = [write(names(4))]
+    publish(run, names(4), shards)
+    assert publish(run, names(4), shards).version == 1
+
+
+def test_view__samples_without_rows_stay_out(run, write):
+    view = publish(run, ["a", "lost", "b"], [write(["a", "b"])])
+    assert view.sample_ids() == ["s0", "s2"]
+
+
+def test_view__another_run_with_the_same_rows_has_the_same_digest(run, write, tmp_path):
+    first = publish(run, names(5), [write(names(5))])
+    other = RunDir.at(tmp_path / "other")
+    origin = Origin(RECORD, attempt=3, worker="elsewhere", seconds=9.0)
+    commit = ShardWriter(other, GRID).write(content_of(names(5)), origin)
+    assert publish(other, names(5), [commit]).digest == first.digest
+
+
+def test_view__nothing_there_is_said(run):
+    with pytest.raises(InvalidInput, match="no activations"):
+        open_view(run)
+
+
+def test_view__unknown_version_names_those_there(run, write):
+    publish(run, ["a"], [write(["a"])])
+    with pytest.raises(InvalidInput, match=r"version 7, only \[1\]"):
+        open_view(run, version=7)
+
+
+def test_view__a_deleted_chunk_is_found_when_opened(run, write):
+    commit = write(names(6))
+    publish(run, names(6), [commit])
+    run.delete(f"{commit.folder}/activations/c/1/2")
+    with pytest.raises(Damaged, match="c/1/2 is missing"):
+        open_view(run)
+
+
+def test_view__a_chunk_deleted_later_never_reads_as_zero(run, write):
+    commit = write(names(6))
+    view = publish(run, names(6), [commit])
+    run.delete(f"{commit.folder}/activations/c/1/2")
+    with pytest.raises(Damaged, match="missing"):
+        view.activations().raw.compute()
+
+
+def test_view__a_flipped_bit_is_an_error_when_read(run, write):
+    commit = write(names(6))
+    view = publish(run, names(6), [commit])
+    key = f"{commit.folder}/activations/c/0/0"
+    data = bytearray(run.read(key))
+    data[11] ^= 4
+    run.write(key, bytes(data))
+    with pytest.raises(Damaged, match="checksum"):
+        view.activations().raw.compute()
+
+
+def test_view__graph_is_a_rule_and_pickles_small(run, write):
+    prompts = names(40)
+    view = publish(run, prompts, [write(prompts[start : start + 8]) for start in range(0, 40, 8)])
+    raw = view.activations().raw
+    assert len(pickle.dumps(raw)) < 20_000
+    assert raw.chunks[1] == (3, 3, 3, 1)
+    assert raw.chunks[0] == (4,) * 10
+
+
+def test_view__reading_whole_rows_opens_a_shard_once_a_block(run, write):
+    prompts = names(8)
+    view = publish(run, prompts, [write(prompts)])
+    raw = view.activations().raw
+    assert raw.numblocks == (2, 4)
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory):
+    """Thirty prompts in shards of uneven size, and where each of them lies."""
+    run = RunDir.at(tmp_path_factory.mktemp("run"))
+    bounds = [0, 1, 9, 13, 30]
+    writer = ShardWriter(run, GRID)
+    shards = [writer.write(content_of(names(30)[a:b]), Origin(RECORD)) for a, b in pairwise(bounds)]
+    places = [(number, row) for number, shard in enumerate(shards) for row in range(shard.rows)]
+    return run, [shard.folder for shard in shards], np.array(places)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(order=st.lists(st.integers(0, 29), min_size=1, max_size=60))
+def test_lazy_rows__any_selection_reads_the_right_rows(thirty, order):
+    run, folders, places = thirty
+    shard, row = places[order].T
+    raw = lazy_rows(run, folders, shard, row, units=UNITS, grid=GRID)
+    assert max(raw.chunks[0]) <= GRID.rows
+    with dask.config.set(scheduler="synchronous"):
+        values = raw.compute()
+    np.testing.assert_array_equal(values, content_of([names(30)[i] for i in order]).activations)
+
+
+def test_row_bounds__full_chunks_stay_whole_and_scraps_are_gathered():
+    shard = np.array([0] * 8 + [1, 2, 3, 4, 5] + [6] * 4)
+    row = np.array([*range(8), 0, 0, 0, 0, 0, *range(4)])
+    assert _row_bounds(shard, row, 4).tolist() == [0, 4, 8, 12, 13, 17]

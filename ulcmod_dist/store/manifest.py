@@ -1,0 +1,191 @@
+"""Manifests: how a run's view of its shards is written, version after version."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ulcmod_dist.rundir import AlreadyThere, RunDir, fingerprint
+from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of, read_region
+from ulcmod_dist.store.moments import Moments
+from ulcmod_dist.store.schema import (
+    ACTIVATION_ARRAY,
+    MANIFESTS,
+    TOKEN_ARRAY,
+    Grid,
+    identity,
+    manifest_key,
+)
+from ulcmod_dist.store.sealed import seal
+from ulcmod_dist.store.shards import Commit, shard_moments
+from ulcmod_dist.store.view import (
+    SAMPLE_SCHEMA,
+    UNIT_SCHEMA,
+    View,
+    open_view,
+    places_of,
+    versions,
+    view_of,
+)
+
+CORPUS_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("category", pa.string()),
+        pa.field("prompt", pa.string(), nullable=False),
+    ]
+)
+"""What a manifest is made from: the samples, each with its prompt's digest."""
+
+
+def write_manifest(
+    run: RunDir,
+    corpus: pa.Table,
+    units: pa.Table,
+    shards: Sequence[Commit],
+    *,
+    record: dict[str, str],
+    check: Callable[[], None] = lambda: None,
+) -> View:
+    """Make the samples of a corpus, as far as their rows are committed, the run's view.
+
+    Args:
+        run: The run directory.
+        corpus: Table of ``CORPUS_SCHEMA``; samples without a row stay out of the view.
+        units: Table of ``UNIT_SCHEMA``.
+        shards: Where rows may be; of equal prompts the first shard's row counts.
+        record: What the rows depend on.
+        check: Called before the manifest is created; raises if it may not be.
+
+    Returns:
+        The new view, or the newest one where it says the same already.
+    """
+    samples, named = _samples(run, corpus, shards)
+    moments = _train_moments(run, samples, named, units.num_rows)
+    tables = {"samples": samples, "units": _with_statistics(units, moments)}
+    contents = {name: _parquet(table) for name, table in tables.items()}
+    stamp = {name: fingerprint_of(data) for name, data in contents.items()}
+    digest = fingerprint(
+        {
+            "record": identity(record),
+            "tables": {name: entry.sha256 for name, entry in stamp.items()},
+            "shards": {commit.digest: commit.arrays for commit in named},
+        }
+    )
+    there = versions(run)
+    if there and (newest := open_view(run)).digest == digest:
+        return newest
+    grid = named[0].grid if named else Grid.of(1, units.num_rows)
+    header = {
+        "record": record,
+        "digest": digest,
+        "grid": asdict(grid),
+        "shards": [commit.digest for commit in named],
+        "train_samples": moments.count,
+        "statistics_of": "the train samples of this view; m2 is the sum of squared deviations",
+        "previous": there[-1] if there else None,
+    }
+    version, header = _publish(run, (there[-1] if there else 0) + 1, header, contents, stamp, check)
+    return view_of(run, version, header, named)
+
+
+def _publish(
+    run: RunDir,
+    version: int,
+    header: dict[str, Any],
+    contents: dict[str, bytes],
+    stamp: dict[str, Fingerprinted],
+    check: Callable[[], None],
+) -> tuple[int, dict[str, Any]]:
+    files = {}
+    for name, data in contents.items():
+        # Named by content: what another writer of this version left is never overwritten.
+        key = f"{MANIFESTS}/{version:06d}.{name}.{stamp[name].sha256[:12]}.parquet"
+        run.write(key, data)
+        files[name] = {"key": key, **asdict(stamp[name])}
+    header = {**header, "files": files}
+    check()
+    try:
+        run.create(manifest_key(version), seal(header))
+    except AlreadyThere:
+        # Somebody else's view came first; the next number is free or tried in turn.
+        return _publish(run, version + 1, header, contents, stamp, check)
+    return version, header
+
+
+def _samples(
+    run: RunDir, corpus: pa.Table, shards: Sequence[Commit]
+) -> tuple[pa.Table, list[Commit]]:
+    """The samples that have rows, and the shards they name in order of appearance."""
+    where: dict[str, tuple[int, int]] = {}
+    for number, commit in enumerate(shards):
+        for row, prompt in enumerate(commit.prompts):
+            where.setdefault(prompt, (number, row))
+    places = [where.get(prompt) for prompt in corpus["prompt"].to_pylist()]
+    kept = np.flatnonzero([place is not None for place in places])
+    found = [place for place in places if place is not None]
+    used = list(dict.fromkeys(number for number, _ in found))
+    order = {number: index for index, number in enumerate(used)}
+    named = [shards[number] for number in used]
+    counts = [read_region(run, c.folder, TOKEN_ARRAY, (slice(None),)) for c in named]
+    index = [order[number] for number, _ in found]
+    digests = pa.array([commit.digest for commit in named], pa.string())
+    table = corpus.take(pa.array(kept)).select(["sample_id", "split", "category"])
+    columns = {
+        **{name: table[name] for name in table.column_names},
+        "tokens": [int(counts[i][row]) for i, (_, row) in zip(index, found, strict=True)],
+        "shard": pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), digests),
+        "row": pa.array([row for _, row in found], pa.int32()),
+    }
+    return pa.table(columns, schema=SAMPLE_SCHEMA), named
+
+
+def _train_moments(run: RunDir, samples: pa.Table, shards: list[Commit], units: int) -> Moments:
+    """Statistics of the train samples, merged in shard order.
+
+    A shard whose rows are all in the train split, each once, brings its own; of others the rows
+    in question are read.
+    """
+    shard, row = places_of(samples, [commit.digest for commit in shards])
+    train = np.flatnonzero(samples["split"].to_numpy() == "train")
+    train = train[np.lexsort((row[train], shard[train]))]
+    bounds = np.searchsorted(shard[train], np.arange(len(shards) + 1))
+    total = Moments.none(units)
+    for number, commit in enumerate(shards):
+        rows = row[train[bounds[number] : bounds[number + 1]]]
+        if np.array_equal(rows, np.arange(commit.rows)):
+            total = total.merge(shard_moments(run, commit))
+        elif len(rows):
+            total = total.merge(_moments_of_rows(run, commit, rows, units))
+    return total
+
+
+def _moments_of_rows(run: RunDir, commit: Commit, rows: NDArray[np.int32], units: int) -> Moments:
+    parts = []
+    for start in range(0, units, commit.grid.columns):
+        region = (slice(None), slice(start, min(start + commit.grid.columns, units)))
+        values = read_region(run, commit.folder, ACTIVATION_ARRAY, region)
+        parts.append(Moments.of(values[rows]))
+    mean, m2 = (np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "m2"))
+    return Moments(len(rows), mean, m2)
+
+
+def _with_statistics(units: pa.Table, moments: Moments) -> pa.Table:
+    table = units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+    return table.append_column("mean", pa.array(moments.mean)).append_column(
+        "m2", pa.array(moments.m2)
+    )
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    return sink.getvalue()

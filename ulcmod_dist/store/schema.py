@@ -1,0 +1,117 @@
+"""Every array and key of the activation store, and how arrays are cut and coded.
+
+activations.zarr/
+  shards/<digest>/<attempt>/        a Zarr group: the arrays of ``arrays_of``
+  commits/<digest>.json             which attempt is the shard, and what it consists of
+  manifests/<version>.json          a view: which samples, in which rows of which shards
+  manifests/<version>.samples.parquet, <version>.units.parquet
+  quarantine/<prompt digest>.json   a prompt that could not be computed, and why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ulcmod_dist.rundir import ACTIVATIONS, fingerprint
+
+SHARDS = f"{ACTIVATIONS}/shards"
+COMMITS = f"{ACTIVATIONS}/commits"
+MANIFESTS = f"{ACTIVATIONS}/manifests"
+QUARANTINE = f"{ACTIVATIONS}/quarantine"
+
+CHUNK_BYTES = 8 * 2**20
+"""Size aimed at; chunks end up between two thirds and four thirds of it, in whole shards."""
+CHUNK_ROWS = 1024
+
+LIBRARY = "library"
+"""Entries of a record with this part in their dotted name say which versions of libraries were
+used. They change rows by rounding at most, so they are kept but tell no store from another."""
+
+
+@dataclass(frozen=True)
+class ArraySchema:
+    """One array of a shard.
+
+    Attributes:
+        name: Name within the shard's group.
+        dims: Dimensions, by name.
+        dtype: NumPy's name of the element type; little-endian in the store.
+        fill: What an absent chunk would read as, were it not refused.
+    """
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: str
+    fill: float
+
+
+ACTIVATION_ARRAY = ArraySchema("activations", ("row", "unit"), "float32", float("nan"))
+TOKEN_ARRAY = ArraySchema("token_counts", ("row",), "int64", -1)
+MEAN_ARRAY = ArraySchema("mean", ("unit",), "float64", float("nan"))
+M2_ARRAY = ArraySchema("m2", ("unit",), "float64", float("nan"))
+ROUTED_ARRAY = ArraySchema("routed", ("row", "expert_slot"), "int32", -1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How the activations of a store are cut into chunks.
+
+    All shards of a store share it, so that the columns of a view line up.
+
+    Attributes:
+        rows: Rows of a chunk (a smaller shard has smaller chunks).
+        columns: Units of a chunk.
+    """
+
+    rows: int
+    columns: int
+
+    @classmethod
+    def of(cls, rows: int, units: int) -> Grid:
+        """The grid for shards of this many rows: near-equal chunks of about ``CHUNK_BYTES``."""
+        tall = _even(rows, CHUNK_ROWS)
+        wide = max(1, CHUNK_BYTES // (4 * tall))
+        pieces = max(1, round(units / wide))
+        return cls(tall, -(-units // pieces))
+
+
+def bounded(length: int, itemsize: int) -> tuple[int]:
+    """Chunk shape of a vector."""
+    return (_even(length, CHUNK_BYTES // itemsize),)
+
+
+def _even(length: int, limit: int) -> int:
+    """The length of the pieces when ``length`` is cut into as few as the limit allows."""
+    pieces = max(1, -(-length // limit))
+    return max(1, -(-length // pieces))
+
+
+def identity(record: dict[str, str]) -> dict[str, str]:
+    """The part of a record that tells stores apart: all but the versions of libraries."""
+    return {key: value for key, value in record.items() if LIBRARY not in key.split(".")}
+
+
+def shard_digest(record: dict[str, str], prompts: Sequence[str]) -> str:
+    """What a shard's rows follow from: the forward record and the prompts' digests, in order."""
+    return fingerprint({"record": identity(record), "prompts": list(prompts)})
+
+
+def attempt_folder(digest: str, attempt: str) -> str:
+    """Key of the group that one attempt at a shard writes."""
+    return f"{SHARDS}/{digest}/{attempt}"
+
+
+def commit_key(digest: str) -> str:
+    """Key of a shard's commit record."""
+    return f"{COMMITS}/{digest}.json"
+
+
+def manifest_key(version: int) -> str:
+    """Key of a manifest."""
+    return f"{MANIFESTS}/{version:06d}.json"
+
+
+def quarantine_key(prompt: str) -> str:
+    """Key of what is known about a quarantined prompt."""
+    return f"{QUARANTINE}/{prompt}.json"

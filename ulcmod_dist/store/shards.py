@@ -1,0 +1,276 @@
+"""Shards: written privately, read back, and only then recorded as committed.
+
+Every attempt at a shard writes into a folder of its own. The commit record, created only if there
+is none, names the one attempt that is the shard. Two attempts can therefore never mix, and what
+is left of others is found by ``gc``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rundir import AlreadyThere, RunDir
+from ulcmod_dist.store.arrays import (
+    Fingerprinted,
+    ReadBack,
+    ShardArray,
+    read_back,
+    read_region,
+    write_group,
+)
+from ulcmod_dist.store.moments import Moments
+from ulcmod_dist.store.schema import (
+    ACTIVATION_ARRAY,
+    COMMITS,
+    M2_ARRAY,
+    MEAN_ARRAY,
+    ROUTED_ARRAY,
+    TOKEN_ARRAY,
+    Grid,
+    attempt_folder,
+    bounded,
+    commit_key,
+    shard_digest,
+)
+from ulcmod_dist.store.sealed import Damaged, seal, unseal
+
+READERS = 16
+"""Commit records read at a time: an object store answers slowly but many at once."""
+
+
+@dataclass(frozen=True)
+class ShardContent:
+    """The rows of a shard.
+
+    Attributes:
+        prompts: Digest of the prompt of each row.
+        activations: float32 [rows, units].
+        token_counts: int64 [rows], the tokens that count in the mean of a row.
+        routed: int32 [rows, expert slots], tokens routed to each expert; None without experts.
+    """
+
+    prompts: tuple[str, ...]
+    activations: NDArray[np.float32]
+    token_counts: NDArray[np.int64]
+    routed: NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a shard came to be; kept in its commit, no part of its digest.
+
+    Attributes:
+        record: What its rows depend on: model, tokenizer, rule, versions.
+        batches: Rows of each batch that was run.
+        splits: Batches of the plan (by their rows) that had to be split, memory being short.
+        attempt: Number of the attempt, from 1.
+        worker: Host and process.
+        seconds: Time of its forward passes.
+        epoch: Lease under which it was written; 0 without one.
+    """
+
+    record: dict[str, str]
+    batches: tuple[tuple[int, ...], ...] = ()
+    splits: tuple[tuple[int, ...], ...] = ()
+    attempt: int = 1
+    worker: str = ""
+    seconds: float = 0.0
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The record that makes an attempt a shard.
+
+    Attributes:
+        digest: What the rows follow from.
+        folder: Key of the group that holds them.
+        prompts: Digest of the prompt of each row.
+        units: Number of units.
+        grid: Chunk shape of the store.
+        tokens: Tokens that count, over all rows.
+        arrays: Name of an array -> SHA-256 of its values.
+        objects: Key below the folder -> size and SHA-256.
+        origin: How it came to be.
+    """
+
+    digest: str
+    folder: str
+    prompts: tuple[str, ...]
+    units: int
+    grid: Grid
+    tokens: int
+    arrays: dict[str, str]
+    objects: dict[str, Fingerprinted]
+    origin: Origin
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.prompts)
+
+    @property
+    def bytes(self) -> int:
+        """Stored bytes."""
+        return sum(entry.size for entry in self.objects.values())
+
+
+@dataclass(frozen=True)
+class ShardWriter:
+    """Writes shards of one store.
+
+    Attributes:
+        run: The run directory.
+        grid: Chunk shape of the store.
+        check: Called before each commit; raises if this writer may not commit any more.
+        notice: Called with the name of each step that is over: written, checked, committed.
+    """
+
+    run: RunDir
+    grid: Grid
+    check: Callable[[], None] = lambda: None
+    notice: Callable[[str], None] = lambda step: None
+
+    def write(self, content: ShardContent, origin: Origin) -> Commit:
+        """Store a shard and commit it; returns the commit that holds, even another writer's.
+
+        Raises:
+            InvalidInput: An activation is NaN or infinite.
+            Damaged: The store returned other bytes than were written.
+        """
+        check_finite(content)
+        digest = shard_digest(origin.record, content.prompts)
+        folder = attempt_folder(digest, f"{origin.attempt}-{secrets.token_hex(4)}")
+        arrays = _arrays(content, self.grid)
+        write_group(self.run, folder, arrays, {"digest": digest, "record": origin.record})
+        self.notice("written")
+        found = read_back(self.run, folder, arrays)
+        self.run.sync(*(f"{folder}/{key}" for key in found.objects))
+        self.notice("checked")
+        commit = _commit(digest, folder, content, self.grid, found, origin)
+        self.check()
+        try:
+            self.run.create(commit_key(digest), seal(asdict(commit)))
+        except AlreadyThere:
+            # Someone else was first; this attempt is nobody's.
+            for key, _ in self.run.keys(folder):
+                self.run.delete(key)
+            return read_commit(self.run, digest)
+        self.notice("committed")
+        return commit
+
+
+def check_finite(content: ShardContent) -> None:
+    """Return if all activations are finite.
+
+    Raises:
+        InvalidInput: One is not; the message names its row and unit.
+    """
+    for row, values in enumerate(content.activations):
+        if not np.isfinite(values).all():
+            unit = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InvalidInput(
+                f"The activation of unit {unit} on row {row} of a shard (prompt "
+                f"{content.prompts[row][:12]}) is {values[unit]}.",
+                "Activations must be finite.",
+            )
+
+
+def committed_digests(run: RunDir) -> set[str]:
+    """Digests of the shards that are there, by listing alone."""
+    return {
+        key.removeprefix(f"{COMMITS}/").removesuffix(".json")
+        for key, _ in run.keys(COMMITS)
+        if key.endswith(".json")
+    }
+
+
+def read_commit(run: RunDir, digest: str) -> Commit:
+    """One commit record.
+
+    Raises:
+        Damaged: The record is missing, or its bytes have changed.
+    """
+    key = commit_key(digest)
+    try:
+        value = unseal(run.read(key), run.show(key))
+    except FileNotFoundError as error:
+        raise Damaged(f"The commit record {run.show(key)} is missing.") from error
+    try:
+        return _parse(value)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{run.show(key)} is no commit record of this version.") from error
+
+
+def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str, Commit]:
+    """Commit records by digest, of the given shards or of all, in the order of the digests."""
+    names = sorted(committed_digests(run)) if digests is None else list(digests)
+    with ThreadPoolExecutor(READERS) as readers:
+        commits = list(readers.map(lambda name: read_commit(run, name), names))
+    return dict(zip(names, commits, strict=True))
+
+
+def shard_moments(run: RunDir, commit: Commit) -> Moments:
+    """The statistics that a shard keeps of itself."""
+    mean = read_region(run, commit.folder, MEAN_ARRAY, (slice(None),))
+    m2 = read_region(run, commit.folder, M2_ARRAY, (slice(None),))
+    return Moments(commit.rows, mean, m2)
+
+
+def _arrays(content: ShardContent, grid: Grid) -> list[ShardArray]:
+    rows, units = content.activations.shape
+    moments = Moments.of(content.activations)
+    chunks = (min(grid.rows, rows), min(grid.columns, units))
+    arrays = [
+        ShardArray(ACTIVATION_ARRAY, content.activations, chunks),
+        ShardArray(TOKEN_ARRAY, content.token_counts.astype(np.int64), (rows,)),
+        ShardArray(MEAN_ARRAY, moments.mean, bounded(units, 8)),
+        ShardArray(M2_ARRAY, moments.m2, bounded(units, 8)),
+    ]
+    if content.routed is not None:
+        routed = content.routed.astype(np.int32)
+        columns = Grid.of(grid.rows, routed.shape[1]).columns
+        chunks = (min(grid.rows, rows), min(columns, routed.shape[1]))
+        arrays.append(ShardArray(ROUTED_ARRAY, routed, chunks))
+    return arrays
+
+
+def _commit(
+    digest: str, folder: str, content: ShardContent, grid: Grid, found: ReadBack, origin: Origin
+) -> Commit:
+    return Commit(
+        digest=digest,
+        folder=folder,
+        prompts=content.prompts,
+        units=content.activations.shape[1],
+        grid=grid,
+        tokens=int(content.token_counts.sum()),
+        arrays=found.arrays,
+        objects=found.objects,
+        origin=origin,
+    )
+
+
+def _parse(value: dict[str, Any]) -> Commit:
+    origin = value["origin"]
+    batches = {
+        name: tuple(tuple(batch) for batch in origin[name]) for name in ("batches", "splits")
+    }
+    objects = {key: Fingerprinted(**entry) for key, entry in value["objects"].items()}
+    return Commit(
+        **{
+            **value,
+            "prompts": tuple(value["prompts"]),
+            "grid": Grid(**value["grid"]),
+            "objects": objects,
+            "origin": Origin(**{**origin, **batches}),
+        }
+    )
