@@ -33,37 +33,80 @@ class Family:
     base: str = "AutoModel"
 
 
-def _dense(module: str, width: Callable[[Any], int]) -> Family:
+def _dense(module: str, width: Callable[[Any], int], base: str = "AutoModel") -> Family:
     """A family whose layers are alike: ``module`` holds ``{}`` in place of the layer's index."""
 
     def layer(config: Any, index: int) -> Iterator[LayerUnits]:
         yield LayerUnits(index, module.format(index), width(config))
 
-    return Family(layer)
+    return Family(layer, base)
 
 
 def _intermediate(config: Any) -> int:
     return int(config.intermediate_size)
 
 
-def _gpt2_width(config: Any) -> int:
-    return int(config.n_inner or 4 * config.hidden_size)
+def _experts(index: int, count: int, width: int) -> Iterator[LayerUnits]:
+    for expert in range(count):
+        yield LayerUnits(index, f"layers.{index}.mlp.experts", width, expert)
+
+
+def _all_sparse(config: Any, index: int) -> Iterator[LayerUnits]:
+    """Mixtral, OLMoE, gpt-oss: experts in every layer."""
+    return _experts(index, config.num_local_experts, config.intermediate_size)
+
+
+def _qwen_sparse(config: Any, index: int) -> Iterator[LayerUnits]:
+    """Qwen2-MoE and Qwen3-MoE: some layers may be dense; the former has a shared expert."""
+    dense = index in config.mlp_only_layers or (index + 1) % config.decoder_sparse_step
+    if dense or config.num_experts == 0:
+        yield from _GATED.layer(config, index)
+        return
+    yield from _experts(index, config.num_experts, config.moe_intermediate_size)
+    if config.model_type == "qwen2_moe":
+        shared = f"layers.{index}.mlp.shared_expert.down_proj"
+        yield LayerUnits(index, shared, config.shared_expert_intermediate_size)
+
+
+def _deepseek(config: Any, index: int) -> Iterator[LayerUnits]:
+    """DeepSeek-V2 and V3: the first layers are dense, the others have shared experts as well."""
+    if index < config.first_k_dense_replace:
+        yield from _GATED.layer(config, index)
+        return
+    width = config.moe_intermediate_size
+    yield from _experts(index, config.n_routed_experts, width)
+    shared = f"layers.{index}.mlp.shared_experts.down_proj"
+    yield LayerUnits(index, shared, width * config.n_shared_experts)
 
 
 _GATED = _dense("layers.{}.mlp.down_proj", _intermediate)
 
 FAMILIES: dict[str, Family] = {
     "bert": _dense("encoder.layer.{}.output.dense", _intermediate),
+    "bloom": _dense("h.{}.mlp.dense_4h_to_h", lambda config: 4 * config.hidden_size),
+    "deepseek_v2": Family(_deepseek),
+    "deepseek_v3": Family(_deepseek),
+    "falcon": _dense("h.{}.mlp.dense_4h_to_h", lambda config: config.ffn_hidden_size),
     "gemma": _GATED,
     "gemma2": _GATED,
     "gemma3": _dense("language_model.layers.{}.mlp.down_proj", _intermediate),
     "gemma3_text": _GATED,
-    "gpt2": _dense("h.{}.mlp.c_proj", _gpt2_width),
+    "gpt2": _dense("h.{}.mlp.c_proj", lambda config: config.n_inner or 4 * config.hidden_size),
+    "gpt_neox": _dense("layers.{}.mlp.dense_4h_to_h", _intermediate),
+    "gpt_oss": Family(_all_sparse),
     "llama": _GATED,
     "mistral": _GATED,
+    "mixtral": Family(_all_sparse),
+    "olmoe": Family(_all_sparse),
+    "opt": _dense("decoder.layers.{}.fc2", lambda config: config.ffn_dim),
     "phi3": _GATED,
     "qwen2": _GATED,
+    "qwen2_moe": Family(_qwen_sparse),
     "qwen3": _GATED,
+    "qwen3_moe": Family(_qwen_sparse),
+    "t5": _dense(
+        "encoder.block.{}.layer.1.DenseReluDense.wo", lambda config: config.d_ff, "T5EncoderModel"
+    ),
 }
 
 

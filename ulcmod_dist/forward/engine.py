@@ -17,7 +17,8 @@ from transformers.utils import logging as transformers_logging
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.taps import Tap, tapped, taps_of
+from ulcmod_dist.forward.pooling import Pool
+from ulcmod_dist.forward.taps import require_once, tapped, taps_of
 from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, NonFiniteActivation, Rows
 
 
@@ -82,39 +83,15 @@ class Engine:
             NonFiniteActivation: A unit is NaN or infinite; the prompt's position is given.
             UlcmodError: A tap did not fire as promised, or a token is not in the vocabulary.
         """
-        ids, mask, weights = self._padded(encoded)
-        sums = torch.empty(len(encoded), self._taps[-1].stop, device=ids.device)
-
-        def reduce(tap: Tap, hidden: torch.Tensor) -> None:
-            magnitude = hidden.view(*ids.shape, tap.width).abs().float()
-            sums[:, tap.start : tap.stop] = torch.bmm(weights.unsqueeze(1), magnitude).squeeze(1)
-
-        with torch.inference_mode(), tapped(self._model, self._taps, reduce):
-            self._model(input_ids=ids, attention_mask=mask)
-        activations = sums.cpu().numpy()
-        self._check_finite(activations)
-        return Rows(activations)
-
-    def _padded(
-        self, encoded: Sequence[Encoded]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids and attention mask int64, and each token's share of its prompt's mean float32."""
-        shape = len(encoded), max(len(prompt.ids) for prompt in encoded)
-        ids, mask = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        weights = np.zeros(shape, np.float32)
-        for row, prompt in enumerate(encoded):
-            length = len(prompt.ids)
-            ids[row, :length] = prompt.ids
-            mask[row, :length] = 1
-            weights[row, :length] = np.array(prompt.counted, np.float32) / prompt.count
-        if ids.max() >= self._vocabulary:
-            raise UlcmodError(
-                f"The tokenizer gave token {ids.max()}, but the model knows {self._vocabulary}.",
-                "Put the tokenizer that belongs to the model beside it.",
-            )
         device = self._model.device
-        on_device = (torch.from_numpy(array).to(device) for array in (ids, mask, weights))
-        return tuple(on_device)  # type: ignore[return-value]
+        ids, mask = (array.to(device) for array in padded(encoded, self._vocabulary))
+        pool = Pool(encoded, self._taps, device)
+        with torch.inference_mode(), tapped(self._model, self._taps, pool.visit) as fired:
+            self._model(input_ids=ids, attention_mask=mask)
+        require_once(fired)
+        activations, routed = pool.collect()
+        self._check_finite(activations)
+        return Rows(activations, routed)
 
     def _check_finite(self, activations: NDArray[np.float32]) -> None:
         if np.isfinite(activations).all():
@@ -127,6 +104,26 @@ class Engine:
             f"{activations[position, column]} at unit {column - tap.start} of {tap}.",
             "Check the checkpoint's weights, or run the model in float32.",
         )
+
+
+def padded(encoded: Sequence[Encoded], vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask of a batch, int64 [batch, longest], padded on the right.
+
+    Raises:
+        UlcmodError: A token is not in the vocabulary; on an accelerator the model itself would end
+            the process.
+    """
+    shape = len(encoded), max(len(prompt.ids) for prompt in encoded)
+    ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
+    for row, prompt in enumerate(encoded):
+        ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
+        mask[row, : len(prompt.ids)] = 1
+    if int(ids.max()) >= vocabulary:
+        raise UlcmodError(
+            f"The tokenizer gave token {int(ids.max())}, but the model knows {vocabulary}.",
+            "Put the tokenizer that belongs to the model beside it.",
+        )
+    return ids, mask
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from ulcmod_dist.errors import InvalidInput
@@ -75,7 +76,7 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, device: str) -> PreTra
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
             f"The weights of the model {spec.id} cannot be loaded: {one_line(error)}"
         ) from error

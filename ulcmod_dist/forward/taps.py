@@ -9,77 +9,112 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.forward.experts import Listener, Routing, listening
 from ulcmod_dist.forward.values import LayerUnits
 
 
 @dataclass(frozen=True)
 class Tap:
-    """One module whose input is captured.
+    """One module whose down-projection's input is seen: a single one, or those of all experts.
 
     Attributes:
         layer: Index of the layer.
         module: Path below the base model.
-        width: Units of the down-projection.
+        width: Units of one down-projection.
         start: First column of these units in a row.
+        experts: Number of experts, or 0 for a module that sees every token.
     """
 
     layer: int
     module: str
     width: int
     start: int
+    experts: int = 0
 
     @property
     def stop(self) -> int:
         """The column after the last one."""
-        return self.start + self.width
+        return self.start + self.width * max(1, self.experts)
 
     def __str__(self) -> str:
         return f"layer {self.layer} ({self.module})"
 
 
-Visit: TypeAlias = Callable[[Tap, torch.Tensor], torch.Tensor | None]
-"""Sees the units of every token, [..., width]; what it returns, if anything, takes their place."""
+Visit: TypeAlias = Callable[[Tap, torch.Tensor, Routing | None], torch.Tensor | None]
+"""Sees units: [..., width] of every token, or [rows, width] with the routing of experts.
+
+What it returns, if anything, takes their place.
+"""
 
 
 def taps_of(units: Sequence[LayerUnits]) -> tuple[Tap, ...]:
     """The taps that together yield ``units``, in the order of the columns."""
     taps: list[Tap] = []
     start = 0
-    for (layer, module), parts in groupby(units, key=lambda part: (part.layer, part.module)):
-        width = sum(part.width for part in parts)
-        taps.append(Tap(layer, module, width, start))
-        start += width
+    for (layer, module), group in groupby(units, key=lambda part: (part.layer, part.module)):
+        parts = list(group)
+        experts = 0 if parts[0].expert is None else len(parts)
+        taps.append(Tap(layer, module, parts[0].width, start, experts))
+        start = taps[-1].stop
     return tuple(taps)
 
 
 @contextmanager
-def tapped(model: nn.Module, taps: Sequence[Tap], visit: Visit) -> Iterator[None]:
+def tapped(model: nn.Module, taps: Sequence[Tap], visit: Visit) -> Iterator[dict[Tap, int]]:
     """Let ``visit`` see the units of every forward pass within the block.
 
     Args:
-        model: A base model, or one with a head on it.
-        taps: Where to listen; each must fire exactly once before the block ends.
-        visit: Called with the tap and the units.
+        model: A model of transformers, with or without a head.
+        taps: Where to listen.
+        visit: Called with the tap, the units and, for experts, their routing.
+
+    Yields:
+        How often each tap has fired.
 
     Raises:
-        UlcmodError: A tap's module is missing, has another width than promised, or did not fire
-            exactly once; the layer is named. Nothing is raised about firing if the block itself
-            ends in an error.
+        UlcmodError: A tap's module is missing or has another width than promised; the layer is
+            named.
     """
-    base = getattr(model, "base_model", model)
+    base = base_model(model)
     fired = dict.fromkeys(taps, 0)
+
+    def visited(tap: Tap, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
+        fired[tap] += 1
+        if units.shape[-1] != tap.width:
+            raise UlcmodError(
+                f"{tap} has {units.shape[-1]} units where the configuration promises {tap.width}."
+            )
+        return visit(tap, units, routing)
+
+    listeners: dict[nn.Module, Listener] = {}
     with ExitStack() as stack:
         for tap in taps:
-            handle = _module(base, tap).register_forward_pre_hook(_hook(tap, visit, fired))
-            stack.callback(handle.remove)
-        yield
+            module = _module(base, tap)
+            if tap.experts:
+                listeners[module] = partial(visited, tap)
+            else:
+                handle = module.register_forward_pre_hook(_hook(partial(visited, tap)))
+                stack.callback(handle.remove)
+        if listeners:
+            stack.enter_context(listening(base, listeners))
+        yield fired
+
+
+def require_once(fired: dict[Tap, int]) -> None:
+    """Hold the counts after one forward pass against the promise that each tap fires once.
+
+    Raises:
+        UlcmodError: One did not; its layer is named.
+    """
     for tap, times in fired.items():
         if times != 1:
             raise UlcmodError(
@@ -88,22 +123,21 @@ def tapped(model: nn.Module, taps: Sequence[Tap], visit: Visit) -> Iterator[None
             )
 
 
-def _module(base: nn.Module, tap: Tap) -> nn.Module:
+def base_model(model: nn.Module) -> PreTrainedModel:
+    """The model without its head; the paths of units start there."""
+    return cast(PreTrainedModel, getattr(model, "base_model", model))
+
+
+def _module(base: PreTrainedModel, tap: Tap) -> nn.Module:
     try:
         return base.get_submodule(tap.module)
     except AttributeError as error:
         raise UlcmodError(f"The model has no module for {tap}: {error}.") from error
 
 
-def _hook(tap: Tap, visit: Visit, fired: dict[Tap, int]) -> Callable[..., Any]:
+def _hook(visit: Listener) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        fired[tap] += 1
-        hidden = args[0]
-        if hidden.shape[-1] != tap.width:
-            raise UlcmodError(
-                f"{tap} has {hidden.shape[-1]} units where the configuration promises {tap.width}."
-            )
-        replaced = visit(tap, hidden)
+        replaced = visit(args[0], None)
         return None if replaced is None else (replaced, *args[1:])
 
     return hook

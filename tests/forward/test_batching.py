@@ -1,0 +1,25 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ulcmod_dist.forward.batching import plan_batches
+
+lengths = st.lists(st.integers(1, 300), max_size=60)
+
+
+@given(lengths, st.integers(1, 600))
+def test_plan_batches__every_prompt_once_within_the_budget(lengths, batch_tokens):
+    batches = plan_batches(lengths, batch_tokens)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    for batch in batches:
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert padded <= batch_tokens or len(batch) == 1
+
+
+@given(lengths, st.integers(1, 600))
+def test_plan_batches__lengths_fall_from_batch_to_batch(lengths, batch_tokens):
+    ordered = [lengths[index] for batch in plan_batches(lengths, batch_tokens) for index in batch]
+    assert ordered == sorted(lengths, reverse=True)
+
+
+def test_plan_batches__equal_lengths_keep_their_order():
+    assert plan_batches([4, 9, 4, 4], 9) == ((1,), (0, 2), (3,))

@@ -1,0 +1,193 @@
+import datetime
+
+import pytest
+from transformers import BloomConfig
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule, RefusedPrompt
+
+from .tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
+
+SYSTEM = "You are a helpful assistant."
+
+
+def encoder(template=CHATML, positions=512, model_max_length=10**30, **rule):
+    tokenizer = tiny_tokenizer(template, model_max_length=model_max_length)
+    config = tiny_config("llama", max_position_embeddings=positions)
+    return Encoder(tokenizer, config, PromptRule(**rule))
+
+
+def text_of(encoded, only_counted=False):
+    pairs = zip(encoded.ids, encoded.counted, strict=True)
+    return tiny_tokenizer().decode(
+        [token for token, counted in pairs if counted or not only_counted]
+    )
+
+
+def test_encode__system_user_and_generation_prompt_with_one_bos():
+    [encoded] = encoder().encode(["Hi"])
+    assert text_of(encoded) == f"<s><|system|>{SYSTEM}</s><|user|>Hi</s><|assistant|>"
+    assert encoded.counted == (True,) * len(encoded.ids)
+
+
+def test_encode__a_template_that_refuses_a_system_message_gets_none():
+    subject = encoder(NO_SYSTEM)
+    [encoded] = subject.encode(["Hi"])
+    assert text_of(encoded) == "<s><|user|>Hi</s><|assistant|>"
+    assert subject.record["system"] == "refused"
+
+
+def test_encode__a_template_that_ignores_a_system_message_is_recorded():
+    only_user = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
+    assert encoder(only_user).record["system"] == "ignored"
+
+
+def test_encode__no_system_message_when_the_rule_has_none():
+    subject = encoder(system=None)
+    assert text_of(subject.encode(["Hi"])[0]) == "<s><|user|>Hi</s><|assistant|>"
+    assert subject.record["system"] == "none"
+
+
+@pytest.mark.parametrize(("template", "rule"), [(None, "model"), (CHATML, "none")])
+def test_encode__plain_text_where_there_is_no_template(template, rule):
+    subject = Encoder(tiny_tokenizer(template), tiny_config("llama"), PromptRule(template=rule))
+    assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
+    assert subject.record["template"] == "none"
+
+
+def test_encode__messages_are_taken_as_given():
+    messages = (
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "content": "Two"},
+        {"role": "user", "content": "Three"},
+    )
+    [encoded] = encoder().encode([messages])
+    assert text_of(encoded) == (
+        "<s><|user|>One</s><|assistant|>Two</s><|user|>Three</s><|assistant|>"
+    )
+    [own] = encoder(tokens="prompt").encode([messages])
+    assert text_of(own, only_counted=True) == "OneThree"
+    [plain] = encoder(template=None).encode([messages])
+    assert text_of(plain) == "<s>One\n\nThree</s>"
+
+
+@pytest.mark.parametrize(
+    "text", ["Hi", "user", SYSTEM, "  blanks \n", "<|user|> ü 漢字 🙂", "\x02\x03"]
+)
+def test_encode__tokens_of_the_prompts_own_text(text):
+    [encoded] = encoder(tokens="prompt").encode([text])
+    assert text_of(encoded, only_counted=True) == text.strip()
+    [plain] = encoder(template=None, tokens="prompt").encode([text])
+    assert text_of(plain, only_counted=True) == text
+
+
+def test_encode__last_token():
+    short, long = encoder(tokens="last").encode(["Hi", "Hello there"])
+    assert [encoded.count for encoded in (short, long)] == [1, 1]
+    assert short.counted[-1]
+    assert long.counted[-1]
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"positions": 50}, 50),
+        ({"positions": 50, "model_max_length": 40}, 40),
+        ({"positions": 50, "model_max_length": 40, "max_tokens": 30}, 30),
+        ({"positions": 50, "max_tokens": 90}, 50),
+    ],
+)
+def test_encode__truncated_at_the_least_limit(limits, expected):
+    subject = encoder(**limits)
+    long, short = subject.encode(["x" * 100, ""])
+    assert subject.max_tokens == expected
+    assert subject.record["max_tokens"] == str(expected)
+    assert (len(long.ids), long.truncated) == (expected, True)
+    assert len(short.ids) <= expected
+    assert long.ids[0] == 1
+
+
+def test_encode__no_limit_where_the_model_has_none():
+    tokenizer = tiny_tokenizer(model_max_length=10**30)
+    subject = Encoder(tokenizer, BloomConfig(), PromptRule())
+    assert len(subject.encode(["x" * 5000])[0].ids) > 5000
+    assert subject.record["max_tokens"] == "none"
+
+
+def test_encode__a_truncated_plain_text_keeps_its_closing_token():
+    [encoded] = encoder(template=None, max_tokens=10).encode(["x" * 100])
+    assert text_of(encoded) == "<s>" + "x" * 8 + "</s>"
+
+
+def test_encode__a_long_prompt_is_refused_by_its_position():
+    subject = encoder(max_tokens=60, long="refuse")
+    with pytest.raises(
+        RefusedPrompt, match="position 1 has 134 tokens, over the limit of 60"
+    ) as info:
+        subject.encode(["ok", "x" * 100, "y" * 100])
+    assert info.value.position == 1
+
+
+def test_encode__a_prompt_without_counted_tokens_is_refused():
+    with pytest.raises(RefusedPrompt, match="position 1 has no token that counts"):
+        encoder(max_tokens=10, tokens="prompt", template=None).encode(["Hi", ""])
+
+
+def test_encode__messages_that_the_template_refuses_name_their_position():
+    messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
+    with pytest.raises(RefusedPrompt, match=r"position 1 .* System role not supported"):
+        encoder(NO_SYSTEM).encode(["Hi", messages])
+
+
+def test_encode__a_template_that_changes_the_words_cannot_count_them():
+    shouting = CHATML.replace("| trim", "| upper")
+    assert encoder(shouting).encode(["Hi"])
+    with pytest.raises(RefusedPrompt, match="changes the user's words"):
+        encoder(shouting, tokens="prompt").encode(["Hi"])
+
+
+def test_encoder__a_template_that_refuses_everything_is_an_error():
+    with pytest.raises(InvalidInput, match="refuses a single user message: never"):
+        encoder("{{ raise_exception('never') }}")
+
+
+def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day():
+    clock = "{{ strftime_now('%d %b %Y, %H:%M') }} " + CHATML
+    [encoded] = encoder(clock).encode(["Hi"])
+    text = text_of(encoded)
+    assert text.startswith("26 Jul 2024, 12:00 <s>")
+    assert datetime.date(2024, 7, 26).strftime("%A %j") == "Friday 208"
+
+
+def test_record__tells_rules_and_tokenizers_apart():
+    base = encoder().record
+    assert encoder().record == base
+    assert all(isinstance(value, str) for value in base.values())
+    others = [
+        encoder(tokens="last"),
+        encoder(system="Be brief."),
+        encoder(max_tokens=100),
+        encoder(long="refuse"),
+        encoder(CHATML + " "),
+        encoder(None),
+    ]
+    records = [base, *(other.record for other in others)]
+    assert len({tuple(record.items()) for record in records}) == len(records)
+
+
+def test_load__reads_the_tokenizer_beside_the_model(tmp_path):
+    spec = ModelSpec(str(save_tiny(tmp_path)))
+    subject = Encoder.load(spec, PromptRule())
+    subject.encode(["x" * 1000])
+    # Truncating must leave no trace in the digest.
+    assert subject.record == Encoder.load(spec, PromptRule()).record
+    assert subject.max_tokens == 64
+
+
+def test_load__a_folder_without_tokenizer_is_an_error(tmp_path):
+    save_tiny(tmp_path)
+    for path in tmp_path.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(InvalidInput, match=r"tokenizer of the model .* cannot be loaded"):
+        Encoder.load(ModelSpec(str(tmp_path)), PromptRule())
