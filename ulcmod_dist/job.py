@@ -157,6 +157,11 @@ class DiscoverSection(Section):
         return tuple(sorted(modules))
 
 
+Baseline = Literal[
+    "k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering"
+]
+
+
 class EvaluateSection(Section):
     """What is measured of the modules."""
 
@@ -164,6 +169,10 @@ class EvaluateSection(Section):
     null_permutations: int = Field(
         3, ge=0, description="Searches on column-wise permuted data for the null model."
     )
+    baselines: tuple[Baseline, ...] = Field(
+        typing.get_args(Baseline), description="Clustering methods to compare with."
+    )
+    seeds: int = Field(3, gt=0, description="Seeds that each method is run with.")
 
 
 class ReportSection(Section):

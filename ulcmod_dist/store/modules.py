@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.rundir import RunDir, modules_key
@@ -36,6 +38,16 @@ class StoredModules:
     samples: pa.Table
     history: pa.Table
     metrics: Mapping[str, Any]
+
+    @property
+    def unit_labels(self) -> NDArray[np.int32]:
+        """Module of each unit."""
+        return np.asarray(self.units["module"].to_numpy(), np.int32)
+
+    def sample_labels(self, split: str) -> NDArray[np.int32]:
+        """Module of each sample of a split."""
+        chosen = self.samples["split"].to_numpy() == split
+        return np.asarray(self.samples["module"].to_numpy()[chosen], np.int32)
 
 
 def write_modules(run: RunDir, num_modules: int, modules: StoredModules) -> None:

@@ -1,0 +1,260 @@
+"""``ulcmod evaluate``: what the modules mean, how good they are and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from ulcmod_dist.evaluate.baselines import Candidate, find_baselines, unit_space
+from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.features import MeanTable, module_features
+from ulcmod_dist.evaluate.hierarchy import overlap
+from ulcmod_dist.evaluate.null import null_objectives
+from ulcmod_dist.iterd.driver import discover as search
+from ulcmod_dist.iterd.objective import Objective
+from ulcmod_dist.iterd.values import Modules
+from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.report.values import Absent, Discovery, MethodRow, Overlap, Score
+from ulcmod_dist.rundir import fingerprint
+from ulcmod_dist.stages.context import Context, save_job
+from ulcmod_dist.stages.discovery import Found, Samples, describe
+from ulcmod_dist.stages.evaluation_files import read_evaluation, write_evaluation
+from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stages.texts import texts_of
+from ulcmod_dist.store.modules import StoredModules
+
+# Raised whenever the same modules and settings would lead to other answers than before.
+EVALUATION_VERSION = 1
+
+OVERLAPS = "overlaps"
+
+COLUMNS = {
+    "num_modules": "K",
+    "objective": "L",
+    "null": "L of null",
+    "best_baseline": "Best baseline",
+    "baseline_objective": "its L",
+    "accuracy": "Accuracy",
+    "state": "State",
+}
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the evaluation of several K shares."""
+
+    context: Context
+    run: Run
+    train: Standardised
+    test: Standardised | None
+    samples: dict[str, Samples]
+
+
+def evaluate(context: Context) -> Summary:
+    """Evaluate the modules for each K of the job; what was evaluated before stays.
+
+    Raises:
+        InvalidInput: There are no modules yet for a K of the job.
+    """
+    run = Run(context.run)
+    numbers = context.job.discover.modules
+    modules = {num_modules: run.modules(num_modules) for num_modules in numbers}
+    save_job(context)
+    marks = {k: evaluation_mark(context, stored) for k, stored in modules.items()}
+    known = {k: read_evaluation(context.run, name_of(k), Discovery, marks[k]) for k in numbers}
+    pending = [k for k in numbers if known[k] is None]
+    if pending:
+        inputs = _inputs(context, run)
+        for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
+            write_evaluation(context.run, name_of(k), discovery, marks[k])
+            known[k] = discovery
+    _write_overlaps(context, modules, marks)
+    rows = [
+        {**_row(discovery), "state": "evaluated" if k in pending else "as before"}
+        for k, discovery in known.items()
+        if discovery is not None
+    ]
+    return Summary(title="Evaluation", columns=COLUMNS, rows=rows)
+
+
+def name_of(num_modules: int) -> str:
+    """Name of the evaluation file of one K."""
+    return f"K={num_modules:03d}"
+
+
+def evaluation_mark(context: Context, stored: StoredModules) -> str:
+    """Fingerprint of what the evaluation of one K follows from."""
+    return fingerprint(
+        {
+            "modules": stored.metrics["fingerprint"],
+            "evaluate": context.job.evaluate.model_dump(mode="json"),
+            "report": context.job.report.model_dump(mode="json"),
+            "version": EVALUATION_VERSION,
+        }
+    )
+
+
+def _inputs(context: Context, run: Run) -> _Inputs:
+    texts = texts_of(context, run)
+    table = run.view.samples
+    split = table["split"].to_numpy()
+    samples = {}
+    for name in ("train", "test"):
+        chosen = table.filter(split == name)
+        samples[name] = Samples.of(chosen, texts)
+    test = run.activations("test") if samples["test"].ids else None
+    return _Inputs(context, run, run.activations("train"), test, samples)
+
+
+def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
+    step = inputs.context.progress.step
+    numbers = list(modules)
+    labels = [stored.unit_labels for stored in modules.values()]
+    with step("Module features", None, "passes"):
+        train = module_features(inputs.train, labels, numbers, Threads())
+        test: list[MeanTable | None] = [None] * len(numbers)
+        if inputs.test is not None:
+            test = [*module_features(inputs.test, labels, numbers, Threads())]
+    null = {k: _null(inputs, k) for k in numbers}
+    methods = _methods(inputs, modules)
+    described: dict[int, Discovery] = {}
+    with step("Topics, classifiers, places", len(numbers), "K") as shown:
+        for k, stored, mine, held_out in zip(numbers, modules.values(), train, test, strict=True):
+            found = Found(stored, mine, held_out)
+            described[k] = describe(
+                inputs.context.job, found, inputs.samples, null=null[k], methods=methods[k]
+            )
+            shown.update(len(described))
+    return described
+
+
+def _search(inputs: _Inputs, activations: Standardised, num_modules: int, seed: int) -> Modules:
+    """The job's own search with another seed."""
+    settings = inputs.context.job.discover
+    return search(
+        activations,
+        num_modules,
+        restarts=settings.restarts,
+        seed=seed,
+        max_iterations=settings.max_iterations,
+    )
+
+
+def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
+    settings = inputs.context.job.evaluate
+    if settings.null_permutations == 0:
+        return Absent("The job asks for no null model (evaluate.null_permutations is 0).")
+    name = f"Null model, K = {num_modules}"
+    with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
+
+        def searched(permuted: Standardised, seed: int) -> Objective:
+            objective = _search(inputs, permuted, num_modules, seed).objective
+            step.update(step.done + 1)
+            return objective
+
+        objectives = null_objectives(
+            inputs.train, searched, settings.null_permutations, settings.seed
+        )
+    return tuple(Score(o.value, o.xi, o.balance) for o in objectives)
+
+
+def _methods(
+    inputs: _Inputs, modules: dict[int, StoredModules]
+) -> dict[int, tuple[MethodRow, ...] | Absent]:
+    candidates = [*_searched(inputs, modules), *_baselines(inputs, list(modules))]
+    with inputs.context.progress.step("Comparing methods", len(candidates), "sets of modules"):
+        scores = score_methods(
+            candidates,
+            inputs.train,
+            inputs.test,
+            inputs.samples["train"].categories,
+            inputs.samples["test"].categories,
+            Threads(),
+        )
+    return {k: tabulate_methods(scores, k) for k in modules}
+
+
+def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
+    """The modules found, and those of the same search with further seeds."""
+    settings = inputs.context.job
+    candidates = []
+    total = settings.evaluate.seeds * len(modules)
+    with inputs.context.progress.step("Searching with other seeds", total, "searches") as step:
+        for k, stored in modules.items():
+            seed = settings.discover.seed
+            first = stored.unit_labels, stored.sample_labels("train")
+            candidates.append(Candidate(ITERD, k, seed, *first))
+            for other_seed in range(seed + 1, seed + settings.evaluate.seeds):
+                other = _search(inputs, inputs.train, k, other_seed)
+                labels = other.unit_labels, other.sample_labels
+                candidates.append(Candidate(ITERD, k, other_seed, *labels))
+                step.update(step.done + 1)
+    return candidates
+
+
+def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
+    settings = inputs.context.job.evaluate
+    candidates: list[Candidate] = []
+    if not settings.baselines:
+        return candidates
+    total = settings.seeds * len(numbers)
+    with inputs.context.progress.step("Baselines", total, "sets of methods") as step:
+        for seed in range(settings.seed, settings.seed + settings.seeds):
+            space = unit_space(inputs.train, Threads(), seed=seed)
+            for k in numbers:
+                candidates += find_baselines(
+                    space, inputs.train.n_samples, k, seed=seed, methods=settings.baselines
+                )
+                step.update(step.done + 1)
+    return candidates
+
+
+def _write_overlaps(
+    context: Context, modules: dict[int, StoredModules], marks: dict[int, str]
+) -> None:
+    """How the modules of each K split into those of the next larger one."""
+    numbers = sorted(modules)
+    found = []
+    for smaller, larger in pairwise(numbers):
+        one, two = modules[smaller], modules[larger]
+        units = one.unit_labels, two.unit_labels
+        samples = one.sample_labels("train"), two.sample_labels("train")
+        found.append(
+            Overlap(
+                smaller,
+                larger,
+                *(
+                    overlap(first.astype(np.int64), smaller, second.astype(np.int64), larger).counts
+                    for first, second in (units, samples)
+                ),
+            )
+        )
+    mark = fingerprint(list(marks.values()))
+    write_evaluation(context.run, OVERLAPS, tuple(found), mark)
+
+
+def _row(discovery: Discovery) -> dict[str, object]:
+    null = discovery.null
+    methods = [] if isinstance(discovery.methods, Absent) else discovery.methods[1:]
+    best = methods[0] if methods else None
+    downstream = discovery.downstream
+    return {
+        "num_modules": discovery.num_modules,
+        "objective": discovery.score.value,
+        "xi": discovery.score.xi,
+        "balance": discovery.score.balance,
+        "null": None if isinstance(null, Absent) else float(np.mean([s.value for s in null])),
+        "best_baseline": None if best is None else best.method,
+        "baseline_objective": None if best is None else best.value.mean,
+        "accuracy": None
+        if isinstance(downstream, Absent)
+        else downstream.classifiers[0].accuracy.mean,
+        "macro_f1": None
+        if isinstance(downstream, Absent)
+        else downstream.classifiers[0].macro_f1.mean,
+    }

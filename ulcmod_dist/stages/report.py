@@ -1,0 +1,115 @@
+"""``ulcmod report``: the page, its figures and its tables."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.job import Job
+from ulcmod_dist.report import png
+from ulcmod_dist.report.page import pictures, render_page, tables
+from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.values import (
+    Absent,
+    Discovery,
+    Fact,
+    Overlap,
+    ReportData,
+    Reproduction,
+    RunFacts,
+)
+from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
+from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
+from ulcmod_dist.stages.evaluation_files import read_evaluation
+from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.store.modules import write_table
+
+LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "numpy", "numba")
+
+
+def report(context: Context) -> Summary:
+    """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
+
+    Raises:
+        InvalidInput: The modules of a K of the job have not been evaluated.
+    """
+    run = Run(context.run)
+    data = report_data(context.job, run)
+    parts = sections(data)
+    figures = pictures(parts)
+    with context.progress.step("Figures", len(figures), "figures") as step:
+        for done, (name, spec) in enumerate(figures.items(), start=1):
+            context.run.write(figure_key(name), png.render(spec))
+            step.update(done)
+    shown = tables(parts)
+    for name, table in shown.items():
+        write_table(context.run, table_key(name), table.to_arrow())
+    _remove_others(context.run, {figure_key(name) for name in figures})
+    _remove_others(context.run, {table_key(name) for name in shown})
+    with context.progress.step("Page", None, "pages"):
+        context.run.write(REPORT, render_page(data).encode("utf-8"))
+    return Summary(
+        title="Report",
+        facts={"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)},
+    )
+
+
+def report_data(job: Job, run: Run) -> ReportData:
+    """Everything the page shows, from what the stages before have stored."""
+    discoveries = tuple(_discovery(run, k) for k in job.discover.modules)
+    overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...])
+    return ReportData(
+        run=_run_facts(job, run),
+        discoveries=discoveries,
+        overlaps=overlaps or Absent("The modules of a single K have been found."),
+        reproduction=_reproduction(job, run),
+    )
+
+
+def _discovery(run: Run, num_modules: int) -> Discovery:
+    stored = read_evaluation(run.directory, name_of(num_modules), Discovery)
+    if stored is None:
+        raise InvalidInput(
+            f"The modules for K = {num_modules} of {run.directory.url} have not been evaluated.",
+            "Run `ulcmod evaluate` first.",
+        )
+    return stored
+
+
+def _run_facts(job: Job, run: Run) -> RunFacts:
+    split = run.view.samples["split"].to_numpy()
+    name = run.directory.url.rstrip("/").rpartition("/")[2]
+    return RunFacts(
+        name=name,
+        model=None if job.model is None else job.model.id.rstrip("/").rpartition("/")[2],
+        num_samples=int((split == "train").sum()),
+        num_test_samples=int((split != "train").sum()),
+        num_units=run.view.units.num_rows,
+        facts=tuple(Fact(key, value) for key, value in sorted(run.view.record.items())),
+    )
+
+
+def _reproduction(job: Job, run: Run) -> Reproduction:
+    view = run.view
+    libraries = [Fact(name, version(name)) for name in LIBRARIES]
+    command = "ulcmod run job.yaml" if job.matrix is None else "ulcmod run RUN"
+    return Reproduction(
+        commands=(f"pip install ulcmod-dist=={version('ulcmod-dist')}", command),
+        job=job.to_yaml(),
+        versions=(Fact("Python", platform.python_version()), *libraries),
+        digests=(
+            Fact("job", fingerprint(job.model_dump(mode="json"))),
+            Fact(f"samples and activations (version {view.version})", view.digest),
+        ),
+    )
+
+
+def _remove_others(run: RunDir, kept: set[str]) -> None:
+    """Remove what an earlier page of this run has written and this one has not."""
+    folder = next(iter(kept)).partition("/")[0] if kept else None
+    for key, _ in list(run.keys(folder)) if folder else []:
+        if key not in kept:
+            run.delete(key)

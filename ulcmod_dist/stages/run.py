@@ -1,0 +1,44 @@
+"""``ulcmod run``: every stage of a job, each continuing where it stopped."""
+
+from __future__ import annotations
+
+import time
+
+from ulcmod_dist.job import Job
+from ulcmod_dist.progress import Silent
+from ulcmod_dist.rundir import REPORT, RunDir
+from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.discover import discover
+from ulcmod_dist.stages.evaluate import COLUMNS, evaluate
+from ulcmod_dist.stages.report import report
+from ulcmod_dist.stages.summary import Summary
+
+
+def run_all(context: Context) -> Summary:
+    """From prompts (or an imported matrix) to the report; what is done already is not repeated."""
+    # Ray and torch are loaded only where prompts are run, not for an imported matrix.
+    started = time.monotonic()
+    if context.job.matrix is None:
+        from ulcmod_dist.stages.extract import extract
+
+        extracted = extract(context)
+    else:
+        from ulcmod_dist.stages.import_matrix import import_matrix
+
+        extracted = import_matrix(context)
+    discover(context)
+    evaluated = evaluate(context)
+    report(context)
+    return Summary(
+        title="Modules",
+        columns={key: heading for key, heading in COLUMNS.items() if key != "state"},
+        rows=evaluated.rows,
+        facts={**extracted.facts, "seconds": round(time.monotonic() - started, 1)},
+        closing=[*extracted.closing, f"Report: {context.run.show(REPORT)}"],
+        exit_code=extracted.exit_code,
+    )
+
+
+def run(job: Job) -> Summary:
+    """Run a job from Python, without printing: ``um.run(um.Job.from_yaml("job.yaml"))``."""
+    return run_all(Context(job, RunDir.at(job.run), Silent()))
