@@ -18,17 +18,17 @@ FLOORS = (
     {"lease"},
     {"corpus", "passes"},
     {"forward", "iterd", "store"},
-    {"intervene", "extract", "evaluate"},
+    {"intervene", "extract", "evaluate", "submit"},
     {"stages"},
     {"cli"},
 )
 # The half that searches and the half that computes meet in `stages` alone.
 SEARCHING = {"evaluate", "iterd", "passes"}
-COMPUTING = {"forward", "store", "extract", "intervene", "corpus", "job", "rundir"}
+COMPUTING = {"forward", "store", "extract", "intervene", "submit", "corpus", "job", "rundir"}
 LIBRARIES = {
     "torch": {"forward", "intervene", "passes"},
     "transformers": {"forward", "intervene"},
-    "ray": {"extract", "intervene", "passes"},
+    "ray": {"extract", "intervene", "passes", "submit"},
     "zarr": {"store"},
     "typer": {"cli"},
     "pydantic": {"job", "stages", "store", "corpus"},
