@@ -51,6 +51,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Folded:
+    """A table that stays closed until the reader opens it: a picture has shown it already."""
+
+    table: Table
+
+
+@dataclass(frozen=True)
 class Listing:
     """Text to copy, such as a file or commands."""
 
@@ -100,7 +107,7 @@ class ModulePicker:
     prompt_limit: int = PROMPT_LIMIT
 
 
-Block = Note | Facts | KeyFigures | Picture | Table | Listing | ModulePicker
+Block = Note | Facts | KeyFigures | Picture | Table | Folded | Listing | ModulePicker
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulcmod_dist.report.specs import Scale
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Theme:
     def scale(self, scale: Scale) -> tuple[str, ...]:
         """Return the evenly spaced colours of a scale."""
         return self.sequential if scale is Scale.SEQUENTIAL else self.diverging
+
+    def series(self, index: int) -> str:
+        """Return the colour of a series of dots."""
+        return (self.accent, self.second, self.muted)[index % 3]
 
     def cell_ink(self, position: float, scale: Scale) -> str:
         """Return the text colour that reads best on the scale's colour at 0 <= position <= 1."""
@@ -81,6 +85,57 @@ DARK = Theme(
     sequential=("#1f232a", "#1d3d5e", "#22649c", "#3f93d3", "#8cc4f0", "#e2f1fd"),
     diverging=("#fbd3a4", "#e58e3c", "#7a4a1c", "#22262d", "#1f4f7d", "#4a9add", "#d3e9fb"),
 )  # fmt: skip
+
+
+def colour_limits(spec: Heatmap) -> tuple[float, float]:
+    """Return the values at the two ends of a heatmap's colours."""
+    finite = spec.values[np.isfinite(spec.values)]
+    largest = float(np.abs(finite).max()) if finite.size else 0.0
+    top = largest or 1.0
+    return (0.0, top) if spec.scale is Scale.SEQUENTIAL else (-top, top)
+
+
+def part_colour(index: int, parts: int, theme: Theme) -> str:
+    """Return the colour of a part; beyond the palette the last part is the rest."""
+    if index < len(theme.palette) and (index < parts - 1 or parts <= len(theme.palette)):
+        return theme.palette[index]
+    return theme.rest
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A name and its colour on a light and on a dark page."""
+
+    name: str
+    light: str
+    dark: str
+
+
+def legend(spec: Figure) -> tuple[LegendEntry, ...]:
+    """Return the legend of a figure; empty for one that needs none."""
+    if isinstance(spec, StackedBars):
+        amount = len(spec.parts)
+        return tuple(
+            LegendEntry(part, part_colour(i, amount, LIGHT), part_colour(i, amount, DARK))
+            for i, part in enumerate(spec.parts)
+        )
+    if isinstance(spec, Dots) and len(spec.series) > 1:
+        return tuple(
+            LegendEntry(series.name, LIGHT.series(i), DARK.series(i))
+            for i, series in enumerate(spec.series)
+        )
+    return ()
+
+
+def colour_names() -> str:
+    """Return a style sheet that names the themes' colours for the rest of the page."""
+    roles = {"card": "background", "ink": "ink", "muted": "muted", "rule": "rule",
+             "accent": "accent", "second": "second"}  # fmt: skip
+    names = "".join(
+        f"--{name}:light-dark({getattr(LIGHT, role)},{getattr(DARK, role)});"
+        for name, role in roles.items()
+    )
+    return f":root{{{names}}}\n"
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

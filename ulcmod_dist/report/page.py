@@ -14,8 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ulcmod_dist.report.blocks import Block, Picture, Section
-from ulcmod_dist.report.interactive import themed
+from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
+from ulcmod_dist.report.colours import colour_names, legend
+from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
 from ulcmod_dist.report.tables import Table, printed
@@ -24,9 +25,6 @@ from ulcmod_dist.report.values import ReportData
 
 PROMPT_HEAD = 220
 """Characters of a prompt that show before it is unfolded."""
-
-FOLDED_ROWS = 30
-"""Tables with more rows start folded."""
 
 
 def render_page(data: ReportData) -> str:
@@ -54,7 +52,7 @@ def render_document(
         choices=choices,
         shown=shown,
         figures=_figures(parts),
-        style=Markup(_asset("page.css")),  # noqa: S704 - the package's own file
+        style=Markup(colour_names() + _asset("page.css")),  # noqa: S704 - the package's own file
         plotly=plotly,
         script=script,
         script_sources=" ".join(_source(text) for text in (plotly, script)),
@@ -73,9 +71,9 @@ def pictures(parts: Iterable[Section]) -> dict[str, Figure]:
 
 def tables(parts: Iterable[Section]) -> dict[str, Table]:
     """Return all tables of a page by name, for Parquet, the terminal and JSON."""
-    return {
-        block.name: block for part in parts for block in part.blocks() if isinstance(block, Table)
-    }
+    blocks = (block for part in parts for block in part.blocks())
+    shown = (block.table if isinstance(block, Folded) else block for block in blocks)
+    return {block.name: block for block in shown if isinstance(block, Table)}
 
 
 def _environment() -> Environment:
@@ -93,8 +91,11 @@ def _environment() -> Environment:
         "cell": printed,
         "rows": _rows,
         "kind": lambda block: type(block).__name__,
+        "height": lambda spec: figure(spec)["layout"]["height"],
+        "picks": _picks,
+        "legend": legend,
     }
-    environment.globals |= {"prompt_head": PROMPT_HEAD, "folded_rows": FOLDED_ROWS}
+    environment.globals |= {"prompt_head": PROMPT_HEAD}
     return environment
 
 
@@ -122,12 +123,16 @@ def _figures(parts: Iterable[Section]) -> Markup:
     """Return all figures as JSON that is safe inside a script element."""
     values = {}
     for name, spec in pictures(parts).items():
-        picks = spec.row_modules if isinstance(spec, Heatmap | StackedBars | Dots) else None
-        values[name] = {**themed(spec), "picks": picks}
+        values[name] = {**variants(spec), "title": spec.title, "picks": _picks(spec)}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character that HTML reads is left
+
+
+def _picks(spec: Figure) -> tuple[int, ...] | None:
+    """Return the module that each row of a figure picks when it is clicked."""
+    return spec.row_modules if isinstance(spec, Heatmap | StackedBars | Dots) else None
 
 
 def _asset(name: str) -> str:

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from ulcmod_dist.report.colours import LIGHT, Theme
-from ulcmod_dist.report.interactive import colour_limits, part_colour
+from ulcmod_dist.report.colours import LIGHT, Theme, colour_limits, part_colour
 from ulcmod_dist.report.specs import (
     Dendrogram,
     Dots,
@@ -159,7 +158,7 @@ def _dots(axes: Axes, spec: Dots, theme: Theme) -> None:
     for index, series in enumerate(spec.series):
         shift = (index - (len(spec.series) - 1) / 2) * 0.22
         rows = np.arange(len(series.values)) + shift
-        colour = (theme.accent, theme.second, theme.muted)[index % 3]
+        colour = theme.series(index)
         axes.hlines(rows, series.low, series.high, color=colour, linewidth=1.4)
         marker = ("o", "s", "D")[index % 3]
         axes.scatter(

@@ -183,12 +183,14 @@ class FlowNode:
 
     Attributes:
         level: Level, from 0 at the left.
+        number: The module's number.
         label: Its label.
         size: Units in it.
         group: Index of the module of the first level that it mostly comes from.
     """
 
     level: int
+    number: int
     label: str
     size: float
     group: int

@@ -50,7 +50,7 @@ def number(value: float, digits: int = 3) -> str:
     size = abs(value)
     if value == round(value) and size < 1e15:
         text = f"{value:,.0f}"
-    elif size >= 10 ** (digits - 1):
+    elif size >= min(1000, 10 ** (digits - 1)):
         text = f"{value:,.0f}" if size < 1e12 else f"{value:.{digits - 1}e}"
     elif size >= 1e-4:
         places = digits - 1 - math.floor(math.log10(size))

@@ -68,7 +68,7 @@ class RunFacts:
 
     Attributes:
         name: The run's name, the page's title.
-        model: Model whose units were split, as the job names it; None for an imported matrix.
+        model: Model whose units were split; None for an imported matrix.
         num_samples: Train samples.
         num_test_samples: Held-out samples; 0 where there are none.
         num_units: Units of all layers.
@@ -315,8 +315,7 @@ class Discovery:
         num_modules: K.
         seed: Seed of the search.
         score: Objective of the modules kept.
-        activation: Mean z of the samples of a module (rows) on the units of a module (columns),
-            shape (K, K).
+        activation: Mean z of a module's samples (rows) on a module's units, shape (K, K).
         modules: The modules in ascending order.
         restarts: The runs of the search; the modules come from the best.
         null: Objectives found on the same data with each unit's column permuted.

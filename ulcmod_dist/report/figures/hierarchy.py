@@ -10,7 +10,7 @@ from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNod
 from ulcmod_dist.report.text import number, percent
 from ulcmod_dist.report.values import Counts, Floats
 
-MIN_LINK = 0.02
+MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""
 
 
@@ -65,12 +65,13 @@ def module_flow(
         names: The modules' names of each K.
         basis: Seeds and restarts behind the modules.
     """
+    limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
     totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
     groups = _origins(overlaps)
     nodes = tuple(
-        FlowNode(level, text, float(totals[level][index]), int(groups[level][index]))
+        FlowNode(level, index, text, float(totals[level][index]), int(groups[level][index]))
         for level in range(len(sizes))
-        for index, text in enumerate(short_names(names[level], 20))
+        for index, text in enumerate(short_names(names[level], limit))
     )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     links = tuple(

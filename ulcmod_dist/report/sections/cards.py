@@ -40,7 +40,7 @@ def _summary(found: Discovery, module: Module) -> str:
     if isinstance(found.layers, Layers):
         depth = mean_layers(found.layers.units)[module.number]
         last = len(found.layers.names) - 1
-        parts.append(f"Mean layer {number(float(depth), 2)} of 0 to {last}.")
+        parts.append(f"Mean layer {number(float(depth), 2)} (layers 0 to {last}).")
     if module.length is not None:
         parts.append(f"Half of its samples have at most {module.length[2]:,.0f} tokens.")
     if module.stability is not None:
@@ -86,13 +86,10 @@ def _effects(found: Discovery, module: int) -> tuple[Share, ...] | Absent:
     if row is None:
         return Absent("This module was not silenced.")
     values = (
-        ("Its own samples", row.own.mean),
+        ("Own samples", row.own.mean),
         ("Other samples", row.other.mean),
-        ("Random units, its samples", row.random_own.mean),
-        ("Random units, other samples", row.random_other.mean),
+        ("Random units, own", row.random_own.mean),
+        ("Random units, other", row.random_other.mean),
     )
     largest = max(abs(value) for _, value in values) or 1.0
-    return tuple(
-        Share(name, max(0.0, value) / largest, f"{number(value)} nats a token")
-        for name, value in values
-    )
+    return tuple(Share(name, max(0.0, value) / largest, number(value)) for name, value in values)

@@ -1,6 +1,6 @@
 """Whether silencing the modules confirms them."""
 
-from ulcmod_dist.report.blocks import Block, KeyFigure, KeyFigures, Note, Section
+from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
 from ulcmod_dist.report.figures.comparison import in_words
 from ulcmod_dist.report.sections.common import by_num_modules, missing, name_for, names, picture
@@ -37,7 +37,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         picture("ablation", found, own_against_others(ablation.modules, shown, basis), wide=True),
         picture("ablation-modules", found, by_module),
         _by_category(found, ablation, basis),
-        ablation_table(found, ablation),
+        Folded(ablation_table(found, ablation)),
     )
 
 

@@ -1,6 +1,6 @@
 """How sure we are: chance, restarts, and what else might explain the modules."""
 
-from ulcmod_dist.report.blocks import Block, Note, Section
+from ulcmod_dist.report.blocks import Block, Folded, Note, Section
 from ulcmod_dist.report.figures.comparison import objective_by_iteration
 from ulcmod_dist.report.figures.length import length_by_module
 from ulcmod_dist.report.sections.common import (
@@ -48,7 +48,7 @@ def _null(found: Discovery) -> tuple[Block, ...]:
         f"L = {number(largest, 6)}: {percent(largest / found.score.value)} of the "
         f"{number(found.score.value, 6)} found on the data."
     )
-    return (Note(text), null_table(found, found.null))
+    return (Note(text), Folded(null_table(found, found.null)))
 
 
 def null_table(found: Discovery, null: tuple[Score, ...]) -> Table:
@@ -70,7 +70,7 @@ def _restarts(found: Discovery) -> tuple[Block, ...]:
     traces = [(restart.number, restart.objectives) for restart in found.restarts]
     best = max(range(len(traces)), key=lambda i: traces[i][1][-1])
     spec = objective_by_iteration(traces, best, basis(found))
-    return (picture("iterations", found, spec), restarts_table(found))
+    return (picture("iterations", found, spec), Folded(restarts_table(found)))
 
 
 def restarts_table(found: Discovery) -> Table:

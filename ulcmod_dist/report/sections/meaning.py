@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ulcmod_dist.report.blocks import Block, ModulePicker, Picture, Section
+from ulcmod_dist.report.blocks import Block, Folded, ModulePicker, Picture, Section
 from ulcmod_dist.report.figures.categories import category_mix, category_similarity
 from ulcmod_dist.report.figures.hierarchy import module_flow, tree
 from ulcmod_dist.report.figures.layers import mean_layers
@@ -76,7 +76,7 @@ def _categories(found: Discovery) -> tuple[Block, ...]:
     if isinstance(categories, Absent):
         return (missing(categories),)
     mix = category_mix(categories.counts, categories.names, names(found), basis(found))
-    blocks: list[Block] = [picture("categories", found, mix)]
+    blocks: list[Block] = [picture("categories", found, mix, wide=True)]
     if isinstance(categories.similarity, Absent):
         blocks.append(missing(categories.similarity))
     else:
@@ -88,7 +88,7 @@ def _categories(found: Discovery) -> tuple[Block, ...]:
 def _tree(found: Discovery) -> Block:
     if isinstance(found.linkage, Absent):
         return missing(found.linkage)
-    return picture("hierarchy", found, tree(found.linkage, names(found), basis(found)), wide=True)
+    return picture("hierarchy", found, tree(found.linkage, names(found), basis(found)))
 
 
 def _flow(data: ReportData) -> tuple[Block, ...]:
@@ -102,7 +102,7 @@ def _flow(data: ReportData) -> tuple[Block, ...]:
         [names(shown[size]) for size in sizes],
         "The kept modules of each K.",
     )
-    return (Picture("flow", spec, wide=True), overlap_table(data.overlaps))
+    return (Picture("flow", spec, wide=True), Folded(overlap_table(data.overlaps)))
 
 
 def overlap_table(overlaps: tuple[Overlap, ...]) -> Table:

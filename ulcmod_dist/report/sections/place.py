@@ -1,6 +1,6 @@
 """Where the modules sit in the model."""
 
-from ulcmod_dist.report.blocks import Block, Section
+from ulcmod_dist.report.blocks import Block, Folded, Section
 from ulcmod_dist.report.figures.layers import layer_shares, modules_by_layer
 from ulcmod_dist.report.sections.common import (
     basis,
@@ -24,7 +24,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.layers, Absent):
         return (missing(found.layers),)
     spec = modules_by_layer(found.layers.units, found.layers.names, names(found), basis(found))
-    return (picture("layers", found, spec, wide=True), layers_table(found, found.layers))
+    return (picture("layers", found, spec, wide=True), Folded(layers_table(found, found.layers)))
 
 
 def layers_table(found: Discovery, layers: Layers) -> Table:

@@ -2,7 +2,7 @@
 
 import statistics
 
-from ulcmod_dist.report.blocks import Block, KeyFigure, KeyFigures, Note, Section
+from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.activation import activation
 from ulcmod_dist.report.figures.categories import confusion
 from ulcmod_dist.report.figures.comparison import objective_by_method
@@ -33,7 +33,7 @@ NULL_NAME = "Null model"
 def section(data: ReportData) -> Section:
     """Return the objective, its comparisons, and what can be read from the modules."""
     lead = (
-        "The objective L is the activation modularity xi (how much stronger units are on the "
+        "The objective L is the activation modularity ξ (how much stronger units are on the "
         "samples of their own module than the model average) times the balance B (how evenly "
         "the modules are sized)."
     )
@@ -134,13 +134,14 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
     if isinstance(downstream, Absent):
         return (missing(downstream),)
     blocks: list[Block] = [_classifier_table(found, downstream)]
+    scores: tuple[Block, ...] = ()
     if any(classifier.f1 is not None for classifier in downstream.classifiers):
-        blocks.append(_category_table(found, downstream))
+        scores = (Folded(_category_table(found, downstream)),)
     main = downstream.classifiers[0]
     if main.confusion is not None:
         spec = confusion(main.confusion, downstream.categories, main.name, basis(found))
         blocks.append(picture("confusion", found, spec))
-    return tuple(blocks)
+    return (*blocks, *scores)
 
 
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:

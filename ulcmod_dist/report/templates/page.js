@@ -19,21 +19,18 @@
   // Figures are drawn when they come near the window, in the colours of the moment.
   const drawn = new Set();
   function parts(name, narrow) {
-    const { data, layout, dark } = structuredClone(figures[name]);
+    const { data, layout, dark, narrow: small } = structuredClone(figures[name]);
     const figure = { data, layout };
-    for (const [path, value] of isDark() ? dark : []) {
+    for (const [path, value] of [...(isDark() ? dark : []), ...(narrow ? small : [])]) {
       const last = path.pop();
       path.reduce((part, key) => part[key], figure)[last] = value;
-    }
-    if (narrow) {
-      for (const trace of data) if (trace.colorbar) trace.showscale = false;
-      layout.font.size = 11;
     }
     return figure;
   }
   function draw(box) {
     const plot = box.querySelector(".plot");
-    const { data, layout } = parts(box.dataset.figure, plot.clientWidth < 420);
+    const { data, layout } = parts(box.dataset.figure, plot.clientWidth < 360);
+    layout.height = Math.max(layout.height, plot.clientHeight);
     Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true, doubleClick: false });
     if (drawn.has(box)) return;
     drawn.add(box);
@@ -46,9 +43,16 @@
   }, { rootMargin: "400px" });
   for (const box of all("[data-figure]")) watcher.observe(box);
   for (const button of all("[data-save]")) button.addEventListener("click", () => {
-    const box = button.closest("[data-figure]");
-    draw(box);
-    Plotly.downloadImage(box.querySelector(".plot"), { format: button.dataset.save, filename: box.dataset.figure, scale: 2 });
+    const name = button.closest("[data-figure]").dataset.figure;
+    const { data, layout } = parts(name, false);
+    const legend = data.length > 1 && layout.legend !== undefined;
+    const top = legend ? 90 : 60;
+    Object.assign(layout, {
+      showlegend: legend, width: 960, height: layout.height + top,
+      margin: { ...layout.margin, t: layout.margin.t + top, l: 20, r: 20, b: 16 },
+      title: { text: figures[name].title, x: 0.02, xanchor: "left", y: 1, yanchor: "top", yref: "container", pad: { t: 18 } },
+    });
+    Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: name, scale: 2, width: layout.width, height: layout.height });
   });
 
   // The number of modules.

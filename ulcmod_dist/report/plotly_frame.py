@@ -1,0 +1,153 @@
+"""What all interactive figures share: escaping, rounding, axes, and how a figure adapts.
+
+Plotly reads a little HTML in texts, so every text is escaped here, and only here.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from ulcmod_dist.report.colours import LIGHT, Theme
+from ulcmod_dist.report.text import LABEL_LIMIT, label
+
+Json = dict[str, Any]
+
+DIGITS = 5
+"""Significant digits of the numbers that a page carries."""
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+ROW_HEIGHT = 28
+MAX_HEIGHT = 760
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a figure adapts to.
+
+    Attributes:
+        theme: Its colours.
+        narrow: Whether it is drawn on a phone: shorter labels.
+    """
+
+    theme: Theme = LIGHT
+    narrow: bool = False
+
+    @property
+    def label_limit(self) -> int:
+        """Characters of a label beside the figure."""
+        return 13 if self.narrow else LABEL_LIMIT
+
+
+USUAL = Look()
+"""A wide light page."""
+
+
+def safe(value: str) -> str:
+    """Return a text that plotly shows as it is, each newline as a line break."""
+    return escape(value, quote=False).replace("\n", "<br>")
+
+
+def safe_all(values: Iterable[str]) -> list[str]:
+    """Return texts that plotly shows as they are."""
+    return [safe(value) for value in values]
+
+
+def rounded(value: float) -> float | None:
+    """Return a number with few digits; None where it is not finite, as JSON demands."""
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+
+
+def rounded_all(values: Iterable[float]) -> list[float | None]:
+    """Return numbers with few digits."""
+    return [rounded(value) for value in values]
+
+
+def colorscale(colours: Sequence[str]) -> list[list[Any]]:
+    """Return evenly spaced colours as plotly's colour scale."""
+    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+
+
+def tall(rows: int, extra: int) -> float:
+    """Return the height in pixels of a figure with so many rows and so much around them."""
+    return min(MAX_HEIGHT, max(3, rows) * ROW_HEIGHT) + extra
+
+
+def base_layout(look: Look, height: float, **parts: Any) -> Json:
+    """Return a layout in which a touch scrolls the page and nothing zooms."""
+    return {
+        "height": round(height),
+        "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
+        "paper_bgcolor": look.theme.background,
+        "plot_bgcolor": look.theme.background,
+        "font": {"family": FONT, "size": 11 if look.narrow else 12, "color": look.theme.muted},
+        "hoverlabel": {
+            "bgcolor": look.theme.background,
+            "bordercolor": look.theme.faint,
+            "font": {"family": FONT, "size": 13, "color": look.theme.ink},
+            "align": "left",
+        },
+        "dragmode": False,
+        "hovermode": "closest",
+        "showlegend": False,
+        **parts,
+    }
+
+
+def axis(look: Look, title: str, **parts: Any) -> Json:
+    """Return an axis without grid."""
+    return {
+        "title": {"text": safe(title), "standoff": 10},
+        "automargin": True,
+        "fixedrange": True,
+        "showgrid": False,
+        "zeroline": False,
+        "linecolor": look.theme.rule,
+        "gridcolor": look.theme.rule,
+        "zerolinecolor": look.theme.faint,
+        "tickcolor": look.theme.rule,
+        **parts,
+    }
+
+
+def value_axis(look: Look, title: str, **parts: Any) -> Json:
+    """Return an axis of numbers, with grid."""
+    ticks = 4 if look.narrow else 6
+    return axis(look, title, showgrid=True, nticks=ticks, tickangle=0, **parts)
+
+
+def column_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any) -> Json:
+    """Return an axis with one label at each whole number, thinned where there are many."""
+    step = max(1, math.ceil(len(labels) / 48))
+    shown = range(0, len(labels), step)
+    return axis(
+        look,
+        title,
+        tickvals=list(shown),
+        ticktext=safe_all(labels[i] for i in shown),
+        ticklen=4,
+        **{"range": [-0.5, len(labels) - 0.5]} | parts,
+    )
+
+
+def row_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any) -> Json:
+    """Return an axis with one label at each whole number, the first on top."""
+    short = [label(text, look.label_limit) for text in labels]
+    down = [len(labels) - 0.5, -0.5]
+    return column_axis(look, short, "" if look.narrow else title, **{"range": down} | parts)
+
+
+def legend(look: Look) -> Json:
+    """Return a legend in rows above the figure, for saved files: the page has its own."""
+    return {
+        "orientation": "h",
+        "x": 0,
+        "xanchor": "left",
+        "y": 1.0,
+        "yanchor": "bottom",
+        "traceorder": "normal",
+        "itemclick": False,
+        "itemdoubleclick": False,
+        "font": {"color": look.theme.ink},
+    }
