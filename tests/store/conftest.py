@@ -61,7 +61,7 @@ def units_table() -> pa.Table:
             "unit": range(UNITS),
             "layer": [unit // 5 for unit in range(UNITS)],
             "index": [unit % 5 for unit in range(UNITS)],
-            "module": [f"layers.{unit // 5}.mlp.down_proj" for unit in range(UNITS)],
+            "path": [f"layers.{unit // 5}.mlp.down_proj" for unit in range(UNITS)],
             "expert": [None] * UNITS,
         },
         schema=UNIT_SCHEMA,

@@ -47,7 +47,7 @@ def test_view__rows_are_in_corpus_order(run, write):
     np.testing.assert_allclose(std, expected.astype(float).std(0, ddof=1), rtol=1e-6)
     assert view.sample_ids("train") == [f"s{number}" for number in range(11)]
     assert view.samples["tokens"].to_pylist() == [len(prompt) for prompt in prompts]
-    assert view.units["module"].to_pylist()[7] == "layers.1.mlp.down_proj"
+    assert view.units["path"].to_pylist()[7] == "layers.1.mlp.down_proj"
 
 
 def test_view__statistics_are_those_of_the_train_samples_alone(run, write):

@@ -28,14 +28,14 @@ class Tap:
 
     Attributes:
         layer: Index of the layer.
-        module: Path below the base model.
+        path: Path of the torch module below the base model.
         width: Units of one down-projection.
         start: First column of these units in a row.
         experts: Number of experts, or 0 for a module that sees every token.
     """
 
     layer: int
-    module: str
+    path: str
     width: int
     start: int
     experts: int = 0
@@ -46,7 +46,7 @@ class Tap:
         return self.start + self.width * max(1, self.experts)
 
     def __str__(self) -> str:
-        return f"layer {self.layer} ({self.module})"
+        return f"layer {self.layer} ({self.path})"
 
 
 Visit: TypeAlias = Callable[[Tap, torch.Tensor, Routing | None], torch.Tensor | None]
@@ -60,10 +60,10 @@ def taps_of(units: Sequence[LayerUnits]) -> tuple[Tap, ...]:
     """The taps that together yield ``units``, in the order of the columns."""
     taps: list[Tap] = []
     start = 0
-    for (layer, module), group in groupby(units, key=lambda part: (part.layer, part.module)):
+    for (layer, path), group in groupby(units, key=lambda part: (part.layer, part.path)):
         parts = list(group)
         experts = 0 if parts[0].expert is None else len(parts)
-        taps.append(Tap(layer, module, parts[0].width, start, experts))
+        taps.append(Tap(layer, path, parts[0].width, start, experts))
         start = taps[-1].stop
     return tuple(taps)
 
@@ -130,7 +130,7 @@ def base_model(model: nn.Module) -> PreTrainedModel:
 
 def _module(base: PreTrainedModel, tap: Tap) -> nn.Module:
     try:
-        return base.get_submodule(tap.module)
+        return base.get_submodule(tap.path)
     except AttributeError as error:
         raise UlcmodError(f"The model has no module for {tap}: {error}.") from error
 

@@ -58,13 +58,13 @@ class LayerUnits:
 
     Attributes:
         layer: Index of the layer, from 0.
-        module: Path of the module below the base model; for experts, of their collection.
+        path: Path of the torch module below the base model; for experts, of their collection.
         width: Number of units.
         expert: Index of the expert within the layer, or None.
     """
 
     layer: int
-    module: str
+    path: str
     width: int
     expert: int | None = None
 

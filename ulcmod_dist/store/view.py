@@ -47,7 +47,7 @@ UNIT_SCHEMA = pa.schema(
         pa.field("unit", pa.int64(), nullable=False),
         pa.field("layer", pa.int32()),
         pa.field("index", pa.int32()),
-        pa.field("module", pa.dictionary(pa.int32(), pa.string())),
+        pa.field("path", pa.dictionary(pa.int32(), pa.string())),
         pa.field("expert", pa.int32()),
     ]
 )
