@@ -1,0 +1,57 @@
+"""``ulcmod status``: how far a run is, from what it has stored alone."""
+
+from __future__ import annotations
+
+from ulcmod_dist.report.values import Discovery
+from ulcmod_dist.rundir import REPORT
+from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.discover import found_metrics, search_mark
+from ulcmod_dist.stages.evaluate import evaluation_mark, name_of
+from ulcmod_dist.stages.evaluation_files import read_evaluation
+from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.store.quarantine import quarantined
+from ulcmod_dist.store.shards import committed_digests
+from ulcmod_dist.store.view import versions
+
+COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation", "objective": "L"}
+
+
+def status(context: Context) -> Summary:
+    """What is there, what is out of date and what is missing; reads no activation."""
+    directory = context.run
+    views = versions(directory)
+    in_quarantine = quarantined(directory)
+    facts: dict[str, object] = {
+        "run": directory.url,
+        "shards_committed": len(committed_digests(directory)),
+        "view": views[-1] if views else None,
+        "quarantined": sorted(s for entry in in_quarantine.values() for s in entry.sample_ids),
+        "report": directory.show(REPORT) if directory.exists(REPORT) else None,
+    }
+    if views:
+        view = Run(directory).view
+        facts |= {"samples": view.samples.num_rows, "units": view.units.num_rows}
+    rows = [_row(context, k, bool(views)) for k in context.job.discover.modules]
+    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts)
+
+
+def _row(context: Context, num_modules: int, extracted: bool) -> dict[str, object]:
+    run = Run(context.run)
+    metrics = found_metrics(context, num_modules)
+    if metrics is None:
+        return {"num_modules": num_modules, "modules": "missing", "evaluation": "missing"}
+    fresh = extracted and metrics["fingerprint"] == search_mark(context, run, num_modules)
+    mark = evaluation_mark(context, run.modules(num_modules))
+    name = name_of(num_modules)
+    if read_evaluation(context.run, name, Discovery, mark) is not None:
+        evaluation = "done"
+    else:
+        known = read_evaluation(context.run, name, Discovery) is not None
+        evaluation = "out of date" if known else "missing"
+    return {
+        "num_modules": num_modules,
+        "modules": "done" if fresh else "out of date",
+        "evaluation": evaluation,
+        "objective": metrics["objective"],
+    }
