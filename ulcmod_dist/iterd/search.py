@@ -1,0 +1,114 @@
+"""One search under way: labels, tables and what its iterations did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.iterd.objective import Objective, objective_of_table
+from ulcmod_dist.iterd.start import mean_table, repair
+from ulcmod_dist.iterd.sweep import margins, sweep
+from ulcmod_dist.iterd.values import Iteration
+from ulcmod_dist.passes.standardised import FloatArray, LabelArray
+
+
+@dataclass
+class Search:
+    """The state of one restart for one K.
+
+    Attributes:
+        restart: Number of the restart.
+        num_modules: K.
+        seed: Seed of its sweep orders.
+        sample_labels: Module of each sample [samples].
+        unit_labels: Module of each unit [units].
+        unit_table: T_u [units, K], belonging to ``sample_labels``.
+        sample_table: T_s [samples, K], belonging to ``unit_labels``.
+        history: Its iterations so far.
+        repaired: Modules that were empty at the start.
+        converged: The last iteration moved nothing.
+    """
+
+    restart: int
+    num_modules: int
+    seed: int
+    sample_labels: LabelArray
+    unit_labels: LabelArray
+    unit_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    sample_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    history: list[Iteration] = field(default_factory=list)
+    repaired: int = 0
+    converged: bool = False
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        return len(self.history) - 1
+
+    def order(self, items: int, iteration: int, side: int) -> LabelArray:
+        """Order in which an iteration visits its items: a function of seed and place only.
+
+        Args:
+            items: Number of items.
+            iteration: Number of the iteration, from 1.
+            side: 0 for units, 1 for samples.
+        """
+        place = [self.seed, 1, self.num_modules, self.restart, iteration, side]
+        return np.random.default_rng(place).permutation(items).astype(np.int32)
+
+    def repair(self) -> bool:
+        """Give each empty module a sample or a unit; True if labels changed."""
+        by_sample = mean_table(self.sample_table, self.unit_labels)
+        by_unit = mean_table(self.unit_table, self.sample_labels)
+        changed = repair(self.sample_labels, by_sample) + repair(self.unit_labels, by_unit)
+        self.repaired += changed
+        return changed > 0
+
+    def sweep_units(self, order: LabelArray) -> int:
+        """Sweep the units; how many moved."""
+        return sweep(self.unit_table, self.unit_labels, order, self.sample_labels)
+
+    def sweep_samples(self, order: LabelArray) -> int:
+        """Sweep the samples; how many moved."""
+        return sweep(self.sample_table, self.sample_labels, order, self.unit_labels)
+
+    def objective(self) -> Objective:
+        """Objective of the present labels, from T_s."""
+        return objective_of_table(self.sample_table, self.sample_labels, self.unit_sizes)
+
+    def record(self, units_moved: int, samples_moved: int, seconds: float) -> Iteration:
+        """Note an iteration just done."""
+        now = self.objective()
+        done = Iteration(
+            self.restart,
+            len(self.history),
+            now.value,
+            now.xi,
+            now.balance,
+            units_moved,
+            samples_moved,
+            seconds,
+        )
+        self.converged = bool(self.history) and units_moved + samples_moved == 0
+        self.history.append(done)
+        return done
+
+    def margins(self) -> tuple[FloatArray, FloatArray]:
+        """Margins of units and of samples; both tables must belong to the present labels."""
+        by_unit = margins(self.unit_table, self.unit_labels, self.unit_sizes, self.sample_sizes)
+        by_sample = margins(
+            self.sample_table, self.sample_labels, self.sample_sizes, self.unit_sizes
+        )
+        return by_unit, by_sample
+
+    @property
+    def sample_sizes(self) -> NDArray[np.int64]:
+        """|S_k| [K]."""
+        return np.bincount(self.sample_labels, minlength=self.num_modules)
+
+    @property
+    def unit_sizes(self) -> NDArray[np.int64]:
+        """|U_k| [K]."""
+        return np.bincount(self.unit_labels, minlength=self.num_modules)

@@ -1,0 +1,148 @@
+"""One sweep of IterD: every unit, or every sample, once in a given order to its best module."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ulcmod_dist.iterd.objective import EPSILON
+from ulcmod_dist.passes.standardised import FloatArray, LabelArray
+
+# A move must beat this much of L: rounding of L's own size would else move labels for ever.
+_THRESHOLD = 1e-8
+_RELATIVE_THRESHOLD = 64 * 2.0**-52
+
+
+def sweep(
+    table: FloatArray, labels: LabelArray, order: LabelArray, other_labels: LabelArray
+) -> int:
+    """Move each item to the module where L is highest, at once, in the given order.
+
+    The other modules are tried in ascending order; a candidate replaces the best so far only if it
+    beats it by more than max(1e-8, 64 * 2^-52 * |L|). No move empties a module. A candidate costs
+    O(1): with |S_k||U_k| of two modules changed, the numerator changes by two entries of the table
+    and the sum of inverse sizes by two terms; that sum is built anew after each accepted move.
+
+    Args:
+        table: T_u [units, K] to sweep units, T_s [samples, K] to sweep samples.
+        labels: Module of each item [items]; changed in place.
+        order: Items in the order of their visits.
+        other_labels: Module of each sample when units are swept, of each unit otherwise.
+
+    Returns:
+        How many items moved.
+    """
+    modules = table.shape[1]
+    sizes = np.bincount(labels, minlength=modules)
+    other_sizes = np.bincount(other_labels, minlength=modules)
+    inside = float(np.sum(table[np.arange(len(labels)), labels]))
+    # One type of order, one compiled kernel.
+    order = np.asarray(order, np.int32)
+    moved, _ = sweep_part(table, labels, order, sizes, other_sizes, inside)
+    return int(moved)
+
+
+@njit(cache=True, nogil=True)
+def sweep_part(table, labels, order, sizes, other_sizes, inside):  # type: ignore[no-untyped-def]
+    """Sweep some of the items, with the totals carried from part to part.
+
+    Args:
+        table: Rows of the table, one for each of ``labels``.
+        labels: Module of each of these items; changed in place.
+        order: Rows in the order of their visits.
+        sizes: Items in each module, counted over all parts [K]; changed in place.
+        other_sizes: Samples (or units) on the other side of each module [K].
+        inside: Sum of z inside the modules, over all parts.
+
+    Returns:
+        How many items moved, and the sum of z inside the modules after them.
+    """
+    area, inverse = _totals(sizes, other_sizes)
+    moved = 0
+    for item in order:
+        home = labels[item]
+        if sizes[home] == 1:
+            continue
+        value = _value(inside, area, inverse, sizes.size)
+        threshold = max(_THRESHOLD, _RELATIVE_THRESHOLD * abs(value))
+        best, best_value = home, value
+        left_sum = inside - table[item, home]
+        left_area = area - other_sizes[home]
+        left_inverse = _resized(inverse, sizes[home], -1, other_sizes[home])
+        for k in range(sizes.size):
+            if k != home:
+                new_value = _value(
+                    left_sum + table[item, k],
+                    left_area + other_sizes[k],
+                    _resized(left_inverse, sizes[k], 1, other_sizes[k]),
+                    sizes.size,
+                )
+                if new_value > best_value + threshold:
+                    best, best_value = k, new_value
+        if best != home:
+            inside = left_sum + table[item, best]
+            labels[item] = best
+            sizes[home] -= 1
+            sizes[best] += 1
+            moved += 1
+            area, inverse = _totals(sizes, other_sizes)
+    return moved, inside
+
+
+@njit(cache=True, nogil=True)
+def margins(table, labels, sizes, other_sizes):  # type: ignore[no-untyped-def]
+    """L lost by moving each item to the best other module, all else unchanged.
+
+    Args:
+        table: T_u [units, K] or T_s [samples, K].
+        labels: Module of each item.
+        sizes: Items in each module [K].
+        other_sizes: Samples (or units) on the other side of each module [K].
+
+    Returns:
+        Margin of each item, float64 [items]: all of L for the last item of a module, which may not
+        leave it; NaN where there is no other module.
+    """
+    result = np.full(labels.size, np.nan)
+    if sizes.size == 1:
+        return result
+    area, inverse = _totals(sizes, other_sizes)
+    inside = 0.0
+    for item in range(labels.size):
+        inside += table[item, labels[item]]
+    value = _value(inside, area, inverse, sizes.size)
+    for item in range(labels.size):
+        home = labels[item]
+        best = 0.0 if sizes[home] == 1 else -np.inf
+        left_inverse = _resized(inverse, sizes[home], -1, other_sizes[home])
+        for k in range(sizes.size):
+            if k != home and sizes[home] > 1:
+                new_value = _value(
+                    inside - table[item, home] + table[item, k],
+                    area - other_sizes[home] + other_sizes[k],
+                    _resized(left_inverse, sizes[k], 1, other_sizes[k]),
+                    sizes.size,
+                )
+                best = max(best, new_value)
+        result[item] = value - best
+    return result
+
+
+@njit(cache=True, nogil=True)
+def _totals(sizes, other_sizes):  # type: ignore[no-untyped-def]
+    area, inverse = 0, 0.0
+    for k in range(sizes.size):
+        area += sizes[k] * other_sizes[k]
+        inverse += 1.0 / (sizes[k] * other_sizes[k] + EPSILON)
+    return area, inverse
+
+
+@njit(cache=True, nogil=True)
+def _resized(inverse, size, change, other_size):  # type: ignore[no-untyped-def]
+    before = 1.0 / (size * other_size + EPSILON)
+    return inverse - before + 1.0 / ((size + change) * other_size + EPSILON)
+
+
+@njit(cache=True, nogil=True)
+def _value(inside, area, inverse, modules):  # type: ignore[no-untyped-def]
+    return inside / (area + EPSILON) * modules / inverse

@@ -1,0 +1,132 @@
+"""Block kernels: what one pass does with one block of raw activations held in memory.
+
+Pure functions of arrays. Sums are float64 whatever the block's precision. Searches share a pass:
+the labels of several searches are stacked, each search's modules numbered after those of the one
+before, so that one table bears the modules of all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray
+
+# A piece of a block stays in the cache while every search adds it up: rows, columns.
+_PIECE_ROWS = 32
+_PIECE_COLUMNS = 1024
+# Rows that are summed side by side, which hides the latency of adding to one module again.
+_LANES = 4
+
+
+def unit_sums(block: AnyArray, sample_labels: LabelArray, num_modules: int) -> FloatArray:
+    """Sums of the raw block over the samples of each module.
+
+    Args:
+        block: Raw activations [samples, units].
+        sample_labels: Module of each sample in each search [searches, samples].
+        num_modules: Modules of all searches together.
+
+    Returns:
+        Sums [modules, units].
+    """
+    sums = np.zeros((num_modules, block.shape[1]))
+    _add_unit_sums(_summable(block), sample_labels, sums)
+    return sums
+
+
+def sample_sums(
+    block: AnyArray, unit_labels: LabelArray, weights: FloatArray, num_modules: int
+) -> FloatArray:
+    """Weighted sums of the raw block over the units of each module.
+
+    Args:
+        block: Raw activations [samples, units].
+        unit_labels: Module of each unit in each search [searches, units].
+        weights: Weight of each unit, 1 / std [units].
+        num_modules: Modules of all searches together.
+
+    Returns:
+        Sums [samples, modules].
+    """
+    sums = np.zeros((block.shape[0], num_modules))
+    _add_sample_sums(_summable(block), unit_labels, weights, sums)
+    return sums
+
+
+def both_sums(
+    block: AnyArray,
+    sample_labels: LabelArray,
+    unit_labels: LabelArray,
+    weights: FloatArray,
+    num_modules: int,
+) -> tuple[FloatArray, FloatArray]:
+    """`sample_sums` and `unit_sums` from one look at the block."""
+    by_sample = np.zeros((block.shape[0], num_modules))
+    by_unit = np.zeros((num_modules, block.shape[1]))
+    _add_both_sums(_summable(block), sample_labels, unit_labels, weights, by_sample, by_unit)
+    return by_sample, by_unit
+
+
+def _summable(block: AnyArray) -> AnyArray:
+    # numba adds up float32 and float64; every float16 is a float32 exactly. One layout, one kernel.
+    dtype = np.float32 if block.dtype == np.float16 else block.dtype
+    return np.ascontiguousarray(block, dtype)
+
+
+@njit(cache=True, nogil=True)
+def _add_unit_piece(block, s, t, u, v, labels, sums):  # type: ignore[no-untyped-def]
+    for search in range(labels.shape[0]):
+        for row in range(s, t):
+            k = labels[search, row]
+            for column in range(u, v):
+                sums[k, column] += block[row, column]
+
+
+@njit(cache=True, nogil=True)
+def _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes):  # type: ignore[no-untyped-def]
+    for search in range(labels.shape[0]):
+        for row in range(s, t, _LANES):
+            if row + _LANES <= t:
+                lanes[:] = 0.0
+                for column in range(u, v):
+                    k = labels[search, column]
+                    for i in range(_LANES):
+                        lanes[k, i] += block[row + i, column] * weights[column]
+                for k in range(sums.shape[1]):
+                    for i in range(_LANES):
+                        sums[row + i, k] += lanes[k, i]
+            else:
+                for last in range(row, t):
+                    for column in range(u, v):
+                        sums[last, labels[search, column]] += block[last, column] * weights[column]
+
+
+@njit(cache=True, nogil=True)
+def _add_unit_sums(block, labels, sums):  # type: ignore[no-untyped-def]
+    rows, columns = block.shape
+    for s in range(0, rows, _PIECE_ROWS):
+        for u in range(0, columns, _PIECE_COLUMNS):
+            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
+            _add_unit_piece(block, s, t, u, v, labels, sums)
+
+
+@njit(cache=True, nogil=True)
+def _add_sample_sums(block, labels, weights, sums):  # type: ignore[no-untyped-def]
+    rows, columns = block.shape
+    lanes = np.zeros((sums.shape[1], _LANES))
+    for s in range(0, rows, _PIECE_ROWS):
+        for u in range(0, columns, _PIECE_COLUMNS):
+            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
+            _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes)
+
+
+@njit(cache=True, nogil=True)
+def _add_both_sums(block, sample_labels, unit_labels, weights, by_sample, by_unit):  # type: ignore[no-untyped-def]
+    rows, columns = block.shape
+    lanes = np.zeros((by_sample.shape[1], _LANES))
+    for s in range(0, rows, _PIECE_ROWS):
+        for u in range(0, columns, _PIECE_COLUMNS):
+            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
+            _add_sample_piece(block, s, t, u, v, unit_labels, weights, by_sample, lanes)
+            _add_unit_piece(block, s, t, u, v, sample_labels, by_unit)
