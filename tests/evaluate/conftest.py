@@ -1,0 +1,16 @@
+"""What the tests of the evaluation share."""
+
+import pytest
+
+from tests.evaluate.problem import Planted, plant
+from ulcmod_dist.passes.executors import Threads
+
+
+@pytest.fixture(scope="session")
+def planted() -> Planted:
+    return plant()
+
+
+@pytest.fixture(scope="session")
+def threads() -> Threads:
+    return Threads(2)

@@ -1,0 +1,121 @@
+"""The published clusterings find planted modules, from memory as from lazy blocks."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+from tests.evaluate.problem import Planted
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate import baselines
+from ulcmod_dist.evaluate.baselines import (
+    METHODS,
+    Candidate,
+    find_baselines,
+    unit_components,
+    unit_space,
+)
+from ulcmod_dist.evaluate.comparison import (
+    ITERD,
+    sample_labels_of,
+    score_methods,
+    tabulate_methods,
+)
+from ulcmod_dist.evaluate.features import MeanTable
+from ulcmod_dist.iterd.objective import objective
+from ulcmod_dist.passes.executors import Threads
+
+
+def test_unit_components__span_the_space_of_an_exact_decomposition(
+    planted: Planted, threads: Threads
+) -> None:
+    points = unit_components(planted.train, threads)[:, :2]
+    matrix = planted.z().T
+    left, values, _ = np.linalg.svd(matrix - matrix.mean(axis=0), full_matrices=False)
+    exact = left[:, :2] * values[:2]
+    np.testing.assert_allclose(np.abs(points), np.abs(exact), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_find_baselines__recover_planted_modules(
+    planted: Planted, threads: Threads, method: str
+) -> None:
+    space = unit_space(planted.train, threads, num_preclusters=30)
+    (found,) = find_baselines(space, 120, 3, methods=[method])
+    assert adjusted_rand_score(planted.unit_labels, found.unit_labels) > 0.9
+    if method == "spectral co-clustering":
+        assert adjusted_rand_score(planted.sample_labels, found.sample_labels) > 0.9
+
+
+def test_find_baselines__are_equal_for_equal_seeds_and_for_lazy_input(
+    planted: Planted, threads: Threads
+) -> None:
+    for first, second in zip(
+        *(
+            find_baselines(unit_space(source, threads, seed=3, num_preclusters=25), 120, 3, seed=3)
+            for source in (planted.train, planted.lazy((40, 30)))
+        ),
+        strict=True,
+    ):
+        assert adjusted_rand_score(first.unit_labels, second.unit_labels) == 1.0
+        assert first.method == second.method
+
+
+def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
+    planted: Planted, threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "MAX_POINTS", 60)
+    monkeypatch.setattr(baselines, "MAX_PROFILE_CELLS", 20 * 70)
+    space = unit_space(planted.train, threads, num_preclusters=20)
+    assert space.profiles.shape == (20, 70)
+    assert space.preclusters.shape == (100,)
+    expected = planted.z()[space.drawn][:, space.preclusters == 4].mean(axis=1)
+    np.testing.assert_allclose(space.profiles[4], expected, atol=1e-9)
+    (found,) = find_baselines(space, 120, 3, methods=["spectral co-clustering"])
+    assert found.sample_labels is not None
+    assert (found.sample_labels >= 0).sum() == 70
+    features = MeanTable(np.eye(3)[np.arange(120) % 3], np.ones(3, dtype=np.int64))
+    labels = sample_labels_of(found, features)
+    open_rows = found.sample_labels < 0
+    assert (labels[open_rows] == (np.arange(120) % 3)[open_rows]).all()
+
+
+@pytest.mark.parametrize(
+    ("methods", "num_modules", "fault"),
+    [(["k-mean"], 3, "Unknown baselines: k-mean"), (METHODS, 99, "25 pre-clusters .* 99 modules")],
+)
+def test_find_baselines__refuse_what_cannot_be(
+    planted: Planted, threads: Threads, methods: list[str], num_modules: int, fault: str
+) -> None:
+    space = unit_space(planted.train, threads)
+    with pytest.raises(InvalidInput, match=fault):
+        find_baselines(space, 120, num_modules, methods=methods)
+
+
+def test_score_methods__table_has_iterd_first_and_intervals_over_seeds(
+    planted: Planted, threads: Threads
+) -> None:
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 3, 100).astype(np.int32) for _ in range(3)]
+    candidates = [
+        *(Candidate("random", 3, seed, labels) for seed, labels in enumerate(noise)),
+        Candidate(ITERD, 3, 0, planted.unit_labels, planted.sample_labels),
+    ]
+    scores = score_methods(
+        candidates,
+        planted.train,
+        planted.test,
+        planted.categories,
+        planted.test_categories,
+        threads,
+    )
+    expected = objective(planted.train, planted.sample_labels, planted.unit_labels, 3)
+    assert scores[3].objective.value == pytest.approx(expected.value, rel=1e-12)
+    first, second = tabulate_methods(scores, 3)
+    assert (first.method, first.num_seeds, first.value.low) == (ITERD, 1, None)
+    assert (second.method, second.num_seeds) == ("random", 3)
+    assert first.value.mean > 2 * second.value.mean
+    assert second.value.low is not None
+    assert second.value.low < second.value.mean
+    assert first.accuracy is not None
+    assert first.accuracy.mean == 1.0
+    assert tabulate_methods(scores, 4) == ()

@@ -1,0 +1,155 @@
+"""Spread, similarity, hierarchy, matching and confounds, each against its definition."""
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster
+from sklearn.metrics.pairwise import cosine_similarity
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
+from ulcmod_dist.evaluate.estimates import over_seeds
+from ulcmod_dist.evaluate.hierarchy import link_modules, overlap
+from ulcmod_dist.evaluate.matching import best_overlaps, match_modules, shared_positions
+from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
+from ulcmod_dist.evaluate.spread import (
+    CategorySpread,
+    spread_over_categories,
+    spread_over_layers,
+)
+from ulcmod_dist.report.values import Absent, Estimate
+
+
+def test_spread_over_categories__counts_and_effective_number() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    found = spread_over_categories(labels, ["b", "a", "b", "a", "a", None], 3)
+    assert isinstance(found, CategorySpread)
+    assert found.names == ("a", "b")
+    assert found.counts.tolist() == [[2, 2], [1, 0], [0, 0]]
+    np.testing.assert_allclose(found.breadth, [2.0, 1.0, 0.0])
+    assert isinstance(spread_over_categories(labels, [None] * 6, 3), Absent)
+
+
+def test_spread_over_layers__depth_runs_from_first_to_last_layer() -> None:
+    found = spread_over_layers(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 2]), 3, 3)
+    assert found.counts.tolist() == [[2, 0, 0], [1, 0, 1], [0, 0, 0]]
+    np.testing.assert_allclose(found.mean_depth, [0.0, 0.5, np.nan])
+    np.testing.assert_allclose(found.depth_deviation, [0.0, 0.5, np.nan])
+    np.testing.assert_allclose(found.concentration, [0.25, 0.25, np.nan])
+
+
+def test_activation_heatmap__is_the_mean_of_each_block() -> None:
+    rng = np.random.default_rng(0)
+    z, samples, units = rng.normal(size=(9, 12)), np.arange(9) % 2, np.arange(12) % 3
+    features = np.stack([z[:, units == k].mean(axis=1) for k in range(3)], axis=1)
+    found = activation_heatmap(features, samples, 3)
+    for k in range(2):
+        for m in range(3):
+            block = z[np.ix_(samples == k, units == m)]
+            assert found[k, m] == pytest.approx(block.mean())
+    assert np.isnan(found[2]).all()
+
+
+def test_category_similarity__is_the_mean_cosine_over_distinct_pairs() -> None:
+    features = np.random.default_rng(0).normal(size=(7, 4))
+    names = ["a", "b", "a", "b", "a", "c", None]
+    found = category_similarity(features, names)
+    assert not isinstance(found, Absent)
+    categories, means = found
+    cosines = cosine_similarity(features)
+    assert categories == ("a", "b", "c")
+    assert means[0, 1] == pytest.approx(cosines[np.ix_([0, 2, 4], [1, 3])].mean())
+    within = cosines[np.ix_([0, 2, 4], [0, 2, 4])][~np.eye(3, dtype=bool)]
+    assert means[0, 0] == pytest.approx(within.mean())
+    assert np.isnan(means[2, 2])
+    assert isinstance(category_similarity(features, [None] * 7), Absent)
+
+
+def test_link_modules__modules_that_answer_alike_meet_first() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 50))
+    noise = rng.normal(scale=0.1, size=(50, 4))
+    tree = link_modules(np.stack([first, second, first, second], axis=1) + noise)
+    assert not isinstance(tree, Absent)
+    a, b, c, d = fcluster(tree, 2, "maxclust")
+    assert a == c != b == d
+    assert isinstance(link_modules(np.ones((5, 1))), Absent)
+    assert isinstance(link_modules(np.ones((5, 2))), Absent)
+
+
+def test_overlap__modules_that_split_are_nested() -> None:
+    found = overlap(np.array([0, 0, 1, 1, 1, 1]), 2, np.array([0, 0, 1, 1, 2, 0]), 4)
+    assert found.counts.tolist() == [[2, 0, 0, 0], [1, 2, 1, 0]]
+    assert found.parent.tolist()[:3] == [0, 1, 1]
+    np.testing.assert_allclose(found.containment, [2 / 3, 1.0, 1.0, np.nan])
+    assert found.nestedness == pytest.approx(5 / 6)
+    assert found.expected == pytest.approx(4 / 6)
+
+
+def test_match_modules__renamed_modules_are_found_and_movers_marked() -> None:
+    units = np.array([0, 0, 1, 1, 2, 2])
+    renamed = np.array([2, 2, 0, 0, 1, 0])
+    samples = np.array([0, 1, 2])
+    found = match_modules(units, renamed, samples, np.array([2, 0, 1]), 3, 3)
+    assert [(match.module, match.other) for match in found.matches] == [(0, 2), (1, 0), (2, 1)]
+    assert found.units_moved.tolist() == [False] * 5 + [True]
+    assert not found.samples_moved.any()
+    assert found.samples_adjusted_rand == 1.0
+    assert found.matches[1].units == 2
+    assert found.matches[1].units_jaccard == pytest.approx(2 / 3)
+
+
+def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
+    units = np.array([0, 0, 1, 1])
+    found = match_modules(
+        units, np.zeros(4, dtype=np.int64), np.array([], dtype=int), np.array([], dtype=int), 2, 1
+    )
+    assert len(found.matches) == 1
+    assert len(found.unmatched) == 1
+    assert found.other_unmatched == ()
+    assert np.isnan(found.samples_adjusted_rand)
+    with pytest.raises(InvalidInput, match="share no unit"):
+        match_modules(*(np.array([], dtype=int),) * 4, 2, 2)
+
+
+def test_shared_positions__pairs_ids_of_both() -> None:
+    mine, other = shared_positions(["a", "b", "c"], ["c", "x", "a"])
+    assert (mine.tolist(), other.tolist()) == ([0, 2], [2, 0])
+
+
+def test_best_overlaps__renaming_does_not_matter() -> None:
+    labels = np.array([0, 0, 1, 1])
+    found = best_overlaps(labels, [np.array([1, 1, 0, 0]), np.array([0, 0, 0, 1])], 2)
+    np.testing.assert_allclose(found, [(1 + 2 / 3) / 2, (1 + 1 / 2) / 2])
+    assert np.isnan(best_overlaps(labels, [], 2)).all()
+
+
+def test_measure_confounds__length_that_makes_modules_is_found() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], 60)
+    length = 10 ** (1 + labels) * rng.uniform(0.8, 1.2, 180)
+    features = np.stack([np.log(length), rng.normal(size=180), rng.normal(size=180)], axis=1)
+    properties = {"prompt length": length, "noise": rng.normal(size=180), "constant": np.ones(180)}
+    found = measure_confounds(properties, labels, features, 3)
+    assert not isinstance(found, Absent)
+    assert {confound.subject for confound in found} == {"prompt length", "noise"}
+    by_module, by_feature, by_component = found[:3]
+    assert by_module.value > 0.85
+    assert "a strong confound" in by_module.reading
+    assert by_feature.value == pytest.approx(1.0)
+    assert by_feature.reading.startswith("Module 0 goes along with prompt length most")
+    assert abs(by_component.value) > 0.8
+    assert found[3].value < 0.05
+
+
+def test_surface_properties__shares_of_characters() -> None:
+    found = surface_properties(["ab1!", "日本", ""])
+    np.testing.assert_allclose(found["share of digits"], [0.25, 0, 0])
+    np.testing.assert_allclose(found["share of punctuation"], [0.25, 0, 0])
+    np.testing.assert_allclose(found["share of letters outside ASCII"], [0, 1, 0])
+
+
+def test_over_seeds__one_run_has_no_interval() -> None:
+    assert over_seeds([2.0]) == Estimate(2.0)
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert found.mean == 2.0
+    assert found.low == pytest.approx(2 - 4.302653 / 3**0.5)

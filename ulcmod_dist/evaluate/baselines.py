@@ -1,0 +1,221 @@
+"""The clusterings that the paper compares with, made to work on matrices beyond memory.
+
+Units are points in the space of the leading principal components of their activations over the
+samples. K-means and mini-batch k-means group the points themselves; agglomerative and spectral
+clustering group the centres of a pre-clustering; spectral co-clustering groups mean activations of
+the pre-clusters and samples together. Samples then go to the module with the largest mean
+activation (in co-clustering to their own group).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import (
+    AgglomerativeClustering,
+    KMeans,
+    MiniBatchKMeans,
+    SpectralClustering,
+    SpectralCoclustering,
+)
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.products import times, transposed_times
+from ulcmod_dist.passes.standardised import LabelArray, Standardised
+from ulcmod_dist.passes.tables import sample_tables
+
+Floats = NDArray[np.float64]
+
+METHODS = (
+    "k-means",
+    "mini-batch k-means",
+    "agglomerative",
+    "spectral",
+    "spectral co-clustering",
+)
+
+DIMENSIONS = 16
+MAX_PRECLUSTERS = 10_000
+"""Pre-clusters at most, as published; smaller models have one for each four units."""
+
+MAX_POINTS = 100_000
+"""Units that pre-clusters are fitted on at most, drawn with the seed; all are then assigned."""
+
+MAX_PROFILE_CELLS = 20_000_000
+"""Pre-clusters times samples that co-clustering holds; beyond it samples are drawn."""
+
+_OVERSAMPLING = 16
+_POWER_ROUNDS = 2
+_NEIGHBOURS = 9
+
+
+@dataclass(frozen=True, eq=False)
+class UnitSpace:
+    """What the baselines know of the units.
+
+    Attributes:
+        points: Principal components of the units, shape (units, 16).
+        preclusters: Pre-cluster of each unit, shape (units,).
+        centres: Centre of each pre-cluster, shape (pre-clusters, 16).
+        profiles: Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
+        drawn: Rows of the drawn samples, ascending; all of them where they fit.
+    """
+
+    points: Floats
+    preclusters: LabelArray
+    centres: Floats
+    profiles: Floats
+    drawn: NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """Modules that some method found, before they are scored.
+
+    Attributes:
+        method: Name of the method.
+        num_modules: K.
+        seed: Seed they were found with.
+        unit_labels: Module of each unit.
+        sample_labels: Module of each sample, -1 for one that goes to the module with the largest
+            mean activation; None where all do.
+    """
+
+    method: str
+    num_modules: int
+    seed: int
+    unit_labels: LabelArray
+    sample_labels: LabelArray | None = None
+
+
+def unit_space(
+    activations: Standardised,
+    executor: Executor,
+    *,
+    seed: int = 0,
+    num_preclusters: int | None = None,
+) -> UnitSpace:
+    """Place the units in a space of few dimensions and pre-cluster them, by seven passes.
+
+    Args:
+        activations: Standardised activations of the train samples.
+        executor: Where the passes run.
+        seed: Seed of sketch, draws and pre-clustering.
+        num_preclusters: Pre-clusters; by default a quarter of the units, at most 10,000.
+    """
+    points = unit_components(activations, executor, seed=seed)
+    count = num_preclusters or min(MAX_PRECLUSTERS, max(1, activations.n_units // 4))
+    preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
+    size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
+    rng = np.random.default_rng([seed, 1])
+    drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
+    part = Standardised(activations.raw[drawn], activations.mean, activations.std)
+    (sums,) = sample_tables(part, [preclusters], [len(centres)], executor)
+    sizes = np.maximum(np.bincount(preclusters, minlength=len(centres)), 1)
+    return UnitSpace(points, preclusters, centres, (sums / sizes).T, drawn)
+
+
+def unit_components(activations: Standardised, executor: Executor, *, seed: int = 0) -> Floats:
+    """Leading principal components of the units as points in the space of the samples.
+
+    A randomised range finder (Halko, Martinsson and Tropp 2011) on z' with its columns centred over
+    the units, six passes; z' is never formed.
+
+    Returns:
+        Scores, shape (units, 16), by falling variance; fewer columns from a smaller matrix.
+    """
+    width = min(DIMENSIONS + _OVERSAMPLING, *activations.shape)
+    ones = np.ones((activations.n_units, 1))
+    centre = times(activations, ones, executor)[:, 0] / activations.n_units
+    right = np.random.default_rng([seed, 0]).standard_normal((activations.n_samples, width))
+    for _ in range(_POWER_ROUNDS):
+        left = np.linalg.qr(transposed_times(activations, right, executor) - centre @ right)[0]
+        back = times(activations, left, executor) - np.outer(centre, left.sum(axis=0))
+        right = np.linalg.qr(back)[0]
+    projected = transposed_times(activations, right, executor) - centre @ right
+    left, values, _ = np.linalg.svd(projected, full_matrices=False)
+    return np.asarray((left * values)[:, :DIMENSIONS])
+
+
+def find_baselines(
+    space: UnitSpace,
+    num_samples: int,
+    num_modules: int,
+    *,
+    seed: int = 0,
+    methods: Sequence[str] = METHODS,
+) -> tuple[Candidate, ...]:
+    """Find modules with the published clusterings; no pass over the matrix.
+
+    Args:
+        space: The units, prepared with the same seed.
+        num_samples: Samples of the matrix.
+        num_modules: K.
+        seed: Seed of the clusterings.
+        methods: Names among ``METHODS``.
+
+    Raises:
+        InvalidInput: A name is not known, or there are fewer pre-clusters than modules.
+    """
+    if unknown := set(methods) - set(METHODS):
+        raise InvalidInput(
+            f"Unknown baselines: {', '.join(sorted(unknown))}.", f"Known are {', '.join(METHODS)}."
+        )
+    if num_modules > len(space.centres):
+        raise InvalidInput(
+            f"{len(space.centres)} pre-clusters of the units cannot form {num_modules} modules."
+        )
+    return tuple(_find(method, space, num_samples, num_modules, seed) for method in methods)
+
+
+def _find(
+    method: str, space: UnitSpace, num_samples: int, num_modules: int, seed: int
+) -> Candidate:
+    sample_labels = None
+    if method == "spectral co-clustering":
+        groups, columns = _cocluster(space.profiles, num_modules, seed)
+        sample_labels = np.full(num_samples, -1, dtype=np.int32)
+        sample_labels[space.drawn] = columns
+        labels = groups[space.preclusters]
+    elif method in {"agglomerative", "spectral"}:
+        labels = _cluster_centres(method, space.centres, num_modules, seed)[space.preclusters]
+    else:
+        model = {"k-means": KMeans, "mini-batch k-means": MiniBatchKMeans}[method]
+        labels = model(n_clusters=num_modules, random_state=seed).fit_predict(space.points)
+    return Candidate(method, num_modules, seed, labels.astype(np.int32), sample_labels)
+
+
+def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floats]:
+    rng = np.random.default_rng([seed, 2])
+    size = min(len(points), max(MAX_POINTS, count))
+    drawn = np.sort(rng.choice(len(points), size, replace=False))
+    model = KMeans(n_clusters=count, init="random", n_init=1, random_state=seed)
+    model.fit(points[drawn])
+    return model.predict(points).astype(np.int32), np.asarray(model.cluster_centers_)
+
+
+def _cluster_centres(method: str, centres: Floats, num_modules: int, seed: int) -> LabelArray:
+    if method == "agglomerative":
+        model = AgglomerativeClustering(n_clusters=num_modules)
+    else:
+        model = SpectralClustering(
+            n_clusters=num_modules,
+            random_state=seed,
+            affinity="nearest_neighbors",
+            n_neighbors=min(_NEIGHBOURS, len(centres)),
+        )
+    with warnings.catch_warnings():
+        # Pre-clusters far from the others make separate parts, which the method copes with.
+        warnings.filterwarnings("ignore", message="Graph is not fully connected")
+        return np.asarray(model.fit_predict(centres))
+
+
+def _cocluster(profiles: Floats, num_modules: int, seed: int) -> tuple[LabelArray, LabelArray]:
+    model = SpectralCoclustering(n_clusters=num_modules, random_state=seed)
+    model.fit(profiles)
+    return np.asarray(model.row_labels_), np.asarray(model.column_labels_)

@@ -1,0 +1,118 @@
+"""The table of methods: L, xi, B and downstream scores of each, over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulcmod_dist.evaluate.baselines import Candidate
+from ulcmod_dist.evaluate.downstream import score_downstream
+from ulcmod_dist.evaluate.estimates import over_seeds
+from ulcmod_dist.evaluate.features import MeanTable, module_features
+from ulcmod_dist.iterd.objective import Objective
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.standardised import LabelArray, Standardised
+from ulcmod_dist.report.values import Absent, MethodRow
+
+ITERD = "IterD"
+
+
+@dataclass(frozen=True)
+class MethodScore:
+    """How good the modules of one method are, for one K and seed.
+
+    Attributes:
+        method: Name of the method.
+        num_modules: K.
+        seed: Seed they were found with.
+        objective: Objective L with xi and B.
+        accuracy: Accuracy of the support vector machine on the module features, if measured.
+        macro_f1: Its macro-F1, if measured.
+    """
+
+    method: str
+    num_modules: int
+    seed: int
+    objective: Objective
+    accuracy: float | None
+    macro_f1: float | None
+
+
+def score_methods(
+    candidates: Sequence[Candidate],
+    train: Standardised,
+    test: Standardised | None,
+    train_categories: Sequence[str | None],
+    test_categories: Sequence[str | None],
+    executor: Executor,
+) -> tuple[MethodScore, ...]:
+    """Score modules of any methods, K and seeds by one pass over train and one over held-out rows.
+
+    Args:
+        candidates: The modules.
+        train: Standardised activations of the train samples.
+        test: The same of held-out samples, or None.
+        train_categories: Category of each train sample.
+        test_categories: Category of each held-out sample.
+        executor: Where the passes run.
+    """
+    labels = [candidate.unit_labels for candidate in candidates]
+    numbers = [candidate.num_modules for candidate in candidates]
+    features = module_features(train, labels, numbers, executor)
+    held_out: list[MeanTable | None] = [None] * len(candidates)
+    if test is not None:
+        held_out = [*module_features(test, labels, numbers, executor)]
+    scores = []
+    for candidate, mine, other in zip(candidates, features, held_out, strict=True):
+        downstream = score_downstream(
+            mine.values,
+            train_categories,
+            None if other is None else other.values,
+            test_categories,
+            seed=candidate.seed,
+        )
+        best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
+        scores.append(
+            MethodScore(
+                method=candidate.method,
+                num_modules=candidate.num_modules,
+                seed=candidate.seed,
+                objective=mine.objective(sample_labels_of(candidate, mine)),
+                accuracy=None if best is None else best.accuracy.mean,
+                macro_f1=None if best is None else best.macro_f1.mean,
+            )
+        )
+    return tuple(scores)
+
+
+def sample_labels_of(candidate: Candidate, features: MeanTable) -> LabelArray:
+    """Module of each sample; those left open go to the module with the largest mean activation."""
+    placed = features.placed()
+    if candidate.sample_labels is None:
+        return placed
+    return np.where(candidate.sample_labels >= 0, candidate.sample_labels, placed)
+
+
+def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[MethodRow, ...]:
+    """Rows of the table for one K, with intervals over seeds: IterD first, then by falling L."""
+    rows = []
+    for method in dict.fromkeys(score.method for score in scores):
+        mine = [s for s in scores if s.method == method and s.num_modules == num_modules]
+        if not mine:
+            continue
+        accuracy = [s.accuracy for s in mine if s.accuracy is not None]
+        macro_f1 = [s.macro_f1 for s in mine if s.macro_f1 is not None]
+        rows.append(
+            MethodRow(
+                method=method,
+                value=over_seeds([s.objective.value for s in mine]),
+                xi=over_seeds([s.objective.xi for s in mine]),
+                balance=over_seeds([s.objective.balance for s in mine]),
+                accuracy=over_seeds(accuracy) if accuracy else None,
+                macro_f1=over_seeds(macro_f1) if macro_f1 else None,
+                num_seeds=len(mine),
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: (row.method != ITERD, -row.value.mean)))

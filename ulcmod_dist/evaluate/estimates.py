@@ -1,0 +1,31 @@
+"""Numbers with the interval that their seeds or bootstrap draws support."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from ulcmod_dist.report.values import Estimate
+
+LEVEL = 0.95
+"""Probability that every interval covers."""
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Mean of independent runs with Student's interval of the mean; none for a single run."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Estimate(mean)
+    spread = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread
+    return Estimate(mean, mean - reach, mean + reach)
+
+
+def over_draws(value: float, draws: NDArray[np.float64]) -> Estimate:
+    """A measured value with the central interval of its bootstrap draws."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Estimate(value, float(low), float(high))

@@ -1,0 +1,157 @@
+"""Modules of two runs matched to each other: what stayed, what moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.spread import count_pairs
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two modules that correspond.
+
+    Attributes:
+        module: Module of the first run.
+        other: Module of the second run.
+        units: Units in both.
+        units_jaccard: Those units as a share of the units in either.
+        samples: Samples in both.
+        samples_jaccard: Likewise.
+    """
+
+    module: int
+    other: int
+    units: int
+    units_jaccard: float
+    samples: int
+    samples_jaccard: float
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """The modules of two runs side by side, over the units and samples that both have.
+
+    Attributes:
+        matches: One match a module of the smaller K, in order of the first run's modules.
+        unmatched: Modules of the first run without a partner.
+        other_unmatched: Modules of the second run without a partner.
+        unit_counts: Units, first run's module by second run's, shape (K, other K).
+        sample_counts: Samples, likewise.
+        units_adjusted_rand: Adjusted Rand index of the two partitions of the units, NaN
+            where none is shared.
+        samples_adjusted_rand: The same for the samples.
+        units_moved: Whether each shared unit left its module's partner.
+        samples_moved: The same for the samples.
+    """
+
+    matches: tuple[Match, ...]
+    unmatched: tuple[int, ...]
+    other_unmatched: tuple[int, ...]
+    unit_counts: NDArray[np.int64]
+    sample_counts: NDArray[np.int64]
+    units_adjusted_rand: float
+    samples_adjusted_rand: float
+    units_moved: NDArray[np.bool_]
+    samples_moved: NDArray[np.bool_]
+
+
+def shared_positions(
+    ids: Sequence[object], other_ids: Sequence[object]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of the ids that both sequences hold, in the order of the first."""
+    places = {value: place for place, value in enumerate(other_ids)}
+    pairs = [(place, places[value]) for place, value in enumerate(ids) if value in places]
+    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return both[:, 0], both[:, 1]
+
+
+def match_modules(
+    unit_labels: Labels,
+    other_unit_labels: Labels,
+    sample_labels: Labels,
+    other_sample_labels: Labels,
+    num_modules: int,
+    other_num_modules: int,
+) -> Matching:
+    """Match modules so that the shared units and samples agree most (Hungarian method).
+
+    What is maximised is the sum over matches of the two Jaccard overlaps, of units and of samples;
+    where runs share only one kind of members, that one alone.
+
+    Args:
+        unit_labels: First run's module of each shared unit.
+        other_unit_labels: Second run's module of the same units.
+        sample_labels: First run's module of each shared sample.
+        other_sample_labels: Second run's module of the same samples.
+        num_modules: K of the first run.
+        other_num_modules: K of the second run.
+
+    Raises:
+        InvalidInput: The runs share neither a unit nor a sample.
+    """
+    if len(unit_labels) + len(sample_labels) == 0:
+        raise InvalidInput("The two runs share no unit and no sample, so nothing can be matched.")
+    shape = (num_modules, other_num_modules)
+    units = count_pairs(unit_labels, other_unit_labels, shape)
+    samples = count_pairs(sample_labels, other_sample_labels, shape)
+    unit_overlap, sample_overlap = _jaccard(units), _jaccard(samples)
+    rows, columns = linear_sum_assignment(unit_overlap + sample_overlap, maximize=True)
+    partner = np.full(num_modules, -1, dtype=np.int64)
+    partner[rows] = columns
+    return Matching(
+        matches=tuple(
+            Match(
+                module=int(k),
+                other=int(m),
+                units=int(units[k, m]),
+                units_jaccard=float(unit_overlap[k, m]),
+                samples=int(samples[k, m]),
+                samples_jaccard=float(sample_overlap[k, m]),
+            )
+            for k, m in zip(rows, columns, strict=True)
+        ),
+        unmatched=tuple(np.flatnonzero(partner < 0).tolist()),
+        other_unmatched=tuple(np.setdiff1d(np.arange(other_num_modules), columns).tolist()),
+        unit_counts=units,
+        sample_counts=samples,
+        units_adjusted_rand=_adjusted_rand(unit_labels, other_unit_labels),
+        samples_adjusted_rand=_adjusted_rand(sample_labels, other_sample_labels),
+        units_moved=partner[unit_labels] != other_unit_labels,
+        samples_moved=partner[sample_labels] != other_sample_labels,
+    )
+
+
+def best_overlaps(labels: Labels, others: Sequence[Labels], num_modules: int) -> Floats:
+    """Mean over other searches of each module's Jaccard overlap with its match there, shape (K,).
+
+    Args:
+        labels: Module of each unit (or sample) in the search kept.
+        others: The same members' modules in other restarts with as many modules.
+        num_modules: K.
+    """
+    found = []
+    for other in others:
+        jaccard = _jaccard(count_pairs(labels, other, (num_modules, num_modules)))
+        rows, columns = linear_sum_assignment(jaccard, maximize=True)
+        found.append(jaccard[rows, columns])
+    return np.mean(found, axis=0) if found else np.full(num_modules, np.nan)
+
+
+def _jaccard(counts: NDArray[np.int64]) -> Floats:
+    either = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0, keepdims=True) - counts
+    return np.asarray(np.divide(counts, either, out=np.zeros(counts.shape), where=either > 0))
+
+
+def _adjusted_rand(labels: Labels, other_labels: Labels) -> float:
+    return float(adjusted_rand_score(labels, other_labels)) if len(labels) else float("nan")

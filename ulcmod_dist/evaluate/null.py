@@ -1,0 +1,69 @@
+"""The null model: the objective that the same search finds where nothing can be found.
+
+Each unit's column is permuted over the samples on its own. That keeps every unit's distribution
+and all its statistics, and breaks whatever units had in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from ulcmod_dist.iterd.objective import Objective
+from ulcmod_dist.passes.standardised import Standardised
+
+Search = Callable[[Standardised, int], Objective]
+"""Finds modules in activations with a seed and says how good they are."""
+
+_BLOCK_BYTES = 64 * 2**20
+
+
+def null_objectives(
+    activations: Standardised, search: Search, permutations: int, seed: int
+) -> tuple[Objective, ...]:
+    """Objectives of the search on activations permuted with seeds of their own.
+
+    Args:
+        activations: Standardised activations of the train samples.
+        search: The search to compare with, called as ``search(permuted, seed)``.
+        permutations: Number of permuted copies, one after another.
+        seed: Seed of the first permutation; the others count on from it.
+    """
+    return tuple(
+        search(permuted(activations, number), number) for number in range(seed, seed + permutations)
+    )
+
+
+def permuted(activations: Standardised, seed: int) -> Standardised:
+    """Activations with each unit's column permuted over the samples, independently.
+
+    A column's order depends on the seed and the unit alone, never on chunks. A NumPy matrix is
+    copied. A Dask matrix stays lazy: it comes in blocks of whole columns, made anew in each pass;
+    to build one, the chunks above each other in that part of the matrix are held for a while.
+    """
+    raw = activations.raw
+    result = _lazily(raw, seed) if isinstance(raw, da.Array) else _permute(raw, 0, seed)
+    return Standardised(result, activations.mean, activations.std)
+
+
+def _lazily(raw: Any, seed: int) -> Any:
+    column_bytes = max(1, raw.shape[0] * raw.dtype.itemsize)
+    width = min(raw.shape[1], max(1, _BLOCK_BYTES // column_bytes))
+    columns = raw.rechunk({0: -1, 1: width})
+    return columns.map_blocks(_permute_block, seed=seed, dtype=raw.dtype, meta=raw._meta)
+
+
+def _permute_block(block: Any, seed: int, block_info: Any = None) -> Any:
+    first_unit = block_info[0]["array-location"][1][0]
+    return _permute(block, first_unit, seed)
+
+
+def _permute(block: Any, first_unit: int, seed: int) -> Any:
+    result = np.empty_like(block, order="F")
+    for column in range(block.shape[1]):
+        rng = np.random.default_rng([seed, first_unit + column])
+        result[:, column] = rng.permutation(block[:, column])
+    return np.ascontiguousarray(result)
