@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
 
@@ -50,8 +51,11 @@ class Theme:
         stops = np.array([_rgb(colour) for colour in self.scale(scale)])
         places = np.linspace(0.0, 1.0, len(stops))
         here = np.array([np.interp(position, places, stops[:, c]) for c in range(3)])
-        brightness = float(here @ (0.299, 0.587, 0.114))
-        return "#14171c" if brightness > 140 else "#ffffff"
+        dark, light = "#14171c", "#ffffff"
+        ground = luminance(here)
+        on_dark = contrast(ground, luminance(np.array(_rgb(dark))))
+        on_light = contrast(ground, luminance(np.array(_rgb(light))))
+        return dark if on_dark >= on_light else light
 
 
 LIGHT = Theme(
@@ -136,6 +140,19 @@ def colour_names() -> str:
         for name, role in roles.items()
     )
     return f":root{{{names}}}\n"
+
+
+def luminance(rgb: NDArray[np.float64]) -> float:
+    """Return the relative luminance of a colour of three values up to 255 (WCAG 2.2)."""
+    channels = np.asarray(rgb, dtype=np.float64) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one: float, other: float) -> float:
+    """Return the contrast ratio of two luminances, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((one, other))
+    return (high + 0.05) / (low + 0.05)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -63,6 +63,7 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
     layout = base_layout(
         look,
         tall(len(spec.row_labels), 140),
+        margin={"l": 8, "r": 8, "t": 52, "b": 52 if spec.column_axis else 24},
         xaxis=columns,
         yaxis=row_axis(look, spec.row_labels, spec.row_axis),
     )

@@ -1,7 +1,7 @@
 """Tables as plain values, for Parquet, for the terminal, for JSON and for the page."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import pyarrow as pa
@@ -70,6 +70,12 @@ class Table:
         """Return the rows as dictionaries, for ``--json``."""
         keys = [column.key for column in self.columns]
         return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def filled(self) -> "Table":
+        """Return the table without columns that hold nothing."""
+        kept = [i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
 
     def to_rich(self) -> RichTable:
         """Return the table for the terminal."""

@@ -2,7 +2,7 @@
 
 from ulcmod_dist.report.blocks import Facts, Section
 from ulcmod_dist.report.text import count
-from ulcmod_dist.report.values import Fact, ReportData
+from ulcmod_dist.report.values import Fact, ReportData, RunFacts
 
 
 def section(data: ReportData) -> Section:
@@ -20,7 +20,13 @@ def section(data: ReportData) -> Section:
     facts = (
         *((Fact("Model", run.model),) if run.model else ()),
         Fact("Units", f"{run.num_units:,}"),
-        Fact("Samples", f"{run.num_samples:,} train, {run.num_test_samples:,} held out"),
+        Fact("Samples", _samples(run)),
         *run.facts,
     )
     return Section("run", "What was run", lead, shared=(Facts(facts),))
+
+
+def _samples(run: RunFacts) -> str:
+    if run.num_test_samples == 0:
+        return f"{run.num_samples:,}, none held out"
+    return f"{run.num_samples:,} train, {run.num_test_samples:,} held out"

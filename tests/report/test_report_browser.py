@@ -1,0 +1,173 @@
+"""The page in a browser: it opens quietly, asks nobody, and does what its buttons say."""
+
+import json
+import time
+
+import pytest
+from headless import PROGRAM, browser
+from report_factory import report
+
+from ulcmod_dist.report.page import render_page
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
+
+SECONDS_TO_OPEN = 3.0
+SHOWN = "[...document.querySelectorAll('.plot .main-svg')].filter(p => p.checkVisibility()).length"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    (folder / "report.html").write_text(render_page(report()), encoding="utf-8")
+    large = render_page(report((5, 10, 15, 20), layers=32))
+    (folder / "large.html").write_text(large, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(tmp_path_factory):
+    with browser(tmp_path_factory.mktemp("profile")) as tab:
+        yield tab
+
+
+def scroll_through(tab):
+    height = tab.run("document.body.scrollHeight")
+    for top in range(0, height, 700):
+        tab.run(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
+        time.sleep(0.03)
+    all_drawn = (
+        "[...document.querySelectorAll('.plot')].filter(p => p.checkVisibility())"
+        ".every(p => p.querySelector('.main-svg'))"
+    )
+    tab.wait(all_drawn)
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
+def test_page__opens_quietly_asks_nobody_and_fits_the_width(tab, folder, width, dark):
+    tab.complaints.clear()
+    tab.open(folder / "report.html", width=width, dark=dark)
+    scroll_through(tab)
+    assert tab.complaints == []
+    assert tab.requests == []
+    assert tab.run("window.pwned === undefined")
+    assert tab.run("document.documentElement.scrollWidth") == width
+    ground = tab.run("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(16, 18, 22)" if dark else "rgb(250, 250, 250)")
+
+
+def test_page__a_click_on_a_module_shows_its_prompts(tab, folder):
+    tab.open(folder / "report.html")
+    assert not tab.run("document.getElementById('module-10-4').checkVisibility()")
+    tab.click("#tab-10-4")
+    tab.wait("document.getElementById('module-10-4').checkVisibility()")
+    text = tab.run("document.getElementById('module-10-4').innerText")
+    assert "contract" in text
+    assert "</script><script>window.pwned = 1</script> {{ 7 * 7 }}" in text
+    assert not tab.run("document.getElementById('module-10-0').checkVisibility()")
+    assert tab.run("location.hash") == "#k=10&module=4"
+
+
+def test_page__an_address_opens_the_module_it_names(tab, folder):
+    tab.open(folder / "report.html")
+    page = (folder / "report.html").as_uri()
+    tab.call("Page.navigate", url="about:blank")
+    tab.call("Page.navigate", url=f"{page}#k=7&module=2")
+    tab.wait("document.getElementById('module-7-2')?.checkVisibility() ?? false")
+
+
+def test_page__a_click_on_a_row_of_a_heatmap_picks_its_module(tab, folder):
+    tab.open(folder / "report.html")
+    cell = "[data-figure='activation-k010'] .plot"
+    tab.run(f'document.querySelector("{cell}").scrollIntoView({{block: "center"}})')
+    tab.wait(f'!!document.querySelector("{cell} .main-svg")')
+    tab.run(f'document.querySelector("{cell}").emit("plotly_click", {{points: [{{y: 6}}]}})')
+    tab.wait("document.getElementById('module-10-6').checkVisibility()")
+
+
+def test_page__the_switch_changes_the_number_of_modules(tab, folder):
+    tab.open(folder / "report.html")
+    tab.click("[data-choose='7']")
+    tab.wait("document.getElementById('module-7-0').checkVisibility()")
+    assert not tab.run("document.querySelector('[data-picker=\"10\"]').checkVisibility()")
+    tab.wait(f"{SHOWN} > 0")
+    assert tab.run(
+        "[...document.querySelectorAll('.plot .main-svg')]"
+        ".every(p => p.clientWidth > 0 || !p.checkVisibility())"
+    )
+
+
+def test_page__hostile_labels_are_text_in_figures_and_hovers(tab, folder):
+    tab.open(folder / "report.html")
+    scroll_through(tab)
+    labels = tab.run("[...document.querySelectorAll('.plot text')].map(t => t.textContent)")
+    assert any("<script>win" in text for text in labels)
+    flow = tab.run(
+        "[...document.querySelectorAll('[data-figure=flow] .node-label')].map(t => t.textContent)"
+    )
+    assert any(text.startswith("3 <script>") for text in flow)
+    plot = "document.querySelector('[data-figure=\"activation-k010\"] .plot')"
+    tab.run(f"{plot}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    x, y, width, height = tab.run(
+        f"(r => [r.x, r.y, r.width, r.height])({plot}.querySelector('.nsewdrag')"
+        ".getBoundingClientRect())"
+    )
+    tab.hover(x + 3.5 * width / 10, y + 3.5 * height / 10)
+    hover = "document.querySelector('.hovertext')"
+    tab.wait(f"!!{hover}")
+    assert "Samples of module 3 (<script>window.pwned=1</script> & <b>poem" in tab.run(
+        f"{hover}.textContent"
+    )
+    assert tab.run("window.pwned === undefined")
+
+
+def test_page__tables_sort_by_a_click_on_a_heading(tab, folder):
+    tab.open(folder / "report.html")
+    box = "[data-table='modules-k010']"
+    column = f'[...document.querySelectorAll("{box} tbody tr")].map(r => +r.cells[2].dataset.v)'
+    tab.click(f"{box} th:nth-child(3) button")
+    values = tab.run(column)
+    assert values == sorted(values, reverse=True)
+    tab.click(f"{box} th:nth-child(3) button")
+    assert tab.run(column) == sorted(values)
+
+
+def test_page__tables_and_figures_are_saved_as_files(tab, folder, tmp_path):
+    tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    tab.complaints.clear()
+    tab.open(folder / "report.html")
+    tab.click("[data-table='modules-k010'] [data-csv]")
+    for kind in ("png", "svg"):
+        tab.click(f"[data-figure='categories-k010'] [data-save='{kind}']")
+    files = [tmp_path / f"categories-k010.{kind}" for kind in ("png", "svg")]
+    files.append(tmp_path / "modules-k010.csv")
+    end = time.monotonic() + 30
+    while not all(file.exists() for file in files):
+        assert time.monotonic() < end, sorted(tmp_path.iterdir())
+        tab.run("1")
+        time.sleep(0.1)
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    assert "Mathematics" in files[1].read_text()
+    lines = files[2].read_text().splitlines()
+    assert lines[0].startswith("module,name,units,samples")
+    assert len(lines) == 11
+    assert tab.complaints == []
+
+
+def test_page__the_theme_button_turns_page_and_figures_dark(tab, folder):
+    tab.open(folder / "report.html")
+    tab.wait(f"{SHOWN} > 0")
+    tab.click("#theme")
+    tab.wait("getComputedStyle(document.body).backgroundColor === 'rgb(16, 18, 22)'")
+    paper = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
+    tab.wait(f"{paper} === 'rgb(23, 25, 30)'")
+    tab.run("localStorage.clear()")
+
+
+def test_page__opens_in_time(tab, folder):
+    tab.call("Performance.enable", timeDomain="threadTicks")
+    tab.open(folder / "large.html")
+    metrics = tab.call("Performance.getMetrics")["metrics"]
+    spent = {metric["name"]: metric["value"] for metric in metrics}
+    tab.call("Performance.disable")
+    # Processor time of the page's main thread: other work on the machine does not count.
+    assert spent["TaskDuration"] < SECONDS_TO_OPEN, json.dumps(spent, indent=1)

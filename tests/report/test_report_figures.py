@@ -1,0 +1,196 @@
+"""Arrays to figures, figures to plotly and to PNG."""
+
+import json
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_factory import report
+from scipy.cluster.hierarchy import linkage
+
+from ulcmod_dist.report import png
+from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance
+from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
+from ulcmod_dist.report.figures.activation import activation
+from ulcmod_dist.report.figures.categories import MAX_PARTS, category_mix, confusion
+from ulcmod_dist.report.figures.comparison import objective_by_iteration, objective_by_method
+from ulcmod_dist.report.figures.hierarchy import MIN_LINK, module_flow, tree
+from ulcmod_dist.report.figures.layers import layer_shares, mean_layers, modules_by_layer
+from ulcmod_dist.report.interactive import figure, variants
+from ulcmod_dist.report.page import pictures
+from ulcmod_dist.report.plotly_frame import Look, safe
+from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.specs import Scale
+from ulcmod_dist.report.values import AblatedModule, Estimate
+
+ALL = pictures(sections(report()))
+NAMES = ("alpha", "beta", "gamma")
+
+
+def test_activation__words_name_the_diagonal_and_the_strongest_cell_off_it():
+    means = np.array([[1.0, 0.0, 0.1], [0.0, 0.8, 0.5], [0.0, 0.0, 0.6]])
+    spec = activation(means, NAMES, "K = 3.")
+    assert "0.800" in spec.alternative
+    assert "samples of module 1 on units of module 2: 0.500" in spec.alternative
+    assert spec.hover[1][2].startswith("Samples of module 1 (beta)\nUnits of module 2 (gamma)")
+    assert spec.scale is Scale.DIVERGING
+
+
+def test_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty():
+    counts = np.array([[3, 1], [0, 0], [0, 5]])
+    spec = category_mix(counts, ("law", "code"), NAMES, "")
+    np.testing.assert_allclose(spec.shares, [[0.75, 0.25], [0, 0], [0, 1]])
+
+
+def test_category_mix__many_categories_are_gathered_without_losing_a_sample():
+    counts = np.arange(1, 1 + 2 * 12).reshape(2, 12)
+    spec = category_mix(counts, [f"c{i}" for i in range(12)], NAMES[:2], "")
+    assert len(spec.parts) == MAX_PARTS
+    assert spec.parts[-1] == "5 others"
+    np.testing.assert_allclose(spec.shares.sum(axis=1), 1)
+
+
+def test_confusion__colour_is_the_share_of_the_row_and_text_the_count():
+    spec = confusion(np.array([[9, 1], [0, 4]]), ("law", "code"), "SVC", "")
+    np.testing.assert_allclose(spec.values, [[0.9, 0.1], [0, 1]])
+    assert spec.cell_texts == (("9", "1"), ("", "4"))
+    assert "13 of 14" in spec.alternative
+
+
+def test_mean_layers__layers_of_different_size_weigh_the_same():
+    units = np.array([[10, 0, 50], [10, 20, 50]])
+    np.testing.assert_allclose(layer_shares(units), [[0.5, 0, 0.5], [0.5, 1, 0.5]])
+    np.testing.assert_allclose(mean_layers(units), [1.0, 1.0])
+
+
+def test_modules_by_layer__modules_are_sorted_by_their_mean_layer():
+    units = np.array([[0, 0, 4], [4, 0, 0], [0, 4, 0]])
+    spec = modules_by_layer(units, ("0", "1", "2"), NAMES, "")
+    assert spec.row_modules == (1, 2, 0)
+    assert spec.row_labels[0] == "1 beta"
+    np.testing.assert_allclose(spec.marks, [0, 1, 2])
+
+
+def test_objective_by_method__words_name_the_best_method():
+    values = (Estimate(10.0, 9.0, 11.0), Estimate(4.0))
+    spec = objective_by_method(("IterD", "k-means"), values, "")
+    assert spec.alternative.startswith("The highest objective is that of IterD")
+    assert spec.series[0].low[0] == 9.0
+    assert math.isnan(spec.series[0].low[1])
+
+
+def test_objective_by_iteration__the_kept_restart_stands_out():
+    spec = objective_by_iteration(((0, (1.0, 2.0)), (1, (1.0, 3.0, 4.0))), 1, "")
+    assert spec.highlighted == 1
+    assert "from 1 to 4 in 2 iterations" in spec.alternative
+
+
+def test_tree__every_module_is_a_leaf_once():
+    joins = linkage(np.array([[0.0], [0.1], [5.0]]), "average")
+    spec = tree(joins, NAMES, "")
+    assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
+    assert len(spec.branches) == 2
+    assert "Modules 0 and 1 are the most alike" in spec.alternative
+
+
+def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level():
+    overlap = np.array([[60, 40, 1], [0, 0, 90]])
+    spec = module_flow((2, 3), (overlap,), (NAMES[:2], NAMES), "")
+    assert [(link.source, link.target, link.size) for link in spec.links] == [
+        (0, 2, 60.0),
+        (0, 3, 40.0),
+        (1, 4, 90.0),
+    ]
+    assert [node.group for node in spec.nodes] == [0, 1, 0, 0, 1]
+    assert MIN_LINK * 91 > 1
+
+
+def test_loss_rise__words_name_the_largest_rise():
+    spec = loss_rise(np.array([[0.9, 0.1], [0.2, 1.5]]), NAMES[:2], None, "")
+    assert "1.50 nats a token: module 1 silenced, samples of module 1" in spec.alternative
+
+
+def test_own_against_others__counts_modules_above_chance():
+    def row(module, own):
+        return AblatedModule(module, own, *(Estimate(0.1, 0.0, 0.2),) * 3)
+
+    rows = (row(0, Estimate(0.9, 0.8, 1.0)), row(1, Estimate(0.12, 0.05, 0.2)))
+    spec = own_against_others(rows, NAMES[:2], "")
+    assert spec.alternative.startswith("For 1 of 2 modules")
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("narrow", [False, True])
+def test_figure__plotly_accepts_every_property(name, narrow):
+    go.Figure(figure(ALL[name], Look(DARK, narrow)))
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name):
+    made = json.loads(json.dumps(variants(ALL[name]), allow_nan=False))
+    parts = {"data": made["data"], "layout": made["layout"]}
+    assert made["dark"]
+    for path, value in made["dark"]:
+        part = parts
+        for key in path[:-1]:
+            part = part[key]
+        part[path[-1]] = value
+    assert parts == json.loads(json.dumps(figure(ALL[name], Look(theme=DARK))))
+
+
+@given(st.text())
+def test_safe__no_text_can_open_a_tag(text):
+    shown = safe(text)
+    assert ">" not in shown.replace("<br>", "")
+    assert "<" not in shown.replace("<br>", "")
+
+
+@pytest.mark.parametrize("name", ["activation-k007", "categories-k007", "ablation-k007", "flow"])
+def test_render__is_a_png_with_the_same_bytes_each_time(name):
+    first = png.render(ALL[name])
+    assert first.startswith(b"\x89PNG")
+    assert png.render(ALL[name]) == first
+    assert b"Software" not in first
+
+
+@pytest.mark.parametrize(
+    "name", sorted(n for n in ALL if n.endswith("k010") and not n.startswith("activation"))
+)
+def test_render__draws_every_kind_of_figure(name):
+    assert len(png.render(ALL[name])) > 5_000
+
+
+def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn():
+    names = (r"$\frac{1}{0}$", "中文 \U0001f600", "tab\tnewline\n")
+    assert png.render(activation(np.eye(3), names, "$")).startswith(b"\x89PNG")
+
+
+def test_render__arrays_of_one_module_or_without_variation_are_drawn():
+    assert png.render(activation(np.zeros((1, 1)), ("only",), ""))
+    assert figure(activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
+
+
+def test_legend__names_each_part_in_both_themes():
+    entries = legend(ALL["categories-k007"])
+    assert len({entry.light for entry in entries}) == len(entries) == 7
+    assert {entry.dark for entry in entries} <= set(DARK.palette)
+    assert legend(ALL["activation-k007"]) == ()
+
+
+def test_themes__texts_are_readable_on_every_colour():
+    def readable(a, b):
+        values = (luminance([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (a, b))
+        return contrast(*values)
+
+    assert readable("#ffffff", "#000000") == pytest.approx(21)
+    for theme in (LIGHT, DARK):
+        assert readable(theme.ink, theme.background) > 7
+        assert readable(theme.muted, theme.background) > 4.5
+        for scale in Scale:
+            stops = theme.scale(scale)
+            for index, colour in enumerate(stops):
+                ink = theme.cell_ink(index / (len(stops) - 1), scale)
+                assert readable(ink, colour) > 4

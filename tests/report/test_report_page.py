@@ -1,0 +1,147 @@
+"""The page as text: what it holds and what it must never hold."""
+
+import re
+from dataclasses import replace
+from html import unescape
+from html.parser import HTMLParser
+
+import pytest
+from report_factory import CATEGORIES, report
+
+from ulcmod_dist.report.page import render_page
+
+SIZE_LIMIT = 15_000_000
+
+
+class Outline(HTMLParser):
+    """Collects elements, identifiers and visible text."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.ids, self.links, self.text, self.scripts = [], [], [], [], []
+        self._inside = None
+
+    def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        self._inside = tag if tag in ("script", "style") else None
+        self.elements.append(tag)
+        if "id" in values:
+            self.ids.append(values["id"])
+        self.links += [values[key] for key in ("src", "href") if key in values]
+        assert not any(key.startswith("on") for key in values), f"{tag} runs script: {values}"
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside is None:
+            self.text.append(data)
+
+
+def outline(page):
+    parser = Outline()
+    parser.feed(page)
+    return parser
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render_page(report())
+
+
+@pytest.fixture(scope="module")
+def parsed(page):
+    return outline(page)
+
+
+def test_page__answers_in_the_order_in_which_a_reader_asks(page):
+    keys = re.findall(r'<section id="([a-z]+)"', page)
+    assert keys == ["run", "quality", "modules", "place", "ablation", "certainty", "reproduce"]
+
+
+def test_page__equal_data_give_equal_text(page):
+    assert render_page(report()) == page
+
+
+def test_page__identifiers_are_unique_and_links_stay_on_the_page(parsed):
+    assert len(set(parsed.ids)) == len(parsed.ids)
+    assert all(link.startswith(("#", "data:")) for link in parsed.links)
+    assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
+
+
+def test_page__runs_only_its_own_two_scripts_and_reaches_nothing(page, parsed):
+    policy = unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', page).group(1))
+    assert policy.startswith("default-src 'none'")
+    assert len(re.findall(r"'sha256-", policy)) == 2
+    assert "unsafe-eval" not in policy
+    assert "script-src 'unsafe-inline'" not in policy
+    assert len(parsed.scripts) == 3  # figures as JSON, plotly, the page's own
+
+
+def test_page__markup_in_prompts_and_names_is_shown_as_text(page, parsed):
+    text = "".join(parsed.text)
+    assert "<script>window.pwned = 1</script><img src=x onerror=" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "img" not in parsed.elements
+    assert "window.pwned" not in parsed.scripts[1] + parsed.scripts[2]
+    assert "<" not in parsed.scripts[0]
+
+
+def test_page__figures_have_words_for_those_who_do_not_see_them(page):
+    figures = page.count('<figure class="picture"')
+    assert figures > 20
+    assert page.count('role="img" aria-label="') >= figures
+    described = re.findall(r'aria-describedby="([^"]+)"', page)
+    assert all(f'<p id="{name}"' in page for name in described)
+
+
+def test_page__long_prompts_are_cut_at_the_length_it_states(parsed):
+    text = "".join(parsed.text)
+    assert "Prompts are cut after 600 characters." in text
+    assert "more characters)" in text
+    assert max(len(piece) for piece in parsed.text) < 2_000
+
+
+def test_page__every_k_has_its_modules_and_one_is_shown(page):
+    for size in (7, 10):
+        for module in range(size):
+            assert f'id="module-{size}-{module}"' in page
+    assert page.count('data-k="7" hidden') == 5
+    assert 'data-k="10" hidden' not in page
+
+
+def test_page__what_a_run_lacks_is_said_in_one_sentence_each():
+    text = "".join(outline(render_page(report((5,), bare=True))).text)
+    for reason in (
+        "The corpus has no categories.",
+        "The job asks for no baselines.",
+        "The job asks for no null model.",
+        "The matrix does not say which layer its units belong to.",
+        "An imported matrix has no model whose units could be silenced.",
+        "Only one number of modules was asked for, so no flow can be drawn.",
+        "The job leaves prompt texts out of the report.",
+    ):
+        assert reason in text
+    assert not any(category in text for category in CATEGORIES if category != "Law")
+    assert "None" not in text
+    assert "nan" not in text.split()
+
+
+def test_page__one_module_alone_is_a_page():
+    assert 'id="module-1-0"' in render_page(report((1,), bare=True))
+
+
+def test_page__hostile_title_and_facts_stay_text():
+    data = report((5,), bare=True)
+    title = '"><script>window.pwned=1</script>'
+    parsed = outline(render_page(replace(data, run=replace(data.run, name=title, model=title))))
+    assert len(parsed.scripts) == 3
+    assert title in parsed.text
+
+
+def test_page__four_values_of_k_over_many_layers_stay_small():
+    assert len(render_page(report((5, 10, 15, 20), layers=80)).encode()) < SIZE_LIMIT

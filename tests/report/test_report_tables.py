@@ -1,0 +1,90 @@
+"""Tables and texts as files and terminals take them."""
+
+import io
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_factory import report
+from rich.console import Console
+
+from ulcmod_dist.report.page import tables
+from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.tables import Column, Kind, table
+from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, printable, shorten
+
+ALL = tables(sections(report()))
+SMALL = table(
+    "small",
+    "Small",
+    (Column("name", "Name"), Column("units", "Units", Kind.COUNT), Column("x", "X", Kind.NUMBER)),
+    [("[red]a[/red]", 3, 0.5), ("b", None, None)],
+)
+
+
+@pytest.mark.parametrize("name", sorted(ALL))
+def test_tables__survive_parquet_and_json(name, tmp_path):
+    made = ALL[name]
+    pq.write_table(made.to_arrow(), tmp_path / "t.parquet")
+    back = pq.read_table(tmp_path / "t.parquet").to_pylist()
+    assert back == made.to_records() == json.loads(json.dumps(made.to_records()))
+
+
+def test_tables__iterd_comes_first_and_each_module_has_a_row():
+    assert ALL["methods-k010"].to_records()[0]["method"] == "IterD"
+    assert [row["module"] for row in ALL["modules-k010"].to_records()] == list(range(10))
+    assert len(ALL["layers-k010"].rows) == 10 * 6
+
+
+def test_to_arrow__an_empty_table_keeps_its_types():
+    empty = table("e", "E", SMALL.columns, [])
+    assert empty.to_arrow().schema.types == [pa.string(), pa.int64(), pa.float64()]
+
+
+def test_to_rich__markup_in_a_cell_is_text():
+    console = Console(file=io.StringIO(), width=80)
+    console.print(SMALL.to_rich())
+    assert "[red]a[/red]" in console.file.getvalue()
+
+
+def test_filled__drops_columns_that_hold_nothing():
+    rows = [("a", None, 1.0), ("b", None, None)]
+    assert [c.key for c in table("t", "T", SMALL.columns, rows).filled().columns] == ["name", "x"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (672521.4, "672,521"), (15535.2, "15,535"), (0.61, "0.610"), (0.0, "0"),
+        (-0.125, f"{MINUS}0.125"),
+        (7.0, "7"), (12.345, "12.3"), (0.00001234, f"1.23e{MINUS}05"), (float("nan"), DASH),
+        (float("inf"), "∞"),
+    ],
+)  # fmt: skip
+def test_number__is_short_and_keeps_whole_thousands(value, shown):
+    assert number(value) == shown
+
+
+def test_percent__what_would_round_to_nothing_is_not_zero():
+    assert [percent(0.0), percent(0.001), percent(0.256)] == ["0%", "<1%", "26%"]
+
+
+@given(st.text(), st.integers(2, 50))
+def test_label__is_one_line_within_its_limit(text, limit):
+    short = label(text, limit)
+    assert len(short) <= limit
+    assert "\n" not in short
+
+
+@given(st.text(max_size=40))
+def test_shorten__short_texts_stay_and_long_ones_say_what_is_left_out(text):
+    assert shorten(text, 40) == printable(text).strip()
+    long = shorten("x" * 100, 40)
+    assert long == "x" * 40 + " … (60 more characters)"
+
+
+def test_printable__marks_that_reorder_text_are_removed():
+    assert printable("a\u202eb\u0000c\u2066d\n\te") == "abcd\n\te"
