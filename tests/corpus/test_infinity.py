@@ -35,6 +35,7 @@ def published(tmp_path: Path) -> Path:
         row(91, "none", "logical reasoning"),
         row(92, "robot", "code writing", speaker="gpt"),
         row(93, "Coding 0", "sql programming"),
+        row(94, "no label"),
     ]
     for number, entry in enumerate(rows):
         entry["id"] = number
@@ -61,7 +62,7 @@ def test_split_infinity__cuts_each_category_and_counts_what_was_dropped(publishe
     assert split.dropped == {
         "abilities of several categories": 1,
         "no listed ability": 1,
-        "no text by a human in the first turn": 1,
+        "no text by a human in the first turn, or no abilities": 2,
         "repeated text": 1,
     }
 
@@ -95,11 +96,9 @@ def test_choose_categories__unknown_key_names_the_nearest() -> None:
 
 
 def test_split_infinity__other_files_are_refused(tmp_path: Path) -> None:
-    pq.write_table(
-        pa.table({"id": [1], "conversations": ["[3]"], "label": ['{"ability_en": []}']}),
-        tmp_path / "x.parquet",
-    )
-    with pytest.raises(InvalidInput, match=r"Row 1 of .*x.parquet lacks conversations"):
+    odd = {"id": [1], "conversations": ["[3]"], "label": ["no JSON"]}
+    pq.write_table(pa.table(odd), tmp_path / "x.parquet")
+    with pytest.raises(InvalidInput, match="Coding 0, .* dropped were 1 with no text"):
         split_infinity([str(tmp_path)])
     pq.write_table(pa.table({"id": [1]}), tmp_path / "x.parquet")
     with pytest.raises(InvalidInput, match="no column 'conversations', 'label'"):

@@ -111,8 +111,10 @@ def split_infinity(
     scarce = {name: count for name, count in available.items() if count < train + test}
     if scarce:
         counts = ", ".join(f"{name} {count}" for name, count in scarce.items())
+        reasons = ", ".join(f"{count} with {why}" for why, count in sorted(dropped.items()))
         raise InvalidInput(
-            f"Too few prompts for {train} train and {test} test samples: {counts}.",
+            f"Too few prompts for {train} train and {test} test samples: {counts}; dropped were "
+            f"{reasons or 'none'}.",
             "Give more files, or ask for fewer samples or other categories.",
         )
     rng = np.random.default_rng(seed)
@@ -166,35 +168,42 @@ def _objection(
     seen: set[str],
 ) -> str | None:
     """Why a prompt is dropped, or None."""
+    if text is None or not text.strip() or not abilities:
+        return "no text by a human in the first turn, or no abilities"
     if category is None:
         several = any(not set(names).isdisjoint(abilities) for names in category_map().values())
         return "abilities of several categories" if several else "no listed ability"
     if category not in wanted:
         return "another category"
-    if text is None or not text.strip():
-        return "no text by a human in the first turn"
     return "repeated text" if text in seen else None
 
 
 def _rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
-    """Id, prompt and English abilities of each published row."""
+    """Id, prompt (None where there is none) and English abilities of each published row."""
     for batch in read_table(source, _FIELDS).to_batches(max_chunksize=_BATCH):
         columns = (batch.column(name).to_pylist() for name in _FIELDS)
         for number, conversations, label in zip(*columns, strict=True):
-            try:
-                first = (_decoded(conversations) or [{}])[0]
-                text = first["value"] if first.get("from") == "human" else None
-                yield str(number), text, (_decoded(label) or {})["ability_en"] or []
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise InvalidInput(
-                    f"Row {number} of {source.path} lacks conversations of from and value, or a "
-                    "label with ability_en.",
-                    "Give the files as published.",
-                ) from error
+            turns = _decoded(conversations)
+            first = turns[0] if isinstance(turns, list) and turns else None
+            text = _field(first, "value") if _field(first, "from") == "human" else None
+            abilities = _field(_decoded(label), "ability_en")
+            yield (
+                str(number),
+                text if isinstance(text, str) else None,
+                abilities if isinstance(abilities, list) else [],
+            )
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _decoded(value: Any) -> Any:
-    return json.loads(value) if isinstance(value, str) else value
+    """A list or object that some files hold as JSON."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError:
+        return None
 
 
 def _table(shuffled: Mapping[str, Sequence[Row]], start: int, stop: int) -> pa.Table:
