@@ -7,6 +7,7 @@ is left of others is found by ``gc``.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,23 +150,34 @@ class ShardWriter:
         check_finite(content)
         digest = shard_digest(origin.record, content.prompts)
         folder = attempt_folder(digest, f"{origin.attempt}-{secrets.token_hex(4)}")
+        try:
+            commit = self._store(content, origin, digest, folder)
+            self.check()
+            self.run.create(commit_key(digest), seal(asdict(commit)))
+        except AlreadyThere:
+            # Someone else was first; this attempt is nobody's.
+            self._discard(folder)
+            return read_commit(self.run, digest)
+        except Exception:
+            # On a full disk, above all, what is left over stands in the way.
+            self._discard(folder)
+            raise
+        self.notice("committed")
+        return commit
+
+    def _store(self, content: ShardContent, origin: Origin, digest: str, folder: str) -> Commit:
         arrays = _arrays(content, self.grid)
         write_group(self.run, folder, arrays, {"digest": digest, "record": origin.record})
         self.notice("written")
         found = read_back(self.run, folder, arrays)
         self.run.sync(*(f"{folder}/{key}" for key in found.objects))
         self.notice("checked")
-        commit = _commit(digest, folder, content, self.grid, found, origin)
-        self.check()
-        try:
-            self.run.create(commit_key(digest), seal(asdict(commit)))
-        except AlreadyThere:
-            # Someone else was first; this attempt is nobody's.
+        return _commit(digest, folder, content, self.grid, found, origin)
+
+    def _discard(self, folder: str) -> None:
+        with contextlib.suppress(Exception):
             for key, _ in self.run.keys(folder):
                 self.run.delete(key)
-            return read_commit(self.run, digest)
-        self.notice("committed")
-        return commit
 
 
 def check_finite(content: ShardContent) -> None:

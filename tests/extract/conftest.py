@@ -1,0 +1,45 @@
+"""One Ray for all tests of a session, and the shortest way through an extraction."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.extract.fakes import RECORD, UNITS, FakeForward, fake
+from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.extract.cluster import cluster
+from ulcmod_dist.extract.driver import Extraction, extract, prepare
+from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.lease import Lease
+from ulcmod_dist.rundir import RunDir
+
+SMALL = Resources(cpus=0.5)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    with cluster(None):
+        yield
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    return RunDir.at(tmp_path / "run")
+
+
+@pytest.fixture
+def go(run: RunDir, local_ray: None) -> Callable[..., Extraction]:
+    """Plan and extract prompts into the run with a fake model."""
+
+    def go(prompts: Prompts, factory: Any = None, **options: Any) -> Extraction:
+        plan = {"shard_samples": 4, "batch_tokens": 64, "update": False}
+        plan |= {name: options.pop(name) for name in [*plan] if name in options}
+        record = options.pop("record", RECORD)
+        units = options.pop("units", UNITS)
+        prepared = prepare(run, prompts, FakeForward(), units, record, **plan)
+        options = {"resources": SMALL, "workers": 2, **options}
+        with Lease.acquire(run, "extract") as lease:
+            return extract(run, prepared, factory or fake(), fence=lease.fence, **options)
+
+    return go

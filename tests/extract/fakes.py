@@ -1,0 +1,116 @@
+"""A model that is arithmetic: exact, quick, and able to fail where a test asks for it."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
+from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Prompt, Rows
+
+UNITS = (LayerUnits(0, "layers.0.mlp.down_proj", 5), LayerUnits(1, "layers.1.mlp.down_proj", 7))
+EXPERTS = (*UNITS, LayerUnits(2, "layers.2.mlp.experts", 4, 0), LayerUnits(2, "e", 4, 1))
+RECORD = {"model.id": "fake", "model.dtype": "float32", "prompt.tokenizer": "letters"}
+
+
+def row_of(ids: Sequence[int], width: int) -> np.ndarray:
+    """Activations that follow from the tokens alone."""
+    unit = np.arange(1, width + 1, dtype=np.float32)
+    return np.float32(sum(ids) % 97) / unit + np.float32(len(ids))
+
+
+@dataclass
+class FakeForward:
+    """Tokens are letters; a row is arithmetic on them.
+
+    Attributes:
+        units: What it says it captures.
+        seconds: Time a batch takes.
+        largest: Batches of more prompts than this do not fit into memory.
+        poison: Word -> what a batch with it does: nan, raise, kill.
+        gate: File that batches wait for.
+        marks: Folder that gets a file for each batch that is run.
+    """
+
+    units: tuple[LayerUnits, ...] = UNITS
+    seconds: float = 0.0
+    largest: int = 10**9
+    poison: dict[str, str] = field(default_factory=dict)
+    marks: str | None = None
+    gate: str | None = None
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        return [
+            Encoded(tuple(map(ord, str(prompt))), (True,) * len(str(prompt))) for prompt in prompts
+        ]
+
+    def rows(self, batch: Sequence[Encoded]) -> Rows:
+        time.sleep(self.seconds)
+        while self.gate is not None and not Path(self.gate).exists():
+            time.sleep(0.02)
+        if len(batch) > self.largest:
+            raise MemoryError("the batch does not fit")
+        for position, entry in enumerate(batch):
+            self._suffer("".join(map(chr, entry.ids)), position)
+        if self.marks is not None:
+            name = f"{time.time_ns()}-{os.getpid()}-{len(batch)}"
+            Path(self.marks, name).touch()
+        width = sum(part.width for part in self.units)
+        slots = sum(part.expert is not None for part in self.units)
+        rows = np.array([row_of(entry.ids, width) for entry in batch], np.float32)
+        counts = [[len(entry.ids) % (slot + 2) for slot in range(slots)] for entry in batch]
+        return Rows(rows, np.array(counts, np.int32) if slots else None)
+
+    def _suffer(self, text: str, position: int) -> None:
+        for word, what in self.poison.items():
+            if word not in text:
+                continue
+            if what == "nan":
+                raise NonFiniteActivation(position, f"The prompt at position {position} gives nan.")
+            if what == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError(f"device assert on {word}")
+
+
+@dataclass(frozen=True)
+class FakeFactory:
+    """Makes the fake in an actor."""
+
+    options: tuple[tuple[str, object], ...] = ()
+
+    def __call__(self) -> FakeForward:
+        return FakeForward(**dict(self.options))
+
+
+def fake(**options: object) -> FakeFactory:
+    return FakeFactory(tuple(options.items()))
+
+
+def prompts_of(texts: Sequence[str], test: int = 0) -> Prompts:
+    count = len(texts)
+    return Prompts(
+        pa.table(
+            {
+                "sample_id": [f"s{number}" for number in range(count)],
+                "split": ["train"] * (count - test) + ["test"] * test,
+                "category": [f"c{number % 3}" for number in range(count)],
+                "text": list(texts),
+                "chat": pa.nulls(count, pa.large_string()),
+            },
+            schema=SCHEMA,
+        )
+    )
+
+
+def words(count: int, start: int = 0) -> list[str]:
+    """Different texts of different lengths."""
+    return [f"prompt {number} " + "x" * (number * 7 % 23) for number in range(start, start + count)]
+
+
+def expected(texts: Sequence[str], width: int = 12) -> np.ndarray:
+    return np.array([row_of(tuple(map(ord, text)), width) for text in texts], np.float32)

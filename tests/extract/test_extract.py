@@ -1,0 +1,190 @@
+"""Prompts become committed rows, once each, whoever fails on the way."""
+
+import numpy as np
+import pytest
+
+from tests.extract.fakes import EXPERTS, RECORD, expected, fake, prompts_of, words
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.store.shards import read_commits
+from ulcmod_dist.store.view import open_view
+
+
+def batches_run(folder):
+    return len(list(folder.iterdir()))
+
+
+def test_extract__rows_are_those_of_the_model(go, run):
+    texts = words(22)
+    done = go(prompts_of(texts, test=6))
+    assert done.exit_code == 0
+    view = open_view(run)
+    np.testing.assert_array_equal(view.activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(view.activations("test").raw.compute(), expected(texts[16:]))
+    assert view.samples["tokens"].to_pylist() == [len(text) for text in texts]
+    assert view.samples["category"].to_pylist()[:4] == ["c0", "c1", "c2", "c0"]
+    assert view.units["index"].to_pylist() == [*range(5), *range(7)]
+    assert view.record == RECORD
+
+
+def test_extract__again_computes_nothing_and_starts_no_actor(go, tmp_path):
+    (marks := tmp_path / "marks").mkdir()
+    texts = words(9)
+    first = go(prompts_of(texts), fake(marks=str(marks)))
+    ran = batches_run(marks)
+    second = go(prompts_of(texts), fake(marks=str(marks)))
+    assert ran > 0
+    assert batches_run(marks) == ran
+    assert second.view.digest == first.view.digest
+    assert second.reused == 9
+
+
+def test_extract__reports_progress_to_the_end(go):
+    seen = []
+    go(prompts_of(words(12)), report=seen.append)
+    last = seen[-1]
+    assert (last.shards_done, last.shards, last.prompts_done) == (3, 3, 12)
+    assert last.tokens_done == last.tokens > 0
+    assert last.prompts_per_second > 0
+    assert last.seconds_left == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"record": {**RECORD, "model.dtype": "bfloat16"}}, "model.dtype"),
+        ({"record": {**RECORD, "prompt.tokenizer": "words"}}, "prompt.tokenizer"),
+        ({"shard_samples": 5}, "shard_samples"),
+        ({"batch_tokens": 65}, "batch_tokens"),
+    ],
+)
+def test_extract__a_store_of_another_job_is_refused_by_field(go, change, field):
+    go(prompts_of(words(5)))
+    with pytest.raises(InvalidInput, match=field):
+        go(prompts_of(words(5)), **change)
+
+
+def test_extract__another_corpus_is_refused_unless_it_is_an_update(go, run, tmp_path):
+    (marks := tmp_path / "marks").mkdir()
+    go(prompts_of(words(8)), shard_samples=8, batch_tokens=10**6)
+    with pytest.raises(InvalidInput, match="corpus"):
+        go(prompts_of(words(9)), shard_samples=8, batch_tokens=10**6)
+    texts = [*words(8)[1:], *words(2, start=50)]
+    done = go(
+        prompts_of(texts),
+        fake(marks=str(marks)),
+        shard_samples=8,
+        batch_tokens=10**6,
+        update=True,
+    )
+    assert batches_run(marks) == 1
+    assert done.reused == 7
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    assert open_view(run, version=1).samples.num_rows == 8
+
+
+def test_extract__another_record_reuses_nothing(go, run):
+    go(prompts_of(words(8)))
+    done = go(prompts_of(words(8)), record={**RECORD, "model.revision": "b"}, update=True)
+    assert done.reused == 0
+    assert done.view.version == 2
+    assert len(read_commits(run)) == 4
+
+
+def test_extract__equal_prompts_are_computed_once(go, run):
+    texts = ["twin", "other", "twin", "third", "twin"]
+    go(prompts_of(texts))
+    assert sum(commit.rows for commit in read_commits(run).values()) == 3
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+
+
+def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(go, run):
+    texts = [f"same {number:04d}" for number in range(8)]
+    options = {"shard_samples": 8, "batch_tokens": 10**6}
+    go(prompts_of(texts), fake(largest=3), **options)
+    (commit,) = read_commits(run).values()
+    assert {len(split) for split in commit.origin.splits} == {8, 4}
+    assert sorted(index for batch in commit.origin.batches for index in batch) == [*range(8)]
+    assert max(map(len, commit.origin.batches)) == 2
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+
+
+def test_extract__routed_counts_are_stored(go, run):
+    texts = words(6)
+    go(prompts_of(texts), fake(units=EXPERTS), units=EXPERTS)
+    commits = read_commits(run).values()
+    assert all("routed" in commit.arrays for commit in commits)
+    assert open_view(run).units["expert"].to_pylist()[-8:] == [0] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("what", ["nan", "raise", "kill"])
+def test_extract__poison_is_quarantined_and_the_rest_finishes(go, run, what):
+    texts = [*words(6), "has poison inside", *words(3, start=20)]
+    done = go(prompts_of(texts), fake(poison={"poison": what}), shard_samples=5)
+    assert done.exit_code == 3
+    lost = {entry.sample_ids for entry in done.quarantined}
+    assert ("s6",) in lost
+    # A process that is killed says nothing about the prompt, so its shard goes with it.
+    assert len(lost) == (5 if what == "kill" else 1)
+    kept = [text for number, text in enumerate(texts) if (f"s{number}",) not in lost]
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(kept))
+
+
+def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go, run):
+    texts = [*words(4), "has poison inside"]
+    go(prompts_of(texts), fake(poison={"poison": "nan"}))
+    assert go(prompts_of(texts)).exit_code == 3
+    healed = go(prompts_of(texts), retry_quarantined=True)
+    assert healed.exit_code == 0
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+
+
+def test_extract__nothing_but_poison_is_an_error(go):
+    with pytest.raises(UlcmodError, match="Not one of the 2 prompts"):
+        go(prompts_of(["poison a", "poison b"]), fake(poison={"poison": "nan"}))
+
+
+def test_extract__resources_that_no_node_has_are_named(go):
+    with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
+        go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3), placement_seconds=1)
+
+
+def test_extract__memory_below_the_projection_is_refused(go):
+    with pytest.raises(UlcmodError, match="projected to take"):
+        go(prompts_of(words(3)), resources=Resources(cpus=0.5, memory=2**20))
+
+
+def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go, run):
+    texts = words(24)
+    seen = []
+
+    def stop() -> bool:
+        return bool(seen) and seen[-1].shards_done >= 2
+
+    with pytest.raises(UlcmodError, match="was stopped"):
+        go(prompts_of(texts), fake(seconds=0.05), report=seen.append, stop=stop)
+    committed = len(read_commits(run))
+    assert 2 <= committed < 6
+    go(prompts_of(texts))
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+
+
+def test_extract__actors_are_added_and_taken_while_it_goes_on(go, run, tmp_path):
+    gate = tmp_path / "gate"
+    seen = []
+
+    def note(progress) -> None:
+        seen.append(progress)
+        if progress.actors == 3:
+            gate.touch()
+
+    def workers() -> int:
+        if gate.exists():
+            return 1
+        return 3 if seen and seen[-1].actors else 1
+
+    texts = words(40)
+    go(prompts_of(texts), fake(gate=str(gate)), workers=workers, report=note)
+    assert [progress.actors for progress in seen][-1] == 1
+    assert seen[-1].failures == 0
+    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))

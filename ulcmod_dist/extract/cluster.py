@@ -1,0 +1,124 @@
+"""Ray: the cluster that is named or a local one, and what it has room for."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.values import Resources
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Only prompts travel through Ray's object store; rows go straight to the activation store."""
+
+_QUIET = {
+    # Usage statistics would leave the machine; the other two only fill logs.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SCHEDULER_EVENTS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def cluster(address: str | None, *, metrics_port: int | None = None) -> Iterator[None]:
+    """Be connected to Ray: to one that this process has, to an address, or to a local one.
+
+    Only what was started here is shut down.
+
+    Args:
+        address: Address of a cluster; None for RAY_ADDRESS, else a local Ray is started.
+        metrics_port: Port on which a local Ray serves its metrics to Prometheus.
+
+    Raises:
+        UlcmodError: There is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        _start_local(metrics_port)
+    else:
+        _connect(address)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def node_resources() -> list[Mapping[str, float]]:
+    """Total resources of each node that is alive, by Ray's names."""
+    return [node["Resources"] for node in _nodes() if node["Alive"]]
+
+
+def node_alive(node_id: str) -> bool:
+    """Whether a node is alive, as far as the cluster knows."""
+    return any(node["NodeID"] == node_id and node["Alive"] for node in _nodes())
+
+
+def room(resources: Resources, nodes: list[Mapping[str, float]]) -> int:
+    """How many actors of this size fit on nodes that do nothing else."""
+    wanted = resources.named()
+    return sum(
+        min(
+            (int(node.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items()), default=1
+        )
+        for node in nodes
+    )
+
+
+def shortage(resources: Resources, nodes: list[Mapping[str, float]]) -> str:
+    """What an actor asks for that no node has, or has free, in words."""
+    wanted = resources.named()
+    lacking = []
+    for name, amount in wanted.items():
+        most = max((node.get(name, 0.0) for node in nodes), default=0.0)
+        if most < amount:
+            lacking.append(f"{_amount(name, amount)}, of which the largest node has {most:g}")
+    if lacking:
+        return f"An actor needs {'; '.join(lacking)}."
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    parts = ", ".join(
+        f"{_amount(name, amount)} ({free.get(name, 0.0):g} free in the cluster)"
+        for name, amount in wanted.items()
+    )
+    return f"An actor needs {parts}, together on one of {len(nodes)} nodes, and none has it free."
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return list(ray.nodes())  # type: ignore[no-untyped-call]
+
+
+def _amount(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{amount / 2**30:.1f} GiB of memory ({amount:.0f} bytes)"
+    return f"{amount:g} {name}"
+
+
+def _start_local(metrics_port: int | None) -> None:
+    options: dict[str, Any] = {} if metrics_port is None else {"_metrics_export_port": metrics_port}
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=OBJECT_STORE_BYTES,
+        **options,
+    )
+
+
+def _connect(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UlcmodError(
+            f"There is no Ray cluster at {address}: {' '.join(str(error).split())[:300]}",
+            "Start it, correct extract.address, or leave it out to use this machine.",
+        ) from error

@@ -1,0 +1,102 @@
+"""An extraction under way: what is done, what is given up, and how fast it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ulcmod_dist.extract.planner import Prepared, without
+from ulcmod_dist.extract.pool import Outcome, Pool
+from ulcmod_dist.extract.values import Failure, Progress, ShardTask
+from ulcmod_dist.lease import Fence
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.quarantine import Quarantined, quarantine
+
+
+@dataclass
+class Course:
+    """Follows a pool through its tasks.
+
+    Attributes:
+        run: The run directory.
+        prepared: Plan and corpus.
+        fence: Asked before a prompt is put into quarantine.
+        pool: The actors.
+        tasks: What there is to do; a shard of which prompts were given up is replaced.
+        report: Called with the progress now and then.
+        held: What is in quarantine, by the prompt's digest.
+        computed: Digests of the shards committed.
+    """
+
+    run: RunDir
+    prepared: Prepared
+    fence: Fence
+    pool: Pool
+    tasks: list[ShardTask]
+    report: Callable[[Progress], None]
+    held: dict[str, Quarantined]
+    computed: list[str] = field(default_factory=list)
+    _done: list[ShardTask] = field(default_factory=list)
+    _began: float | None = None
+
+    def follow(self, workers: int | Callable[[], int | None] | None) -> Progress:
+        """Work the tasks off; returns the last progress."""
+        ask = workers if callable(workers) else (lambda: workers)
+        self.pool.workers = ask()
+        for outcome in self.pool.run(self.tasks):
+            if (wanted := ask()) != self.pool.workers:
+                self.pool.resize(wanted)
+            if self._began is None and self.pool.ready:
+                self._began = time.monotonic()
+            if outcome is not None:
+                self._take(outcome)
+            self.report(self.progress())
+        return self.progress()
+
+    def progress(self) -> Progress:
+        """How far it is."""
+        done, tokens = len(self._done), sum(task.tokens for task in self._done)
+        total = sum(task.tokens for task in self.tasks)
+        prompts = sum(len(task.rows) for task in self._done)
+        seconds = time.monotonic() - self._began if self._began is not None else 0.0
+        rate = tokens / seconds if seconds > 0 else 0.0
+        return Progress(
+            shards_done=done,
+            shards=len(self.tasks),
+            prompts_done=prompts,
+            prompts=sum(len(task.rows) for task in self.tasks),
+            tokens_done=tokens,
+            tokens=total,
+            prompts_per_second=prompts / seconds if seconds > 0 else 0.0,
+            tokens_per_second=rate,
+            actors=self.pool.ready,
+            failures=self.pool.failures,
+            quarantined=len(self.held),
+            seconds_left=(total - tokens) / rate if rate > 0 else None,
+        )
+
+    def _take(self, outcome: Outcome) -> None:
+        if isinstance(outcome.result, Failure):
+            self._give_up(outcome.task, outcome.result)
+        else:
+            self._done.append(outcome.task)
+            self.computed.append(outcome.result.digest)
+
+    def _give_up(self, task: ShardTask, failure: Failure) -> None:
+        """Quarantine what is to blame and queue the rest of the shard again."""
+        blamed = set(failure.prompts or task.prompts)
+        ids = self.prepared.prompts.table["sample_id"]
+        named: dict[str, list[str]] = {prompt: [] for prompt in blamed}
+        for row, digest in enumerate(self.prepared.digests):
+            if digest in blamed:
+                named[digest].append(ids[row].as_py())
+        self.fence.check()
+        for prompt, samples in sorted(named.items()):
+            entry = Quarantined(prompt, tuple(samples), failure.reason, task.attempt)
+            quarantine(self.run, entry)
+            self.held[prompt] = entry
+        self.tasks.remove(next(other for other in self.tasks if other.digest == task.digest))
+        if (rest := without(task, blamed, self.prepared.plan.record)) is not None:
+            self.tasks.append(rest)
+            self.pool.submit(rest)

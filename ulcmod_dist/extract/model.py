@@ -1,0 +1,60 @@
+"""The forward half as a worker uses it: tokenizer and engine of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, Prompt, PromptRule, Rows
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A tokenizer and a model, loaded.
+
+    Attributes:
+        encoder: Turns prompts into tokens.
+        engine: Turns tokens into rows.
+    """
+
+    encoder: Encoder
+    engine: Engine
+
+    @property
+    def units(self) -> tuple[LayerUnits, ...]:
+        """What the columns of a row are, in order."""
+        return self.engine.units
+
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+        """Tokens of each prompt."""
+        return self.encoder.encode(prompts)
+
+    def rows(self, batch: Sequence[Encoded]) -> Rows:
+        """One row a prompt."""
+        return self.engine.rows(batch)
+
+
+@dataclass(frozen=True)
+class ModelFactory:
+    """Loads a model in whichever process calls it.
+
+    Attributes:
+        spec: The model.
+        rule: How prompts become tokens.
+        units: What the plan was made for.
+        device: Device of torch.
+        threads: Threads for computing on the CPU.
+    """
+
+    spec: ModelSpec
+    rule: PromptRule
+    units: tuple[LayerUnits, ...]
+    device: str = "cpu"
+    threads: int = 1
+
+    def __call__(self) -> LoadedModel:
+        """Load tokenizer and model."""
+        engine = Engine.load(self.spec, self.units, device=self.device, threads=self.threads)
+        return LoadedModel(Encoder.load(self.spec, self.rule), engine)

@@ -1,0 +1,366 @@
+"""The plan of an extraction: which prompts are computed in which shard and batch, and its cost.
+
+The plan is made once, before the first forward pass, and kept in ``plan.json``; a resumed run
+follows it, so that a rerun on the same hardware gives the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from ulcmod_dist.corpus.plan import plan_shards
+from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.extract.values import ShardTask
+from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, RefusedPrompt
+from ulcmod_dist.rundir import PLAN, RunDir, fingerprint
+from ulcmod_dist.store.schema import CHUNK_BYTES, Grid, identity, shard_digest
+from ulcmod_dist.store.sealed import seal, unseal
+from ulcmod_dist.store.view import UNIT_SCHEMA
+
+PROCESS_BYTES = 900 * 2**20
+"""Memory of an actor before it has loaded a model: Python, Ray and torch."""
+CHUNKS_IN_FLIGHT = 10
+"""Chunks that Zarr encodes or decodes at a time, each held about three times meanwhile."""
+
+
+class Encodes(Protocol):
+    """What the planner needs of the tokenizer."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+        """Tokens of each prompt."""
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard as planned.
+
+    Attributes:
+        digest: What it will be committed as.
+        rows: Rows of the corpus, in order.
+        tokens: Tokens of its prompts.
+        batches: For each batch the indices into ``rows``.
+    """
+
+    digest: str
+    rows: tuple[int, ...]
+    tokens: int
+    batches: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an extraction follows.
+
+    Attributes:
+        corpus: Fingerprint of the prompts of all samples, in order.
+        record: What rows depend on: model, tokenizer, rule, versions.
+        shard_samples: Samples of a shard.
+        batch_tokens: Tokens of a batch, padding included.
+        units: What the columns are.
+        grid: Chunk shape of the store.
+        samples: Samples of the corpus.
+        reused: Those whose rows were there when the plan was made.
+        truncated: Prompts to be computed that exceed the length limit.
+        shards: The shards to be computed.
+        model_bytes: Projected memory of the model in an actor: weights and one batch.
+    """
+
+    corpus: str
+    record: dict[str, str]
+    shard_samples: int
+    batch_tokens: int
+    units: tuple[LayerUnits, ...]
+    grid: Grid
+    samples: int
+    reused: int
+    truncated: int
+    shards: tuple[PlannedShard, ...]
+    model_bytes: int = 0
+
+    @property
+    def num_units(self) -> int:
+        """Number of units: columns of a row."""
+        return sum(part.width for part in self.units)
+
+    @property
+    def expert_slots(self) -> int:
+        """Number of routed-token counts of a row."""
+        return sum(part.expert is not None for part in self.units)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts to be computed."""
+        return sum(len(shard.rows) for shard in self.shards)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to be computed, without padding."""
+        return sum(shard.tokens for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to be written."""
+        row = 4 * self.num_units + 4 * self.expert_slots + 8
+        return self.prompts * row + len(self.shards) * 16 * self.num_units
+
+    @property
+    def actor_bytes(self) -> int:
+        """Projected peak memory of an actor: the shard computed and the one being written."""
+        rows = max((len(shard.rows) for shard in self.shards), default=0)
+        block = rows * (4 * self.num_units + 4 * self.expert_slots)
+        chunk = min(CHUNK_BYTES * 3 // 2, block)
+        statistics = 6 * 8 * self.num_units
+        blocks = 2 * block + CHUNKS_IN_FLIGHT * 3 * chunk + statistics
+        return PROCESS_BYTES + self.model_bytes + blocks
+
+    def summary(self) -> dict[str, Any]:
+        """The plan in figures, JSON values."""
+        return {
+            "samples": self.samples,
+            "reused": self.reused,
+            "prompts": self.prompts,
+            "truncated": self.truncated,
+            "tokens": self.tokens,
+            "units": self.num_units,
+            "shards": len(self.shards),
+            "batches": sum(len(shard.batches) for shard in self.shards),
+            "bytes": self.bytes,
+            "actor_bytes": self.actor_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan with the corpus it was made for.
+
+    Attributes:
+        plan: The plan that the run follows.
+        prompts: The corpus.
+        digests: The digest of each of its prompts.
+        changes: Fields in which this plan differs from the one before, as sentences.
+    """
+
+    plan: Plan
+    prompts: Prompts
+    digests: tuple[str, ...]
+    changes: tuple[str, ...] = ()
+
+
+def forward_record(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
+    """One record of the model's and the encoder's, each entry under its side's name."""
+    return {
+        **{f"model.{key}": value for key, value in model.items()},
+        **{f"prompt.{key}": value for key, value in prompt.items()},
+    }
+
+
+def corpus_fingerprint(digests: Iterable[str]) -> str:
+    """Fingerprint of the prompts of a corpus, in order."""
+    return fingerprint(list(digests))
+
+
+def make_plan(
+    prompts: Prompts,
+    digests: Sequence[str],
+    encoder: Encodes,
+    units: Sequence[LayerUnits],
+    record: dict[str, str],
+    *,
+    shard_samples: int,
+    batch_tokens: int,
+    known: AbstractSet[str] = frozenset(),
+    model_bytes: int = 0,
+) -> Plan:
+    """Plan the prompts that have no rows yet.
+
+    Shards never mix splits, so that the statistics of the train samples merge from theirs.
+
+    Args:
+        prompts: The corpus.
+        digests: Its prompts' digests.
+        encoder: Turns prompts into tokens, for their lengths.
+        units: What the columns of a row will be.
+        record: What rows depend on.
+        shard_samples: Samples of a shard.
+        batch_tokens: Tokens of a batch, padding included.
+        known: Digests of prompts whose rows are committed.
+        model_bytes: Projected memory of the model in an actor.
+
+    Raises:
+        InvalidInput: A prompt is refused; the message names its sample.
+    """
+    splits = prompts.table["split"].to_pylist()
+    ids = prompts.table["sample_id"]
+    shards, truncated, seen = [], 0, set(known)
+    for split in dict.fromkeys(splits):
+        rows = [row for row, name in enumerate(splits) if name == split]
+        cut = plan_shards([digests[row] for row in rows], seen, shard_samples)
+        seen.update(digests[row] for row in rows)
+        for piece in cut:
+            chosen = tuple(rows[row] for row in piece.rows)
+            encoded = _encode(prompts, ids, chosen, encoder)
+            lengths = [len(entry.ids) for entry in encoded]
+            truncated += sum(entry.truncated for entry in encoded)
+            digest = shard_digest(record, [digests[row] for row in chosen])
+            batches = plan_batches(lengths, batch_tokens)
+            shards.append(PlannedShard(digest, chosen, sum(lengths), batches))
+    return Plan(
+        corpus=corpus_fingerprint(digests),
+        record=record,
+        shard_samples=shard_samples,
+        batch_tokens=batch_tokens,
+        units=tuple(units),
+        grid=Grid.of(shard_samples, sum(part.width for part in units)),
+        samples=len(prompts),
+        reused=sum(digest in known for digest in digests),
+        truncated=truncated,
+        shards=tuple(shards),
+        model_bytes=model_bytes,
+    )
+
+
+def save_plan(run: RunDir, plan: Plan) -> None:
+    """Keep a plan in the run directory."""
+    value = asdict(plan)
+    for shard in value["shards"]:
+        shard["rows"] = _ranges(shard["rows"])
+    run.write(PLAN, seal({**value, "projected": plan.summary()}))
+
+
+def load_plan(run: RunDir) -> Plan | None:
+    """The plan that the run follows, or None.
+
+    Raises:
+        Damaged: The plan's bytes have changed.
+    """
+    try:
+        value = unseal(run.read(PLAN), run.show(PLAN))
+    except FileNotFoundError:
+        return None
+    del value["projected"]
+    shards = tuple(
+        PlannedShard(
+            digest=shard["digest"],
+            rows=tuple(row for start, stop in shard["rows"] for row in range(start, stop)),
+            tokens=shard["tokens"],
+            batches=tuple(tuple(batch) for batch in shard["batches"]),
+        )
+        for shard in value["shards"]
+    )
+    units = tuple(LayerUnits(**part) for part in value["units"])
+    return Plan(**{**value, "shards": shards, "units": units, "grid": Grid(**value["grid"])})
+
+
+def differences(old: Plan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
+    """Fields in which a job differs from the plan it would resume, with both values.
+
+    Args:
+        old: The plan in the run directory.
+        new_record: The job's record.
+        settings: Other fields of ``Plan`` by name, such as ``corpus``.
+    """
+    before, after = identity(old.record), identity(dict(new_record))
+    fields = {name: (before.get(name), after.get(name)) for name in sorted({*before, *after})}
+    fields.update({name: (getattr(old, name), value) for name, value in settings.items()})
+    return [
+        f"{name} (was {_short(was)}, now {_short(now)})"
+        for name, (was, now) in fields.items()
+        if was != now
+    ]
+
+
+def tasks_of(plan: Plan, digests: Sequence[str], done: AbstractSet[str]) -> list[ShardTask]:
+    """What is left of a plan, as tasks in plan order.
+
+    Args:
+        plan: The plan.
+        digests: The digests of its corpus' prompts.
+        done: Digests of prompts that are committed or in quarantine.
+    """
+    tasks = []
+    for shard in plan.shards:
+        named = tuple(digests[row] for row in shard.rows)
+        whole = ShardTask(shard.digest, shard.rows, named, shard.batches, shard.tokens)
+        if (left := without(whole, done, plan.record)) is not None:
+            tasks.append(left)
+    return tasks
+
+
+def without(task: ShardTask, prompts: AbstractSet[str], record: dict[str, str]) -> ShardTask | None:
+    """A task less some of its prompts, or None where nothing is left."""
+    left = [i for i, digest in enumerate(task.prompts) if digest not in prompts]
+    if len(left) == len(task.prompts):
+        return task
+    if not left:
+        return None
+    named = tuple(task.prompts[index] for index in left)
+    return ShardTask(
+        digest=shard_digest(record, named),
+        rows=tuple(task.rows[index] for index in left),
+        prompts=named,
+        batches=_kept(task.batches, left),
+        tokens=task.tokens * len(left) // len(task.prompts),
+    )
+
+
+def prompts_at(prompts: Prompts, rows: Sequence[int]) -> list[Prompt]:
+    """The prompts at rows of a corpus, as the forward half takes them."""
+    return [
+        prompt if isinstance(prompt, str) else tuple(_message(turn) for turn in prompt)
+        for prompt in prompts.prompts(rows)
+    ]
+
+
+def _message(turn: Mapping[str, Any]) -> dict[str, str]:
+    return {"role": turn["role"], "content": turn["content"]}
+
+
+def units_table(units: Sequence[LayerUnits]) -> pa.Table:
+    """The units one by one, as the store describes them."""
+    columns: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names if name != "unit"}
+    for part in units:
+        columns["layer"].extend([part.layer] * part.width)
+        columns["index"].extend(range(part.width))
+        columns["path"].extend([part.path] * part.width)
+        columns["expert"].extend([part.expert] * part.width)
+    table = {"unit": range(len(columns["layer"])), **columns}
+    return pa.table(table, schema=UNIT_SCHEMA)
+
+
+def _encode(
+    prompts: Prompts, ids: pa.ChunkedArray, rows: Sequence[int], encoder: Encodes
+) -> Sequence[Encoded]:
+    try:
+        return encoder.encode(prompts_at(prompts, rows))
+    except RefusedPrompt as error:
+        sample = ids[rows[error.position]].as_py()
+        raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
+
+
+def _kept(batches: tuple[tuple[int, ...], ...], left: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Batches less the rows that are gone, the others renumbered."""
+    number = {index: position for position, index in enumerate(left)}
+    kept = (tuple(number[index] for index in batch if index in number) for batch in batches)
+    return tuple(batch for batch in kept if batch)
+
+
+def _ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    for row in rows:
+        if ranges and ranges[-1][1] == row:
+            ranges[-1] = (ranges[-1][0], row + 1)
+        else:
+            ranges.append((row, row + 1))
+    return ranges
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:21]}..."

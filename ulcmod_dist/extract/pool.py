@@ -1,0 +1,255 @@
+"""The actors, the queue in front of them, and what happens when one of them dies."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.cluster import node_alive, node_resources, room, shortage
+from ulcmod_dist.extract.values import Failure, Resources, ShardDone, ShardTask
+from ulcmod_dist.forward.values import Prompt
+
+ATTEMPTS = 3
+"""How often a shard or a prompt may fail before it is quarantined."""
+PLACEMENT_SECONDS = 45.0
+"""How long actors may wait for resources before the run gives up and says what is short."""
+SURVEY_SECONDS = 2.0
+"""How often the cluster is asked how many actors it has room for."""
+
+Handle: TypeAlias = Any
+Ref: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a task that the pool is done with.
+
+    Attributes:
+        task: The task, with the number of its last attempt.
+        result: The commit, or the failure that made the pool give it up.
+    """
+
+    task: ShardTask
+    result: ShardDone | Failure
+
+
+@dataclass
+class _Actor:
+    handle: Handle
+    node: str = ""
+    ready: bool = False
+    alone: bool = False
+    leaving: bool = False
+    tasks: dict[Ref, ShardTask] = field(default_factory=dict)
+
+
+@dataclass
+class Pool:
+    """Hands tasks to actors until all are done.
+
+    Actors come and go while it runs: it starts as many as the cluster has room for, or as many as
+    asked, and a task of an actor that is gone goes to another one.
+
+    Attributes:
+        make: Starts an actor.
+        prompts_of: The prompts of a task, looked up when it is handed out.
+        resources: What an actor takes.
+        workers: Number of actors wanted; None for as many as the cluster has room for.
+        placement_seconds: How long actors may wait for resources.
+        stop: Asked now and then; once true, shards under way are finished and no others begun.
+        failures: Attempts that failed.
+    """
+
+    make: Callable[[], Handle]
+    prompts_of: Callable[[ShardTask], Sequence[Prompt]]
+    resources: Resources
+    workers: int | None = None
+    placement_seconds: float = PLACEMENT_SECONDS
+    stop: Callable[[], bool] = lambda: False
+    failures: int = 0
+    _actors: list[_Actor] = field(default_factory=list)
+    _pending: dict[Ref, _Actor] = field(default_factory=dict)
+    _queue: deque[ShardTask] = field(default_factory=deque)
+    _blame: Counter[str] = field(default_factory=Counter)
+    _deaths_at_start: int = 0
+    _target: int = 0
+    _surveyed: float = float("-inf")
+    _waiting_since: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> int:
+        """Actors alive with a loaded model."""
+        return sum(actor.ready for actor in self._actors)
+
+    def resize(self, workers: int | None) -> None:
+        """Want another number of actors; superfluous ones end when their shards are done."""
+        self.workers = workers
+        self._surveyed = float("-inf")
+
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[Outcome | None]:
+        """Work tasks off; yields each one's outcome, and None when a moment passed without any.
+
+        Raises:
+            UlcmodError: No actor finds its resources in time, no model can be loaded, the store
+                takes nothing, or the run was taken over.
+        """
+        self._queue.extend(tasks)
+        self._waiting_since = time.monotonic()
+        while self._queue or any(actor.tasks for actor in self._actors):
+            if self.stop():
+                self._queue.clear()
+            self._staff()
+            self._assign()
+            yield from self._collect()
+
+    def submit(self, task: ShardTask) -> None:
+        """Add a task while the pool runs."""
+        self._queue.append(task)
+
+    def close(self) -> None:
+        """End all actors."""
+        for actor in self._actors:
+            ray.kill(actor.handle)
+        self._actors.clear()
+        self._pending.clear()
+
+    def _staff(self) -> None:
+        """Start and end actors so that there are as many as wanted."""
+        now = time.monotonic()
+        if now - self._surveyed >= SURVEY_SECONDS:
+            self._surveyed = now
+            self._target = self.workers or max(1, room(self.resources, node_resources()))
+        busy = sum(bool(actor.tasks) for actor in self._actors)
+        wanted = min(self._target, busy + len(self._queue))
+        for _ in range(wanted - len(self._actors)):
+            actor = _Actor(self.make())
+            self._actors.append(actor)
+            self._pending[actor.handle.place.remote()] = actor
+        for number, actor in enumerate(list(self._actors)):
+            actor.leaving = number >= self._target
+            if actor.leaving and not actor.tasks:
+                self._remove(actor)
+        if any(actor.node for actor in self._actors) or not self._queue:
+            self._waiting_since = now
+        elif now - self._waiting_since > self.placement_seconds:
+            raise UlcmodError(
+                shortage(self.resources, node_resources()),
+                "Ask for less per actor, or give the cluster more.",
+            )
+
+    def _assign(self) -> None:
+        """One shard to each idle actor, then a second one, to be computed while one is written."""
+        for depth in (0, 1):
+            for actor in self._actors:
+                if not self._queue:
+                    return
+                if actor.ready and not actor.leaving | actor.alone and len(actor.tasks) == depth:
+                    self._hand_out(actor)
+
+    def _hand_out(self, actor: _Actor) -> None:
+        suspect = self._blame[self._queue[0].digest] > 0
+        if suspect and actor.tasks:
+            # What has failed before runs alone, so that no innocent shard shares the blame.
+            return
+        task = self._queue.popleft()
+        task = replace(task, attempt=self._blame[task.digest] + 1)
+        actor.alone = suspect
+        actor.tasks[actor.handle.extract.remote(task, self.prompts_of(task))] = task
+
+    def _collect(self) -> Iterator[Outcome | None]:
+        owners = {ref: actor for actor in self._actors for ref in actor.tasks}
+        refs = [*self._pending, *owners]
+        done: list[Ref] = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
+        if not done:
+            yield None
+        for ref in done:
+            if ref in self._pending:
+                self._started(ref, self._pending.pop(ref))
+            elif ref in owners:
+                yield from self._finished(ref, owners[ref])
+
+    def _started(self, ref: Ref, actor: _Actor) -> None:
+        try:
+            answer: Any = ray.get(ref)
+        except RayError as error:
+            self._lose(actor)
+            if self._innocent(actor):
+                return
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= ATTEMPTS:
+                raise UlcmodError(
+                    f"{ATTEMPTS} actors died while they loaded the model: {_words(error)}",
+                    "Give an actor more memory (the plan says how much), or see Ray's logs.",
+                ) from error
+            return
+        if not actor.node:
+            actor.node = answer
+            self._pending[actor.handle.load.remote()] = actor
+        elif isinstance(answer, Failure):
+            raise UlcmodError(answer.reason, answer.remedy)
+        else:
+            actor.ready = True
+            self._deaths_at_start = 0
+
+    def _finished(self, ref: Ref, actor: _Actor) -> Iterator[Outcome]:
+        result: Any
+        try:
+            result = ray.get(ref)
+        except RayActorError as error:
+            lost = list(actor.tasks.values())
+            self._lose(actor)
+            if self._innocent(actor):
+                self._queue.extendleft(reversed(lost))
+                return
+            death = Failure("shard", f"The actor died: {_words(error)}", clean=False)
+            for task in lost:
+                yield from self._failed(task, death)
+            return
+        except RayError as error:
+            result = Failure("shard", f"Ray lost the answer: {type(error).__name__}", clean=False)
+        task = actor.tasks.pop(ref)
+        actor.alone = False
+        if isinstance(result, ShardDone):
+            yield Outcome(task, result)
+            return
+        if not result.clean:
+            # The process may be damaged; its other shard, if any, is tried again elsewhere.
+            others = list(actor.tasks.values())
+            self._remove(actor)
+            self._queue.extendleft(others)
+        yield from self._failed(task, result)
+
+    def _failed(self, task: ShardTask, failure: Failure) -> Iterator[Outcome]:
+        if failure.scope == "run":
+            raise UlcmodError(failure.reason, failure.remedy)
+        self.failures += 1
+        self._blame[task.digest] += 1
+        if self._blame[task.digest] < ATTEMPTS:
+            self._queue.appendleft(task)
+        elif failure.scope == "store":
+            raise UlcmodError(failure.reason, "Start the same command again once it takes data.")
+        else:
+            yield Outcome(replace(task, attempt=ATTEMPTS), failure)
+
+    def _innocent(self, actor: _Actor) -> bool:
+        """Whether an actor was taken away, with its node or by wish, and did not fail."""
+        return actor.leaving or (bool(actor.node) and not node_alive(actor.node))
+
+    def _lose(self, actor: _Actor) -> None:
+        self._actors.remove(actor)
+        self._pending = {ref: other for ref, other in self._pending.items() if other is not actor}
+
+    def _remove(self, actor: _Actor) -> None:
+        self._lose(actor)
+        ray.kill(actor.handle)
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

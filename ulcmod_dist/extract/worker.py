@@ -1,0 +1,232 @@
+"""What runs in an actor: one loaded model that computes shards and commits them.
+
+Two shards may be under way: while one is written, the next is computed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import ray
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.values import (
+    Failure,
+    Forward,
+    ForwardFactory,
+    Notice,
+    ShardDone,
+    ShardTask,
+)
+from ulcmod_dist.forward.values import Encoded, NonFiniteActivation, Prompt, RefusedPrompt, Rows
+from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
+
+NO_SPACE = "No space left on device"
+
+
+class _Blamed(Exception):
+    """Prompts that fail by themselves were found in a shard."""
+
+    def __init__(self, rows: Sequence[int], reason: str, *, clean: bool) -> None:
+        super().__init__(reason)
+        self.rows, self.reason, self.clean = tuple(rows), reason, clean
+
+
+class Worker:
+    """Computes shards with one model; every method answers with a value and raises nothing.
+
+    Args:
+        factory: Loads the model.
+        writer: Commits shards.
+        record: What rows depend on.
+        epoch: Lease under which it commits.
+        notice: Called at each point of a shard's life: started, halfway, computed, written,
+            checked, committed.
+    """
+
+    def __init__(
+        self,
+        factory: ForwardFactory,
+        writer: ShardWriter,
+        record: dict[str, str],
+        epoch: int,
+        notice: Notice,
+    ) -> None:
+        self._factory, self._writer, self._record = factory, writer, record
+        self._epoch, self._notice = epoch, notice
+        self._forward: Forward | None = None
+        self._computing = threading.Lock()
+
+    def place(self) -> str:
+        """The node's id in Ray; an answer proves that the actor found its resources."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def load(self) -> Failure | None:
+        """Load the model; a failure here is one of the whole run."""
+        try:
+            self._forward = self._factory()
+        except UlcmodError as error:
+            return Failure("run", error.fact, error.remedy)
+        except Exception as error:
+            return Failure("run", f"The model cannot be loaded: {one_line(error)}")
+        return None
+
+    def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardDone | Failure:
+        """Compute a shard and commit it."""
+        try:
+            with self._computing:
+                content, origin = self._compute(task, prompts)
+        except _Blamed as error:
+            blamed = tuple(task.prompts[row] for row in error.rows)
+            return Failure("prompts", error.reason, prompts=blamed, clean=error.clean)
+        except UlcmodError as error:
+            return Failure("run", error.fact, error.remedy)
+        except Exception as error:
+            return Failure("shard", one_line(error), clean=False)
+        return self._commit(task, content, origin)
+
+    def _compute(self, task: ShardTask, prompts: Sequence[Prompt]) -> tuple[ShardContent, Origin]:
+        assert self._forward is not None, "load comes first"
+        self._notice("started", task.digest)
+        began = time.perf_counter()
+        try:
+            encoded = self._forward.encode(prompts)
+        except RefusedPrompt as error:
+            raise _Blamed([error.position], error.fact, clean=True) from error
+        shard = _Shard(self._forward, encoded)
+        for number, batch in enumerate(task.batches):
+            if number == len(task.batches) // 2:
+                self._notice("halfway", task.digest)
+            shard.run(batch)
+        shard.require_whole()
+        self._notice("computed", task.digest)
+        origin = Origin(
+            record=self._record,
+            batches=tuple(shard.batches),
+            splits=tuple(shard.splits),
+            attempt=task.attempt,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
+            epoch=self._epoch,
+            seconds=time.perf_counter() - began,
+        )
+        return shard.content(task.prompts), origin
+
+    def _commit(
+        self, task: ShardTask, content: ShardContent, origin: Origin
+    ) -> ShardDone | Failure:
+        writer = replace(self._writer, notice=lambda step: self._notice(step, task.digest))
+        try:
+            commit = writer.write(content, origin)
+        except UlcmodError as error:
+            return Failure("run", error.fact, error.remedy)
+        except Exception as error:
+            reason = one_line(error)
+            if NO_SPACE in reason:
+                return Failure(
+                    "run",
+                    f"The disk that holds {self._writer.run.url} is full.",
+                    "Make space and start the same command again: it continues where it stopped.",
+                )
+            return Failure("store", f"{self._writer.run.url} did not take a shard: {reason}")
+        return ShardDone(commit.digest, origin.seconds, len(origin.splits), _peak_bytes())
+
+
+class _Shard:
+    """A shard being computed: rows fill up batch by batch."""
+
+    def __init__(self, forward: Forward, encoded: Sequence[Encoded]) -> None:
+        self._forward, self._encoded = forward, encoded
+        units = sum(part.width for part in forward.units)
+        slots = sum(part.expert is not None for part in forward.units)
+        self._activations = np.empty((len(encoded), units), np.float32)
+        self._routed = np.empty((len(encoded), slots), np.int32) if slots else None
+        self._blamed: list[int] = []
+        self._reason = ""
+        self.batches: list[tuple[int, ...]] = []
+        self.splits: list[tuple[int, ...]] = []
+
+    def run(self, batch: tuple[int, ...]) -> None:
+        """Compute a batch of the plan, in parts where memory is short.
+
+        Raises:
+            _Blamed: Prompts fail by themselves, and the process may have suffered.
+        """
+        try:
+            for part, rows in self._parts(batch):
+                self._keep(part, rows)
+        except (NonFiniteActivation, MemoryError) as error:
+            if not (failing := self._failing(batch)):
+                raise
+            # The process is sound: go on, so that one attempt finds all such prompts.
+            self._blamed.extend(failing)
+            self._reason = one_line(error)
+        except UlcmodError:
+            raise
+        except Exception as error:
+            if failing := self._failing(batch):
+                raise _Blamed(failing, one_line(error), clean=False) from error
+            raise
+
+    def require_whole(self) -> None:
+        """Return if no prompt was blamed."""
+        if self._blamed:
+            raise _Blamed(self._blamed, self._reason, clean=True)
+
+    def content(self, prompts: tuple[str, ...]) -> ShardContent:
+        """The rows, for the store."""
+        counts = np.array([entry.count for entry in self._encoded], np.int64)
+        return ShardContent(prompts, self._activations, counts, self._routed)
+
+    def _parts(self, batch: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Rows]]:
+        """The rows of a batch; one that exceeds memory is halved until it fits."""
+        try:
+            rows = self._forward.rows([self._encoded[index] for index in batch])
+        except MemoryError:
+            if len(batch) == 1:
+                raise
+        else:
+            yield batch, rows
+            return
+        # Out of the handler, so that the failed pass' memory is free again.
+        self.splits.append(batch)
+        middle = len(batch) // 2
+        yield from self._parts(batch[:middle])
+        yield from self._parts(batch[middle:])
+
+    def _keep(self, batch: tuple[int, ...], rows: Rows) -> None:
+        places = list(batch)
+        self._activations[places] = rows.activations
+        if self._routed is not None:
+            assert rows.routed is not None, "units name experts, so rows count their tokens"
+            self._routed[places] = rows.routed
+        self.batches.append(batch)
+
+    def _failing(self, batch: tuple[int, ...]) -> list[int]:
+        """Which rows of a batch fail alone as well."""
+        failing = []
+        for index in batch:
+            try:
+                self._forward.rows([self._encoded[index]])
+            except Exception:
+                failing.append(index)
+        return failing
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's kind and message on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _peak_bytes() -> int:
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
