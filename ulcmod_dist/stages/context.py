@@ -1,24 +1,69 @@
-"""What every stage starts from: the job, its run directory, and where progress goes."""
+"""What every stage starts from: the job, its run directory, its lease, and where progress goes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.job import Job, is_url
+from ulcmod_dist.lease import Fence, Lease
 from ulcmod_dist.progress import Silent
 from ulcmod_dist.rundir import JOB, RunDir
+from ulcmod_dist.stages.summary import Summary
 
 
 @dataclass(frozen=True)
 class Context:
-    """A job, the run directory it writes to, and its progress."""
+    """A job and the run directory it writes to.
+
+    Attributes:
+        job: The job.
+        run: Its run directory.
+        progress: Where progress goes.
+        lease: The lease that is held on the run directory, if any.
+    """
 
     job: Job
     run: RunDir
     progress: Silent = field(default_factory=Silent)
+    lease: Fence | None = None
+
+    @property
+    def fence(self) -> Fence:
+        """The lease under which this context writes; only inside ``writing``."""
+        assert self.lease is not None
+        return self.lease
+
+
+@contextmanager
+def writing(context: Context, purpose: str) -> Iterator[Context]:
+    """The context with the lease on its run directory, so that nobody else writes to it.
+
+    A stage within another keeps the lease of the outer one.
+
+    Raises:
+        LeaseHeld: Another process holds the run; the message names it.
+    """
+    if context.lease is not None:
+        yield context
+        return
+    with Lease.acquire(context.run, purpose) as lease:
+        yield replace(context, lease=lease.fence)
+
+
+def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
+    """A stage that holds the lease on its run directory while it works."""
+
+    @functools.wraps(stage)
+    def holding(context: Context) -> Summary:
+        with writing(context, stage.__name__) as held:
+            return stage(held)
+
+    return holding
 
 
 def open_target(target: str, overrides: Sequence[str], progress: Silent) -> Context:

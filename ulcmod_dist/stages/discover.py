@@ -15,7 +15,7 @@ from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.passes.tables import sample_tables
 from ulcmod_dist.rundir import fingerprint
-from ulcmod_dist.stages.context import Context, save_job
+from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules, write_modules
@@ -34,6 +34,7 @@ COLUMNS = {
 }
 
 
+@writes
 def discover(context: Context) -> Summary:
     """Find the modules for each K of the job; those found already from the same rows stay.
 

@@ -20,7 +20,7 @@ from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.report.values import Absent, Discovery, MethodRow, Overlap, Score
 from ulcmod_dist.rundir import fingerprint
-from ulcmod_dist.stages.context import Context, save_job
+from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.discovery import Found, Samples, describe
 from ulcmod_dist.stages.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.stages.open_run import Run
@@ -55,6 +55,7 @@ class _Inputs:
     samples: dict[str, Samples]
 
 
+@writes
 def evaluate(context: Context) -> Summary:
     """Evaluate the modules for each K of the job; what was evaluated before stays.
 

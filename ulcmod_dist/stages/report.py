@@ -20,7 +20,7 @@ from ulcmod_dist.report.values import (
     RunFacts,
 )
 from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
-from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
 from ulcmod_dist.stages.evaluation_files import read_evaluation
 from ulcmod_dist.stages.open_run import Run
@@ -30,6 +30,7 @@ from ulcmod_dist.store.modules import write_table
 LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "numpy", "numba")
 
 
+@writes
 def report(context: Context) -> Summary:
     """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
 

@@ -7,13 +7,14 @@ import time
 from ulcmod_dist.job import Job
 from ulcmod_dist.progress import Silent
 from ulcmod_dist.rundir import REPORT, RunDir
-from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.discover import discover
 from ulcmod_dist.stages.evaluate import COLUMNS, evaluate
 from ulcmod_dist.stages.report import report
 from ulcmod_dist.stages.summary import Summary
 
 
+@writes
 def run_all(context: Context) -> Summary:
     """From prompts (or an imported matrix) to the report; what is done already is not repeated."""
     # Ray and torch are loaded only where prompts are run, not for an imported matrix.

@@ -19,7 +19,8 @@ class Summary:
         title: What the rows are, for people.
         columns: Key of each shown column -> its heading.
         rows: Records, one a line; JSON values.
-        facts: Further facts; JSON values.
+        facts: Further facts, shown above the rows; JSON values.
+        data: The facts for programs, where they are better served by other names and units.
         closing: Plain sentences that end the output, such as where a report lies.
         exit_code: What the command ends with (0 done, 3 finished with quarantined samples).
     """
@@ -28,12 +29,14 @@ class Summary:
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] | None = None
     closing: Sequence[str] = ()
     exit_code: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The machine-readable form: the facts and all columns of the rows."""
-        return {**self.facts, "rows": [dict(row) for row in self.rows]}
+        facts = self.facts if self.data is None else self.data
+        return {**facts, "rows": [dict(row) for row in self.rows]}
 
     def __rich__(self) -> RenderableType:
         parts: list[RenderableType] = []
@@ -78,3 +81,8 @@ def shown(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(shown(part) for part in value) or "none"
     return str(value)
+
+
+def gibibytes(count: float) -> str:
+    """A number of bytes for people."""
+    return f"{count / 2**30:,.2f} GiB"

@@ -1,0 +1,64 @@
+"""``ulcmod extract``: the forward passes of a job, into its activation store."""
+
+from __future__ import annotations
+
+from ulcmod_dist.extract.driver import extract as run_extraction
+from ulcmod_dist.extract.values import Progress, Resources
+from ulcmod_dist.stages.context import Context, save_job, writing
+from ulcmod_dist.stages.plan import factory_of, prepared_for
+from ulcmod_dist.stages.summary import Summary
+
+
+def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
+    """Compute the rows that are not there yet and make the corpus the run's view.
+
+    Args:
+        context: The job and its run directory.
+        retry_quarantined: Whether prompts in quarantine are tried again.
+
+    Raises:
+        InvalidInput: The job cannot be used, or the run holds the extraction of another job.
+        UlcmodError: The cluster, the disk or the model does not allow it.
+    """
+    with writing(context, "extract") as held:
+        prepared = prepared_for(held, save=True)
+        save_job(held)
+        settings = held.job.extract
+        with held.progress.step("Extracting", prepared.plan.prompts, "prompts") as step:
+
+            def show(progress: Progress) -> None:
+                step.update(progress.prompts_done, _note(progress), total=progress.prompts)
+
+            done = run_extraction(
+                held.run,
+                prepared,
+                factory_of(held.job, prepared),
+                fence=held.fence,
+                resources=Resources(settings.cpus, settings.gpus),
+                workers=settings.workers,
+                address=settings.address,
+                retry_quarantined=retry_quarantined,
+                report=show,
+            )
+    facts = {
+        "samples": done.view.samples.num_rows,
+        "reused": done.reused,
+        "computed": done.progress.prompts_done,
+        "units": done.view.units.num_rows,
+    }
+    closing = [
+        f"In quarantine: {', '.join(entry.sample_ids)}: {entry.reason}"
+        for entry in done.quarantined
+    ]
+    return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)
+
+
+def _note(progress: Progress) -> str:
+    parts = [
+        f"{progress.tokens_per_second:,.0f} tokens/s",
+        f"{progress.shards_done}/{progress.shards} shards",
+        f"{progress.actors} actors",
+    ]
+    if progress.failures:
+        parts.append(f"{progress.failures} failures")
+    return ", ".join(parts)

@@ -1,0 +1,89 @@
+"""``ulcmod plan``: what extraction would do, before it does it; and the plan that it follows."""
+
+from __future__ import annotations
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.extract.driver import prepare
+from ulcmod_dist.extract.model import ModelFactory
+from ulcmod_dist.extract.planner import Prepared, forward_record
+from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.loading import load_config, model_record
+from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.job import Job
+from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.corpus import prompts_of
+from ulcmod_dist.stages.summary import Summary, gibibytes
+
+
+def plan(context: Context) -> Summary:
+    """Read the corpus and the model's configuration and plan; nothing is written or computed.
+
+    Raises:
+        InvalidInput: The job's model or corpus cannot be used, or the run holds another job.
+    """
+    prepared = prepared_for(context, save=False)
+    figures = prepared.plan.summary()
+    facts = {
+        **{name: figures[name] for name in figures if not name.endswith("bytes")},
+        "to be written": gibibytes(figures["bytes"]),
+        "memory of an actor, projected": gibibytes(figures["actor_bytes"]),
+    }
+    return Summary(title="Plan", facts=facts, data=figures)
+
+
+def prepared_for(context: Context, *, save: bool) -> Prepared:
+    """The plan of a job and the corpus it was made for.
+
+    Args:
+        context: The job and its run directory.
+        save: Whether a new plan becomes the run's.
+    """
+    job = context.job
+    if job.model is None or job.corpus is None:
+        raise InvalidInput(
+            f"{context.run.url} was made of an imported matrix: there is nothing to extract.",
+            "Run `ulcmod discover` on it.",
+        )
+    spec, rule = spec_of(job), rule_of(job)
+    config = load_config(spec)
+    with context.progress.step("Planning", None, "samples") as step:
+        prompts = prompts_of(job.corpus)
+        encoder = Encoder.load(spec, rule)
+        batch = job.extract.batch_tokens * token_bytes(config, spec.dtype, attention=spec.attention)
+        prepared = prepare(
+            context.run,
+            prompts,
+            encoder,
+            units_of(config),
+            forward_record(model_record(spec), encoder.record),
+            shard_samples=job.extract.shard_samples,
+            batch_tokens=job.extract.batch_tokens,
+            model_bytes=parameter_bytes(config, spec.dtype) + batch,
+            save=save,
+        )
+        step.update(len(prompts))
+    return prepared
+
+
+def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
+    """What loads the model in an actor."""
+    return ModelFactory(
+        spec_of(job),
+        rule_of(job),
+        prepared.plan.units,
+        device="cuda" if job.extract.gpus > 0 else "cpu",
+        threads=max(1, int(job.extract.cpus)),
+    )
+
+
+def spec_of(job: Job) -> ModelSpec:
+    """The model that a job names."""
+    assert job.model is not None
+    return ModelSpec(**job.model.model_dump())
+
+
+def rule_of(job: Job) -> PromptRule:
+    """How a job's prompts become tokens."""
+    return PromptRule(**job.prompt.model_dump())
