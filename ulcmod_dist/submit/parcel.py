@@ -112,7 +112,7 @@ def _read(path: Path, overrides: Sequence[str]) -> Job:
 
 def _elsewhere(location: str) -> bool:
     """Whether a location means the same on every machine of the cluster."""
-    return is_url(location) or Path(location).is_absolute()
+    return is_url(location) or Path(location).is_absolute() or location.startswith("~")
 
 
 def refuse_secrets(job: Job) -> None:

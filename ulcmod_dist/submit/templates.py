@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
 _PACKAGE = Path(__file__).parent.parent
 
@@ -29,11 +30,15 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - the filters below escape for YAML and for the shell
     )
-    # JSON text is YAML text, whatever the value holds.
-    environment.filters["yaml"] = json.dumps
+    environment.filters["yaml"] = _quoted
     environment.filters["block"] = _block
     environment.filters["shell"] = lambda value: shlex.quote(str(value))
     return environment
+
+
+def _quoted(value: str) -> str:
+    """A value as a quoted scalar of one line, whatever it holds."""
+    return yaml.safe_dump(value, default_style='"', width=math.inf).strip()
 
 
 def _block(text: str, width: int) -> str:

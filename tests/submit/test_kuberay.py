@@ -1,0 +1,246 @@
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from job_files import CLUSTER, HUB_JOB, job_file
+from operator_rules import complaints
+
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.job import Job
+from ulcmod_dist.submit import kuberay
+from ulcmod_dist.submit.kuberay import Manifest, render_manifest
+from ulcmod_dist.submit.parcel import pack
+
+NIGHTLY = ["cluster.schedule=0 2 * * *", "cluster.time_zone=Europe/Zurich"]
+KINDS = {
+    "RayJob": [],
+    "RayCronJob": NIGHTLY,
+    "CronJob": [*NIGHTLY, "cluster.scheduler=cronjob"],
+}
+
+
+def rendered(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
+    """Objects by their kind."""
+    manifest = render_manifest(pack(job_file(folder), overrides, "kuberay"))
+    return {entry["kind"]: entry for entry in yaml.safe_load_all(manifest.text)}
+
+
+def ray_cluster(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    if "RayCluster" in objects:
+        found = objects["RayCluster"]["spec"]
+    elif "RayJob" in objects:
+        found = objects["RayJob"]["spec"]["rayClusterSpec"]
+    else:
+        found = objects["RayCronJob"]["spec"]["jobTemplate"]["rayClusterSpec"]
+    assert isinstance(found, dict)
+    return found
+
+
+def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield cluster["headGroupSpec"]["template"]["spec"]
+    yield cluster["workerGroupSpecs"][0]["template"]["spec"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__breaks_no_rule_of_the_operator(tmp_path: Path, kind: str) -> None:
+    for overrides in ([], ["cluster.min_nodes=0"], ["cluster.gpus=0", "cluster.hours=null"]):
+        objects = rendered(tmp_path, *KINDS[kind], *overrides)
+        assert kind in objects
+        for entry in objects.values():
+            if entry["apiVersion"].startswith("ray.io"):
+                assert complaints(entry) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        ((), {"rayClusterSpec": None}),
+        ((), {"shutdownAfterJobFinishes": False}),
+        ((), {"backoffLimit": -1}),
+        (("rayClusterSpec",), {"rayVersion": "2.51.2"}),
+        (("rayClusterSpec", "workerGroupSpecs", 0), {"replicas": 9}),
+    ],
+)
+def test_rules__find_what_the_operator_would_refuse(
+    tmp_path: Path, place: tuple[str | int, ...], change: dict[str, Any]
+) -> None:
+    bad = rendered(tmp_path)["RayJob"]
+    inner = bad["spec"]
+    for step in place:
+        inner = inner[step]
+    inner.update(change)
+    assert complaints(bad)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__asks_for_the_machines_of_the_job(tmp_path: Path, kind: str) -> None:
+    cluster = ray_cluster(rendered(tmp_path, *KINDS[kind]))
+    workers = cluster["workerGroupSpecs"][0]
+    assert workers["maxReplicas"] == 3
+    head, worker = (pod["containers"][0] for pod in pods(cluster))
+    size = {"cpu": 16, "memory": "64Gi"}
+    assert head["resources"] == {"requests": size, "limits": size}
+    size = size | {"nvidia.com/gpu": 2}
+    assert worker["resources"] == {"requests": size, "limits": size}
+    assert head["image"] == worker["image"] == "registry.example/ulcmod:1"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__runs_ray_with_a_token_and_this_version(tmp_path: Path, kind: str) -> None:
+    cluster = ray_cluster(rendered(tmp_path, *KINDS[kind]))
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert cluster["rayVersion"] == ray.__version__
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__gives_every_ray_node_the_job_the_volumes_and_the_secrets_by_reference(
+    tmp_path: Path, kind: str
+) -> None:
+    objects = rendered(tmp_path, *KINDS[kind])
+    for pod in pods(ray_cluster(objects)):
+        container = pod["containers"][0]
+        assert container["envFrom"] == [{"secretRef": {"name": "object-store"}}]
+        mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        config_map = volumes[mounts["/etc/ulcmod"]]["configMap"]["name"]
+        assert config_map == objects["ConfigMap"]["metadata"]["name"]
+        claims = {path: volumes[name].get("persistentVolumeClaim") for path, name in mounts.items()}
+        assert claims["/data"] == {"claimName": "data"}
+        assert claims["/models"] == {"claimName": "models"}
+
+
+def test_manifest__holds_the_job_that_was_given(tmp_path: Path) -> None:
+    text = rendered(tmp_path, "discover.seed=4")["ConfigMap"]["data"]["job.yaml"]
+    again = Job.from_text(text, source="the manifest", folder=tmp_path)
+    assert again == Job.from_yaml(tmp_path / "job.yaml", ["discover.seed=4"])
+
+
+@settings(deadline=None, max_examples=50)
+@given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=40))
+def test_manifest__no_value_of_a_job_breaks_out_of_its_place(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    folder = tmp_path_factory.mktemp("job")
+    values = yaml.safe_load(HUB_JOB + CLUSTER)
+    values["prompt"] = {"system": f"{text}\nkind: Pod\n---\n{text}"}
+    values["cluster"]["image"] = f"image: {text}"
+    path = job_file(folder, yaml.safe_dump(values))
+    objects = list(yaml.safe_load_all(render_manifest(pack(path, [], "kuberay")).text))
+    assert [entry["kind"] for entry in objects] == ["ConfigMap", "RayJob"]
+    job = yaml.safe_load(objects[0]["data"]["job.yaml"])
+    assert job["prompt"]["system"] == values["prompt"]["system"]
+    assert (
+        next(pods(objects[1]["spec"]["rayClusterSpec"]))["containers"][0]["image"]
+        == (values["cluster"]["image"])
+    )
+
+
+def test_ray_job__ends_its_machines_and_tries_again(tmp_path: Path) -> None:
+    spec = rendered(tmp_path)["RayJob"]["spec"]
+    assert spec["entrypoint"] == "ulcmod run /etc/ulcmod/job.yaml"
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["ttlSecondsAfterFinished"] > 0
+    assert spec["backoffLimit"] > 0
+    assert spec["activeDeadlineSeconds"] == 5400
+    assert "enableInTreeAutoscaling" not in spec["rayClusterSpec"]
+
+
+def test_ray_job__scales_when_fewer_machines_may_stay(tmp_path: Path) -> None:
+    cluster = ray_cluster(rendered(tmp_path, "cluster.min_nodes=1"))
+    assert cluster["enableInTreeAutoscaling"] is True
+    group = cluster["workerGroupSpecs"][0]
+    assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (1, 1, 3)
+
+
+def test_schedule__keeps_its_name_when_the_job_changes(tmp_path: Path) -> None:
+    names = {
+        rendered(tmp_path, *NIGHTLY, f"discover.seed={seed}")["RayCronJob"]["metadata"]["name"]
+        for seed in (0, 1)
+    }
+    assert len(names) == 1
+    jobs = {
+        rendered(tmp_path, f"discover.seed={seed}")["RayJob"]["metadata"]["name"] for seed in (0, 1)
+    }
+    assert len(jobs) == 2
+
+
+def test_cron_job__submits_to_its_cluster_with_the_operators_token(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, *KINDS["CronJob"])
+    spec = objects["CronJob"]["spec"]
+    assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Europe/Zurich")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    container = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+    name = objects["RayCluster"]["metadata"]["name"]
+    assert f"--address=http://{name}-head-svc:8265" in container["command"]
+    assert container["env"] == [
+        {
+            "name": "RAY_AUTH_TOKEN",
+            "valueFrom": {"secretKeyRef": {"name": name, "key": "auth_token"}},
+        }
+    ]
+
+
+def test_manifest__wants_an_image(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"cluster\.image"):
+        render_manifest(pack(job_file(tmp_path, HUB_JOB), [], "kuberay"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("cluster.schedule=daily", "schedule"),
+        ("cluster.time_zone=Mars/Olympus", "no time zone"),
+        ("cluster.volumes=data", "claim:/path"),
+        ("cluster.secrets=[planted secret]", "names of Secrets"),
+        ("cluster.min_nodes=4", "above nodes"),
+        ("cluster.partition='x\n#SBATCH --uid=0'", "partition"),
+    ],
+)
+def test_cluster_section__refuses_what_cannot_be_rendered(
+    tmp_path: Path, change: str, message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=message) as caught:
+        Job.from_yaml(job_file(tmp_path), [change])
+    assert "planted" not in str(caught.value)
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that writes down how it was called and what it was given."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    calls = tmp_path / "calls"
+    program = tools / "kubectl"
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ncat >> {calls} 2> /dev/null\necho done\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    return calls
+
+
+def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -> None:
+    manifest = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
+    assert kuberay.submit(manifest) == "done\n"
+    assert kubectl.read_text() == "apply -f -\nkind: RayJob\n"
+
+
+def test_submit__again_removes_the_job_of_the_same_name(kubectl: Path) -> None:
+    kuberay.submit(Manifest("RayJob", "ulcmod-1", "kind: RayJob\n"), again=True)
+    assert kubectl.read_text().startswith("delete rayjob ulcmod-1 --ignore-not-found\napply -f -")
+
+
+def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:
+    assert "".join(kuberay.logs(Manifest("RayJob", "ulcmod-1", ""), follow=True)) == "done\n"
+    assert "--selector=job-name=ulcmod-1" in kubectl.read_text()
+
+
+def test_tools__say_where_to_go_when_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UlcmodError, match="--dry-run"):
+        kuberay.submit(Manifest("RayJob", "ulcmod-1", ""))

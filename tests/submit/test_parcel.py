@@ -1,0 +1,130 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from job_files import CLUSTER, HUB_JOB, MATRIX_JOB, REVISION, job_file
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.submit import parcel as parcels
+from ulcmod_dist.submit.parcel import Target, pack
+
+LOCAL_JOB = """\
+run: /shared/runs/mine
+model: {id: model}
+corpus: {train: "prompts/*.parquet", test: /data/test.parquet}
+discover: {modules: [5]}
+"""
+
+
+@pytest.fixture
+def local_job(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / ".gitignore").write_text("*")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "one.parquet").write_bytes(b"one")
+    (tmp_path / "prompts" / "notes.txt").write_text("no input")
+    (tmp_path / "elsewhere.bin").write_bytes(b"x")
+    return job_file(tmp_path, LOCAL_JOB)
+
+
+def test_parcel__takes_along_what_the_job_names_and_nothing_else(local_job: Path) -> None:
+    parcel = pack(local_job, [], "ray")
+    assert [name for name, _ in parcel.files] == ["model/config.json", "prompts/one.parquet"]
+
+
+def test_parcel__unpacked_is_a_job_with_its_inputs(local_job: Path, tmp_path: Path) -> None:
+    place = tmp_path / "there"
+    place.mkdir()
+    pack(local_job, ["discover.modules=7"], "ray").unpack(place)
+    job = yaml.safe_load((place / "job.yaml").read_text())
+    assert job["discover"]["modules"] == [7]
+    assert job["corpus"] == {
+        "train": ["prompts/*.parquet"],
+        "test": ["/data/test.parquet"],
+        "text": "text",
+        "messages": None,
+        "category": None,
+        "id": None,
+    }
+    assert (place / "prompts" / "one.parquet").read_bytes() == b"one"
+
+
+def test_parcel__a_system_message_switched_off_stays_off(tmp_path: Path) -> None:
+    path = job_file(tmp_path, HUB_JOB + "prompt: {system: null}\n")
+    assert yaml.safe_load(pack(path, [], "ray").text)["prompt"]["system"] is None
+
+
+def test_name__is_the_same_from_another_folder_and_changes_with_an_input(
+    local_job: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    first = pack(local_job, [], "ray")
+    copy = tmp_path_factory.mktemp("copy")
+    first.unpack(copy)
+    assert pack(copy / "job.yaml", [], "ray").name == first.name
+    (copy / "prompts" / "one.parquet").write_bytes(b"two")
+    assert pack(copy / "job.yaml", [], "ray").name != first.name
+    assert pack(local_job, ["discover.seed=1"], "ray").name != first.name
+
+
+@pytest.mark.parametrize("target", ["ray", "kuberay"])
+def test_parcel__refuses_a_run_that_would_be_lost(tmp_path: Path, target: Target) -> None:
+    with pytest.raises(InvalidInput, match="--set run="):
+        pack(job_file(tmp_path), ["run=runs/mine"], target)
+
+
+def test_parcel__for_slurm_names_every_path_from_the_root(tmp_path: Path) -> None:
+    (tmp_path / "matrix.npy").write_bytes(b"")
+    path = job_file(tmp_path, MATRIX_JOB.format(run="runs/mine"))
+    job = pack(path, [], "slurm").job
+    assert job.matrix is not None
+    assert job.matrix.path == str(tmp_path / "matrix.npy")
+    assert job.run == str(Path.cwd() / "runs" / "mine")
+
+
+def test_parcel__for_kubernetes_refuses_inputs_beside_the_job(local_job: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"model/config\.json lies beside the job file"):
+        pack(local_job, [], "kuberay")
+
+
+def test_parcel__refuses_what_is_too_big_to_travel(
+    local_job: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parcels, "MAX_BYTES", 4)
+    with pytest.raises(InvalidInput, match="at most 4 travel"):
+        pack(local_job, [], "ray")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("corpus.train=../secret.parquet", "outside the folder"),
+        ("corpus.train=prompts/*.csv", "no such file"),
+        ("model.id=other", "lacks a fixed revision"),
+    ],
+)
+def test_parcel__refuses_inputs_it_cannot_take(local_job: Path, change: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        pack(local_job, [change], "ray")
+
+
+def test_parcel__trusts_absolute_paths_to_be_on_the_cluster(tmp_path: Path) -> None:
+    path = job_file(tmp_path, HUB_JOB + CLUSTER)
+    assert pack(path, ["model.id=/models/only-there"], "ray").files == ()
+
+
+@pytest.mark.parametrize("target", ["ray", "kuberay", "slurm"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "run=s3://AKIAPLANTED:planted-secret@bucket/runs",
+        "corpus.train=https://host/x.parquet?X-Amz-Signature=planted-secret",
+        "corpus.test=https://planted-secret@host/x.parquet",
+    ],
+)
+def test_parcel__refuses_a_planted_secret_and_does_not_repeat_it(
+    tmp_path: Path, target: Target, change: str
+) -> None:
+    with pytest.raises(InvalidInput, match="carries credentials") as caught:
+        pack(job_file(tmp_path), [change, f"model.revision={REVISION}"], target)
+    assert "planted" not in str(caught.value).lower()

@@ -1,0 +1,161 @@
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from job_files import HUB_JOB, MATRIX_JOB, job_file
+from job_server import JobServer, running
+from typer.testing import CliRunner
+
+from ulcmod_dist.cli import app
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.submit import ray_jobs
+from ulcmod_dist.submit.parcel import Parcel, pack
+
+SECRET = "planted-secret-0123456789"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[JobServer]:
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", 0.05)
+    with running(JobServer()) as server:
+        yield server
+
+
+@pytest.fixture
+def parcel(tmp_path: Path) -> Parcel:
+    (tmp_path / "matrix.npy").write_bytes(b"numbers")
+    return pack(job_file(tmp_path, MATRIX_JOB.format(run="/shared/runs/mine")), [], "ray")
+
+
+def client(server: JobServer, home: Path) -> ray_jobs.Client:
+    return ray_jobs.connect(server.address, {}, home)
+
+
+def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
+    server: JobServer, parcel: Parcel, tmp_path: Path
+) -> None:
+    submission = ray_jobs.submit(client(server, tmp_path), parcel)
+    assert (submission.id, submission.state, submission.new) == (parcel.name, "RUNNING", True)
+    assert server.jobs[parcel.name]["entrypoint"] == "ulcmod run job.yaml"
+    (package,) = server.packages.values()
+    with zipfile.ZipFile(io.BytesIO(package)) as sent:
+        assert sorted(sent.namelist()) == ["job.yaml", "matrix.npy"]
+        assert sent.read("matrix.npy") == b"numbers"
+
+
+def test_submit__twice_meets_the_job_that_is_there(
+    server: JobServer, parcel: Parcel, tmp_path: Path
+) -> None:
+    ray_jobs.submit(client(server, tmp_path), parcel)
+    for status in ("RUNNING", "SUCCEEDED"):
+        server.finish(parcel.name, status, 0)
+        second = ray_jobs.submit(client(server, tmp_path), parcel)
+        assert (second.id, second.state, second.new) == (parcel.name, status, False)
+    assert len(server.jobs) == 1
+
+
+@pytest.mark.parametrize("status", ["FAILED", "STOPPED"])
+def test_submit__after_a_failure_continues_under_the_next_number(
+    server: JobServer, parcel: Parcel, tmp_path: Path, status: str
+) -> None:
+    for attempt in ("", "-2", "-3"):
+        submission = ray_jobs.submit(client(server, tmp_path), parcel)
+        assert submission.id == parcel.name + attempt
+        server.finish(submission.id, status, 1)
+    assert ray_jobs.latest(client(server, tmp_path), parcel.name).id == f"{parcel.name}-3"
+
+
+def test_submit__again_follows_a_success(server: JobServer, parcel: Parcel, tmp_path: Path) -> None:
+    ray_jobs.submit(client(server, tmp_path), parcel)
+    server.finish(parcel.name, "SUCCEEDED", 0)
+    assert ray_jobs.submit(client(server, tmp_path), parcel, again=True).id == f"{parcel.name}-2"
+    assert not ray_jobs.submit(client(server, tmp_path), parcel, again=True).new
+
+
+def test_submit__of_two_at_once_the_second_meets_the_first(
+    server: JobServer, parcel: Parcel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = client(server, tmp_path)
+    ray_jobs.submit(connection, parcel)
+    monkeypatch.setattr(connection, "list_jobs", list)
+    late = ray_jobs.submit(connection, parcel)
+    assert (late.id, late.new) == (parcel.name, False)
+
+
+def test_connect__shows_the_token_and_a_wrong_one_is_explained(
+    server: JobServer, parcel: Parcel, tmp_path: Path
+) -> None:
+    server.token = SECRET
+    for environment in ({}, {"RAY_AUTH_TOKEN": "another"}):
+        with pytest.raises(UlcmodError, match="refuses the token") as caught:
+            ray_jobs.connect(server.address, environment, tmp_path)
+        assert "another" not in str(caught.value)
+    connection = ray_jobs.connect(server.address, {"RAY_AUTH_TOKEN": SECRET}, tmp_path)
+    assert ray_jobs.submit(connection, parcel).new
+    assert SECRET not in json.dumps(server.jobs)
+    assert SECRET.encode() not in b"".join(server.packages.values())
+
+
+def test_connect__sends_nothing_to_another_machine_without_a_token(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no token"):
+        ray_jobs.connect("http://192.0.2.1:8265", {}, tmp_path)
+
+
+def test_connect__says_where_nobody_answers(tmp_path: Path) -> None:
+    with pytest.raises(UlcmodError, match="No Ray cluster answers"):
+        ray_jobs.connect("http://127.0.0.1:9", {}, tmp_path)
+
+
+def test_address__of_the_environment_never_replaces_the_one_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = {"RAY_API_SERVER_ADDRESS": "http://192.0.2.1:8265"}
+    with pytest.raises(InvalidInput, match="Unset RAY_API_SERVER_ADDRESS"):
+        ray_jobs.resolve("http://127.0.0.1:8265", other)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert ray_jobs.resolve(None, other) == "http://192.0.2.1:8265"
+    assert ray_jobs.resolve(None, {}) == "http://127.0.0.1:8265"
+    assert ray_jobs.resolve("http://127.0.0.1:8265/", {}) == "http://127.0.0.1:8265"
+
+
+def test_cancel__asks_a_running_job_to_end(
+    server: JobServer, parcel: Parcel, tmp_path: Path
+) -> None:
+    connection = client(server, tmp_path)
+    with pytest.raises(UlcmodError, match="knows no submission"):
+        ray_jobs.latest(connection, parcel.name)
+    submission = ray_jobs.submit(connection, parcel)
+    assert ray_jobs.cancel(connection, submission)
+    server.finish(parcel.name, "STOPPED", 143)
+    assert not ray_jobs.cancel(connection, submission)
+
+
+@pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 3)])
+def test_command__waits_and_ends_as_the_job_does(
+    server: JobServer, parcel: Parcel, tmp_path: Path, status: str, code: int
+) -> None:
+    server.ending = {"status": status, "driver_exit_code": code, "logs": "12 shards\n"}
+    words = [str(tmp_path / "job.yaml"), "--to", "ray", "--address", server.address]
+    waited = CliRunner().invoke(app, ["submit", *words, "--wait"])
+    assert waited.exit_code == code
+    assert waited.stdout.startswith("12 shards\n")
+    assert f"{parcel.name} has ended: {status}." in waited.stdout
+    shown = CliRunner().invoke(app, ["logs", *words])
+    assert (shown.exit_code, shown.stdout) == (0, "12 shards\n")
+
+
+def test_command__previews_without_asking_a_cluster(server: JobServer, tmp_path: Path) -> None:
+    path = job_file(tmp_path, HUB_JOB)
+    words = ["submit", str(path), "--to", "ray", "--address", server.address, "--dry-run"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0
+    shown = json.loads(done.stdout)
+    assert shown["submission_id"] == pack(path, [], "ray").name
+    assert list(shown["files"]) == ["job.yaml"]
+    assert server.requests == []

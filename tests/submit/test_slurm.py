@@ -1,0 +1,118 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from job_files import CLUSTER, MATRIX_JOB, job_file
+
+from ulcmod_dist.submit import slurm
+from ulcmod_dist.submit.parcel import pack
+from ulcmod_dist.submit.slurm import Script, render_script
+
+OVERRIDES = ["cluster.partition=gpu", "cluster.account=lab-7"]
+
+
+def rendered(folder: Path, *overrides: str) -> str:
+    (folder / "matrix.npy").write_bytes(b"")
+    path = job_file(folder, MATRIX_JOB.format(run="/shared/runs/mine") + CLUSTER)
+    return render_script(pack(path, overrides, "slurm")).text
+
+
+def directives(text: str) -> set[str]:
+    return {line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line}
+
+
+@pytest.mark.parametrize("overrides", [[], OVERRIDES, ["cluster.nodes=1", "cluster.gpus=0"]])
+def test_script__passes_shellcheck(tmp_path: Path, overrides: list[str]) -> None:
+    script = tmp_path / "job.sh"
+    script.write_text(rendered(tmp_path, *overrides))
+    tool = Path(sys.executable).parent / "shellcheck"
+    done = subprocess.run([tool, script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_script__asks_for_the_machines_of_the_job(tmp_path: Path) -> None:
+    asked = directives(rendered(tmp_path, *OVERRIDES))
+    assert asked >= {
+        "--nodes=3",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=16",
+        "--mem=64G",
+        "--gpus-per-node=2",
+        "--time=90",
+        "--partition=gpu",
+        "--account=lab-7",
+        "--exclusive",
+    }
+
+
+def test_script__comes_back_after_a_preemption_and_is_no_array(tmp_path: Path) -> None:
+    asked = directives(rendered(tmp_path))
+    assert "--requeue" in asked
+    assert any(line.startswith("--signal=B:USR1@") for line in asked)
+    assert not any("array" in line for line in asked)
+
+
+def test_script__carries_the_job_and_no_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "planted-secret")
+    text = rendered(tmp_path, "discover.seed=4")
+    job = text.split("<<'ULCMOD_JOB'\n")[1].split("ULCMOD_JOB\n")[0]
+    (tmp_path / "again.yaml").write_text(job)
+    assert "seed: 4" in job
+    assert pack(tmp_path / "again.yaml", [], "slurm").text == job
+    assert "planted" not in text
+
+
+def test_script__quotes_the_folder_of_programs(tmp_path: Path) -> None:
+    (tmp_path / "matrix.npy").write_bytes(b"")
+    parcel = pack(job_file(tmp_path, MATRIX_JOB.format(run="/runs")), [], "slurm")
+    text = render_script(parcel, environment=Path("/opt/my $(programs)/bin")).text
+    assert "export PATH='/opt/my $(programs)/bin':\"$PATH\"" in text
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An sbatch, a squeue and an scancel that share one file, the queue."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    jobs = tmp_path / "queue"
+    jobs.touch()
+    for name, line in {
+        "sbatch": f"cat > {tmp_path}/script; echo '17 PENDING' > {jobs}; echo '17;cluster'",
+        "squeue": f"cat {jobs}",
+        "scancel": f": > {jobs}",
+    }.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    return jobs
+
+
+def test_submit__queues_once_and_then_meets_its_job(tmp_path: Path, queue: Path) -> None:
+    script = Script("ulcmod-1", "#!/bin/sh\n")
+    first = slurm.submit(script)
+    assert (first.number, first.new) == ("17", True)
+    assert (tmp_path / "script").read_text() == script.text
+    queue.write_text("17 RUNNING\n")
+    second = slurm.submit(script)
+    assert (second.number, second.state, second.new) == ("17", "RUNNING", False)
+
+
+def test_cancel__takes_the_job_out_of_the_queue(queue: Path) -> None:
+    script = Script("ulcmod-1", "#!/bin/sh\n")
+    assert slurm.cancel(script) is None
+    slurm.submit(script)
+    cancelled = slurm.cancel(script)
+    assert cancelled is not None
+    assert cancelled.number == "17"
+    assert queue.read_text() == ""
+
+
+def test_logs__are_read_where_the_job_was_submitted(
+    tmp_path: Path, queue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ulcmod-1.log").write_text("shard 3 of 4\n")
+    assert "".join(slurm.logs(Script("ulcmod-1", ""), follow=True)) == "shard 3 of 4\n"
