@@ -1,0 +1,74 @@
+"""A matrix from elsewhere becomes a run."""
+
+import numpy as np
+import pytest
+import zarr
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
+from ulcmod_dist.store.shards import committed_digests
+from ulcmod_dist.store.view import open_view
+
+
+@pytest.fixture
+def matrix():
+    return np.random.default_rng(0).gamma(1.0, size=(SHARD_ROWS + 30, 7))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
+def test_import__every_format_becomes_the_same_view(run, tmp_path, matrix, kind):
+    path = tmp_path / f"matrix.{kind}"
+    if kind == "npy":
+        np.save(path, matrix)
+    elif kind == "npz":
+        np.savez(path, activations=matrix, labels=np.zeros(3))
+    else:
+        zarr.create_array(str(path), data=matrix)
+    import_matrix(run, open_matrix(str(path)))
+    view = open_view(run)
+    np.testing.assert_array_equal(view.activations().raw.compute(), matrix.astype(np.float32))
+    np.testing.assert_allclose(view.activations().std, matrix.std(0, ddof=1), rtol=1e-6)
+    assert view.sample_ids()[:3] == ["0", "1", "2"]
+    assert view.units["layer"].null_count == 7
+
+
+def test_import__again_writes_nothing(run, matrix):
+    first = import_matrix(run, matrix)
+    keys = list(run.keys())
+    assert import_matrix(run, matrix).digest == first.digest
+    assert list(run.keys()) == keys
+    assert len(committed_digests(run)) == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_import__what_is_not_finite_is_named(run, matrix, bad):
+    matrix[SHARD_ROWS + 2, 5] = bad
+    with pytest.raises(InvalidInput, match=rf"sample {SHARD_ROWS + 2} .* unit 5"):
+        import_matrix(run, matrix)
+
+
+def test_import__nothing_but_numbers_of_two_dimensions(tmp_path):
+    np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
+    with pytest.raises(InvalidInput, match=r"shape \(2, 2, 2\)"):
+        open_matrix(str(tmp_path / "cube.npy"))
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
+    with pytest.raises(InvalidInput, match="numbers"):
+        open_matrix(str(tmp_path / "words.npy"))
+
+
+def test_import__pickles_are_never_loaded(tmp_path):
+    np.save(tmp_path / "objects.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        open_matrix(str(tmp_path / "objects.npy"))
+
+
+@pytest.mark.parametrize("name", ["absent.npy", "absent.zarr", "matrix.csv"])
+def test_import__what_cannot_be_read_is_said(tmp_path, name):
+    with pytest.raises(InvalidInput, match=name):
+        open_matrix(str(tmp_path / name))
+
+
+def test_import__an_archive_of_several_arrays_must_name_one(tmp_path):
+    np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
+    with pytest.raises(InvalidInput, match=r"\['a', 'b'\]"):
+        open_matrix(str(tmp_path / "two.npz"))

@@ -1,0 +1,192 @@
+"""A matrix that someone extracted elsewhere becomes shards and a view, by the same protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import ObjectStore
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
+from ulcmod_dist.store.schema import Grid, identity, shard_digest
+from ulcmod_dist.store.shards import (
+    Commit,
+    Origin,
+    ShardContent,
+    ShardWriter,
+    committed_digests,
+    read_commit,
+)
+from ulcmod_dist.store.view import UNIT_SCHEMA, View, open_view, versions
+
+ACTIVATIONS_NAME = "activations"
+SHARD_ROWS = 512
+RECORD = {"source": "imported matrix"}
+
+# NumPy, memory-mapped NumPy or Zarr: whatever has a shape and can be cut by rows.
+Matrix = Any
+
+
+def open_matrix(location: str) -> Matrix:
+    """Open a matrix [samples, units] without reading it, where its format allows that.
+
+    Args:
+        location: A ``.npy``, an ``.npz`` or a ``.zarr``; of the latter two, the array named
+            ``activations`` or the only one.
+
+    Raises:
+        InvalidInput: It cannot be read, or is no matrix of numbers.
+    """
+    try:
+        matrix = _open(location)
+    except InvalidInput:
+        raise
+    except Exception as error:
+        raise InvalidInput(f"The matrix {location} cannot be read: {error}.") from error
+    if len(matrix.shape) != 2 or np.dtype(matrix.dtype).kind not in "fiu":
+        raise InvalidInput(
+            f"{location} holds {matrix.dtype} of shape {tuple(matrix.shape)}.",
+            "Activations are numbers of shape [samples, units].",
+        )
+    if 0 in matrix.shape:
+        raise InvalidInput(f"{location} is empty: its shape is {tuple(matrix.shape)}.")
+    return matrix
+
+
+def import_matrix(
+    run: RunDir,
+    matrix: Matrix,
+    *,
+    samples: pa.Table | None = None,
+    units: pa.Table | None = None,
+    check: Callable[[], None] = lambda: None,
+    report: Callable[[int], None] = lambda rows: None,
+) -> View:
+    """Write a matrix as shards of a run and make it the run's view.
+
+    A shard's digest follows from its rows, so that importing again writes nothing twice.
+
+    Args:
+        run: The run directory.
+        matrix: Activations [samples, units], cut by rows; stored as float32.
+        samples: Columns sample_id, split, category; by default samples are numbered and train.
+        units: Table of ``UNIT_SCHEMA``; by default units are numbered and otherwise unknown.
+        check: Called before each commit; raises if it may not be.
+        report: Called with the number of rows that are there.
+
+    Raises:
+        InvalidInput: An activation is NaN or infinite (the message names sample and unit), the
+            tables do not fit the matrix, or the run holds activations of another origin.
+    """
+    count, width = map(int, matrix.shape)
+    samples = _numbered_samples(count) if samples is None else samples
+    units = _numbered_units(width) if units is None else units
+    if (samples.num_rows, units.num_rows) != (count, width):
+        raise InvalidInput(
+            f"The matrix has shape {(count, width)}, but {samples.num_rows} samples and "
+            f"{units.num_rows} units are described."
+        )
+    _require_same_origin(run)
+    writer = ShardWriter(run, Grid.of(min(SHARD_ROWS, count), width), check=check)
+    there = committed_digests(run)
+    shards: list[Commit] = []
+    rows: list[str] = []
+    for start in range(0, count, SHARD_ROWS):
+        block = _block(matrix, start, samples)
+        named = tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in block)
+        digest = shard_digest(RECORD, named)
+        if digest in there:
+            shards.append(read_commit(run, digest))
+        else:
+            content = ShardContent(named, block, np.zeros(len(block), np.int64))
+            shards.append(writer.write(content, Origin(RECORD)))
+        rows.extend(named)
+        report(start + len(block))
+    table = samples.select(["sample_id", "split", "category"])
+    corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
+    return write_manifest(run, corpus, units, shards, record=RECORD, check=check)
+
+
+def _open(location: str) -> Matrix:
+    if location.endswith(".npy"):
+        return np.load(location, mmap_mode="r", allow_pickle=False)
+    if location.endswith(".npz"):
+        with np.load(location, allow_pickle=False) as archive:
+            return archive[_only(list(archive.files), location)]
+    if location.rstrip("/").endswith(".zarr"):
+        return _open_zarr(location.rstrip("/"))
+    raise InvalidInput(
+        f"{location} has no known format.",
+        "Name a .npy, an .npz or a .zarr of shape [samples, units].",
+    )
+
+
+def _open_zarr(location: str) -> Matrix:
+    if "://" not in location and not Path(location).exists():
+        raise InvalidInput(f"There is no {location}.")
+    # Elsewhere an absent chunk is an ordinary way to store zeros.
+    opened = zarr.open(ObjectStore(RunDir.at(location).objects, read_only=True), mode="r")
+    if isinstance(opened, zarr.Array):
+        return opened
+    name = _only(sorted(opened.array_keys()), location)
+    return opened[name]
+
+
+def _only(names: list[str], location: str) -> str:
+    if ACTIVATIONS_NAME in names:
+        return ACTIVATIONS_NAME
+    if len(names) != 1:
+        raise InvalidInput(
+            f"{location} holds the arrays {names}.",
+            f"Name the one with the activations {ACTIVATIONS_NAME!r}.",
+        )
+    return names[0]
+
+
+def _block(matrix: Matrix, start: int, samples: pa.Table) -> NDArray[np.float32]:
+    stop = min(start + SHARD_ROWS, matrix.shape[0])
+    # A number beyond float32 becomes infinite here and is refused by name below.
+    with np.errstate(over="ignore"):
+        block = np.ascontiguousarray(matrix[start:stop], dtype=np.float32)
+    bad = ~np.isfinite(block)
+    if bad.any():
+        row, unit = (int(index[0]) for index in np.nonzero(bad))
+        raise InvalidInput(
+            f"The activation of sample {samples['sample_id'][start + row].as_py()} (row "
+            f"{start + row}) at unit {unit} is {block[row, unit]}.",
+            "Activations must be finite numbers within the range of float32.",
+        )
+    return block
+
+
+def _numbered_samples(count: int) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": [str(number) for number in range(count)],
+            "split": pa.array(["train"] * count, pa.string()),
+            "category": pa.nulls(count, pa.string()),
+        }
+    )
+
+
+def _numbered_units(width: int) -> pa.Table:
+    columns = {"unit": pa.array(range(width), pa.int64())}
+    for field in UNIT_SCHEMA:
+        columns.setdefault(field.name, pa.nulls(width, field.type))
+    return pa.table(columns, schema=UNIT_SCHEMA)
+
+
+def _require_same_origin(run: RunDir) -> None:
+    if versions(run) and identity(record := open_view(run).record) != RECORD:
+        origin = record.get("source") or record.get("model.id", "another model")
+        raise InvalidInput(
+            f"{run.url} holds activations of {origin}.", "Import into another run directory."
+        )
