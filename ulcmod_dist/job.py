@@ -196,7 +196,7 @@ class ClusterSection(Section):
 
     nodes: int = Field(1, gt=0, description="Machines that work.")
     min_nodes: int | None = Field(
-        None, ge=0, description="Kubernetes: machines kept while idle; below `nodes` it autoscales."
+        None, ge=1, description="Kubernetes: machines kept while idle; below `nodes` it autoscales."
     )
     cpus: int = Field(8, gt=0, description="CPUs of a machine.")
     memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")

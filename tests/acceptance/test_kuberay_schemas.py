@@ -16,10 +16,15 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = ROOT.parent / "shared" / "kuberay-crds"
 JOBS = sorted((ROOT / "jobs").glob("*.yaml"))
-ON_CLUSTER = ["run=/data/runs/x", "corpus.train=/data/x.parquet", "corpus.test=[]"]
+ON_CLUSTER = [
+    "run=/data/runs/x",
+    "corpus.train=/data/x.parquet",
+    "corpus.test=[]",
+    "extract.workers=1",
+]
 VARIANTS = [
     ["cluster.schedule=null"],
-    ["cluster.schedule=null", "cluster.min_nodes=0", "cluster.secrets=[a, b]"],
+    ["cluster.schedule=null", "cluster.min_nodes=1", "cluster.secrets=[a, b]"],
     ["cluster.schedule=0 2 * * *", "cluster.scheduler=raycronjob", "cluster.volumes=[a:/a]"],
     ["cluster.schedule=0 2 * * *", "cluster.scheduler=cronjob", "cluster.gpus=0"],
 ]

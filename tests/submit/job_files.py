@@ -8,6 +8,7 @@ HUB_JOB = f"""\
 run: s3://bucket/runs/mine
 model: {{id: someone/model, revision: {REVISION}}}
 corpus: {{train: /data/train.parquet}}
+extract: {{workers: 6}}
 discover: {{modules: [5]}}
 """
 

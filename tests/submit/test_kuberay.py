@@ -48,7 +48,7 @@ def pods(cluster: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_manifest__breaks_no_rule_of_the_operator(tmp_path: Path, kind: str) -> None:
-    for overrides in ([], ["cluster.min_nodes=0"], ["cluster.gpus=0", "cluster.hours=null"]):
+    for overrides in ([], ["cluster.min_nodes=1"], ["cluster.gpus=0", "cluster.hours=null"]):
         objects = rendered(tmp_path, *KINDS[kind], *overrides)
         assert kind in objects
         for entry in objects.values():
@@ -155,6 +155,11 @@ def test_ray_job__scales_when_fewer_machines_may_stay(tmp_path: Path) -> None:
     assert cluster["enableInTreeAutoscaling"] is True
     group = cluster["workerGroupSpecs"][0]
     assert (group["minReplicas"], group["replicas"], group["maxReplicas"]) == (1, 1, 3)
+
+
+def test_manifest__that_scales_wants_to_know_how_many_actors_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"extract\.workers"):
+        rendered(tmp_path, "cluster.min_nodes=1", "extract.workers=null")
 
 
 def test_schedule__keeps_its_name_when_the_job_changes(tmp_path: Path) -> None:

@@ -53,15 +53,21 @@ def render_manifest(parcel: Parcel) -> Manifest:
     cluster = _section(parcel)
     kind = "RayJob" if cluster.schedule is None else _SCHEDULES[cluster.scheduler]
     name = parcel.name if cluster.schedule is None else named({"schedule": parcel.job.run})
-    # A standing cluster keeps no idle workers unless the job says so.
-    few = 0 if kind == "CronJob" else cluster.nodes
+    # A standing cluster keeps one idle machine unless the job says otherwise.
+    few = cluster.min_nodes or (1 if kind == "CronJob" else cluster.nodes)
+    if few < cluster.nodes and parcel.job.extract.workers is None:
+        raise InvalidInput(
+            f"Of {cluster.nodes} machines {cluster.nodes - few} come only when actors wait for "
+            "them, and the job does not say how many actors there are.",
+            "Set extract.workers.",
+        )
     text = render(
         f"kuberay/{kind.lower()}.yaml.j2",
         name=name,
         job=parcel.text,
         cluster=cluster,
         volumes=[Volume(*volume.split(":", 1)) for volume in cluster.volumes],
-        min_nodes=few if cluster.min_nodes is None else cluster.min_nodes,
+        min_nodes=few,
         seconds=math.ceil(cluster.hours * 3600) if cluster.hours else None,
         entrypoint=f"ulcmod run {MOUNT}/{JOB_FILE}",
         ray_version=version("ray"),
