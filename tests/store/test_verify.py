@@ -1,0 +1,98 @@
+"""Damage is found, all of it; leftovers are found, and nothing else is removed."""
+
+import random
+
+import pytest
+
+from tests.store.conftest import RECORD, corpus_of, units_table
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.store.manifest import write_manifest
+from ulcmod_dist.store.quarantine import Quarantined, quarantine
+from ulcmod_dist.store.verify import Leftover, leftovers, remove, verify
+from ulcmod_dist.store.view import open_view
+
+
+@pytest.fixture
+def whole(run, write):
+    """A run with two shards, a view and an entry in quarantine."""
+    prompts = [f"prompt {number}" for number in range(9)]
+    shards = [write(prompts[:5]), write(prompts[5:])]
+    write_manifest(run, corpus_of(prompts), units_table(), shards, record=RECORD)
+    quarantine(run, Quarantined("f" * 64, ("s99",), "it failed", 3))
+    return run
+
+
+def stored(run):
+    return [key for key, _ in run.keys("activations.zarr")]
+
+
+def test_verify__a_whole_store_has_no_findings(whole):
+    seen = []
+    result = verify(whole, seen.append)
+    assert result.findings == ()
+    assert result.objects > 20
+    assert seen[-1] == result.bytes
+
+
+def test_verify__three_hundred_flipped_bits_are_three_hundred_findings(whole):
+    chance = random.Random(0)
+    sizes = dict(whole.keys("activations.zarr"))
+    for _ in range(300):
+        key = chance.choice([*sizes])
+        data = whole.read(key)
+        changed = bytearray(data)
+        changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        whole.local.joinpath(key).write_bytes(changed)
+        assert key in {finding.key for finding in verify(whole).findings}
+        whole.local.joinpath(key).write_bytes(data)
+    assert verify(whole).findings == ()
+
+
+def test_verify__every_missing_object_is_found(whole):
+    for key in stored(whole):
+        if "/commits/" in key or "/quarantine/" in key or key.endswith("000001.json"):
+            continue
+        data = whole.read(key)
+        whole.delete(key)
+        assert [(finding.key, finding.problem) for finding in verify(whole).findings] == [
+            (key, "missing")
+        ]
+        whole.write(key, data)
+
+
+def test_verify__a_missing_commit_is_found_through_the_manifest(whole):
+    key = next(key for key in stored(whole) if "/commits/" in key)
+    whole.delete(key)
+    assert ["names the absent shard" in f.problem for f in verify(whole).findings] == [True]
+
+
+def test_leftovers__nothing_committed_is_named(whole):
+    assert leftovers(whole) == []
+
+
+def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole):
+    folder = next(key for key in stored(whole) if "/shards/" in key).split("/")[2]
+    strays = [
+        f"activations.zarr/shards/{folder}/2-00000000/activations/c/0/0",
+        "activations.zarr/manifests/000002.samples.0123456789ab.parquet",
+        f"activations.zarr/shards/{folder}/2-00000000/mean/c/0#1",
+    ]
+    for key in strays:
+        path = whole.local / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    found = leftovers(whole)
+    assert sorted(entry.key for entry in found) == sorted(strays)
+    digest = open_view(whole).digest
+    remove(whole, found)
+    assert leftovers(whole) == []
+    assert not any((whole.local / key).exists() for key in strays)
+    assert verify(whole).findings == ()
+    assert open_view(whole).digest == digest
+
+
+def test_remove__what_is_in_use_is_never_removed(whole):
+    key = next(key for key in stored(whole) if "/shards/" in key)
+    with pytest.raises(UlcmodError, match="in use"):
+        remove(whole, [Leftover(key, 1)])
+    assert whole.exists(key)

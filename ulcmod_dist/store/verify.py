@@ -1,0 +1,227 @@
+"""What is wrong in a store, and what in it belongs to nobody."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.rundir import ACTIVATIONS, PLAN, RunDir
+from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of
+from ulcmod_dist.store.schema import (
+    COMMITS,
+    MANIFESTS,
+    QUARANTINE,
+    SHARDS,
+    manifest_key,
+    shard_digest,
+)
+from ulcmod_dist.store.sealed import Damaged, unseal
+from ulcmod_dist.store.shards import Commit, committed_digests, read_commit
+from ulcmod_dist.store.view import versions
+
+READERS = 4
+"""Objects hashed at a time."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as it was written.
+
+    Attributes:
+        key: Key below the run directory.
+        problem: What is wrong, in a few words.
+    """
+
+    key: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a verification saw.
+
+    Attributes:
+        findings: Everything that is wrong.
+        objects: Number of objects read again.
+        bytes: Their bytes.
+    """
+
+    findings: tuple[Finding, ...]
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """An object that no commit and no manifest names.
+
+    Attributes:
+        key: Key below the run directory.
+        size: Bytes.
+    """
+
+    key: str
+    size: int
+
+
+def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Verification:
+    """Read every object of every commit and manifest again and compare its checksum.
+
+    Args:
+        run: The run directory.
+        report: Called with the number of bytes read so far.
+    """
+    findings: list[Finding] = []
+    commits = list(_commits(run, findings))
+    expected = {
+        f"{commit.folder}/{name}": entry
+        for commit in commits
+        for name, entry in commit.objects.items()
+    }
+    expected.update(_manifests(run, {commit.digest: commit for commit in commits}, findings))
+    _sealed(run, findings)
+    done = 0
+    with ThreadPoolExecutor(READERS) as readers:
+        for (key, entry), problem in zip(
+            expected.items(),
+            readers.map(lambda item: _problem(run, *item), expected.items()),
+            strict=True,
+        ):
+            done += entry.size
+            report(done)
+            if problem is not None:
+                findings.append(Finding(key, problem))
+    return Verification(tuple(findings), len(expected), done)
+
+
+def leftovers(run: RunDir) -> list[Leftover]:
+    """Objects of attempts that were never committed, and tables of manifests never created.
+
+    Raises:
+        Damaged: A commit or a manifest cannot be read, so that nobody can tell what it names.
+    """
+    kept = {read_commit(run, digest).folder for digest in committed_digests(run)}
+    named = {
+        entry["key"]
+        for version in versions(run)
+        for entry in _header(run, version)["files"].values()
+    }
+    named.update(manifest_key(version) for version in versions(run))
+    found = [
+        Leftover(key, size)
+        for key, size in run.keys(SHARDS)
+        if "/".join(key.split("/")[:4]) not in kept
+    ]
+    found += [Leftover(key, size) for key, size in run.keys(MANIFESTS) if key not in named]
+    return found + list(_staged(run))
+
+
+def remove(run: RunDir, found: Iterable[Leftover]) -> None:
+    """Remove leftovers; the run must not be written meanwhile, so its lease has to be held.
+
+    Raises:
+        UlcmodError: One of them is named by a commit or a manifest after all.
+    """
+    still = {entry.key for entry in leftovers(run)}
+    for entry in found:
+        if entry.key not in still:
+            raise UlcmodError(f"{run.show(entry.key)} is in use and was not removed.")
+        if run.local is not None and "#" in entry.key:
+            (run.local / entry.key).unlink(missing_ok=True)
+        else:
+            run.delete(entry.key)
+
+
+def _commits(run: RunDir, findings: list[Finding]) -> Iterator[Commit]:
+    for digest in sorted(committed_digests(run)):
+        try:
+            commit = read_commit(run, digest)
+        except Damaged as error:
+            findings.append(Finding(f"{COMMITS}/{digest}.json", error.fact))
+            continue
+        if shard_digest(commit.origin.record, commit.prompts) != digest:
+            findings.append(Finding(f"{COMMITS}/{digest}.json", "its name is not its digest"))
+        yield commit
+
+
+def _manifests(
+    run: RunDir, commits: dict[str, Commit], findings: list[Finding]
+) -> dict[str, Fingerprinted]:
+    """Objects that manifests name, with their checksums; what is wrong goes to the findings."""
+    expected: dict[str, Fingerprinted] = {}
+    for version in versions(run):
+        key = manifest_key(version)
+        try:
+            header = _header(run, version)
+        except Damaged as error:
+            findings.append(Finding(key, error.fact))
+            continue
+        for entry in header["files"].values():
+            expected[entry["key"]] = Fingerprinted(entry["size"], entry["sha256"])
+        absent = [digest for digest in header["shards"] if digest not in commits]
+        findings.extend(Finding(key, f"names the absent shard {digest}") for digest in absent)
+        if not absent:
+            rows = {digest: commits[digest].rows for digest in header["shards"]}
+            findings.extend(Finding(key, text) for text in _misfits(run, header, rows))
+    return expected
+
+
+def _misfits(run: RunDir, header: dict[str, Any], rows: dict[str, int]) -> Iterator[str]:
+    """What does not fit in a manifest's table of samples: ids named twice, rows out of range."""
+    try:
+        table = pq.read_table(io.BytesIO(run.read(header["files"]["samples"]["key"])))
+    except (FileNotFoundError, OSError, pa.ArrowException):
+        # The object itself is found to be missing or damaged when it is read again.
+        return
+    keys = table.select(["split", "sample_id"])
+    if keys.group_by(["split", "sample_id"]).aggregate([]).num_rows != table.num_rows:
+        yield "a sample id occurs twice in a split"
+    last = table.select(["shard", "row"]).set_column(0, "shard", table["shard"].cast(pa.string()))
+    for entry in last.group_by("shard").aggregate([("row", "max")]).to_pylist():
+        if entry["row_max"] >= rows.get(entry["shard"], 0):
+            yield f"row {entry['row_max']} is beyond shard {entry['shard']}"
+    if pc.min(table["row"]).as_py() is not None and pc.min(table["row"]).as_py() < 0:
+        yield "a row is negative"
+
+
+def _sealed(run: RunDir, findings: list[Finding]) -> None:
+    """Check the plan and the entries of the quarantine."""
+    for key in [PLAN] * run.exists(PLAN) + [key for key, _ in run.keys(QUARANTINE)]:
+        try:
+            unseal(run.read(key), run.show(key))
+        except Damaged as error:
+            findings.append(Finding(key, error.fact))
+
+
+def _problem(run: RunDir, key: str, entry: Fingerprinted) -> str | None:
+    try:
+        found = fingerprint_of(run.read(key))
+    except FileNotFoundError:
+        return "missing"
+    except Exception as error:
+        return f"cannot be read: {error}"
+    if found.size != entry.size:
+        return f"has {found.size} bytes, not {entry.size}"
+    return None if found == entry else "checksum does not match"
+
+
+def _header(run: RunDir, version: int) -> dict[str, Any]:
+    key = manifest_key(version)
+    return unseal(run.read(key), run.show(key))
+
+
+def _staged(run: RunDir) -> Iterator[Leftover]:
+    """Half-written files of a local store, which its listing hides: ``<name>#<number>``."""
+    if run.local is None:
+        return
+    for path in sorted((run.local / ACTIVATIONS).rglob("*#*")):
+        if path.is_file():
+            yield Leftover(path.relative_to(run.local).as_posix(), path.stat().st_size)
