@@ -98,7 +98,7 @@ def test_choose_categories__unknown_key_names_the_nearest() -> None:
 def test_split_infinity__other_files_are_refused(tmp_path: Path) -> None:
     odd = {"id": [1], "conversations": ["[3]"], "label": ["no JSON"]}
     pq.write_table(pa.table(odd), tmp_path / "x.parquet")
-    with pytest.raises(InvalidInput, match="Coding 0, .* dropped were 1 with no text"):
+    with pytest.raises(InvalidInput, match=r"Coding 0, .* dropped were 1 with no text"):
         split_infinity([str(tmp_path)])
     pq.write_table(pa.table({"id": [1]}), tmp_path / "x.parquet")
     with pytest.raises(InvalidInput, match="no column 'conversations', 'label'"):

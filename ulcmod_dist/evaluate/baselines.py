@@ -99,16 +99,19 @@ def unit_space(
     *,
     seed: int = 0,
     num_preclusters: int | None = None,
+    points: Floats | None = None,
 ) -> UnitSpace:
-    """Place the units in a space of few dimensions and pre-cluster them, by seven passes.
+    """Place the units in a space of few dimensions and pre-cluster them.
 
     Args:
         activations: Standardised activations of the train samples.
-        executor: Where the passes run.
+        executor: Where the passes run: one, and six more for the points.
         seed: Seed of sketch, draws and pre-clustering.
         num_preclusters: Pre-clusters; by default a quarter of the units, at most 10,000.
+        points: What ``unit_components`` answered, so that spaces of several seeds share its passes.
     """
-    points = unit_components(activations, executor, seed=seed)
+    if points is None:
+        points = unit_components(activations, executor, seed=seed)
     count = num_preclusters or min(MAX_PRECLUSTERS, max(1, activations.n_units // 4))
     preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
