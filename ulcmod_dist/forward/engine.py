@@ -31,12 +31,13 @@ class Engine:
         units: What the columns of a row are, in order.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
         """Take a loaded base model in evaluation mode; ``Engine.load`` also loads it."""
         self.units = units_of(model.config)
         self._model = model
         self._taps = taps_of(self.units)
-        self._vocabulary = _vocabulary(model)
+        self._vocabulary = model.config.get_text_config().vocab_size
+        self._ranks = ranks
 
     @classmethod
     def load(
@@ -45,14 +46,23 @@ class Engine:
         units: Sequence[LayerUnits] | None = None,
         device: str = "cpu",
         threads: int = 1,
+        ranks: int = 1,
     ) -> Engine:
         """Load a model.
+
+        With several ranks each process holds a part of every layer's units and reduces these; all
+        processes load the same model and run the same batches at the same time.
 
         Args:
             spec: The model.
             units: What the caller planned for; None to take what the configuration promises.
-            device: Device of torch, such as ``cpu`` or ``cuda:0``.
+            device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` lays whole layers out
+                over the devices that the process sees; they then work one after another, so it is
+                for models that neither fit one device nor can be shared by ranks.
             threads: Threads of this process for computing on the CPU.
+            ranks: Processes that share the model by tensor parallelism. Each has the variables of
+                torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) in its
+                environment; its device is that of LOCAL_RANK.
 
         Raises:
             InvalidInput: The model cannot be used.
@@ -68,7 +78,7 @@ class Engine:
                 f"the plan was made for {count_units(units)} in {len(units)}.",
                 "Plan the run anew for this model.",
             )
-        return cls(load_model(spec, config, device))
+        return cls(load_model(spec, config, device, ranks), ranks)
 
     def rows(self, encoded: Sequence[Encoded]) -> Rows:
         """Run one batch, padded on the right.
@@ -77,7 +87,7 @@ class Engine:
             encoded: The prompts of the batch, at least one.
 
         Returns:
-            One row a prompt, in the same order.
+            One row a prompt, in the same order; the same on all ranks.
 
         Raises:
             NonFiniteActivation: A unit is NaN or infinite; the prompt's position is given.
@@ -85,13 +95,43 @@ class Engine:
         """
         device = self._model.device
         ids, mask = (array.to(device) for array in padded(encoded, self._vocabulary))
-        pool = Pool(encoded, self._taps, device)
-        with torch.inference_mode(), tapped(self._model, self._taps, pool.visit) as fired:
+        pool = Pool(encoded, self._taps, device, self._ranks)
+        with (
+            torch.inference_mode(),
+            tapped(self._model, self._taps, pool.visit, self._ranks) as fired,
+        ):
             self._model(input_ids=ids, attention_mask=mask)
         require_once(fired)
         activations, routed = pool.collect()
         self._check_finite(activations)
         return Rows(activations, routed)
+
+    def rows_within_memory(self, encoded: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        """Run one batch, halving it as often as the device's memory demands.
+
+        Returns:
+            The rows in the order of ``encoded``, and the sizes of the batches that were run, which
+            follow one another: ``(len(encoded),)`` where everything fitted.
+
+        Raises:
+            UlcmodError: A single prompt does not fit, or the model is shared by ranks, which could
+                not split together; or as ``rows``.
+        """
+        try:
+            return self.rows(encoded), (len(encoded),)
+        except torch.OutOfMemoryError as error:
+            if len(encoded) == 1 or self._ranks > 1:
+                longest = max(len(prompt.ids) for prompt in encoded)
+                raise UlcmodError(
+                    f"A batch of {len(encoded)} prompts of up to {longest} tokens does not fit "
+                    f"into the memory of {self._model.device}.",
+                    "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
+                ) from error
+        # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
+        torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
+        middle = len(encoded) // 2
+        halves = [self.rows_within_memory(half) for half in (encoded[:middle], encoded[middle:])]
+        return Rows.joined([rows for rows, _ in halves]), halves[0][1] + halves[1][1]
 
     def _check_finite(self, activations: NDArray[np.float32]) -> None:
         if np.isfinite(activations).all():
@@ -124,12 +164,6 @@ def padded(encoded: Sequence[Encoded], vocabulary: int) -> tuple[torch.Tensor, t
             "Put the tokenizer that belongs to the model beside it.",
         )
     return ids, mask
-
-
-def _vocabulary(model: PreTrainedModel) -> int:
-    weight = model.get_input_embeddings().weight
-    assert isinstance(weight, torch.Tensor)
-    return weight.shape[0]
 
 
 def count_units(units: Sequence[LayerUnits]) -> int:

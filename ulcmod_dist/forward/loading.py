@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.distributed.configuration_utils import DistributedConfig
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import family_of
@@ -58,13 +59,29 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
     return config
 
 
-def load_model(spec: ModelSpec, config: PretrainedConfig, device: str) -> PreTrainedModel:
-    """Load the base model, in evaluation mode, onto one device.
+def load_model(
+    spec: ModelSpec, config: PretrainedConfig, device: str, ranks: int = 1
+) -> PreTrainedModel:
+    """Load the base model in evaluation mode.
+
+    Args:
+        spec: The model.
+        config: Its configuration.
+        device: Device of torch, or ``auto`` to lay the layers out over all devices that this
+            process sees, one after another.
+        ranks: Processes that share the model by tensor parallelism; each calls this function with
+            torch.distributed's variables in its environment, and its device follows from its
+            LOCAL_RANK.
 
     Raises:
-        InvalidInput: The weights cannot be read, or some of the model's are missing.
+        InvalidInput: The weights cannot be read, or some of the model's are missing, or the family
+            cannot be shared in this way.
     """
     base = getattr(transformers, family_of(config).base)
+    placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    if ranks > 1:
+        _require_plan(config)
+        placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         model, info = base.from_pretrained(
             spec.id,
@@ -75,6 +92,7 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, device: str) -> PreTra
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            **placement,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
@@ -89,8 +107,17 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, device: str) -> PreTra
             "Name a complete checkpoint.",
         )
     model.config.use_cache = False
-    loaded: PreTrainedModel = model.to(device).eval()
+    loaded: PreTrainedModel = (model if placement else model.to(device)).eval()
     return loaded
+
+
+def _require_plan(config: PretrainedConfig) -> None:
+    if not config.get_text_config().base_model_tp_plan:
+        raise InvalidInput(
+            f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
+            "tensor-parallel plan for them.",
+            "Use one rank, and the device auto if the model fits no single device.",
+        )
 
 
 def model_record(spec: ModelSpec) -> dict[str, str]:

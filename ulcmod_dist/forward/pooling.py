@@ -18,33 +18,42 @@ class Pool:
 
     Every sum is accumulated in float32 in a fixed order, so that the same batch yields the same
     bytes. The sum over a prompt's tokens is weighted by 1 / number of counted tokens; a token that
-    an expert does not see adds nothing to it.
+    an expert does not see adds nothing to it. Where ranks share a model, each fills in the columns
+    that it holds and leaves zeros elsewhere, so that the ranks' rows add up to the whole.
     """
 
-    def __init__(self, encoded: Sequence[Encoded], taps: Sequence[Tap], device: torch.device):
+    def __init__(
+        self, encoded: Sequence[Encoded], taps: Sequence[Tap], device: torch.device, ranks: int = 1
+    ) -> None:
         """Make room for the rows of ``encoded`` on ``device``."""
+        self._rank = torch.distributed.get_rank() if ranks > 1 else 0
+        self._ranks = ranks
         self.shape = len(encoded), max(len(prompt.ids) for prompt in encoded)
         weights = np.zeros(self.shape, np.float32)
         for row, prompt in enumerate(encoded):
             weights[row, : len(prompt.ids)] = np.array(prompt.counted, np.float32) / prompt.count
         self._weights = torch.from_numpy(weights).to(device)
-        self._means = torch.empty(len(encoded), taps[-1].stop, device=device)
+        self._means = torch.zeros(len(encoded), taps[-1].stop, device=device)
         slots = np.cumsum([0, *(tap.experts for tap in taps)])
         self._slots = {tap: slice(*slots[i : i + 2]) for i, tap in enumerate(taps)}
         self._routed = torch.empty(len(encoded), slots[-1], dtype=torch.int32, device=device)
 
     def visit(self, tap: Tap, units: torch.Tensor, routing: Routing | None) -> None:
         """Reduce the units of one tap into its columns."""
+        width = units.shape[-1]
+        if width == tap.width and self._rank > 0:
+            return  # every rank holds all of these units; the first one reports them
         if routing is None:
-            magnitude = units.reshape(*self.shape, tap.width).abs().float()
-            weights = self._weights.to(units.device)
-            means = torch.bmm(weights.unsqueeze(1), magnitude).squeeze(1)
+            magnitude = units.reshape(*self.shape, width).abs().float()
+            means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
         else:
             means = self._reduce_experts(tap, units, routing)
-        self._means[:, tap.start : tap.stop] = means
+        first = self._rank * width if width < tap.width else 0
+        columns = self._means[:, tap.start : tap.stop].view(self.shape[0], -1, tap.width)
+        columns[:, :, first : first + width] = means
 
     def _reduce_experts(self, tap: Tap, units: torch.Tensor, routing: Routing) -> torch.Tensor:
-        """Means [batch, experts * width]; the routed tokens are counted on the way.
+        """Means [batch, experts, width]; the routed tokens are counted on the way.
 
         Rows come sorted by expert, then by token, hence by expert and prompt: each (expert, prompt)
         is one segment, summed without atomic additions, whose order would vary.
@@ -59,9 +68,11 @@ class Pool:
         self._routed[:, self._slots[tap]] = counts.view(tap.experts, batch).T.to(
             self._routed.device, torch.int32
         )
-        return sums.view(tap.experts, batch, tap.width).transpose(0, 1).reshape(batch, -1)
+        return sums.view(tap.experts, batch, -1).transpose(0, 1)
 
     def collect(self) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
-        """Copy activations and routed counts to the host, once."""
+        """Add up what the ranks hold, and copy activations and routed counts to the host, once."""
+        if self._ranks > 1:
+            torch.distributed.all_reduce(self._means)
         routed = self._routed.cpu().numpy() if self._routed.shape[1] else None
         return self._means.cpu().numpy(), routed

@@ -69,13 +69,16 @@ def taps_of(units: Sequence[LayerUnits]) -> tuple[Tap, ...]:
 
 
 @contextmanager
-def tapped(model: nn.Module, taps: Sequence[Tap], visit: Visit) -> Iterator[dict[Tap, int]]:
+def tapped(
+    model: nn.Module, taps: Sequence[Tap], visit: Visit, ranks: int = 1
+) -> Iterator[dict[Tap, int]]:
     """Let ``visit`` see the units of every forward pass within the block.
 
     Args:
         model: A model of transformers, with or without a head.
         taps: Where to listen.
         visit: Called with the tap, the units and, for experts, their routing.
+        ranks: Processes that share the model; each may see its equal part of a tap's units.
 
     Yields:
         How often each tap has fired.
@@ -89,7 +92,7 @@ def tapped(model: nn.Module, taps: Sequence[Tap], visit: Visit) -> Iterator[dict
 
     def visited(tap: Tap, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
         fired[tap] += 1
-        if units.shape[-1] != tap.width:
+        if units.shape[-1] not in (tap.width, tap.width / ranks):
             raise UlcmodError(
                 f"{tap} has {units.shape[-1]} units where the configuration promises {tap.width}."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -103,6 +104,15 @@ class Rows:
 
     activations: NDArray[np.float32]
     routed: NDArray[np.int32] | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of several batches of one model, one after another."""
+        routed = [part.routed for part in parts if part.routed is not None]
+        return cls(
+            np.concatenate([part.activations for part in parts]),
+            np.concatenate(routed) if routed else None,
+        )
 
 
 class RefusedPrompt(InvalidInput):

@@ -1,0 +1,63 @@
+"""A model that two processes share yields the rows of the whole model, on both."""
+
+import os
+import socket
+
+import numpy as np
+import pytest
+import torch
+from torch import multiprocessing
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.values import ModelSpec
+
+from .tiny import prompts_of, save_tiny
+
+# Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
+FAMILIES = ("llama", "phi3", "qwen2_moe")
+LENGTHS = [3, 11, 6]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def one_rank(rank, folder, port):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+    )  # fmt: skip
+    for family in FAMILIES:
+        engine = Engine.load(ModelSpec(str(folder / family)), ranks=2)
+        rows = engine.rows(prompts_of(LENGTHS))
+        routed = np.zeros(0) if rows.routed is None else rows.routed
+        np.savez(folder / f"{family}-{rank}.npz", rows=rows.activations, routed=routed)
+    torch.distributed.destroy_process_group()
+
+
+def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path):
+    for family in FAMILIES:
+        save_tiny(tmp_path / family, family, num_key_value_heads=2)
+    multiprocessing.spawn(one_rank, (tmp_path, free_port()), nprocs=2)
+    for family in FAMILIES:
+        expected = Engine.load(ModelSpec(str(tmp_path / family))).rows(prompts_of(LENGTHS))
+        for rank in (0, 1):
+            shared = np.load(tmp_path / f"{family}-{rank}.npz")
+            np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)
+            if expected.routed is not None:
+                np.testing.assert_array_equal(shared["routed"], expected.routed)
+
+
+def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path):
+    spec = ModelSpec(str(save_tiny(tmp_path, "mixtral")))
+    expected = Engine.load(spec).rows(prompts_of(LENGTHS))
+    rows = Engine.load(spec, device="auto").rows(prompts_of(LENGTHS))
+    np.testing.assert_array_equal(rows.activations, expected.activations)
+
+
+def test_engine__a_family_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="type bert cannot be shared by ranks"):
+        Engine.load(ModelSpec(str(save_tiny(tmp_path, "bert"))), ranks=2)

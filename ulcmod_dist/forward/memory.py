@@ -1,0 +1,91 @@
+"""How much memory a forward pass takes, estimated from the configuration before anything is loaded.
+
+The estimates are meant to be a little too high: a batch that does not fit after all is split by the
+engine, at the price of the time of the failed attempt.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import transformers
+from transformers import PretrainedConfig
+
+from ulcmod_dist.forward.architectures import family_of, units_of
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+# Share of the free memory given to a batch; the rest is for kernels' workspaces and fragments.
+_SHARE = 0.8
+# Shortest prompt that the estimate of the output's share assumes, template included.
+_SHORTEST = 16
+
+
+def parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
+    """Bytes of the weights of the base model, counted on a model without storage."""
+    name = family_of(config).base
+    base: Any = getattr(transformers, name)
+    with torch.device("meta"):
+        model = base.from_config(config) if name == "AutoModel" else base(config)
+    count: int = sum(parameter.numel() for parameter in model.parameters())
+    return count * _BYTES[dtype]
+
+
+def token_bytes(
+    config: PretrainedConfig, dtype: str, *, attention: str = "sdpa", longest: int = 2048
+) -> int:
+    """Peak bytes beside the weights for each token of a batch, padding included.
+
+    The most that lives at one time is either one layer's attention or its MLP with the copies that
+    the reduction makes; the output rows live throughout.
+
+    Args:
+        config: The model.
+        dtype: ``float32`` or ``bfloat16``.
+        attention: ``sdpa`` or ``eager``, which holds the scores of every pair of tokens.
+        longest: Length of the longest prompt, to which masks and scores are proportional.
+    """
+    text = config.get_text_config()
+    size, hidden, heads = _BYTES[dtype], int(text.hidden_size), int(text.num_attention_heads)
+    head: int = (
+        getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or hidden // heads
+    )
+    scores = heads * longest * (3 * size + 4) if attention == "eager" else 0
+    attending = 6 * heads * head * size + longest * (size + 1) + scores
+    units = units_of(config)
+    # Gate, up, activation and product in the model's precision; magnitudes twice in float32.
+    widest = max(_seen_by_token(config, layer) for layer in {part.layer for part in units})
+    computing = widest * (4 * size + 8) + _routed(config) * 3 * hidden * size
+    rows = 4 * sum(part.width for part in units) // _SHORTEST
+    return 4 * hidden * size + max(attending, computing) + rows
+
+
+def budget(
+    config: PretrainedConfig,
+    free_bytes: int,
+    dtype: str,
+    *,
+    attention: str = "sdpa",
+    longest: int = 2048,
+) -> int:
+    """Tokens of a batch, padding included, that fit into ``free_bytes``; at least one.
+
+    ``free_bytes`` is what is left once the weights are on the device, such as the free memory less
+    ``parameter_bytes``.
+    """
+    each = token_bytes(config, dtype, attention=attention, longest=longest)
+    return max(1, int(_SHARE * free_bytes) // each)
+
+
+def _routed(config: PretrainedConfig) -> int:
+    """Experts that each token visits in a layer; 0 for a model without experts."""
+    has_experts = any(part.expert is not None for part in units_of(config))
+    return int(config.get_text_config().num_experts_per_tok or 0) if has_experts else 0
+
+
+def _seen_by_token(config: PretrainedConfig, layer: int) -> int:
+    """Units of a layer that one token passes through."""
+    parts = [part for part in units_of(config) if part.layer == layer]
+    shared = sum(part.width for part in parts if part.expert is None)
+    experts = [part.width for part in parts if part.expert is not None]
+    return shared + (experts[0] * _routed(config) if experts else 0)
