@@ -12,7 +12,7 @@ from report_factory import report
 from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.report import png
-from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance
+from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance, scale_bar
 from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
 from ulcmod_dist.report.figures.activation import activation
 from ulcmod_dist.report.figures.categories import MAX_PARTS, category_mix, confusion
@@ -24,6 +24,7 @@ from ulcmod_dist.report.page import pictures
 from ulcmod_dist.report.plotly_frame import Look, safe
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Scale
+from ulcmod_dist.report.text import DASH, MINUS
 from ulcmod_dist.report.values import AblatedModule, Estimate
 
 ALL = pictures(sections(report()))
@@ -171,6 +172,19 @@ def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn():
 def test_render__arrays_of_one_module_or_without_variation_are_drawn():
     assert png.render(activation(np.zeros((1, 1)), ("only",), ""))
     assert figure(activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
+
+
+def test_heatmap__a_cell_without_a_value_stays_empty():
+    spec = loss_rise(np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), "")
+    assert figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
+    assert DASH in spec.hover[0][1]
+    assert png.render(spec)
+
+
+def test_scale_bar__prints_the_two_ends_of_the_colours():
+    bar = scale_bar(activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
+    assert bar.ends == (f"{MINUS}0.50", "0.50")
+    assert scale_bar(ALL["flow"]) is None
 
 
 def test_legend__names_each_part_in_both_themes():

@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 import pytest
 from report_factory import CATEGORIES, report
 
-from ulcmod_dist.report.page import render_page
+from ulcmod_dist.report.blocks import Note, Section
+from ulcmod_dist.report.page import render_document, render_page
+from ulcmod_dist.report.tables import Column, Kind, table
 
 SIZE_LIMIT = 15_000_000
 
@@ -145,3 +147,11 @@ def test_page__hostile_title_and_facts_stay_text():
 
 def test_page__four_values_of_k_over_many_layers_stay_small():
     assert len(render_page(report((5, 10, 15, 20), layers=80)).encode()) < SIZE_LIMIT
+
+
+def test_render_document__sections_without_any_k_are_a_page():
+    block = table("moved", "What moved", (Column("unit", "Unit", Kind.COUNT),), [(3,), (4,)])
+    part = Section("drift", "What moved", "", shared=(Note("Two units moved."), block))
+    page = render_document("A and B", (part,))
+    assert "Two units moved." in "".join(outline(page).text)
+    assert 'class="switch"' not in page

@@ -44,6 +44,11 @@ def test_to_arrow__an_empty_table_keeps_its_types():
     assert empty.to_arrow().schema.types == [pa.string(), pa.int64(), pa.float64()]
 
 
+def test_table__a_number_that_is_not_finite_is_an_empty_cell():
+    made = table("t", "T", SMALL.columns, [("a", 1, float("nan")), ("b", 2, float("-inf"))])
+    assert [row["x"] for row in made.to_records()] == [None, None]
+
+
 def test_to_rich__markup_in_a_cell_is_text():
     console = Console(file=io.StringIO(), width=80)
     console.print(SMALL.to_rich())

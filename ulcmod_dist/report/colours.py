@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
+from ulcmod_dist.report.text import number
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,30 @@ def legend(spec: Figure) -> tuple[LegendEntry, ...]:
             for i, series in enumerate(spec.series)
         )
     return ()
+
+
+@dataclass(frozen=True)
+class ScaleBar:
+    """What the colours of a heatmap mean.
+
+    Attributes:
+        title: Name of the values.
+        ends: The values at the two ends, printed.
+        colours: The evenly spaced colours, each on a light and on a dark page.
+    """
+
+    title: str
+    ends: tuple[str, str]
+    colours: tuple[tuple[str, str], ...]
+
+
+def scale_bar(spec: Figure) -> ScaleBar | None:
+    """Return what a heatmap's colours mean; None for other figures."""
+    if not isinstance(spec, Heatmap):
+        return None
+    low, high = colour_limits(spec)
+    colours = tuple(zip(LIGHT.scale(spec.scale), DARK.scale(spec.scale), strict=True))
+    return ScaleBar(spec.value_axis, (number(low, 2), number(high, 2)), colours)
 
 
 def colour_names() -> str:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
-from ulcmod_dist.report.colours import colour_names, legend
+from ulcmod_dist.report.colours import colour_names, legend, scale_bar
 from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
@@ -94,6 +94,7 @@ def _environment() -> Environment:
         "height": lambda spec: figure(spec)["layout"]["height"],
         "picks": _picks,
         "legend": legend,
+        "scale_bar": scale_bar,
     }
     environment.globals |= {"prompt_head": PROMPT_HEAD}
     return environment

@@ -33,41 +33,49 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
         "z": [rounded_all(row) for row in spec.values],
         "hovertext": [safe_all(row) for row in spec.hover],
         "hoverinfo": "text",
+        "showscale": False,  # the page has its own; saved files show it
         "colorscale": colorscale(look.theme.scale(spec.scale)),
         "zmin": rounded(low),
         "zmax": rounded(high),
         "xgap": 1,
         "ygap": 1,
         "colorbar": {
-            "title": {"text": safe(spec.value_axis), "side": "top"},
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1,
-            "yanchor": "bottom",
-            "lenmode": "pixels",
-            "len": 170,
-            "thickness": 7,
+            "title": {"text": safe(spec.value_axis), "side": "right"},
+            "thickness": 8,
             "outlinewidth": 0,
-            "nticks": 4,
-            "ypad": 8,
-            "xpad": 0,
+            "nticks": 5,
         },
     }
-    if spec.cell_texts is not None:
-        cells |= {"text": [safe_all(row) for row in spec.cell_texts], "texttemplate": "%{text}"}
     data = [cells]
+    if spec.cell_texts is not None and len(spec.column_labels) <= (8 if look.narrow else 16):
+        data.append(_cell_texts(spec, spec.cell_texts, look))
     if spec.marks is not None:
         data.append(_marks(spec.marks, look))
     columns = column_axis(look, spec.column_labels, spec.column_axis)
     layout = base_layout(
         look,
-        tall(len(spec.row_labels), 140),
-        margin={"l": 8, "r": 8, "t": 52, "b": 52 if spec.column_axis else 24},
+        tall(len(spec.row_labels), 80),
         xaxis=columns,
         yaxis=row_axis(look, spec.row_labels, spec.row_axis),
     )
     return {"data": data, "layout": layout}
+
+
+def _cell_texts(spec: Heatmap, shown: Sequence[Sequence[str]], look: Look) -> Json:
+    low, high = colour_limits(spec)
+    places = (spec.values - low) / (high - low)
+    return {
+        "type": "scatter",
+        "mode": "text",
+        "x": [column for row in shown for column in range(len(row))],
+        "y": [index for index, row in enumerate(shown) for _ in row],
+        "text": [safe(cell) for row in shown for cell in row],
+        "textfont": {
+            "size": 9 if look.narrow else 11,
+            "color": [look.theme.cell_ink(float(place), spec.scale) for place in places.flat],
+        },
+        "hoverinfo": "skip",
+    }
 
 
 def _marks(marks: Sequence[float], look: Look) -> Json:

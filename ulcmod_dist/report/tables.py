@@ -1,5 +1,6 @@
 """Tables as plain values, for Parquet, for the terminal, for JSON and for the page."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -108,5 +109,10 @@ def table(
     rows: Iterable[Sequence[Cell]],
     caption: str = "",
 ) -> Table:
-    """Return a table from any rows."""
-    return Table(name, title, caption, tuple(columns), tuple(tuple(row) for row in rows))
+    """Return a table from any rows; a number that is not finite becomes an empty cell."""
+    finite = tuple(tuple(_finite(cell) for cell in row) for row in rows)
+    return Table(name, title, caption, tuple(columns), finite)
+
+
+def _finite(cell: Cell) -> Cell:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell

@@ -6,7 +6,7 @@ import numpy as np
 
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Heatmap, Scale, StackedBars
-from ulcmod_dist.report.text import LABEL_LIMIT, label, number, percent
+from ulcmod_dist.report.text import LABEL_LIMIT, MINUS, label, number, percent
 from ulcmod_dist.report.values import Counts, Floats
 
 MAX_PARTS = 8
@@ -102,7 +102,9 @@ def category_similarity(similarity: Floats, categories: Sequence[str], basis: st
         value_axis="Mean cosine",
         hover=hover,
         scale=Scale.DIVERGING,
-        cell_texts=tuple(tuple(f"{value:.2f}" for value in row) for row in similarity),
+        cell_texts=tuple(
+            tuple(f"{value:z.2f}".replace("-", MINUS) for value in row) for row in similarity
+        ),
     )
 
 

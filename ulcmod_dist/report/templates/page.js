@@ -47,10 +47,11 @@
     const { data, layout } = parts(name, false);
     const legend = data.length > 1 && layout.legend !== undefined;
     const top = legend ? 90 : 60;
+    for (const trace of data) if (trace.colorbar) trace.showscale = true;
     Object.assign(layout, {
       showlegend: legend, width: 960, height: layout.height + top,
       margin: { ...layout.margin, t: layout.margin.t + top, l: 20, r: 20, b: 16 },
-      title: { text: figures[name].title, x: 0.02, xanchor: "left", y: 1, yanchor: "top", yref: "container", pad: { t: 18 } },
+      title: { text: figures[name].title, x: 0.02, xanchor: "left", y: 1 - 28 / (layout.height + top), yanchor: "middle", yref: "container" },
     });
     Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: name, scale: 2, width: layout.width, height: layout.height });
   });
