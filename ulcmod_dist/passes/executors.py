@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import dask.base
 from dask.system import CPU_COUNT
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
 
@@ -32,11 +33,14 @@ class Threads:
 
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or CPU_COUNT
+        self._blas = ThreadpoolController()
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
         compute: Any = dask.base.compute
-        return list(compute(*tasks, scheduler="threads", num_workers=self.workers))
+        # Each task is one thread; BLAS threads below them would only contend.
+        with self._blas.limit(limits=1, user_api="blas"):
+            return list(compute(*tasks, scheduler="threads", num_workers=self.workers))
 
 
 def executor_named(executor: str | Executor) -> Executor:
