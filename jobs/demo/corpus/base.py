@@ -58,6 +58,14 @@ def draw_from(draws: Sequence[Draw], rng: np.random.Generator) -> Pair:
     return pick(rng, draws)(rng)
 
 
+def several(rng: np.random.Generator, draws: Sequence[Draw], opening: str) -> Pair:
+    """Draw two to four pairs of different kinds and put them into one numbered request."""
+    pairs = [draw(rng) for draw in pick_many(rng, draws, number(rng, 2, 4))]
+    texts = " ".join(f"{i}. {pair.text}" for i, pair in enumerate(pairs, start=1))
+    answers = "\n".join(f"{i}. {pair.answer}" for i, pair in enumerate(pairs, start=1))
+    return Pair(f"{opening} {texts}", answers)
+
+
 def distinct(draw: Draw, rng: np.random.Generator, count: int) -> list[Pair]:
     """Draw pairs until `count` with different texts are there, ignoring case and spacing.
 

@@ -60,8 +60,8 @@ def idea(rng: np.random.Generator) -> Pair:
     name, meaning = pick(rng, IDEAS)
     field = pick(rng, FIELDS)
     text = pick(rng, (
-        "What does {n} demand of us in {f}?", "Why is {n} morally important in {f}?",
-        "How would {n} judge common practices in {f}?",
+        "What does {n} morally demand of us in {f}?", "Why is {n} morally important in {f}?",
+        "How would {n} judge whether common practices in {f} are right or wrong?",
         "Do we have a moral duty to follow {n} in {f}, even if it is costly?",
         "Explain how {n} can guide ethical decisions in {f}.",
     ))  # fmt: skip

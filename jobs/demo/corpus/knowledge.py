@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from .base import Draw, Pair, a_or_an, capital, draw_from, listing, pick, pick_many
+from .base import Draw, Pair, a_or_an, capital, draw_from, listing, pick, pick_many, several
 from .facts import ANIMALS, COUNTRIES, ELEMENTS, EVENTS, PEOPLE, QUESTIONS, RIVERS, WORKS
 
 CONTINENTS = tuple(dict.fromkeys(row[2] for row in COUNTRIES))
 LEADS = (
     "", "", "", "I am curious about the world. ", "My daughter asked me this today. ",
     "A quick question for a quiz night: ", "We are studying this at school. ",
-    "I read about this in a magazine but forgot the details. ",
-    "Last night we played a quiz with friends, and nobody around the table knew the answer to one "
-    "of the questions, although it seemed quite easy. ",
 )  # fmt: skip
 
 
@@ -70,7 +67,7 @@ def work(rng: np.random.Generator) -> Pair:
             "set of concertos": "composed"}.get(kind, "wrote")  # fmt: skip
     text, answer = pick(rng, (
         (f"Who {made} {title}?", f"{author} {made} {title}."),
-        (f"Which famous person {made} the {kind} {title}?", f"It was {author}."),
+        (f"Which famous person {made} {title}?", f"It was {author}."),
         (f"What kind of work is {title} and who made it?",
          f"{title} is {a_or_an(kind)} by {author}."),
         (f"Name a famous work by {author}.", f"{author} {made} {title}."),
@@ -142,9 +139,21 @@ def river(rng: np.random.Generator) -> Pair:
     return Pair(text, answer)
 
 
-DRAWS: tuple[Draw, ...] = (
-    country, country, country, continent, element, work, event, animal, person, explanation, river,
+KINDS: tuple[Draw, ...] = (
+    country, continent, element, work, event, animal, person, explanation, river,
 )  # fmt: skip
+
+
+def quiz(rng: np.random.Generator) -> Pair:
+    """A quiz of a few questions of different kinds."""
+    opening = pick(rng, (
+        "Answer these quiz questions:", "General knowledge quiz.",
+        "I need the answers to some questions from geography and history.",
+    ))  # fmt: skip
+    return several(rng, KINDS, opening)
+
+
+DRAWS: tuple[Draw, ...] = (*KINDS, country, country, quiz, quiz)
 
 
 def draw(rng: np.random.Generator) -> Pair:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .base import Draw, Pair, capital, draw_from, number, pick, pick_many
+from .base import Draw, Pair, capital, draw_from, number, pick, pick_many, several
 from .words import (
     ADVERBS,
     AFFIXES,
@@ -22,8 +22,6 @@ from .words import (
 LEADS = (
     "", "", "", "", "English grammar exercise: ", "I am learning English. ",
     "A question from my language class: ", "My English teacher gave us this task. ",
-    "I passed the first level of my English course, but grammar still confuses me a lot, so I "
-    "practice with exercises like this one. ",
 )  # fmt: skip
 
 
@@ -100,7 +98,7 @@ def meaning(rng: np.random.Generator) -> Pair:
     word, same, opposite, kind = pick(rng, WORDS)
     text, answer = pick(rng, (
         (f'Give a synonym of the word "{word}".', f'A synonym of "{word}" is "{same}".'),
-        (f'What is another word for "{word}"?', f'Another word for "{word}" is "{same}".'),
+        (f'What is another English word for "{word}"?', f'Another word for "{word}" is "{same}".'),
         (f'What is the antonym of "{word}"?', f'The antonym of "{word}" is "{opposite}".'),
         (f'Name the opposite of the {kind} "{word}".', f'Its opposite is "{opposite}".'),
         (f'What part of speech is the word "{word}"?', f'The word "{word}" is a {kind}.'),
@@ -185,9 +183,18 @@ def order(rng: np.random.Generator) -> Pair:
     return Pair(f'{text} "{gap}"', f'The correct form is "{verb[2]}", the simple past.')
 
 
-DRAWS: tuple[Draw, ...] = (
-    passive, tense, parts, mistake, meaning, forms, idiom, rewriting, order,
-)  # fmt: skip
+SENTENCES: tuple[Draw, ...] = (passive, tense, parts, mistake, rewriting, order)
+WORD_QUESTIONS: tuple[Draw, ...] = (meaning, forms, idiom)
+
+
+def worksheet(rng: np.random.Generator) -> Pair:
+    """A few exercises at once."""
+    opening = pick(rng, ("Do these English grammar exercises.", "Grammar worksheet:",
+                         "Solve the following language exercises for me."))  # fmt: skip
+    return several(rng, (*SENTENCES, *WORD_QUESTIONS), opening)
+
+
+DRAWS: tuple[Draw, ...] = (*SENTENCES, *SENTENCES, *WORD_QUESTIONS, worksheet, worksheet, worksheet)
 
 
 def draw(rng: np.random.Generator) -> Pair:

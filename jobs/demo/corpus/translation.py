@@ -8,8 +8,6 @@ from .phrases import CITIES, LANGUAGES, PATTERNS, SENTENCES, WORDS
 LEADS = (
     "", "", "", "", "", "I am travelling next month. ", "For a postcard to a friend: ",
     "Please be precise. ",
-    "My host family abroad writes to me, and I want to answer in their language without making "
-    "too many mistakes. ",
 )  # fmt: skip
 # The request in the language of the reader, by language translated from.
 LOCAL = {
@@ -25,7 +23,7 @@ LOCAL = {
 def _direction(rng: np.random.Generator) -> tuple[int, int]:
     if rng.random() < 0.7:
         pair = [0, number(rng, 1, len(LANGUAGES) - 1)]
-        return (pair[0], pair[1]) if rng.random() < 0.5 else (pair[1], pair[0])
+        return (pair[0], pair[1]) if rng.random() < 0.35 else (pair[1], pair[0])
     first, second = pick_many(rng, range(len(LANGUAGES)), 2)
     return first, second
 
@@ -60,9 +58,9 @@ def local(rng: np.random.Generator) -> Pair:
 
 
 def passage(rng: np.random.Generator) -> Pair:
-    """Two or three sentences."""
+    """A few sentences."""
     source, target = _direction(rng)
-    rows = _sentences(rng, number(rng, 2, 4))
+    rows = _sentences(rng, number(rng, 2, 7))
     text = pick(rng, ("Translate this short text from {s} to {t}: {x}",
                       "Please translate the following {s} text into {t}.\n\n{x}",
                       "I need the {t} version of this {s} message: {x}"))  # fmt: skip
@@ -72,26 +70,37 @@ def passage(rng: np.random.Generator) -> Pair:
     return Pair(prompt, f"In {LANGUAGES[target]}: {wanted}")
 
 
-def word(rng: np.random.Generator) -> Pair:
-    """A single word, or the same word in two languages."""
+def words(rng: np.random.Generator) -> Pair:
+    """One word or a few words, or the same word in two languages."""
     source, target = _direction(rng)
-    row = pick(rng, WORDS)
+    rows = pick_many(rng, WORDS, number(rng, 2, 6))
     if rng.random() < 0.3:
         one, other = pick_many(rng, range(1, len(LANGUAGES)), 2)
-        text = (
-            f'How is the word "{row[0]}" translated into {LANGUAGES[one]} and {LANGUAGES[other]}?'
-        )
-        answer = f"In {LANGUAGES[one]}: {row[one]}. In {LANGUAGES[other]}: {row[other]}."
+        english = f'the English word "{rows[0][0]}"'
+        text = f"How is {english} translated into {LANGUAGES[one]} and {LANGUAGES[other]}?"
+        answer = f"In {LANGUAGES[one]}: {rows[0][one]}. In {LANGUAGES[other]}: {rows[0][other]}."
         return Pair(text, answer)
     text = pick(rng, (
-        'What is the {t} word for "{x}" in {s}?', 'Translate the {s} word "{x}" to {t}.',
-        'What does the {s} word "{x}" mean in {t}?',
+        "What are the {t} words for these {s} words: {x}?",
+        "Translate the {s} words {x} into {t}.",
+        "Make a small dictionary from {s} to {t} with these words: {x}.",
     ))  # fmt: skip
-    given = text.format(s=LANGUAGES[source], t=LANGUAGES[target], x=row[source])
-    return Pair(given, f"In {LANGUAGES[target]}: {row[target]}")
+    shown = ", ".join(row[source] for row in rows)
+    given = text.format(s=LANGUAGES[source], t=LANGUAGES[target], x=shown)
+    return Pair(given, f"In {LANGUAGES[target]}: " + ", ".join(row[target] for row in rows))
 
 
-DRAWS: tuple[Draw, ...] = (sentence, sentence, sentence, local, passage, passage, word)
+DRAWS: tuple[Draw, ...] = (
+    sentence,
+    sentence,
+    sentence,
+    local,
+    local,
+    passage,
+    passage,
+    passage,
+    words,
+)
 
 
 def draw(rng: np.random.Generator) -> Pair:

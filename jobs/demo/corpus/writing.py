@@ -19,8 +19,6 @@ from .scenes import (
 LEADS = (
     "", "", "", "", "Be creative! ", "I need inspiration. ", "For my blog: ",
     "Let your imagination run free. ",
-    "Our writing circle meets every Thursday in the back room of a cafe, and everybody brings a "
-    "new text to read aloud. ",
 )  # fmt: skip
 
 
@@ -56,8 +54,9 @@ def poem(rng: np.random.Generator) -> Pair:
         "Write a {t} poem about {x}.", "Compose a haiku about {x} in the {s}.",
         "Write a four-line verse on {x} with a {t} mood.",
         "Create the lyrics of a {t} song about {x}.",
-        "I want to surprise my grandmother with a {t} poem about {x}. Please write one that "
-        "mentions the {s} and does not sound too sweet.",
+        "Write a {t} poem about {x} that mentions the {s}, rhymes in every second verse, ends with "
+        "a surprising image and does not sound too sweet. It is a gift for my grandmother, who "
+        "loves old songs and verses and knows hundreds of poems by heart.",
     ))  # fmt: skip
     answer = "\n".join([*(f"{capital(line)}," for line in lines[:3]), f"{capital(lines[3])}."])
     answer += f"\nAnd all the while I dream of {theme}."
@@ -71,7 +70,7 @@ def letter(rng: np.random.Generator) -> Pair:
     form = pick(rng, ("email", "letter", "note", "message"))
     text = pick(rng, (
         "Write a {t} {f} to {r} {o}.", "Draft {af} to {r} {o}. Keep the tone {t}.",
-        "Help me write a {t} {f} to {r} {o}, no longer than {n} sentences.",
+        "Compose a {t} {f} to {r} {o}, with a creative opening line.",
     ))  # fmt: skip
     answer = (
         f"Dear {receiver.removeprefix('my ').removeprefix('the ').removeprefix('a ')},\n\n"
