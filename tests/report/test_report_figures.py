@@ -13,7 +13,11 @@ from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.report import png
 from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance, scale_bar
-from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
+from ulcmod_dist.report.figures.ablation import (
+    loss_rise_by_category,
+    loss_rise_by_module,
+    own_against_others,
+)
 from ulcmod_dist.report.figures.activation import activation
 from ulcmod_dist.report.figures.categories import MAX_PARTS, category_mix, confusion
 from ulcmod_dist.report.figures.comparison import objective_by_iteration, objective_by_method
@@ -109,9 +113,18 @@ def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_l
     assert MIN_LINK * 91 > 1
 
 
-def test_loss_rise__words_name_the_largest_rise():
-    spec = loss_rise(np.array([[0.9, 0.1], [0.2, 1.5]]), NAMES[:2], None, "")
-    assert "1.50 nats a token: module 1 silenced, samples of module 1" in spec.alternative
+def test_loss_rise_by_module__words_compare_own_others_and_random_units():
+    rises, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
+    spec = loss_rise_by_module(rises, random, NAMES[:2], "")
+    assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
+    assert "random units cost 0.200 and 0.300" in spec.alternative
+    assert spec.hover[1][0].endswith("Random units: 0.400")
+
+
+def test_loss_rise_by_category__words_name_the_largest_rise():
+    rises = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
+    spec = loss_rise_by_category(rises, NAMES[:2], ("law", "code", "art"), "")
+    assert "1.50 nats a token: module 1 silenced, samples of art" in spec.alternative
 
 
 def test_own_against_others__counts_modules_above_chance():
@@ -175,7 +188,9 @@ def test_render__arrays_of_one_module_or_without_variation_are_drawn():
 
 
 def test_heatmap__a_cell_without_a_value_stays_empty():
-    spec = loss_rise(np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), "")
+    spec = loss_rise_by_category(
+        np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), ""
+    )
     assert figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
     assert DASH in spec.hover[0][1]
     assert png.render(spec)

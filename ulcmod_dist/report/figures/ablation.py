@@ -11,55 +11,97 @@ from ulcmod_dist.report.text import label, number
 from ulcmod_dist.report.values import AblatedModule, Floats
 
 
-def loss_rise(
-    rises: Floats, names: Sequence[str], columns: Sequence[str] | None, basis: str
-) -> Heatmap:
-    """Draw the rise of the loss when each module is silenced.
+def loss_rise_by_module(rises: Floats, random: Floats, names: Sequence[str], basis: str) -> Heatmap:
+    """Draw the rise of the loss on each module's samples when each module is silenced.
 
     Args:
-        rises: Nats a token, silenced module by group of samples, shape (K, groups).
+        rises: Nats a token, silenced module by module of the samples, shape (K, K).
+        random: The same where random sets of as many units a layer are silenced.
         names: The modules' names.
-        columns: Names of the categories; None where the groups are the modules' own samples.
-        basis: Samples and seeds behind the values.
+        basis: Samples and random sets behind the values.
     """
-    by_module = columns is None
-    groups = numbers(len(names)) if columns is None else tuple(label(c) for c in columns)
-    prefix = "Samples of module " if by_module else "Samples of "
+    own = np.eye(len(rises), dtype=bool)
+    words = (
+        f"Silencing a module costs its own samples {_mean(rises[own])} nats a token and others "
+        f"{_mean(rises[~own])}; random units cost {_mean(random[own])} and {_mean(random[~own])}."
+    )
     hover = tuple(
         tuple(
-            f"Module {row} ({names[row]}) silenced\n{prefix}{group}\n"
-            f"Loss rises by {number(rises[row, column])} nats a token"
-            for column, group in enumerate(groups)
+            f"Module {row} ({names[row]}) silenced\nSamples of module {column}\n"
+            f"Loss rises by {number(rises[row, column])} nats a token\n"
+            f"Random units: {number(random[row, column])}"
+            for column in range(len(names))
         )
         for row in range(len(names))
     )
-    row, column = map(int, np.unravel_index(int(np.nanargmax(rises)), rises.shape))
     return Heatmap(
-        title=f"Rise of the loss on each {'module' if by_module else 'category'}",
+        title="Rise of the loss on each module's samples",
         caption=(
             "Each row silences one module in the real forward pass. "
-            + (
-                "A strong diagonal means that a module serves its own samples."
-                if by_module
-                else "Strong cells are categories that need the module."
-            )
+            "A strong diagonal means that a module serves its own samples."
         ),
-        alternative=(
-            f"The largest rise is {number(rises[row, column])} nats a token: module {row} "
-            f"silenced, {prefix.lower()}{groups[column]}. The mean over all cells is "
-            f"{number(float(np.nanmean(rises)))}."
-        ),
+        alternative=words,
         basis=basis,
         values=rises,
         row_labels=short_names(names),
-        column_labels=groups,
+        column_labels=numbers(len(names)),
         row_axis="Silenced module",
-        column_axis="Samples of module" if by_module else "",
+        column_axis="Samples of module",
         value_axis="Nats a token",
         hover=hover,
         scale=Scale.DIVERGING,
         row_modules=tuple(range(len(names))),
     )
+
+
+def loss_rise_by_category(
+    rises: Floats, names: Sequence[str], categories: Sequence[str], basis: str
+) -> Heatmap:
+    """Draw the rise of the loss on each category when each module is silenced.
+
+    Args:
+        rises: Nats a token, silenced module by category, shape (K, C).
+        names: The modules' names.
+        categories: Names of the categories.
+        basis: Samples and random sets behind the values.
+    """
+    short = tuple(label(name) for name in categories)
+    hover = tuple(
+        tuple(
+            f"Module {row} ({names[row]}) silenced\nSamples of {category}\n"
+            f"Loss rises by {number(rises[row, column])} nats a token"
+            for column, category in enumerate(short)
+        )
+        for row in range(len(names))
+    )
+    known = np.where(np.isnan(rises), -np.inf, rises)
+    row, column = map(int, np.unravel_index(int(np.argmax(known)), rises.shape))
+    return Heatmap(
+        title="Rise of the loss on each category",
+        caption=(
+            "Each row silences one module in the real forward pass. "
+            "Strong cells are categories that need the module."
+        ),
+        alternative=(
+            f"The largest rise is {number(rises[row, column])} nats a token: module {row} "
+            f"silenced, samples of {short[column]}."
+        ),
+        basis=basis,
+        values=rises,
+        row_labels=short_names(names),
+        column_labels=short,
+        row_axis="Silenced module",
+        column_axis="",
+        value_axis="Nats a token",
+        hover=hover,
+        scale=Scale.DIVERGING,
+        row_modules=tuple(range(len(names))),
+    )
+
+
+def _mean(values: Floats) -> str:
+    known = values[np.isfinite(values)]
+    return number(float(known.mean()) if known.size else float("nan"))
 
 
 def own_against_others(modules: Sequence[AblatedModule], names: Sequence[str], basis: str) -> Dots:

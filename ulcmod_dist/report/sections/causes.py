@@ -1,7 +1,13 @@
 """Whether silencing the modules confirms them."""
 
+import numpy as np
+
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
-from ulcmod_dist.report.figures.ablation import loss_rise, own_against_others
+from ulcmod_dist.report.figures.ablation import (
+    loss_rise_by_category,
+    loss_rise_by_module,
+    own_against_others,
+)
 from ulcmod_dist.report.figures.comparison import in_words
 from ulcmod_dist.report.sections.common import by_num_modules, missing, name_for, names, picture
 from ulcmod_dist.report.tables import Column, Kind, Table, table
@@ -30,7 +36,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         f"K = {found.num_modules}, {count(ablation.num_samples, 'sample')}, "
         f"{count(ablation.num_random_sets, 'random set')} a module."
     )
-    by_module = loss_rise(ablation.by_module, shown, None, basis)
+    by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, basis)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
@@ -38,6 +44,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         picture("ablation-modules", found, by_module),
         _by_category(found, ablation, basis),
         Folded(ablation_table(found, ablation)),
+        Folded(matrix_table(found, ablation)),
     )
 
 
@@ -69,7 +76,7 @@ def _what_was_done(ablation: Ablation) -> str:
 def _by_category(found: Discovery, ablation: Ablation, basis: str) -> Block:
     if isinstance(ablation.by_category, Absent):
         return missing(ablation.by_category)
-    spec = loss_rise(ablation.by_category, names(found), ablation.categories, basis)
+    spec = loss_rise_by_category(ablation.by_category, names(found), ablation.categories, basis)
     return picture("ablation-categories", found, spec)
 
 
@@ -99,3 +106,19 @@ def ablation_table(found: Discovery, ablation: Ablation) -> Table:
         for row in ablation.modules
     )
     return table(name_for("ablation", found), "Rise of the loss, nats a token", columns, rows)
+
+
+def matrix_table(found: Discovery, ablation: Ablation) -> Table:
+    """Return the rise of the loss for each silenced module and module of the samples."""
+    columns = (
+        Column("module", "Silenced module", Kind.COUNT),
+        Column("samples_of", "Samples of module", Kind.COUNT),
+        Column("rise", "Rise of the loss", Kind.NUMBER),
+        Column("random_rise", "Random units", Kind.NUMBER),
+    )
+    rows = (
+        (row, column, float(rise), float(ablation.random_by_module[row, column]))
+        for (row, column), rise in np.ndenumerate(ablation.by_module)
+    )
+    title = "Rise of the loss, module by module"
+    return table(name_for("ablation-matrix", found), title, columns, rows)
