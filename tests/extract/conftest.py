@@ -38,7 +38,7 @@ def go(run: RunDir, local_ray: None) -> Callable[..., Extraction]:
         record = options.pop("record", RECORD)
         units = options.pop("units", UNITS)
         prepared = prepare(run, prompts, FakeForward(), units, record, **plan)
-        options = {"resources": SMALL, "workers": 2, **options}
+        options = {"resources": SMALL, "workers": 1, **options}
         with Lease.acquire(run, "extract") as lease:
             return extract(run, prepared, factory or fake(), fence=lease.fence, **options)
 

@@ -11,7 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
-from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Prompt, Rows
+from ulcmod_dist.forward.values import (
+    Encoded,
+    LayerUnits,
+    NonFiniteActivation,
+    Prompt,
+    PromptTooLarge,
+    Rows,
+)
 
 UNITS = (LayerUnits(0, "layers.0.mlp.down_proj", 5), LayerUnits(1, "layers.1.mlp.down_proj", 7))
 EXPERTS = (*UNITS, LayerUnits(2, "layers.2.mlp.experts", 4, 0), LayerUnits(2, "e", 4, 1))
@@ -31,8 +38,8 @@ class FakeForward:
     Attributes:
         units: What it says it captures.
         seconds: Time a batch takes.
-        largest: Batches of more prompts than this do not fit into memory.
-        poison: Word -> what a batch with it does: nan, raise, kill.
+        largest: Batches of more prompts than this do not fit into memory and are halved.
+        poison: Word -> what a batch with it does: nan, large, raise, kill.
         gate: File that batches wait for.
         marks: Folder that gets a file for each batch that is run.
     """
@@ -49,12 +56,14 @@ class FakeForward:
             Encoded(tuple(map(ord, str(prompt))), (True,) * len(str(prompt))) for prompt in prompts
         ]
 
-    def rows(self, batch: Sequence[Encoded]) -> Rows:
+    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        if len(batch) > self.largest:
+            middle = len(batch) // 2
+            parts = [self.rows(batch[:middle]), self.rows(batch[middle:])]
+            return Rows.joined([rows for rows, _ in parts]), parts[0][1] + parts[1][1]
         time.sleep(self.seconds)
         while self.gate is not None and not Path(self.gate).exists():
             time.sleep(0.02)
-        if len(batch) > self.largest:
-            raise MemoryError("the batch does not fit")
         for position, entry in enumerate(batch):
             self._suffer("".join(map(chr, entry.ids)), position)
         if self.marks is not None:
@@ -64,7 +73,7 @@ class FakeForward:
         slots = sum(part.expert is not None for part in self.units)
         rows = np.array([row_of(entry.ids, width) for entry in batch], np.float32)
         counts = [[len(entry.ids) % (slot + 2) for slot in range(slots)] for entry in batch]
-        return Rows(rows, np.array(counts, np.int32) if slots else None)
+        return Rows(rows, np.array(counts, np.int32) if slots else None), (len(batch),)
 
     def _suffer(self, text: str, position: int) -> None:
         for word, what in self.poison.items():
@@ -72,6 +81,8 @@ class FakeForward:
                 continue
             if what == "nan":
                 raise NonFiniteActivation(position, f"The prompt at position {position} gives nan.")
+            if what == "large":
+                raise PromptTooLarge("A prompt does not fit.")
             if what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise RuntimeError(f"device assert on {word}")

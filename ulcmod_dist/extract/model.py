@@ -31,9 +31,9 @@ class LoadedModel:
         """Tokens of each prompt."""
         return self.encoder.encode(prompts)
 
-    def rows(self, batch: Sequence[Encoded]) -> Rows:
-        """One row a prompt."""
-        return self.engine.rows(batch)
+    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        """One row a prompt, and the sizes of the batches run."""
+        return self.engine.rows_within_memory(batch)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ class Forward(Protocol):
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
         """Tokens of each prompt."""
 
-    def rows(self, batch: Sequence[Encoded]) -> Rows:
-        """One row a prompt; ``MemoryError`` when the batch is too large for the device."""
+    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        """One row a prompt, and the sizes of the batches run: several where memory was short."""
 
 
 ForwardFactory: TypeAlias = Callable[[], Forward]

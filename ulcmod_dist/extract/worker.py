@@ -11,8 +11,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import ray
@@ -26,7 +27,14 @@ from ulcmod_dist.extract.values import (
     ShardDone,
     ShardTask,
 )
-from ulcmod_dist.forward.values import Encoded, NonFiniteActivation, Prompt, RefusedPrompt, Rows
+from ulcmod_dist.forward.values import (
+    Encoded,
+    NonFiniteActivation,
+    Prompt,
+    PromptTooLarge,
+    RefusedPrompt,
+    Rows,
+)
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
 NO_SPACE = "No space left on device"
@@ -154,26 +162,27 @@ class _Shard:
         self.splits: list[tuple[int, ...]] = []
 
     def run(self, batch: tuple[int, ...]) -> None:
-        """Compute a batch of the plan, in parts where memory is short.
+        """Compute a batch of the plan.
 
         Raises:
             _Blamed: Prompts fail by themselves, and the process may have suffered.
         """
         try:
-            for part, rows in self._parts(batch):
-                self._keep(part, rows)
-        except (NonFiniteActivation, MemoryError) as error:
+            rows, sizes = self._forward.rows([self._encoded[index] for index in batch])
+        except (NonFiniteActivation, PromptTooLarge) as error:
             if not (failing := self._failing(batch)):
                 raise
             # The process is sound: go on, so that one attempt finds all such prompts.
             self._blamed.extend(failing)
-            self._reason = one_line(error)
+            self._reason = error.fact
         except UlcmodError:
             raise
         except Exception as error:
             if failing := self._failing(batch):
                 raise _Blamed(failing, one_line(error), clean=False) from error
             raise
+        else:
+            self._keep(batch, rows, sizes)
 
     def require_whole(self) -> None:
         """Return if no prompt was blamed."""
@@ -185,29 +194,16 @@ class _Shard:
         counts = np.array([entry.count for entry in self._encoded], np.int64)
         return ShardContent(prompts, self._activations, counts, self._routed)
 
-    def _parts(self, batch: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Rows]]:
-        """The rows of a batch; one that exceeds memory is halved until it fits."""
-        try:
-            rows = self._forward.rows([self._encoded[index] for index in batch])
-        except MemoryError:
-            if len(batch) == 1:
-                raise
-        else:
-            yield batch, rows
-            return
-        # Out of the handler, so that the failed pass' memory is free again.
-        self.splits.append(batch)
-        middle = len(batch) // 2
-        yield from self._parts(batch[:middle])
-        yield from self._parts(batch[middle:])
-
-    def _keep(self, batch: tuple[int, ...], rows: Rows) -> None:
+    def _keep(self, batch: tuple[int, ...], rows: Rows, sizes: tuple[int, ...]) -> None:
         places = list(batch)
         self._activations[places] = rows.activations
         if self._routed is not None:
             assert rows.routed is not None, "units name experts, so rows count their tokens"
             self._routed[places] = rows.routed
-        self.batches.append(batch)
+        parts = iter(batch)
+        self.batches.extend(tuple(islice(parts, size)) for size in sizes)
+        if len(sizes) > 1:
+            self.splits.append(batch)
 
     def _failing(self, batch: tuple[int, ...]) -> list[int]:
         """Which rows of a batch fail alone as well."""
