@@ -134,7 +134,7 @@ def test_measure_confounds__length_that_makes_modules_is_found() -> None:
     assert {confound.subject for confound in found} == {"prompt length", "noise"}
     by_module, by_feature, by_component = found[:3]
     assert by_module.value > 0.85
-    assert "a strong confound" in by_module.reading
+    assert "a strong relation" in by_module.reading
     assert by_feature.value == pytest.approx(1.0)
     assert by_feature.reading.startswith("Module 0 goes along with prompt length most")
     assert abs(by_component.value) > 0.8

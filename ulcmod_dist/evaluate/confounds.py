@@ -118,5 +118,5 @@ def _by_column(
 
 def _word(share: float) -> str:
     if share >= _STRONG:
-        return "a strong confound"
-    return "a moderate one" if share >= _WEAK else "a weak one"
+        return "a strong relation"
+    return "a moderate relation" if share >= _WEAK else "a weak relation"

@@ -62,8 +62,12 @@ def _permute_block(block: Any, seed: int, block_info: Any = None) -> Any:
 
 
 def _permute(block: Any, first_unit: int, seed: int) -> Any:
-    result = np.empty_like(block, order="F")
-    for column in range(block.shape[1]):
-        rng = np.random.default_rng([seed, first_unit + column])
-        result[:, column] = rng.permutation(block[:, column])
-    return np.ascontiguousarray(result)
+    result = np.empty(block.shape, block.dtype)
+    width = max(1, _BLOCK_BYTES // max(1, block.shape[0] * block.dtype.itemsize))
+    for first in range(0, block.shape[1], width):
+        # A column is shuffled many times faster where its entries lie side by side.
+        part = np.array(block[:, first : first + width], order="F")
+        for column in range(part.shape[1]):
+            np.random.default_rng([seed, first_unit + first + column]).shuffle(part[:, column])
+        result[:, first : first + width] = part
+    return result
