@@ -139,13 +139,20 @@ def status(target: Target, as_json: AsJson = False) -> None:
 def import_(
     matrix: Annotated[Path, typer.Argument(help="Activations [samples, units]: .npy .npz .zarr.")],
     out: Annotated[str, typer.Option("--out", help="Run directory to write.")],
+    samples: Annotated[
+        str | None, typer.Option(help="Table of the samples: sample_id, split, category.")
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Table of the units: layer, index, path, expert.")
+    ] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a run of a matrix that someone extracted elsewhere."""
     from ulcmod_dist.stages.import_matrix import import_context, import_matrix
 
-    context = import_context(matrix, out, overrides or [], _progress())
+    files = {"path": str(matrix), "samples": samples, "units": units}
+    context = import_context(files, out, overrides or [], _progress())
     _answer(import_matrix(context), as_json)
 
 

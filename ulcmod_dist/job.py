@@ -189,6 +189,12 @@ class MatrixSection(Section):
     """A matrix that someone extracted elsewhere, in place of model and corpus."""
 
     path: str = Field(description="Activations [samples, units]: a .npy, .npz or .zarr.")
+    samples: str | None = Field(
+        None, description="Table (Parquet, CSV) of the samples: sample_id, split, category."
+    )
+    units: str | None = Field(
+        None, description="Table (Parquet, CSV) of the units: layer, index, path, expert."
+    )
 
 
 class ClusterSection(Section):
@@ -316,8 +322,9 @@ class Job(Section):
             }
             changes["corpus"] = self.corpus.model_copy(update=places)
         if self.matrix is not None:
-            path = _absolute(self.matrix.path, folder)
-            changes["matrix"] = self.matrix.model_copy(update={"path": path})
+            given = self.matrix.model_dump(exclude_none=True)
+            absolute = {key: _absolute(place, folder) for key, place in given.items()}
+            changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)
 
     def to_yaml(self) -> str:

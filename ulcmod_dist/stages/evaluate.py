@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +32,7 @@ from ulcmod_dist.store.modules import StoredModules
 EVALUATION_VERSION = 1
 
 OVERLAPS = "overlaps"
+HELD_BYTES = 2**30
 
 COLUMNS = {
     "num_modules": "K",
@@ -154,7 +155,7 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
     with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
 
         def searched(permuted: Standardised, seed: int) -> Objective:
-            objective = _search(inputs, permuted, num_modules, seed).objective
+            objective = _search(inputs, _held(permuted), num_modules, seed).objective
             step.update(step.done + 1)
             return objective
 
@@ -162,6 +163,13 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
             inputs.train, searched, settings.null_permutations, settings.seed
         )
     return tuple(Score(o.value, o.xi, o.balance) for o in objectives)
+
+
+def _held(activations: Standardised) -> Standardised:
+    """Activations that a search reads many times, computed once where they are small."""
+    if activations.raw.nbytes > HELD_BYTES:
+        return activations
+    return replace(activations, raw=activations.raw.persist())
 
 
 def _methods(
