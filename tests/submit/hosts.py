@@ -19,6 +19,15 @@ import pytest
 
 PROGRAMS = Path(sys.executable).parent
 TOOLS = ("ip", "unshare", "nsenter")
+# The first process of a machine has to take leave of orphans that have ended.
+FIRST_PROCESS = """
+import os, time
+while True:
+    try:
+        os.wait()
+    except ChildProcessError:
+        time.sleep(0.1)
+"""
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0 or any(shutil.which(tool) is None for tool in TOOLS),
     reason=f"needs root and {', '.join(TOOLS)} for machines of its own",
@@ -138,11 +147,12 @@ def _hold(name: str, home: Path) -> subprocess.Popen[bytes]:
     script = (
         f"hostname {name}; mkdir -p /tmp/ray; mount -t tmpfs tmpfs /tmp/ray; "
         f"mount -t tmpfs tmpfs /dev/shm; mount --bind {home}/hosts /etc/hosts; "
-        f"mount --bind {home}/resolv.conf /etc/resolv.conf; touch {home}/up; exec sleep infinity"
+        f"mount --bind {home}/resolv.conf /etc/resolv.conf; touch {home}/up; "
+        'exec "$0" -c "$1"'
     )
     holder = subprocess.Popen(
         ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc",
-         "sh", "-c", script],
+         "sh", "-c", script, sys.executable, FIRST_PROCESS],
         start_new_session=True,
     )  # fmt: skip
     wait_for(lambda: (home / "up").exists(), 20, "namespaces")
