@@ -174,6 +174,15 @@ def test_read_prompts__integer_ids_and_categories_become_strings(tmp_path: Path)
     assert prompts.table["category"].to_pylist() == ["1", "20", "3"]
 
 
+def test_read_prompts__class_numbers_become_their_names(tmp_path: Path) -> None:
+    features = {"label": {"names": ["Math", "Coding"], "_type": "ClassLabel"}, "text": {}}
+    table = pa.table({"text": ["x", "y", "z"], "label": [1, 0, -1]})
+    noted = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(noted), tmp_path / "c.parquet")
+    prompts = read_prompts([str(tmp_path)], category="label")
+    assert prompts.table["category"].to_pylist() == ["Coding", "Math", None]
+
+
 @pytest.mark.parametrize(
     ("write", "suffix"), [(write_parquet, ".parquet"), (write_jsonl, ".jsonl"), (write_csv, ".csv")]
 )

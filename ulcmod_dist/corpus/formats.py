@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 
@@ -20,7 +21,7 @@ def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str
 
     Columns of CSV and JSON files come as strings, null where a field is missing. Other JSON values
     come as JSON, or as null in the columns named by ``texts``, of which only strings count.
-    Columns of other files keep their types.
+    Columns of other files keep their types, but class numbers become the names noted with them.
 
     Raises:
         InvalidInput: The file cannot be read, or lacks a column (the existing ones are named).
@@ -50,7 +51,7 @@ def _require(source: SourceFile, columns: Sequence[str], existing: Sequence[str]
 def _read_parquet(source: SourceFile, columns: list[str]) -> pa.Table:
     dataset = pads.dataset([source.path], format="parquet", filesystem=source.files)
     _require(source, columns, dataset.schema.names)
-    return dataset.to_table(columns=columns)
+    return _named(dataset.to_table(columns=columns), dataset.schema)
 
 
 def _read_arrow(source: SourceFile, columns: list[str]) -> pa.Table:
@@ -58,7 +59,22 @@ def _read_arrow(source: SourceFile, columns: list[str]) -> pa.Table:
         reader = pa.ipc.open_stream(file)
         _require(source, columns, reader.schema.names)
         batches = [batch.select(columns) for batch in reader]
-        return pa.Table.from_batches(batches, pa.schema([reader.schema.field(c) for c in columns]))
+        schema = pa.schema([reader.schema.field(name) for name in columns])
+        return _named(pa.Table.from_batches(batches, schema), reader.schema)
+
+
+def _named(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Class numbers as names, where the Hugging Face library noted them beside the schema."""
+    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = noted.get("info", {}).get("features", {})
+    for place, name in enumerate(table.column_names):
+        kind = features.get(name)
+        if not isinstance(kind, dict) or kind.get("_type") != "ClassLabel":
+            continue
+        names = pa.array(kind["names"], pa.string())
+        known = pc.if_else(pc.greater_equal(table[name], 0), table[name], None)
+        table = table.set_column(place, name, pc.take(names, known))
+    return table
 
 
 def _read_csv(source: SourceFile, columns: list[str]) -> pa.Table:
