@@ -43,7 +43,7 @@ DIMENSIONS = 16
 MAX_PRECLUSTERS = 10_000
 """Pre-clusters at most, as published; smaller models have one for each four units."""
 
-MAX_POINTS = 100_000
+MAX_POINTS = 50_000
 """Units that pre-clusters are fitted on at most, drawn with the seed; all are then assigned."""
 
 MAX_PROFILE_CELLS = 20_000_000
@@ -117,7 +117,8 @@ def unit_space(
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
     rng = np.random.default_rng([seed, 1])
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
-    part = Standardised(activations.raw[drawn], activations.mean, activations.std)
+    rows = activations.raw if size == activations.n_samples else activations.raw[drawn]
+    part = Standardised(rows, activations.mean, activations.std)
     (sums,) = sample_tables(part, [preclusters], [len(centres)], executor)
     sizes = np.maximum(np.bincount(preclusters, minlength=len(centres)), 1)
     return UnitSpace(points, preclusters, centres, (sums / sizes).T, drawn)
