@@ -43,12 +43,12 @@ class Host:
     pid: int
     home: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    staying: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def command(self, words: Sequence[str]) -> list[str]:
-        """A command as it is called from outside."""
-        return [
-            "nsenter", f"--target={self.pid}", "--net", "--pid", "--mount", "--uts", "--", *words
-        ]  # fmt: skip
+    def command(self, words: Sequence[str], folder: Path | None = None) -> list[str]:
+        """A command as it is called from outside, in a folder."""
+        rooms = ("--net", "--pid", "--mount", "--uts", f"--wdns={folder or self.home}")
+        return ["nsenter", f"--target={self.pid}", *rooms, "--", *words]
 
     def variables(self) -> dict[str, str]:
         """The environment of a command: none of this process's but its programs."""
@@ -65,9 +65,8 @@ class Host:
     def run(self, *words: str, cwd: Path | None = None, check: bool = True) -> str:
         """Call a command to its end and return what it printed."""
         done = subprocess.run(
-            self.command(words),
+            self.command(words, cwd),
             env=self.variables(),
-            cwd=cwd or self.home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -83,15 +82,15 @@ class Host:
     def start(self, *words: str, output: Path) -> None:
         """Call a command that stays until the host goes."""
         with output.open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 self.command(words),
                 env=self.variables(),
-                cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.staying.append(process)
 
     def cut_off(self) -> None:
         """Pull the network cable."""
@@ -125,11 +124,12 @@ def host(
     (home / "hosts").write_text(f"127.0.0.1 localhost\n{address} {name}\n")
     (home / "resolv.conf").touch()
     holder = _hold(name, home)
+    staying: list[subprocess.Popen[bytes]] = []
     try:
         pid = _inside(holder.pid)
         _ip("link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         _ip("link", "set", f"{name}o", "master", bridge, "up")
-        machine = Host(name, address, pid, home, environment or {})
+        machine = Host(name, address, pid, home, environment or {}, staying)
         machine.run("ip", "link", "set", "lo", "up")
         machine.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
         machine.run("ip", "link", "set", "eth0", "up")
@@ -138,6 +138,8 @@ def host(
     finally:
         holder.kill()
         holder.wait()
+        for process in staying:
+            process.wait()
         # The kernel may keep the namespace, and so the cable, for some time.
         subprocess.run(["ip", "link", "delete", f"{name}o"], check=False, capture_output=True)
 
