@@ -1,4 +1,4 @@
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulcmod_dist.forward.batching import plan_batches
@@ -6,6 +6,7 @@ from ulcmod_dist.forward.batching import plan_batches
 lengths = st.lists(st.integers(1, 300), max_size=60)
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 600))
 def test_plan_batches__every_prompt_once_within_the_budget(lengths, batch_tokens):
     batches = plan_batches(lengths, batch_tokens)
@@ -15,6 +16,7 @@ def test_plan_batches__every_prompt_once_within_the_budget(lengths, batch_tokens
         assert padded <= batch_tokens or len(batch) == 1
 
 
+@settings(deadline=None)
 @given(lengths, st.integers(1, 600))
 def test_plan_batches__lengths_fall_from_batch_to_batch(lengths, batch_tokens):
     ordered = [lengths[index] for batch in plan_batches(lengths, batch_tokens) for index in batch]

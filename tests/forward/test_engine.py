@@ -2,11 +2,18 @@ import numpy as np
 import pytest
 import torch
 
+from tests.forward.tiny import (
+    FAMILIES,
+    SPARSE,
+    UNITS,
+    VOCABULARY,
+    prompts_of,
+    save_tiny,
+    tiny_model,
+)
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.engine import Engine, count_units
 from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, NonFiniteActivation
-
-from .tiny import FAMILIES, SPARSE, UNITS, VOCABULARY, prompts_of, save_tiny, tiny_model
 
 LENGTHS = [1, 37, 5, 12, 2, 29]
 

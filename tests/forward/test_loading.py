@@ -2,12 +2,11 @@ import json
 
 import pytest
 
+from tests.forward.tiny import save_tiny
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import LIBRARY_PREFIX, load_config, model_record
 from ulcmod_dist.forward.values import ModelSpec
-
-from .tiny import save_tiny
 
 
 def change_config(folder, **changes):

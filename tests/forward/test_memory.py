@@ -2,11 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.forward.tiny import FAMILIES, prompts_of, tiny_config, tiny_model
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.memory import budget, parameter_bytes, token_bytes
-
-from .tiny import FAMILIES, prompts_of, tiny_config, tiny_model
 
 
 class SmallDevice(Engine):

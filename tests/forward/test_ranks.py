@@ -8,14 +8,13 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from tests.forward.tiny import prompts_of, save_tiny
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.values import ModelSpec
 
-from .tiny import prompts_of, save_tiny
-
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
-FAMILIES = ("llama", "phi3", "qwen2_moe")
+FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
 LENGTHS = [3, 11, 6]
 
 

@@ -3,11 +3,10 @@ import datetime
 import pytest
 from transformers import BloomConfig
 
+from tests.forward.tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule, RefusedPrompt
-
-from .tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
 
 SYSTEM = "You are a helpful assistant."
 

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import gelu, linear, silu
 
+from tests.forward.tiny import prompts_of, tiny_model
 from ulcmod_dist.forward.engine import Engine
-
-from .tiny import prompts_of, tiny_model
 
 
 def inputs_of(model, modules, ids):

@@ -27,19 +27,24 @@ class Family:
     Attributes:
         layer: The units of one layer, from configuration and index.
         base: Class of transformers that loads the model without its language-model head.
+        decoder: Whether the family predicts the next token, so that a prompt has a loss.
+        gated: Whether a unit is a product of a gate and a value, hence has three vectors of weights
+            and not two; None where the configuration's ``is_gated_act`` tells.
     """
 
     layer: Describe
     base: str = "AutoModel"
+    decoder: bool = True
+    gated: bool | None = True
 
 
-def _dense(module: str, width: Callable[[Any], int], base: str = "AutoModel") -> Family:
-    """A family whose layers are alike: ``module`` holds ``{}`` in place of the layer's index."""
+def _dense(path: str, width: Callable[[Any], int], **facts: Any) -> Family:
+    """A family whose layers are alike: ``path`` holds ``{}`` in place of the layer's index."""
 
     def layer(config: Any, index: int) -> Iterator[LayerUnits]:
-        yield LayerUnits(index, module.format(index), width(config))
+        yield LayerUnits(index, path.format(index), width(config))
 
-    return Family(layer, base)
+    return Family(layer, **facts)
 
 
 def _intermediate(config: Any) -> int:
@@ -82,30 +87,36 @@ def _deepseek(config: Any, index: int) -> Iterator[LayerUnits]:
 _GATED = _dense("layers.{}.mlp.down_proj", _intermediate)
 
 FAMILIES: dict[str, Family] = {
-    "bert": _dense("encoder.layer.{}.output.dense", _intermediate),
-    "bloom": _dense("h.{}.mlp.dense_4h_to_h", lambda config: 4 * config.hidden_size),
+    "bert": _dense("encoder.layer.{}.output.dense", _intermediate, decoder=False, gated=False),
+    "bloom": _dense("h.{}.mlp.dense_4h_to_h", lambda config: 4 * config.hidden_size, gated=False),
     "deepseek_v2": Family(_deepseek),
     "deepseek_v3": Family(_deepseek),
-    "falcon": _dense("h.{}.mlp.dense_4h_to_h", lambda config: config.ffn_hidden_size),
+    "falcon": _dense("h.{}.mlp.dense_4h_to_h", lambda config: config.ffn_hidden_size, gated=False),
     "gemma": _GATED,
     "gemma2": _GATED,
     "gemma3": _dense("language_model.layers.{}.mlp.down_proj", _intermediate),
     "gemma3_text": _GATED,
-    "gpt2": _dense("h.{}.mlp.c_proj", lambda config: config.n_inner or 4 * config.hidden_size),
-    "gpt_neox": _dense("layers.{}.mlp.dense_4h_to_h", _intermediate),
+    "gpt2": _dense(
+        "h.{}.mlp.c_proj", lambda config: config.n_inner or 4 * config.hidden_size, gated=False
+    ),
+    "gpt_neox": _dense("layers.{}.mlp.dense_4h_to_h", _intermediate, gated=False),
     "gpt_oss": Family(_all_sparse),
     "llama": _GATED,
     "mistral": _GATED,
     "mixtral": Family(_all_sparse),
     "olmoe": Family(_all_sparse),
-    "opt": _dense("decoder.layers.{}.fc2", lambda config: config.ffn_dim),
+    "opt": _dense("decoder.layers.{}.fc2", lambda config: config.ffn_dim, gated=False),
     "phi3": _GATED,
     "qwen2": _GATED,
     "qwen2_moe": Family(_qwen_sparse),
     "qwen3": _GATED,
     "qwen3_moe": Family(_qwen_sparse),
     "t5": _dense(
-        "encoder.block.{}.layer.1.DenseReluDense.wo", lambda config: config.d_ff, "T5EncoderModel"
+        "encoder.block.{}.layer.1.DenseReluDense.wo",
+        lambda config: config.d_ff,
+        base="T5EncoderModel",
+        decoder=False,
+        gated=None,
     ),
 }
 
@@ -136,3 +147,15 @@ def units_of(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
     return tuple(
         units for layer in range(text.num_hidden_layers) for units in family.layer(text, layer)
     )
+
+
+def unit_parameters(config: PretrainedConfig) -> int:
+    """Weights that one unit has for itself: those that go when it is cut out, biases left aside.
+
+    Raises:
+        InvalidInput: The registry does not know the model type.
+    """
+    gated = family_of(config).gated
+    text = config.get_text_config()
+    vectors = 3 if (text.is_gated_act if gated is None else gated) else 2
+    return vectors * int(text.hidden_size)

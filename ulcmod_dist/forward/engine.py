@@ -19,7 +19,14 @@ from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.pooling import Pool
 from ulcmod_dist.forward.taps import require_once, tapped, taps_of
-from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, NonFiniteActivation, Rows
+from ulcmod_dist.forward.values import (
+    Encoded,
+    LayerUnits,
+    ModelSpec,
+    NonFiniteActivation,
+    PromptTooLarge,
+    Rows,
+)
 
 
 class Engine:
@@ -114,15 +121,17 @@ class Engine:
             follow one another: ``(len(encoded),)`` where everything fitted.
 
         Raises:
-            UlcmodError: A single prompt does not fit, or the model is shared by ranks, which could
-                not split together; or as ``rows``.
+            PromptTooLarge: A single prompt does not fit.
+            UlcmodError: The model is shared by ranks, which could not split together; or as
+                ``rows``.
         """
         try:
             return self.rows(encoded), (len(encoded),)
         except torch.OutOfMemoryError as error:
             if len(encoded) == 1 or self._ranks > 1:
                 longest = max(len(prompt.ids) for prompt in encoded)
-                raise UlcmodError(
+                kind = PromptTooLarge if len(encoded) == 1 else UlcmodError
+                raise kind(
                     f"A batch of {len(encoded)} prompts of up to {longest} tokens does not fit "
                     f"into the memory of {self._model.device}.",
                     "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",

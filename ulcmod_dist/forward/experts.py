@@ -35,7 +35,8 @@ class Routing:
 
 
 Listener: TypeAlias = Callable[[torch.Tensor, Routing | None], torch.Tensor | None]
-_LISTENERS: WeakKeyDictionary[nn.Module, Listener] = WeakKeyDictionary()
+# Blocks may be nested, as when a masked model is captured: the outer block's listener comes first.
+_LISTENERS: WeakKeyDictionary[nn.Module, tuple[Listener, ...]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -51,12 +52,13 @@ def listening(model: PreTrainedModel, listeners: Mapping[nn.Module, Listener]) -
     """
     before = model.get_experts_implementation()
     model.set_experts_implementation(IMPLEMENTATION)
-    _LISTENERS.update(listeners)
+    for experts, listener in listeners.items():
+        _LISTENERS[experts] = (*_LISTENERS.get(experts, ()), listener)
     try:
         yield
     finally:
         for experts in listeners:
-            del _LISTENERS[experts]
+            _LISTENERS[experts] = _LISTENERS[experts][:-1]
         model.set_experts_implementation(before)
 
 
@@ -79,9 +81,9 @@ def _forward(
     first = "gate_up_proj" if experts.has_gate else "up_proj"
     activate = experts._apply_gate if experts.has_gate else experts.act_fn
     units = activate(_project(experts, first, hidden[routing.token], expert, stops))
-    listener = _LISTENERS.get(experts)
-    replaced = None if listener is None else listener(units, routing)
-    units = units if replaced is None else replaced
+    for listener in _LISTENERS.get(experts, ()):
+        replaced = listener(units, routing)
+        units = units if replaced is None else replaced
     output = _project(experts, "down_proj", units, expert, stops)
     weighted = output * router_weights.flatten()[order].unsqueeze(-1)
     by_token = torch.empty_like(weighted)

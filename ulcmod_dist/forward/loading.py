@@ -60,9 +60,9 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
 
 
 def load_model(
-    spec: ModelSpec, config: PretrainedConfig, device: str, ranks: int = 1
+    spec: ModelSpec, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
 ) -> PreTrainedModel:
-    """Load the base model in evaluation mode.
+    """Load the base model, or the model that predicts tokens, in evaluation mode.
 
     Args:
         spec: The model.
@@ -72,12 +72,13 @@ def load_model(
         ranks: Processes that share the model by tensor parallelism; each calls this function with
             torch.distributed's variables in its environment, and its device follows from its
             LOCAL_RANK.
+        head: Whether to load the language-model head as well.
 
     Raises:
         InvalidInput: The weights cannot be read, or some of the model's are missing, or the family
             cannot be shared in this way.
     """
-    base = getattr(transformers, family_of(config).base)
+    base = getattr(transformers, "AutoModelForCausalLM" if head else family_of(config).base)
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     if ranks > 1:
         _require_plan(config)

@@ -127,6 +127,10 @@ class RefusedPrompt(InvalidInput):
         self.position = position
 
 
+class PromptTooLarge(UlcmodError):
+    """A prompt that does not fit into the device's memory even by itself."""
+
+
 class NonFiniteActivation(UlcmodError):
     """A forward pass that ended in NaN or infinity.
 

@@ -1,0 +1,220 @@
+"""The ablation engine on tiny decoders: what is silenced, and what it costs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from tests.forward.tiny import SPARSE, prompts_of, save_tiny, tiny_model
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.architectures import FAMILIES, units_of
+from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.taps import base_model
+from ulcmod_dist.forward.values import Encoded, ModelSpec
+from ulcmod_dist.intervene.ablation import ablate, unit_means
+from ulcmod_dist.intervene.apply import mask_units, pruned_size
+from ulcmod_dist.intervene.loss import LossEngine
+from ulcmod_dist.intervene.masks import Mask, layer_of_units
+
+DECODERS = sorted(name for name, family in FAMILIES.items() if family.decoder)
+LENGTHS = [2, 31, 7, 12]
+
+
+def mask_of(model: PreTrainedModel, silenced: NDArray[np.bool_]) -> Mask:
+    return Mask(units_of(model.config), silenced, np.zeros(len(silenced), np.float32))
+
+
+def nothing_of(model: PreTrainedModel) -> Mask:
+    return mask_of(model, np.zeros(len(layer_of_units(units_of(model.config))), np.bool_))
+
+
+def some_of(model: PreTrainedModel, seed: int = 0) -> Mask:
+    count = len(layer_of_units(units_of(model.config)))
+    return mask_of(model, np.random.default_rng(seed).random(count) < 0.4)
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return tiny_model(request.param, head=True)
+
+
+def test_losses__of_a_batch_equal_those_alone(model: PreTrainedModel) -> None:
+    engine, prompts = LossEngine(model), prompts_of(LENGTHS)
+    for mask in (None, some_of(model)):
+        together = engine.losses(prompts, mask)
+        alone = [engine.losses([prompt], mask).total[0] for prompt in prompts]
+        np.testing.assert_allclose(together.total, alone, rtol=1e-5)
+        assert together.tokens.tolist() == [length - 1 for length in LENGTHS]
+
+
+def test_losses__are_those_that_the_library_computes(model: PreTrainedModel) -> None:
+    [prompt] = prompts_of([23])
+    ids = torch.tensor([prompt.ids])
+    with torch.inference_mode():
+        expected = model(input_ids=ids, labels=ids, output_router_logits=False).loss.item()
+    assert LossEngine(model).losses([prompt]).mean[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_ablate__no_unit_changes_no_loss(model: PreTrainedModel) -> None:
+    prompts = prompts_of(LENGTHS)
+    result = ablate(LossEngine(model), prompts, [[0, 1], [2, 3]], [nothing_of(model)])
+    assert np.array_equal(result.rise, np.zeros((1, len(prompts))))
+
+
+def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
+    model: PreTrainedModel,
+) -> None:
+    engine, mask, prompts = Engine(base_model(model)), some_of(model), prompts_of(LENGTHS)
+    before = engine.rows(prompts)
+    with mask_units(model, mask):
+        rows = engine.rows(prompts)
+    assert np.all(rows.activations[:, mask.silenced] == 0)
+    first_layer = (layer_of_units(mask.units) == 0) & ~mask.silenced
+    np.testing.assert_allclose(
+        rows.activations[:, first_layer], before.activations[:, first_layer], rtol=1e-5, atol=1e-7
+    )
+    assert not np.array_equal(
+        rows.activations[:, ~mask.silenced], before.activations[:, ~mask.silenced]
+    )
+    assert engine.rows(prompts).activations.tobytes() == before.activations.tobytes()
+
+
+class Silent(torch.nn.Module):
+    """An MLP that is not there."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(hidden)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mixtral", "qwen2_moe", "deepseek_v3"])
+def test_ablate__a_whole_layer_is_the_model_without_that_mlp(family: str) -> None:
+    model: Any = tiny_model(family, head=True)
+    mask = nothing_of(model)
+    mask.silenced[layer_of_units(mask.units) == 1] = True
+    prompts = prompts_of(LENGTHS)
+    ablated = LossEngine(model).losses(prompts, mask).total
+    model.model.layers[1].mlp = Silent()
+    ids = [torch.tensor([prompt.ids]) for prompt in prompts]
+    with torch.inference_mode():
+        expected = [model(input_ids=i, labels=i).loss.item() * (i.shape[1] - 1) for i in ids]
+    np.testing.assert_allclose(ablated, expected, rtol=1e-5)
+
+
+def test_ablate__order_of_samples_and_masks_is_kept() -> None:
+    model = tiny_model("llama", head=True)
+    engine, prompts, masks = (
+        LossEngine(model),
+        prompts_of(LENGTHS),
+        [some_of(model, s) for s in (1, 2)],
+    )
+    done: list[int] = []
+    result = ablate(engine, prompts, plan_batches(LENGTHS, 40), masks, done.append)
+    assert sum(done) == len(prompts)
+    np.testing.assert_allclose(result.intact, engine.losses(prompts).mean, rtol=1e-5)
+    for row, mask in zip(result.masked, masks, strict=True):
+        np.testing.assert_allclose(row, engine.losses(prompts, mask).mean, rtol=1e-5)
+
+
+def test_losses__only_counted_tokens_are_predicted() -> None:
+    engine = LossEngine(tiny_model("llama", head=True))
+    [prompt] = prompts_of([6])
+    parts = [
+        Encoded(prompt.ids, tuple(token < 3 for token in range(6))),
+        Encoded(prompt.ids, tuple(token >= 3 for token in range(6))),
+    ]
+    losses = engine.losses(parts)
+    assert losses.tokens.tolist() == [2, 3]
+    assert losses.total.sum() == pytest.approx(engine.losses([prompt]).total[0], rel=1e-6)
+
+
+def test_losses__a_prompt_without_a_predicted_token_has_none() -> None:
+    engine = LossEngine(tiny_model("llama", head=True))
+    assert np.isnan(engine.losses(prompts_of([1, 4])).mean).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", *SPARSE])
+def test_mask__units_held_at_their_mean(family: str) -> None:
+    model = tiny_model(family, head=True)
+    engine, prompts = LossEngine(model), prompts_of(LENGTHS)
+    means = unit_means(engine, prompts, [[0, 1], [2, 3]])
+    np.testing.assert_allclose(
+        means, unit_means(engine, prompts, [[0, 1, 2, 3]]), rtol=1e-4, atol=1e-6
+    )
+    mask = some_of(model).held_at(means)
+    with mask_units(model, mask):
+        held = unit_means(engine, prompts, [[0, 1, 2, 3]])
+    seen = mask.silenced & (held != 0)
+    assert seen.any()
+    np.testing.assert_allclose(held[seen], means[seen], rtol=1e-5)
+
+
+def test_unit_means__keep_signs_and_leave_padding_out() -> None:
+    model: Any = tiny_model("llama", head=True)
+    [prompt] = prompts_of([9])
+    seen: list[torch.Tensor] = []
+    down = model.model.layers[1].mlp.down_proj
+    handle = down.register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
+    with torch.inference_mode():
+        model(input_ids=torch.tensor([prompt.ids]))
+    handle.remove()
+    counted = Encoded(prompt.ids, (False, *(True,) * 8))
+    other = Encoded(prompts_of([30])[0].ids, (True,) * 30)
+    sums, tokens = LossEngine(model).unit_sums([counted, other])
+    assert set(tokens) == {38}
+    alone = LossEngine(model).unit_sums([other])[0]
+    np.testing.assert_allclose((sums - alone)[24:], seen[0][1:].sum(0), rtol=1e-3, atol=1e-5)
+
+
+def test_mask_units__works_while_generating() -> None:
+    model: Any = tiny_model("llama", head=True)
+    ids = torch.tensor([prompts_of([5])[0].ids])
+    settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    plain = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    mask = nothing_of(model)
+    mask.silenced[:] = True
+    with mask_units(model, mask):
+        masked = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    assert masked.shape == plain.shape
+    assert not torch.equal(masked, plain)
+
+
+def test_mask_units__a_mask_of_another_model_is_refused() -> None:
+    mask = nothing_of(tiny_model("llama"))
+    model = tiny_model("mixtral")
+    with pytest.raises(InvalidInput, match="48 units in 2 parts"), mask_units(model, mask):
+        pass
+
+
+def test_load__a_saved_decoder_with_its_head(tmp_path: Path) -> None:
+    tiny_model("llama", head=True).save_pretrained(tmp_path)
+    prompts = prompts_of(LENGTHS)
+    loaded = LossEngine.load(ModelSpec(str(tmp_path))).losses(prompts)
+    direct = LossEngine(tiny_model("llama", head=True)).losses(prompts)
+    np.testing.assert_allclose(loaded.total, direct.total, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_load__an_encoder_has_no_loss(family: str, tmp_path: Path) -> None:
+    spec = ModelSpec(str(save_tiny(tmp_path, family)))
+    with pytest.raises(InvalidInput, match=f"type {family} are encoders without a head"):
+        LossEngine.load(spec)
+
+
+def test_load__a_decoder_saved_without_its_head_is_refused(tmp_path: Path) -> None:
+    spec = ModelSpec(str(save_tiny(tmp_path, "llama")))
+    with pytest.raises(InvalidInput, match=r"lacks 1 of the model's weights, such as lm_head"):
+        LossEngine.load(spec)
+
+
+def test_pruned_size__counts_the_weights_of_the_silenced_units() -> None:
+    for family, vectors in (("llama", 3), ("gpt2", 2), ("mixtral", 3), ("t5", 2), ("opt", 2)):
+        model = tiny_model(family)
+        size = pruned_size(model.config, some_of(model))
+        assert size.removed == some_of(model).count * vectors * 16
+        assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
+        assert 0 < size.share < 1
