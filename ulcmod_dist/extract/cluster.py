@@ -40,8 +40,7 @@ def cluster(address: str | None, *, metrics_port: int | None = None) -> Iterator
     if ray.is_initialized():
         yield
         return
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
+    quiet()
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         _start_local(metrics_port)
@@ -51,6 +50,12 @@ def cluster(address: str | None, *, metrics_port: int | None = None) -> Iterator
         yield
     finally:
         ray.shutdown()
+
+
+def quiet() -> None:
+    """Keep Ray from sending statistics and from filling logs; before it starts in a process."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
 
 
 def node_resources() -> list[Mapping[str, float]]:

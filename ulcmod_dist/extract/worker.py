@@ -37,6 +37,8 @@ from ulcmod_dist.forward.values import (
 )
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
+GUARD_SECONDS = 2.0
+"""How often an actor asks, between two batches, whether its run was taken over."""
 NO_SPACE = "No space left on device"
 
 
@@ -103,6 +105,9 @@ class Worker:
 
     def _compute(self, task: ShardTask, prompts: Sequence[Prompt]) -> tuple[ShardContent, Origin]:
         assert self._forward is not None, "load comes first"
+        # An actor whose driver is gone must not compute what its successor computes again.
+        self._writer.check()
+        checked = time.monotonic()
         self._notice("started", task.digest)
         began = time.perf_counter()
         try:
@@ -113,6 +118,9 @@ class Worker:
         for number, batch in enumerate(task.batches):
             if number == len(task.batches) // 2:
                 self._notice("halfway", task.digest)
+            if time.monotonic() - checked > GUARD_SECONDS:
+                self._writer.check()
+                checked = time.monotonic()
             shard.run(batch)
         shard.require_whole()
         self._notice("computed", task.digest)

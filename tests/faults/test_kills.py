@@ -1,0 +1,126 @@
+"""SIGKILL of driver, actor and raylet at every point of a shard's life, and at random moments."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.shards import read_commits
+from ulcmod_dist.store.verify import verify
+from ulcmod_dist.store.view import open_view
+
+ACTORS = 2
+LIMIT = 240.0
+
+
+@pytest.fixture(scope="session")
+def undisturbed(local_ray, tmp_path_factory) -> str:
+    """Digest of the store of a run in which nothing happened."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "marks").mkdir()
+    done = extraction(RunDir.at(folder / "run"), Killer(str(folder / "marks")), None, 0.0)
+    return done.view.digest
+
+
+@pytest.fixture
+def marks(tmp_path):
+    (tmp_path / "marks").mkdir()
+    return str(tmp_path / "marks")
+
+
+def driver(run, marks, *, point="", victim="", after=2, seconds=0.02):
+    """Start the extraction as a process; a raylet that dies must not be everybody's."""
+    address = "" if victim == "raylet" else ray.get_runtime_context().gcs_address
+    command = [sys.executable, "-m", "tests.faults.killing", run.url, marks, point, victim]
+    return subprocess.Popen(
+        [*command, address, str(after), str(seconds)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def orphans():
+    """Actors of extractions, whoever started them."""
+    return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
+
+
+def await_end_of_orphans():
+    end = time.monotonic() + 30
+    while orphans() and time.monotonic() < end:
+        time.sleep(0.1)
+
+
+def require_whole(run, marks, undisturbed, most=ACTORS):
+    view = open_view(run)
+    assert view.digest == undisturbed
+    assert view.sample_ids() == [f"s{number}" for number in range(PROMPTS)]
+    assert verify(run).findings == ()
+    rows = Counter(prompt for commit in read_commits(run).values() for prompt in commit.prompts)
+    assert set(rows.values()) == {1}
+    computed = Counter(passed(marks, "computed"))
+    assert sum(computed.values()) - len(computed) <= most
+
+
+def kill_and_resume(run, marks, point, victim):
+    if victim == "actor":
+        extraction(run, Killer(marks, point, victim), None, 0.02)
+    else:
+        with driver(run, marks, point=point, victim=victim) as process:
+            process.communicate(timeout=LIMIT)
+        assert Path(marks, "killed").exists()
+        # A new process takes longer to start than Ray to end the actors of a dead one.
+        await_end_of_orphans()
+        # Without its raylet a driver may still end well: the actors outlive it for a while.
+        assert victim == "raylet" or process.returncode == -signal.SIGKILL
+        extraction(run, Killer(marks), None, 0.02)
+
+
+@pytest.mark.parametrize(
+    ("point", "victim"),
+    [(point, VICTIMS[number % 3]) for number, point in enumerate(POINTS)],
+)
+def test_kill__a_resume_ends_with_the_undisturbed_store(run, marks, undisturbed, point, victim):
+    kill_and_resume(run, marks, point, victim)
+    require_whole(run, marks, undisturbed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("point", "victim"),
+    [
+        (point, victim)
+        for number, point in enumerate(POINTS)
+        for victim in VICTIMS
+        if victim != VICTIMS[number % 3]
+    ],
+)
+def test_kill__the_rest_of_the_matrix(run, marks, undisturbed, point, victim):
+    kill_and_resume(run, marks, point, victim)
+    require_whole(run, marks, undisturbed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", range(20))
+def test_kill__at_a_random_moment(run, marks, undisturbed, number):
+    chance = random.Random(number)
+    victim = VICTIMS[number % 3]
+    point, after = chance.choice(POINTS), chance.randrange(8)
+    with driver(run, marks, point=point, victim=victim, after=after) as process:
+        if victim == "driver":
+            # Not at a point at all, but after a time.
+            time.sleep(chance.uniform(0.5, 12.0))
+            process.kill()
+        process.communicate(timeout=LIMIT)
+    extraction(run, Killer(marks), None, 0.02)
+    # Resumed at once: actors of the dead driver may still finish what they had begun.
+    require_whole(run, marks, undisturbed, most=2 * ACTORS)
