@@ -13,7 +13,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.pa
 
 # From the ground up; a room imports rooms of lower floors only.
 FLOORS = (
-    {"errors"},
+    {"errors", "sections"},
     {"job", "rundir", "progress", "report"},
     {"lease"},
     {"corpus", "passes"},
@@ -24,14 +24,24 @@ FLOORS = (
 )
 # The half that searches and the half that computes meet in `stages` alone.
 SEARCHING = {"evaluate", "iterd", "passes"}
-COMPUTING = {"forward", "store", "extract", "intervene", "submit", "corpus", "job", "rundir"}
+COMPUTING = {
+    "forward",
+    "store",
+    "extract",
+    "intervene",
+    "submit",
+    "corpus",
+    "job",
+    "rundir",
+    "sections",
+}
 LIBRARIES = {
     "torch": {"forward", "intervene", "passes"},
     "transformers": {"forward", "intervene"},
     "ray": {"extract", "intervene", "passes", "submit"},
     "zarr": {"store"},
     "typer": {"cli"},
-    "pydantic": {"job", "stages", "store", "corpus"},
+    "pydantic": {"job", "sections", "stages", "store", "corpus"},
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ulcmod_dist.corpus.infinity import split_infinity, write_split
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.corpus.readers import read_prompts
-from ulcmod_dist.job import CorpusSection
+from ulcmod_dist.sections import CorpusSection
 from ulcmod_dist.stages.summary import Summary
 
 

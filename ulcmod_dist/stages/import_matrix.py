@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import yaml
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.job import Job, MatrixSection
+from ulcmod_dist.job import Job
 from ulcmod_dist.progress import Silent
 from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.sections import MatrixSection
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.matrix import import_matrix as write_matrix

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.job import ClusterSection
+from ulcmod_dist.sections import ClusterSection
 from ulcmod_dist.submit.parcel import JOB_FILE, Parcel, named
 from ulcmod_dist.submit.templates import render
 from ulcmod_dist.submit.tools import call, stream

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.job import ClusterSection
+from ulcmod_dist.sections import ClusterSection
 from ulcmod_dist.submit.parcel import Parcel
 from ulcmod_dist.submit.templates import render
 from ulcmod_dist.submit.tools import call

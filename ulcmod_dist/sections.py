@@ -1,0 +1,233 @@
+"""The sections of a job: which keys there are, what they mean and what they may hold."""
+
+from __future__ import annotations
+
+import re
+import typing
+import zoneinfo
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class Section(BaseModel):
+    """A part of the job: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ModelSection(Section):
+    """Which language model, at which revision, in which precision."""
+
+    id: str = Field(description="Local folder of the model, or its id on the Hugging Face hub.")
+    revision: str | None = Field(
+        None, description="Commit (40 hexadecimal digits); required for a hub id."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of the forward pass; float32 is the reference."
+    )
+    attention: Literal["sdpa", "eager"] = Field(
+        "sdpa", description="Attention implementation of transformers."
+    )
+
+    @field_validator("revision")
+    @classmethod
+    def _fixed(cls, revision: str | None) -> str | None:
+        if revision is not None and _COMMIT.fullmatch(revision) is None:
+            raise ValueError(f"{revision!r} is not a commit of 40 hexadecimal digits")
+        return revision
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+class CorpusSection(Section):
+    """Where the prompts are and which columns bear what."""
+
+    train: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        description="File, folder, glob or URL of the training samples, or a list of them.",
+        min_length=1,
+    )
+    test: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="The same for held-out samples; none by default."
+    )
+    text: str | None = Field("text", description="Column of the prompt's text.")
+    messages: str | None = Field(
+        None, description="Column of chat messages (role and content), in place of `text`."
+    )
+    category: str | None = Field(None, description="Column of the category; none by default.")
+    id: str | None = Field(
+        None, description="Column of the sample's id; by default ids count the rows of a split."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _messages_replace_text(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and data.get("messages") and "text" not in data:
+            return {**data, "text": None}
+        return data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("name exactly one of text and messages")
+        return self
+
+
+class PromptSection(Section):
+    """How a prompt becomes tokens and which of them count."""
+
+    template: Literal["model", "none"] = Field(
+        "model", description="The model's chat template, or none: the plain text."
+    )
+    system: str | None = Field(
+        "You are a helpful assistant.", description="System message of the chat template."
+    )
+    tokens: Literal["all", "prompt", "last"] = Field(
+        "all", description="Tokens that count: all, those of the prompt's own text, or the last."
+    )
+    max_tokens: int | None = Field(
+        None, gt=0, description="Length limit; by default the model's own maximum."
+    )
+    long: Literal["truncate", "refuse"] = Field(
+        "truncate", description="What happens to a prompt over the limit."
+    )
+
+
+class ExtractSection(Section):
+    """How the forward passes are spread."""
+
+    workers: int | None = Field(
+        None, gt=0, description="Actors; by default as many as the cluster has room for."
+    )
+    cpus: float = Field(1.0, gt=0, description="CPUs of an actor, also its threads.")
+    gpus: float = Field(0.0, ge=0, description="GPUs of an actor.")
+    address: str | None = Field(
+        None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
+    )
+    shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
+    batch_tokens: int = Field(4096, gt=0, description="Tokens of a batch, padding included.")
+
+
+class DiscoverSection(Section):
+    """The search."""
+
+    modules: Annotated[tuple[int, ...], BeforeValidator(_one_or_more)] = Field(
+        description="Number of modules K, or a list of them.", min_length=1
+    )
+    restarts: int = Field(10, gt=0, description="Starts of the search; the best L wins.")
+    seed: int = Field(0, ge=0, description="Seed of starts and orders.")
+    max_iterations: int = Field(100, gt=0, description="Iterations at most.")
+
+    @field_validator("modules")
+    @classmethod
+    def _distinct(cls, modules: tuple[int, ...]) -> tuple[int, ...]:
+        if min(modules) < 1 or len(set(modules)) < len(modules):
+            raise ValueError(f"numbers of modules must be positive and distinct, not {modules}")
+        return tuple(sorted(modules))
+
+
+Baseline = Literal[
+    "k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering"
+]
+
+
+class EvaluateSection(Section):
+    """What is measured of the modules."""
+
+    seed: int = Field(0, ge=0, description="Seed of permutations, baselines and classifiers.")
+    null_permutations: int = Field(
+        3, ge=0, description="Searches on column-wise permuted data for the null model."
+    )
+    baselines: tuple[Baseline, ...] = Field(
+        typing.get_args(Baseline), description="Clustering methods to compare with."
+    )
+    seeds: int = Field(3, gt=0, description="Seeds that each method is run with.")
+
+
+class AblateSection(Section):
+    """The causal check: what silencing a module costs."""
+
+    method: Literal["zero", "mean"] = Field(
+        "zero", description="What silenced units hold: zero, or their mean over the samples."
+    )
+    samples: int = Field(
+        40, gt=0, description="Samples of each module that are measured, drawn with the seed."
+    )
+    random_sets: int = Field(
+        3, gt=0, description="Random sets of as many units a layer, beside each module."
+    )
+    seed: int = Field(0, ge=0, description="Seed of draws, random sets and intervals.")
+
+
+class ReportSection(Section):
+    """What the page shows."""
+
+    prompts: Literal["all", "none"] = Field(
+        "all", description="none leaves every prompt's text out of report, tables and logs."
+    )
+    typical: int = Field(8, gt=0, description="Typical prompts shown for each module.")
+    keywords: int = Field(12, gt=0, description="Keywords shown for each module.")
+
+
+class MatrixSection(Section):
+    """A matrix that someone extracted elsewhere, in place of model and corpus."""
+
+    path: str = Field(description="Activations [samples, units]: a .npy, .npz or .zarr.")
+    samples: str | None = Field(
+        None, description="Table (Parquet, CSV) of the samples: sample_id, split, category."
+    )
+    units: str | None = Field(
+        None, description="Table (Parquet, CSV) of the units: layer, index, path, expert."
+    )
+
+
+class ClusterSection(Section):
+    """The machines that `ulcmod submit` asks for; nothing a run computes depends on them."""
+
+    nodes: int = Field(1, gt=0, description="Machines that work.")
+    min_nodes: int | None = Field(
+        None, ge=1, description="Kubernetes: machines kept while idle; below `nodes` it autoscales."
+    )
+    cpus: int = Field(8, gt=0, description="CPUs of a machine.")
+    memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")
+    gpus: int = Field(0, ge=0, description="GPUs of a machine.")
+    hours: float | None = Field(None, gt=0, description="Time limit of one submission.")
+    partition: str | None = Field(None, pattern=_NAME, description="Slurm: partition.")
+    account: str | None = Field(None, pattern=_NAME, description="Slurm: account to charge.")
+    image: str | None = Field(None, description="Kubernetes: container image; required there.")
+    volumes: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="Kubernetes: volume claims and where they are mounted, as `claim:/path`."
+    )
+    secrets: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+        (), description="Kubernetes: names of Secrets whose keys become environment variables."
+    )
+    schedule: str | None = Field(
+        None,
+        pattern=r"^\S+( \S+){4}$",
+        description="Kubernetes: cron schedule of reruns, five fields such as `0 2 * * *`.",
+    )
+    time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
+    scheduler: Literal["raycronjob", "cronjob"] = Field(
+        "raycronjob",
+        description="Kubernetes: RayCronJob (alpha), or CronJob beside a standing RayCluster.",
+    )
+
+    @model_validator(mode="after")
+    def _well_formed(self) -> Self:
+        for volume in self.volumes:
+            if re.fullmatch(r"[a-z0-9.-]+:/[^:\s]*", volume) is None:
+                raise ValueError(f"volumes: {volume!r} is not of the form claim:/path")
+        for secret in self.secrets:
+            if re.fullmatch(r"[a-z0-9.-]+", secret) is None:
+                raise ValueError("secrets: give the names of Secrets, never their contents")
+        if self.time_zone not in zoneinfo.available_timezones():
+            raise ValueError(f"{self.time_zone!r} is no time zone, such as Europe/Zurich")
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ValueError(f"min_nodes {self.min_nodes} is above nodes {self.nodes}")
+        return self
