@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.iterd.objective import checked_labels
+from ulcmod_dist.iterd.agreement import agreement, stability
+from ulcmod_dist.iterd.begin import begun, checked_orders, complete, gone_on
+from ulcmod_dist.iterd.checkpoint import Checkpoint
+from ulcmod_dist.iterd.iterations import Orders, blockwise_iteration, exact_iteration
+from ulcmod_dist.iterd.matrix import Matrix, opened
+from ulcmod_dist.iterd.plan import Plan, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Search
-from ulcmod_dist.iterd.start import largest_mean, principal_components, start_samples
+from ulcmod_dist.iterd.settings import Mode, Precision, Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor, executor_named
-from ulcmod_dist.passes.finite import check_finite
-from ulcmod_dist.passes.standardised import AnyArray, LabelArray, Standardised, from_array
-from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
-
-SweepOrders = Sequence[tuple[AnyArray, AnyArray]]
-Progress = Callable[[Iteration], None]
+from ulcmod_dist.passes.standardised import AnyArray, Standardised, from_array
 
 
 def discover(
@@ -28,11 +28,17 @@ def discover(
     restarts: int = 1,
     seed: int = 0,
     max_iterations: int = 100,
+    mode: Mode = "auto",
+    memory: int | None = None,
+    keep: Precision = "float32",
+    block_units: int | None = None,
     executor: str | Executor = "threads",
     initial_sample_labels: AnyArray | None = None,
     initial_unit_labels: AnyArray | None = None,
-    sweep_orders: SweepOrders | None = None,
-    progress: Progress | None = None,
+    sweep_orders: Sequence[tuple[AnyArray, AnyArray]] | None = None,
+    progress: Callable[[Iteration], None] | None = None,
+    checkpoint: Callable[[Checkpoint], None] | None = None,
+    resume: Checkpoint | None = None,
 ) -> Modules:
     """Find the modules that maximise L(F) by IterD.
 
@@ -47,183 +53,168 @@ def discover(
         restarts: Starts of the search; the best L wins.
         seed: Seed of starts and sweep orders.
         max_iterations: Iterations at most.
-        executor: Where passes run: ``threads``, or an executor.
-        initial_sample_labels: Module of each sample at the start; balanced k-means by default, or
-            the largest mean z where only units have labels.
-        initial_unit_labels: Module of each unit at the start; by default the one with the largest
-            mean z over its samples.
+        mode: ``exact``, ``blockwise`` or ``auto``; see `Settings`.
+        memory: Bytes the search may use; 70% of what the executor's machines have by default.
+        keep: Precision of blocks kept in memory, ``float32`` or ``float16``.
+        block_units: Units in a block of the blockwise mode.
+        executor: Where passes run: ``threads``, ``distributed``, an address, ``ray``, or an
+            executor.
+        initial_sample_labels: Module of each sample at the start, -1 for the largest mean z;
+            balanced k-means by default.
+        initial_unit_labels: Module of each unit at the start, -1 (and the default) for the largest
+            mean z.
         sweep_orders: Pairs (order of units, order of samples), one an iteration; random by default.
         progress: Called with each `Iteration` as it is done.
+        checkpoint: Called with a `Checkpoint` after the start and after each iteration.
+        resume: A checkpoint of the same search, to go on from.
 
     Raises:
-        InvalidInput: K beyond samples or units, labels or orders that do not fit, or activations
-            that are not finite.
+        InvalidInput: K beyond samples or units, labels or orders that do not fit, too little
+            memory, or activations that are not finite.
+    """
+    settings = Settings(
+        restarts=restarts,
+        seed=seed,
+        max_iterations=max_iterations,
+        mode=mode,
+        memory=memory,
+        keep=keep,
+        block_units=block_units,
+        executor=executor,
+        initial_sample_labels=initial_sample_labels,
+        initial_unit_labels=initial_unit_labels,
+        sweep_orders=sweep_orders,
+        progress=progress,
+        checkpoint=checkpoint,
+        resume=resume,
+    )
+    return discover_all(activations, [num_modules], settings)[num_modules]
+
+
+def discover_all(
+    activations: AnyArray, modules: Sequence[int], settings: Settings
+) -> dict[int, Modules]:
+    """Find modules for several K at once; all K and restarts share passes over the matrix.
+
+    Args:
+        activations: NumPy or Dask array of floats [samples, units], used as given, or a
+            `Standardised`.
+        modules: Every K, distinct.
+        settings: Options, for every K.
+
+    Returns:
+        The best modules for each K.
+
+    Raises:
+        InvalidInput: As `discover`.
     """
     standardised = from_array(activations)
-    _check(standardised, num_modules, restarts, max_iterations)
-    orders = None if sweep_orders is None else _checked_orders(sweep_orders, standardised)
-    run = executor_named(executor)
-    samples = _given(initial_sample_labels, standardised.n_samples, num_modules, "sample")
-    units = _given(initial_unit_labels, standardised.n_units, num_modules, "unit")
-    searches = _started(standardised, num_modules, restarts, seed, samples, units, run)
-    _complete(standardised, searches, run)
-    limit = max_iterations if orders is None else min(max_iterations, len(orders))
-    for search in searches:
-        _report(search.record(0, 0, 0.0), progress)
-    for _ in range(limit):
-        active = [search for search in searches if not search.converged]
-        if not active:
-            break
-        _iterate(standardised, active, orders, run, progress)
-    return _best(searches)
+    _check_modules(standardised, modules)
+    orders = None
+    if settings.sweep_orders is not None:
+        orders = checked_orders(settings.sweep_orders, standardised)
+    with executor_named(settings.executor) as executor:
+        plan = plan_search(standardised, modules, settings, executor)
+        matrix = opened(standardised, plan, executor)
+        searches = _searches(matrix, modules, plan, settings)
+        if settings.resume is None:
+            for search in searches:
+                _report(search.record(0, 0, 0.0), settings)
+            _save(searches, plan, settings)
+        _iterate(matrix, searches, plan, orders, settings)
+        return _answers(matrix, searches, modules, plan)
 
 
-def _check(activations: Standardised, num_modules: int, restarts: int, max_iterations: int) -> None:
+def _check_modules(activations: Standardised, modules: Sequence[int]) -> None:
     most = min(activations.shape)
-    if not 1 <= num_modules <= most:
+    unfit = [k for k in modules if not 1 <= k <= most]
+    if unfit:
         raise InvalidInput(
-            f"K = {num_modules} modules do not fit {activations.n_samples} samples and "
+            f"K = {unfit[0]} modules do not fit {activations.n_samples} samples and "
             f"{activations.n_units} units.",
             f"Choose K from 1 to {most}.",
         )
-    if restarts < 1 or max_iterations < 0:
-        raise InvalidInput(
-            f"A search needs a restart and no negative number of iterations, not {restarts} and "
-            f"{max_iterations}."
-        )
+    if not modules or len(set(modules)) < len(modules):
+        raise InvalidInput(f"A search needs distinct numbers of modules, not {list(modules)}.")
 
 
-def _checked_orders(
-    orders: SweepOrders, activations: Standardised
-) -> list[tuple[LabelArray, LabelArray]]:
-    checked = [tuple(np.asarray(order) for order in pair) for pair in orders]
-    for pair in checked:
-        for order, length in zip(pair, (activations.n_units, activations.n_samples), strict=True):
-            if not np.array_equal(np.sort(order), np.arange(length)):
-                raise InvalidInput(
-                    f"A sweep order holds each number from 0 to {length - 1} once.",
-                    "Give pairs (order of units, order of samples).",
-                )
-    return [(units.astype(np.int32), samples.astype(np.int32)) for units, samples in checked]
-
-
-def _given(labels: AnyArray | None, length: int, num_modules: int, kind: str) -> LabelArray | None:
-    return None if labels is None else checked_labels(labels, length, num_modules, kind)
-
-
-def _started(
-    activations: Standardised,
-    num_modules: int,
-    restarts: int,
-    seed: int,
-    samples: LabelArray | None,
-    units: LabelArray | None,
-    executor: Executor,
+def _searches(
+    matrix: Matrix, modules: Sequence[int], plan: Plan, settings: Settings
 ) -> list[Search]:
-    """Searches with labels of samples and units, their tables still missing."""
-    if samples is None and units is not None:
-        (table,) = sample_tables(activations, [units], [num_modules], executor)
-        _check_sums(activations, [table], executor)
-        samples = largest_mean(table, units)
-    if samples is not None:
-        starts = [samples.copy() for _ in range(restarts)]
+    if settings.resume is None:
+        searches = begun(matrix, modules, settings)
     else:
-        points = principal_components(activations, seed, executor)
-        starts = [
-            start_samples(points, num_modules, np.random.default_rng([seed, 2, num_modules, r]))
-            for r in range(restarts)
-        ]
-    if units is not None:
-        unit_starts = [units.copy() for _ in range(restarts)]
-    else:
-        tables = unit_tables(activations, starts, [num_modules] * restarts, executor)
-        _check_sums(activations, tables, executor)
-        unit_starts = [
-            largest_mean(table, labels) for table, labels in zip(tables, starts, strict=True)
-        ]
-    return [
-        Search(restart, num_modules, seed, *labels)
-        for restart, labels in enumerate(zip(starts, unit_starts, strict=True))
-    ]
-
-
-def _complete(activations: Standardised, searches: list[Search], executor: Executor) -> None:
-    """Both tables of every search, and no module empty."""
-    pending = searches
-    while pending:
-        sample_side, unit_side = both_tables(
-            activations,
-            [search.sample_labels for search in pending],
-            [search.unit_labels for search in pending],
-            [search.num_modules for search in pending],
-            executor,
-        )
-        _check_sums(activations, [*sample_side, *unit_side], executor)
-        for search, by_sample, by_unit in zip(pending, sample_side, unit_side, strict=True):
-            search.sample_table, search.unit_table = by_sample, by_unit
-        pending = [search for search in pending if search.repair()]
-
-
-def _check_sums(activations: Standardised, tables: Sequence[AnyArray], executor: Executor) -> None:
-    # A number that is not finite shows in the sums it is part of; only then is it looked for.
-    if not all(np.isfinite(table.sum()) for table in tables):
-        check_finite(activations, executor)
+        searches = gone_on(settings.resume, modules, settings)
+    complete(matrix, searches)
+    if plan.mode == "blockwise":
+        for search in searches:
+            search.unit_table = np.empty((0, 0))
+    return searches
 
 
 def _iterate(
-    activations: Standardised,
+    matrix: Matrix,
     searches: list[Search],
-    orders: list[tuple[LabelArray, LabelArray]] | None,
-    executor: Executor,
-    progress: Progress | None,
+    plan: Plan,
+    orders: Orders | None,
+    settings: Settings,
 ) -> None:
-    """One iteration of every search; they read the matrix together."""
-    started = time.perf_counter()
-    ks = [search.num_modules for search in searches]
-    units_moved = [
-        search.sweep_units(_order(search, orders, 0, activations.n_units)) for search in searches
-    ]
-    labels = [search.unit_labels for search in searches]
-    for search, table in zip(
-        searches, sample_tables(activations, labels, ks, executor), strict=True
-    ):
-        search.sample_table = table
-    samples_moved = [
-        search.sweep_samples(_order(search, orders, 1, activations.n_samples))
-        for search in searches
-    ]
-    labels = [search.sample_labels for search in searches]
-    for search, table in zip(searches, unit_tables(activations, labels, ks, executor), strict=True):
-        search.unit_table = table
-    seconds = (time.perf_counter() - started) / len(searches)
-    for search, units, samples in zip(searches, units_moved, samples_moved, strict=True):
-        _report(search.record(units, samples, seconds), progress)
+    """Iterate every search until it has converged or used up its iterations."""
+    limit = settings.max_iterations
+    limit = limit if orders is None else min(limit, len(orders))
+    blocks = unit_blocks(matrix.activations, plan.block_units) if plan.block_units else []
+    while active := [s for s in searches if not s.converged and s.iteration < limit]:
+        started = time.perf_counter()
+        if plan.mode == "exact":
+            moved = exact_iteration(matrix, active, orders)
+        else:
+            moved = blockwise_iteration(matrix, active, blocks, settings.seed)
+        seconds = (time.perf_counter() - started) / len(active)
+        for search, (units, samples) in zip(active, moved, strict=True):
+            _report(search.record(units, samples, seconds), settings)
+        _save(searches, plan, settings)
 
 
-def _order(
-    search: Search, orders: list[tuple[LabelArray, LabelArray]] | None, side: int, items: int
-) -> LabelArray:
-    iteration = search.iteration + 1
-    return search.order(items, iteration, side) if orders is None else orders[iteration - 1][side]
+def _report(iteration: Iteration, settings: Settings) -> None:
+    if settings.progress is not None:
+        settings.progress(iteration)
 
 
-def _report(iteration: Iteration, progress: Progress | None) -> None:
-    if progress is not None:
-        progress(iteration)
+def _save(searches: list[Search], plan: Plan, settings: Settings) -> None:
+    if settings.checkpoint is not None:
+        states = tuple(search.state() for search in searches)
+        settings.checkpoint(Checkpoint(settings.seed, plan.mode, plan.block_units, states))
 
 
-def _best(searches: list[Search]) -> Modules:
-    values = [search.history[-1].objective for search in searches]
-    best = searches[int(np.argmax(values))]
+def _answers(
+    matrix: Matrix, searches: list[Search], modules: Sequence[int], plan: Plan
+) -> dict[int, Modules]:
+    groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
+    best = {
+        k: group[int(np.argmax([s.history[-1].objective for s in group]))]
+        for k, group in groups.items()
+    }
+    if plan.mode == "blockwise":
+        complete(matrix, list(best.values()))
+    return {k: _answer(best[k], groups[k]) for k in modules}
+
+
+def _answer(best: Search, group: list[Search]) -> Modules:
+    others = [(s.sample_labels, s.unit_labels) for s in group if s is not best]
+    by_sample, by_unit = stability(best.sample_labels, best.unit_labels, others, best.num_modules)
     unit_margins, sample_margins = best.margins()
     return Modules(
         sample_labels=best.sample_labels,
         unit_labels=best.unit_labels,
         objective=best.objective(),
-        history=[record for search in searches for record in search.history],
+        history=[record for search in group for record in search.history],
         unit_margins=unit_margins,
         sample_margins=sample_margins,
-        restarts=values,
+        unit_stability=by_unit,
+        sample_stability=by_sample,
+        unit_agreement=agreement([search.unit_labels for search in group]),
+        sample_agreement=agreement([search.sample_labels for search in group]),
+        restarts=[search.history[-1].objective for search in group],
         best_restart=best.restart,
         repaired=best.repaired,
     )

@@ -52,8 +52,8 @@ def objective(
         InvalidInput: Labels that do not fit the activations or K.
     """
     standardised = from_array(activations)
-    samples = checked_labels(sample_labels, standardised.n_samples, num_modules, "sample")
-    units = checked_labels(unit_labels, standardised.n_units, num_modules, "unit")
+    samples = checked_labels(sample_labels, standardised.n_samples, num_modules)
+    units = checked_labels(unit_labels, standardised.n_units, num_modules)
     (table,) = unit_tables(standardised, [samples], [num_modules], Threads())
     return objective_of_table(table, units, np.bincount(samples, minlength=num_modules))
 
@@ -73,27 +73,29 @@ def objective_of_table(table: FloatArray, labels: LabelArray, other_sizes: AnyAr
     return Objective(xi, balance)
 
 
-def checked_labels(labels: AnyArray, length: int, num_modules: int, kind: str) -> LabelArray:
+def checked_labels(
+    labels: AnyArray, length: int, num_modules: int, *, lowest: int = 0
+) -> LabelArray:
     """A copy of labels that fit.
 
     Args:
         labels: Module of each item.
         length: Number of items.
         num_modules: Number of modules K.
-        kind: What the items are, for the message.
+        lowest: Smallest label that is allowed: -1 where an item may lack a module.
 
     Raises:
-        InvalidInput: Another number of labels, or labels beyond 0 to K-1.
+        InvalidInput: Another number of labels, or labels beyond the lowest to K-1.
     """
     array = np.asarray(labels)
     if array.shape != (length,) or array.dtype.kind not in "iu":
         raise InvalidInput(
-            f"{length} {kind}s need as many whole numbers as labels, not {array.dtype} of shape "
-            f"{array.shape}."
+            f"{length} samples or units need as many whole numbers as labels, not {array.dtype} of "
+            f"shape {array.shape}."
         )
-    if length and not 0 <= array.min() <= array.max() < num_modules:
+    if length and not lowest <= array.min() <= array.max() < num_modules:
         raise InvalidInput(
-            f"The {kind} labels range from {array.min()} to {array.max()}; with {num_modules} "
-            f"modules they range from 0 to {num_modules - 1}."
+            f"The labels range from {array.min()} to {array.max()}; with {num_modules} "
+            f"modules they range from {lowest} to {num_modules - 1}."
         )
     return array.astype(np.int32)

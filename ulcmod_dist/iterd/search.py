@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ulcmod_dist.iterd.checkpoint import SearchState
 from ulcmod_dist.iterd.objective import Objective, objective_of_table
 from ulcmod_dist.iterd.start import mean_table, repair
 from ulcmod_dist.iterd.sweep import margins, sweep
@@ -14,7 +15,11 @@ from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 
-@dataclass
+def _no_table() -> FloatArray:
+    return np.empty((0, 0))
+
+
+@dataclass(eq=False)
 class Search:
     """The state of one restart for one K.
 
@@ -24,11 +29,10 @@ class Search:
         seed: Seed of its sweep orders.
         sample_labels: Module of each sample [samples].
         unit_labels: Module of each unit [units].
-        unit_table: T_u [units, K], belonging to ``sample_labels``.
+        unit_table: T_u [units, K], belonging to ``sample_labels``; empty in the blockwise mode.
         sample_table: T_s [samples, K], belonging to ``unit_labels``.
         history: Its iterations so far.
         repaired: Modules that were empty at the start.
-        converged: The last iteration moved nothing.
     """
 
     restart: int
@@ -36,27 +40,39 @@ class Search:
     seed: int
     sample_labels: LabelArray
     unit_labels: LabelArray
-    unit_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    sample_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    unit_table: FloatArray = field(default_factory=_no_table)
+    sample_table: FloatArray = field(default_factory=_no_table)
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0
-    converged: bool = False
 
     @property
     def iteration(self) -> int:
         """Iterations done."""
         return len(self.history) - 1
 
-    def order(self, items: int, iteration: int, side: int) -> LabelArray:
-        """Order in which an iteration visits its items: a function of seed and place only.
+    @property
+    def converged(self) -> bool:
+        """The last iteration moved nothing."""
+        return self.iteration > 0 and self.history[-1].moved == 0
+
+    def order(self, items: int, iteration: int, place: int) -> LabelArray:
+        """Order in which an iteration visits items: a function of seed and place only.
 
         Args:
             items: Number of items.
             iteration: Number of the iteration, from 1.
-            side: 0 for units, 1 for samples.
+            place: 0 for all units, 1 for all samples, 2 + first unit for a block of units.
         """
-        place = [self.seed, 1, self.num_modules, self.restart, iteration, side]
-        return np.random.default_rng(place).permutation(items).astype(np.int32)
+        key = [self.seed, 1, self.num_modules, self.restart, iteration, place]
+        return np.random.default_rng(key).permutation(items).astype(np.int32)
+
+    def order_of_units(self) -> LabelArray:
+        """Order in which the next iteration visits the units."""
+        return self.order(len(self.unit_labels), self.iteration + 1, 0)
+
+    def order_of_samples(self) -> LabelArray:
+        """Order in which the next iteration visits the samples."""
+        return self.order(len(self.sample_labels), self.iteration + 1, 1)
 
     def repair(self) -> bool:
         """Give each empty module a sample or a unit; True if labels changed."""
@@ -74,6 +90,11 @@ class Search:
         """Sweep the samples; how many moved."""
         return sweep(self.sample_table, self.sample_labels, order, self.unit_labels)
 
+    def inside(self) -> float:
+        """Sum of z inside the modules, from T_s."""
+        rows = np.arange(len(self.sample_labels))
+        return float(np.sum(self.sample_table[rows, self.sample_labels]))
+
     def objective(self) -> Objective:
         """Objective of the present labels, from T_s."""
         return objective_of_table(self.sample_table, self.sample_labels, self.unit_sizes)
@@ -82,16 +103,15 @@ class Search:
         """Note an iteration just done."""
         now = self.objective()
         done = Iteration(
-            self.restart,
-            len(self.history),
-            now.value,
-            now.xi,
-            now.balance,
-            units_moved,
-            samples_moved,
-            seconds,
+            restart=self.restart,
+            iteration=len(self.history),
+            objective=now.value,
+            xi=now.xi,
+            balance=now.balance,
+            units_moved=units_moved,
+            samples_moved=samples_moved,
+            seconds=seconds,
         )
-        self.converged = bool(self.history) and units_moved + samples_moved == 0
         self.history.append(done)
         return done
 
@@ -103,6 +123,17 @@ class Search:
         )
         return by_unit, by_sample
 
+    def state(self) -> SearchState:
+        """What is needed to go on from here: a copy."""
+        return SearchState(
+            self.restart,
+            self.num_modules,
+            self.repaired,
+            self.sample_labels.copy(),
+            self.unit_labels.copy(),
+            tuple(self.history),
+        )
+
     @property
     def sample_sizes(self) -> NDArray[np.int64]:
         """|S_k| [K]."""
@@ -112,3 +143,16 @@ class Search:
     def unit_sizes(self) -> NDArray[np.int64]:
         """|U_k| [K]."""
         return np.bincount(self.unit_labels, minlength=self.num_modules)
+
+
+def resumed(state: SearchState, seed: int) -> Search:
+    """A search that goes on from a state; its tables are still missing."""
+    return Search(
+        restart=state.restart,
+        num_modules=state.num_modules,
+        seed=seed,
+        sample_labels=state.sample_labels.astype(np.int32),
+        unit_labels=state.unit_labels.astype(np.int32),
+        history=list(state.history),
+        repaired=state.repaired,
+    )

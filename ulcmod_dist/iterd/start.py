@@ -14,6 +14,7 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray, Standardised
 DIMENSIONS = 16
 # Further dimensions of the sketch and extra rounds, which make its leading dimensions exact enough.
 _OVERSAMPLING = 16
+SKETCH_WIDTH = DIMENSIONS + _OVERSAMPLING
 _POWER_ROUNDS = 2
 
 

@@ -32,6 +32,11 @@ class Iteration:
     samples_moved: int
     seconds: float
 
+    @property
+    def moved(self) -> int:
+        """Units and samples that changed their module."""
+        return self.units_moved + self.samples_moved
+
 
 @dataclass(frozen=True, eq=False)
 class Modules:
@@ -45,6 +50,12 @@ class Modules:
         unit_margins: L lost by moving a unit to the best other module, float64 [units]; all of L
             for the last unit of a module, NaN for K = 1.
         sample_margins: The same for samples [samples].
+        unit_stability: Share of the other restarts in which a unit lies in the same module,
+            float64 [units]; NaN without other restarts.
+        sample_stability: The same for samples [samples].
+        unit_agreement: Mean adjusted Rand index of the units' modules over all pairs of restarts;
+            NaN for a single one.
+        sample_agreement: The same for samples.
         restarts: L(F) of each restart.
         best_restart: Number of the restart whose modules these are.
         repaired: Modules without a sample or without a unit at the best restart's start, each of
@@ -57,6 +68,10 @@ class Modules:
     history: list[Iteration]
     unit_margins: FloatArray
     sample_margins: FloatArray
+    unit_stability: FloatArray
+    sample_stability: FloatArray
+    unit_agreement: float
+    sample_agreement: float
     restarts: list[float]
     best_restart: int
     repaired: int

@@ -1,11 +1,15 @@
 """Where the tasks of a pass run; the rest of the search does not know which.
 
-Tasks are Dask's: an executor is handed delayed values and hands their results back.
+Tasks are Dask's: an executor is handed delayed values and hands their results back, and keeps an
+array's chunks in the memory of the machines that run its tasks. This is the only place that knows
+dask.distributed and Ray; both are slow to import, and untyped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Protocol
 
 import dask.base
@@ -14,14 +18,27 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
 
+_NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
+
 
 class Executor(Protocol):
-    """Runs Dask tasks."""
+    """Runs Dask tasks.
+
+    Attributes:
+        workers: Tasks that run at once.
+        in_process: Tasks run in this process, so that arrays in its memory need not travel.
+        memory: Bytes of memory of the machines that run its tasks.
+    """
 
     workers: int
+    memory: int
+    in_process: bool
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
+
+    def persist(self, array: Any) -> Any:
+        """The same Dask array, its chunks computed and kept where tasks run."""
 
 
 class Threads:
@@ -31,26 +48,134 @@ class Threads:
         workers: Threads; by default one a core this process may use.
     """
 
+    in_process = True
+
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or CPU_COUNT
+        self.memory = int(import_module("distributed.system").MEMORY_LIMIT)
         self._blas = ThreadpoolController()
+        self._run: dict[str, Any] = {"scheduler": "threads", "num_workers": self.workers}
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        compute: Any = dask.base.compute
         # Each task is one thread; BLAS threads below them would only contend.
         with self._blas.limit(limits=1, user_api="blas"):
-            return list(compute(*tasks, scheduler="threads", num_workers=self.workers))
+            return _computed(tasks, **self._run)
+
+    def persist(self, array: Any) -> Any:
+        """The same Dask array, its chunks computed and kept in this process."""
+        return _persisted(array, **self._run)
 
 
-def executor_named(executor: str | Executor) -> Executor:
-    """The executor of a name, or the given one.
+class Distributed:
+    """A dask.distributed cluster: one of this machine's processes, or one with an address.
+
+    Args:
+        client: An open ``distributed.Client``.
+    """
+
+    in_process = False
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.workers = max(1, sum(client.nthreads().values()))
+        self.memory = sum(
+            int(worker["memory_limit"]) for worker in client.scheduler_info(-1)["workers"].values()
+        )
+
+    def compute(self, tasks: Sequence[Any]) -> list[Any]:
+        """Run delayed values to their results, in the given order."""
+        return _computed(tasks, scheduler=self._client)
+
+    def persist(self, array: Any) -> Any:
+        """The same Dask array, its chunks kept by the cluster's workers."""
+        distributed: Any = import_module("distributed")
+        persisted = self._client.persist(array)
+        distributed.wait(persisted)
+        return persisted
+
+
+class OnRay:
+    """Dask tasks as Ray tasks, on the Ray that this process is connected to."""
+
+    in_process = False
+
+    def __init__(self) -> None:
+        ray: Any = import_module("ray")
+        self._get = import_module("ray.util.dask").ray_dask_get
+        resources = ray.cluster_resources()
+        self.workers = max(1, int(resources.get("CPU", 1)))
+        self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
+
+    def compute(self, tasks: Sequence[Any]) -> list[Any]:
+        """Run delayed values to their results, in the given order."""
+        return _computed(tasks, scheduler=self._get)
+
+    def persist(self, array: Any) -> Any:
+        """The same Dask array, its chunks kept in Ray's object store."""
+        return _persisted(array, scheduler=self._get, ray_persist=True)
+
+
+@contextmanager
+def executor_named(executor: str | Executor) -> Iterator[Executor]:
+    """The executor of a name, or the given one, for as long as it is needed.
+
+    Args:
+        executor: ``threads``; ``distributed`` for a Dask cluster of this machine's processes; the
+            address of a Dask scheduler; ``ray`` for the Ray this process is connected to, or else
+            RAY_ADDRESS, or else a local one; or an executor.
 
     Raises:
         InvalidInput: No executor has this name.
     """
     if not isinstance(executor, str):
-        return executor
-    if executor == "threads":
-        return Threads()
-    raise InvalidInput(f"There is no executor {executor!r}.", "Use 'threads'.")
+        yield executor
+    elif executor == "threads":
+        yield Threads()
+    elif executor == "distributed" or "://" in executor:
+        with _client(executor) as client:
+            yield Distributed(client)
+    elif executor == "ray":
+        with _ray():
+            yield OnRay()
+    else:
+        raise InvalidInput(f"There is no executor {executor!r}.", f"Use {_NAMES}.")
+
+
+@contextmanager
+def _client(name: str) -> Iterator[Any]:
+    distributed: Any = import_module("distributed")
+    if name != "distributed":
+        with distributed.Client(name, set_as_default=False) as client:
+            yield client
+        return
+    with (
+        distributed.LocalCluster(
+            n_workers=CPU_COUNT, threads_per_worker=1, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    ray: Any = import_module("ray")
+    connected = ray.is_initialized()
+    if not connected:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    try:
+        yield
+    finally:
+        if not connected:
+            ray.shutdown()
+
+
+def _computed(tasks: Sequence[Any], **run: Any) -> list[Any]:
+    compute: Any = dask.base.compute  # untyped in Dask
+    return list(compute(*tasks, **run))
+
+
+def _persisted(array: Any, **run: Any) -> Any:
+    persist: Any = dask.base.persist
+    return persist(array, **run)[0]

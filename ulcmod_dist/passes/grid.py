@@ -27,8 +27,10 @@ def total(
     by_sample: Sequence[AnyArray] = (),
     by_unit: Sequence[AnyArray] = (),
     executor: Executor,
+    only_samples: AnyArray | None = None,
+    only_units: AnyArray | None = None,
 ) -> tuple[FloatArray | None, FloatArray | None]:
-    """Run a kernel over all blocks of a matrix and add up its parts.
+    """Run a kernel over the blocks of a matrix and add up its parts.
 
     Args:
         raw: NumPy or Dask array [samples, units].
@@ -37,22 +39,48 @@ def total(
         by_sample: Arrays of which each block gets its samples' part, samples on the last axis.
         by_unit: Arrays of which each block gets its units' part, units on the last axis.
         executor: Where the kernels run.
+        only_samples: Ascending samples; blocks without any of them are not read.
+        only_units: The same for units.
 
     Returns:
-        The sum for the samples [samples, p] and for the units [q, units], or None.
+        The sum for the samples [samples, p] and for the units [q, units], or None. Where blocks
+        are left out, only a sum over the axis they are left out of is meaningful.
     """
-    rows, columns = _slices(raw)
-    row_values = [_shared([_part(array, part) for array in by_sample]) for part in rows]
-    column_values = [_shared([_part(array, part) for array in by_unit]) for part in columns]
+    all_rows, all_columns = block_slices(raw)
+    rows, columns = _touched(all_rows, only_samples), _touched(all_columns, only_units)
+    row_values = [_shared([_part(array, part) for array in by_sample]) for _, part in rows]
+    column_values = [_shared([_part(array, part) for array in by_unit]) for _, part in columns]
     task = delayed(_apply, pure=False, nout=2)
+    blocks = _blocks(raw, rows, columns)
     parts = [
-        [task(kernel, block, row_values[i], column_values[j]) for j, block in enumerate(blocks)]
-        for i, blocks in enumerate(_blocks(raw, rows, columns))
+        [task(kernel, block, row_values[i], column_values[j]) for j, block in enumerate(line)]
+        for i, line in enumerate(blocks)
     ]
     sample_parts = [_added([part[0] for part in line]) for line in parts]
     unit_parts = [_added([line[j][1] for line in parts]) for j in range(len(columns))]
     results = executor.compute([*sample_parts, *unit_parts])
     return _joined(results[: len(rows)], 0), _joined(results[len(rows) :], 1)
+
+
+def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
+    """Samples and units of the blocks in which a matrix is read: its chunks, if it has any."""
+    if isinstance(raw, da.Array):
+        row_sizes, column_sizes = raw.chunks
+    else:
+        # Whole rows: a contiguous view, which no kernel has to copy.
+        height = max(1, _BLOCK_BYTES // max(1, raw.shape[1] * raw.dtype.itemsize))
+        row_sizes, column_sizes = _sizes(raw.shape[0], height), (raw.shape[1],)
+    return list(_consecutive(row_sizes)), list(_consecutive(column_sizes))
+
+
+def _touched(slices: list[slice], items: AnyArray | None) -> list[tuple[int, slice]]:
+    """Numbers and slices of the blocks that hold one of the ascending items."""
+    numbered = list(enumerate(slices))
+    if items is None:
+        return numbered
+    firsts = np.searchsorted(items, [part.start for part in slices])
+    ends = np.searchsorted(items, [part.stop for part in slices])
+    return [numbered[i] for i in np.flatnonzero(ends > firsts)]
 
 
 def _apply(
@@ -65,7 +93,7 @@ def _part(array: AnyArray, part: slice) -> AnyArray:
     return np.ascontiguousarray(array[..., part])
 
 
-def _shared(value: list[AnyArray]) -> Any:
+def _shared(value: Any) -> Any:
     # One node of the graph that all blocks of a row or column read; nothing inside is hashed.
     return delayed(value, pure=False, traverse=False)
 
@@ -80,8 +108,8 @@ def _added(parts: list[Any]) -> Any:
 
 def _add(parts: list[FloatArray | None]) -> FloatArray | None:
     first, *others = parts
-    if first is None:
-        return None
+    if first is None or not others:
+        return first
     result = first.copy()
     for other in others:
         assert other is not None
@@ -92,16 +120,6 @@ def _add(parts: list[FloatArray | None]) -> FloatArray | None:
 def _joined(parts: list[FloatArray | None], axis: int) -> FloatArray | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known, axis=axis) if known else None
-
-
-def _slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
-    if isinstance(raw, da.Array):
-        row_sizes, column_sizes = raw.chunks
-    else:
-        # Whole rows: a contiguous view, which no kernel has to copy.
-        height = max(1, _BLOCK_BYTES // max(1, raw.shape[1] * raw.dtype.itemsize))
-        row_sizes, column_sizes = _sizes(raw.shape[0], height), (raw.shape[1],)
-    return list(_consecutive(row_sizes)), list(_consecutive(column_sizes))
 
 
 def _sizes(length: int, size: int) -> tuple[int, ...]:
@@ -115,8 +133,11 @@ def _consecutive(sizes: Sequence[int]) -> Iterator[slice]:
         first += size
 
 
-def _blocks(raw: AnyArray, rows: list[slice], columns: list[slice]) -> list[list[Any]]:
-    if isinstance(raw, da.Array):
-        lines: Any = raw.to_delayed  # untyped in Dask
-        return [list(line) for line in lines()]
-    return [[_shared(raw[row, column]) for column in columns] for row in rows]
+def _blocks(
+    raw: AnyArray, rows: list[tuple[int, slice]], columns: list[tuple[int, slice]]
+) -> list[list[Any]]:
+    if not isinstance(raw, da.Array):
+        return [[_shared(raw[row, column]) for _, column in columns] for _, row in rows]
+    lines: Any = raw.to_delayed  # untyped in Dask
+    blocks = lines()
+    return [[blocks[i, j] for j, _ in columns] for i, _ in rows]

@@ -68,6 +68,49 @@ def both_sums(
     return by_sample, by_unit
 
 
+def sample_changes(
+    block: AnyArray,
+    before: LabelArray,
+    after: LabelArray,
+    weights: FloatArray,
+    num_modules: int,
+) -> FloatArray:
+    """What `sample_sums` gain when units change their modules.
+
+    Args:
+        block: Raw activations [samples, units].
+        before: Module of each unit in each search [searches, units].
+        after: The same, later.
+        weights: Weight of each unit, 1 / std [units].
+        num_modules: Modules of all searches together.
+
+    Returns:
+        Changes [samples, modules], from the columns of the units that moved.
+    """
+    changes = np.zeros((block.shape[0], num_modules))
+    _add_sample_changes(_summable(block), before, after, weights, changes)
+    return changes
+
+
+def unit_changes(
+    block: AnyArray, before: LabelArray, after: LabelArray, num_modules: int
+) -> FloatArray:
+    """What `unit_sums` gain when samples change their modules.
+
+    Args:
+        block: Raw activations [samples, units].
+        before: Module of each sample in each search [searches, samples].
+        after: The same, later.
+        num_modules: Modules of all searches together.
+
+    Returns:
+        Changes [modules, units], from the rows of the samples that moved.
+    """
+    changes = np.zeros((num_modules, block.shape[1]))
+    _add_unit_changes(_summable(block), before, after, changes)
+    return changes
+
+
 def _summable(block: AnyArray) -> AnyArray:
     # numba adds up float32 and float64; every float16 is a float32 exactly. One layout, one kernel.
     dtype = np.float32 if block.dtype == np.float16 else block.dtype
@@ -130,3 +173,26 @@ def _add_both_sums(block, sample_labels, unit_labels, weights, by_sample, by_uni
             t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
             _add_sample_piece(block, s, t, u, v, unit_labels, weights, by_sample, lanes)
             _add_unit_piece(block, s, t, u, v, sample_labels, by_unit)
+
+
+@njit(cache=True, nogil=True)
+def _add_sample_changes(block, before, after, weights, changes):  # type: ignore[no-untyped-def]
+    for search in range(before.shape[0]):
+        moved = np.flatnonzero(before[search] != after[search])
+        for row in range(block.shape[0]):
+            for column in moved:
+                value = block[row, column] * weights[column]
+                changes[row, before[search, column]] -= value
+                changes[row, after[search, column]] += value
+
+
+@njit(cache=True, nogil=True)
+def _add_unit_changes(block, before, after, changes):  # type: ignore[no-untyped-def]
+    for search in range(before.shape[0]):
+        for row in range(block.shape[0]):
+            old, new = before[search, row], after[search, row]
+            if old != new:
+                for column in range(block.shape[1]):
+                    changes[old, column] -= block[row, column]
+                for column in range(block.shape[1]):
+                    changes[new, column] += block[row, column]

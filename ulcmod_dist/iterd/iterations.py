@@ -1,0 +1,102 @@
+"""One iteration of IterD, for all searches that share the matrix, in either mode.
+
+Both modes only ever move one unit or sample at a time, each move judged against the true present
+sums, so every accepted move raises L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from ulcmod_dist.iterd.matrix import Matrix
+from ulcmod_dist.iterd.search import Search
+from ulcmod_dist.iterd.sweep import sweep_part
+from ulcmod_dist.passes.standardised import LabelArray
+
+Orders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
+
+
+def exact_iteration(
+    matrix: Matrix, searches: Sequence[Search], orders: Orders | None
+) -> list[tuple[int, int]]:
+    """All units in one random order, then all samples; whole tables, brought up to date twice.
+
+    Args:
+        matrix: The activations.
+        searches: Searches whose tables both belong to their labels.
+        orders: Given sweep orders, one pair an iteration.
+
+    Returns:
+        Units and samples moved, by search.
+    """
+    before = [search.unit_labels.copy() for search in searches]
+    units_moved = [search.sweep_units(_order(search, orders, 0)) for search in searches]
+    sample_side = matrix.updated_sample_tables(
+        [search.sample_table for search in searches],
+        before,
+        [search.unit_labels for search in searches],
+    )
+    for search, table in zip(searches, sample_side, strict=True):
+        search.sample_table = table
+    before = [search.sample_labels.copy() for search in searches]
+    samples_moved = [search.sweep_samples(_order(search, orders, 1)) for search in searches]
+    unit_side = matrix.updated_unit_tables(
+        [search.unit_table for search in searches],
+        before,
+        [search.sample_labels for search in searches],
+    )
+    for search, table in zip(searches, unit_side, strict=True):
+        search.unit_table = table
+    return list(zip(units_moved, samples_moved, strict=True))
+
+
+def blockwise_iteration(
+    matrix: Matrix, searches: Sequence[Search], blocks: Sequence[slice], seed: int
+) -> list[tuple[int, int]]:
+    """Blocks of units in random order, a random order inside each; then all samples.
+
+    While a block is in memory, its part of T_u is summed, its units are swept and its part of T_s
+    is added up for their new labels: one read of the matrix.
+
+    Args:
+        matrix: The activations.
+        searches: Searches whose T_s belongs to their labels.
+        blocks: Units of each block.
+        seed: Seed of the order of the blocks.
+
+    Returns:
+        Units and samples moved, by search.
+    """
+    iteration = searches[0].iteration + 1
+    order = np.random.default_rng([seed, 3, iteration]).permutation(len(blocks))
+    ks = [search.num_modules for search in searches]
+    sizes = [search.unit_sizes for search in searches]
+    inside = [search.inside() for search in searches]
+    tables = [np.zeros_like(search.sample_table) for search in searches]
+    moved = [0] * len(searches)
+    chosen = [blocks[i] for i in order]
+    for units, block in zip(chosen, matrix.blocks(chosen), strict=True):
+        by_unit = block.unit_tables([search.sample_labels for search in searches], ks)
+        for i, search in enumerate(searches):
+            inner = search.order(units.stop - units.start, iteration, 2 + units.start)
+            labels = search.unit_labels[units]
+            count, inside[i] = sweep_part(
+                by_unit[i], labels, inner, sizes[i], search.sample_sizes, inside[i]
+            )
+            moved[i] += count
+        parts = block.sample_tables([search.unit_labels[units] for search in searches], ks)
+        for table, part in zip(tables, parts, strict=True):
+            table += part
+    for search, table in zip(searches, tables, strict=True):
+        search.sample_table = table
+    samples = [search.sweep_samples(search.order_of_samples()) for search in searches]
+    return list(zip(moved, samples, strict=True))
+
+
+def _order(search: Search, orders: Orders | None, side: int) -> LabelArray:
+    if orders is not None:
+        return orders[search.iteration][side]
+    return search.order_of_samples() if side else search.order_of_units()

@@ -1,0 +1,182 @@
+"""What a search will hold in memory and how it will read, decided before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import dask.array as da
+import numpy as np
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd.settings import Settings
+from ulcmod_dist.iterd.start import SKETCH_WIDTH
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.grid import block_slices
+from ulcmod_dist.passes.standardised import Standardised
+
+# Part of the machines' memory that a search takes where no limit is given.
+_DEFAULT_SHARE = 0.7
+# A block of the blockwise mode holds at most this part of the units, so that there are several.
+_MOST_OF_UNITS = 8
+# A chunk while it is read: encoded, decoded, and the piece that a kernel converts.
+_CHUNK_COPIES = 3
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Memory and reads of a search. Sizes are bytes.
+
+    Attributes:
+        mode: ``exact`` or ``blockwise``.
+        resident: The whole matrix is kept in memory after its first read.
+        keep: Precision of what is kept.
+        block_units: Units in a block of the blockwise mode; 0 in the exact mode.
+        reads: Reads of the matrix from elsewhere in an iteration, at most.
+        matrix: Size of the matrix as it is read.
+        kept: Matrix, or the two blocks of the blockwise mode, kept in memory.
+        tables: Tables and labels of all searches, held by the driver.
+        working: Chunks and partial sums of the tasks that run at once.
+        start: Sketch and components of the start, before the tables are there.
+        limit: What the search may use.
+    """
+
+    mode: str
+    resident: bool
+    keep: str
+    block_units: int
+    reads: int
+    matrix: int
+    kept: int
+    tables: int
+    working: int
+    start: int
+    limit: int
+
+    @property
+    def needed(self) -> int:
+        """Memory the search needs at its peak."""
+        if self.resident:
+            return self.kept + self.working + max(self.tables, self.start)
+        return self.working + max(self.kept + self.tables, self.start)
+
+
+def plan_search(
+    activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
+) -> Plan:
+    """The plan that fits the memory: resident, else with the fewest reads.
+
+    Args:
+        activations: Standardised activations; nothing is read.
+        modules: Every K that is searched for.
+        settings: Options of the search.
+        executor: Where it will run.
+
+    Raises:
+        InvalidInput: The memory is too small; names the smallest that works.
+    """
+    limit = settings.memory or int(_DEFAULT_SHARE * executor.memory)
+    candidates = [
+        replace(plan, limit=limit) for plan in _candidates(activations, modules, settings, executor)
+    ]
+    fitting = [plan for plan in candidates if plan.needed <= limit]
+    if not fitting:
+        smallest = min(plan.needed for plan in candidates)
+        raise InvalidInput(
+            f"The search needs more than the {limit / _MIB:,.0f} MiB it may use.",
+            f"Allow it at least {-(-smallest // _MIB):,} MiB"
+            + (", or mode auto." if settings.mode == "exact" else "."),
+        )
+    return fitting[0]
+
+
+def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
+    """Blocks of the blockwise mode: neighbouring units, whole chunks where there are chunks.
+
+    Args:
+        activations: Standardised activations.
+        block_units: Units in a block, at least one chunk of them.
+    """
+    if not isinstance(activations.raw, da.Array):
+        ends = [*range(block_units, activations.n_units, block_units), activations.n_units]
+        return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    blocks: list[slice] = []
+    for part in block_slices(activations.raw)[1]:
+        if blocks and part.stop - blocks[-1].start <= block_units:
+            blocks[-1] = slice(blocks[-1].start, part.stop)
+        else:
+            blocks.append(part)
+    return blocks
+
+
+def _candidates(
+    activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
+) -> list[Plan]:
+    """Plans in the order of preference, the limit still missing."""
+    samples, units = activations.shape
+    itemsize = activations.raw.dtype.itemsize
+    kept_size = min(itemsize, np.dtype(settings.keep).itemsize)
+    here = executor.in_process and not isinstance(activations.raw, da.Array)
+    searches, width = settings.restarts * len(modules), settings.restarts * sum(modules)
+    labels = searches * (samples + units) * 12
+    # Twice: a table and the sums that it is made of.
+    exact_tables = labels + (samples + units) * width * 16
+    exact = Plan(
+        mode="exact",
+        resident=True,
+        keep="float32" if here else settings.keep,
+        block_units=0,
+        reads=0,
+        matrix=samples * units * itemsize,
+        kept=0 if here else samples * units * kept_size,
+        tables=exact_tables,
+        working=_working(activations, width, executor.workers),
+        # The sketch with its products and the factors of it, or the tables of the first labels.
+        start=(samples + units) * max(SKETCH_WIDTH * 24, width * 16),
+        limit=0,
+    )
+    streaming = replace(exact, resident=False, kept=0, reads=2)
+    plans: list[Plan] = []
+    if settings.mode in ("auto", "exact"):
+        plans.append(exact)
+    if settings.mode in ("auto", "blockwise") and settings.sweep_orders is None:
+        for block_units in _block_sizes(activations, settings):
+            blocks = 0 if here else 2 * samples * block_units * itemsize
+            tables = labels + (samples + 2 * block_units) * width * 16
+            blockwise = replace(exact, mode="blockwise", block_units=block_units, tables=tables)
+            if settings.mode == "blockwise":
+                plans.append(blockwise)
+            plans.append(replace(blockwise, resident=here, reads=1, kept=blocks))
+    if settings.mode in ("auto", "exact"):
+        plans.append(streaming)
+    if settings.mode == "blockwise":
+        plans.sort(key=lambda plan: not plan.resident)
+    return plans
+
+
+def _block_sizes(activations: Standardised, settings: Settings) -> list[int]:
+    """Units in a block, largest first."""
+    widest = max(part.stop - part.start for part in block_slices(activations.raw)[1])
+    least = widest if isinstance(activations.raw, da.Array) else 1
+    if settings.block_units is not None:
+        return [max(least, settings.block_units)]
+    sizes = []
+    size = max(least, activations.n_units // _MOST_OF_UNITS)
+    while size > least:
+        sizes.append(size)
+        size = max(least, size // 2)
+    return [*sizes, least]
+
+
+def _working(activations: Standardised, width: int, workers: int) -> int:
+    """Chunks, and partial sums that wait to be added up, of the tasks that run at once."""
+    rows, columns = (
+        max(part.stop - part.start for part in parts) for parts in block_slices(activations.raw)
+    )
+    lazily = isinstance(activations.raw, da.Array)
+    chunk = rows * columns * activations.raw.dtype.itemsize * _CHUNK_COPIES if lazily else 0
+    # A product converts its block to float64.
+    product = rows * columns * 8
+    sums = (rows + columns) * width * 8 * 8
+    return int(workers * (chunk + product + sums))
