@@ -1,5 +1,6 @@
-"""A rendered script in a real Slurm: queued, put back once in the middle, and done."""
+"""A rendered script in a real Slurm: queued, put back in the middle, and done."""
 
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,39 +48,46 @@ def sbatch(login: Host, text: str, folder: Path) -> str:
     return login.run("sbatch", "--parsable", str(script), cwd=folder).strip()
 
 
-def open_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*.token") if path.stat().st_mode & 0o077]
-
-
-def test_script__put_back_in_the_middle_continues_and_completes(
+def test_script__put_back_twice_continues_and_completes(
     login: Host, parcel: Parcel, tmp_path: Path
 ) -> None:
-    # A driver that joins Ray, and hangs the first time, until the job is put back.
+    # A driver that joins Ray, and hangs the first and second time.
     driver = tmp_path / "driver.sh"
     driver.write_text(
         "#!/bin/sh\n"
         'python -c \'import ray; ray.init(); print(ray.cluster_resources()["CPU"], "CPUs")\'\n'
-        f"test -e {tmp_path}/attempt && exec echo second attempt with $1\n"
-        f"touch {tmp_path}/attempt; sleep 600\n"
+        f"echo attempt >> {tmp_path}/attempts\n"
+        f"test $(wc -l < {tmp_path}/attempts) = 3 && exec echo third attempt with $1\n"
+        "sleep 600\n"
     )
     driver.chmod(0o755)
     script = render_script(parcel, entrypoint=str(driver))
     number = sbatch(login, script.text, tmp_path)
-    log = tmp_path / script.log
-    wait_for((tmp_path / "attempt").exists, 240, "the first attempt")
-    tokens = list(login.home.rglob("*.token"))
-    assert tokens
-    assert open_files(login.home) == []
-    secret = tokens[0].read_text()
-    assert secret not in login.run("ps", "axww", "--format", "args")
 
+    wait_for(lambda: attempts(tmp_path) == 1, 240, "the first attempt")
+    (token,) = login.home.rglob("*.token")
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    secret = token.read_text()
+    assert secret not in login.run("ps", "axww", "--format", "args")
     login.run("scontrol", "requeue", number)
-    wait_for(lambda: state(login, number) == "COMPLETED", 400, "the second attempt")
-    shown = log.read_text()
-    assert f"second attempt with {tmp_path}/{script.name}.yaml" in shown
-    assert "2.0 CPUs" in shown
+
+    wait_for(lambda: attempts(tmp_path) == 2, 240, "the second attempt")
+    assert token.read_text() != secret
+    # What Slurm sends when the time limit is near.
+    login.run("scancel", "--batch", "--signal=USR1", number)
+
+    wait_for(lambda: state(login, number) == "COMPLETED", 240, "the third attempt")
+    shown = (tmp_path / script.log).read_text()
+    assert "goes back to the queue" in shown
+    assert f"third attempt with {tmp_path}/{script.name}.yaml" in shown
+    assert shown.count("2.0 CPUs") == 3
     assert secret not in shown
     assert list(login.home.rglob("*.token")) == []
+
+
+def attempts(folder: Path) -> int:
+    path = folder / "attempts"
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def test_script__fails_as_its_driver_does(login: Host, parcel: Parcel, tmp_path: Path) -> None:
