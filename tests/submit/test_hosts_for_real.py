@@ -1,0 +1,120 @@
+"""Three machines, one job: submitted through Ray Jobs, and two of them lost on the way."""
+
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hosts import Host, host, needs_root, network, wait_for
+
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.view import open_view
+from ulcmod_dist.submit import ray_jobs
+from ulcmod_dist.submit.parcel import Parcel, pack
+
+pytestmark = [pytest.mark.faults, needs_root]
+
+DEMO = Path(__file__).parents[2] / "jobs" / "demo"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A head that drives and two machines that compute."""
+
+    head: Host
+    workers: tuple[Host, Host]
+    token: str
+
+    def client(self, home: Path) -> ray_jobs.Client:
+        """A connection from outside, with the token."""
+        address = f"http://{self.head.address}:8265"
+        return ray_jobs.connect(address, {"RAY_AUTH_TOKEN": self.token}, home)
+
+    def alive(self) -> int:
+        """Machines that Ray believes in."""
+        count = "import ray; ray.init(); print('alive', sum(n['Alive'] for n in ray.nodes()))"
+        shown = self.head.run("python", "-c", count)
+        return int(shown.split("alive ")[1].split()[0])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("machines")
+    known = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # A machine that is silent for six seconds is lost.
+        "RAY_health_check_period_ms": "1000",
+        "RAY_health_check_timeout_ms": "3000",
+        "RAY_health_check_failure_threshold": "2",
+    }
+    with (
+        network(94) as switch,
+        host(switch, 1, folder, known) as head,
+        host(switch, 2, folder, known) as first,
+        host(switch, 3, folder, known) as second,
+    ):
+        start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
+        head.run(
+            *start, "--head", "--port=6379", "--num-cpus=0", "--dashboard-host=0.0.0.0",
+            f"--node-ip-address={head.address}",
+        )  # fmt: skip
+        for machine in (first, second):
+            machine.run(
+                *start, f"--address={head.address}:6379", "--num-cpus=1",
+                f"--node-ip-address={machine.address}",
+            )  # fmt: skip
+        yield Cluster(head, (first, second), known["RAY_AUTH_TOKEN"])
+
+
+def parcel(folder: Path, name: str) -> Parcel:
+    """The demo's model and corpus in small shards, so that a loss falls in the middle."""
+    changes = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
+    return pack(DEMO / "demo.yaml", [f"run={folder / name}", *changes], "ray")
+
+
+def finish(client: ray_jobs.Client, submission: ray_jobs.Submission) -> None:
+    """Wait for a job's end, which has to be a good one."""
+    shown = "".join(ray_jobs.follow(client, submission))
+    assert ray_jobs.outcome(client, submission) == ("SUCCEEDED", 0), shown
+
+
+def commits(run: Path) -> int:
+    return len(list((run / "activations.zarr" / "commits").glob("*.json")))
+
+
+def contents(run: Path) -> dict[str, str]:
+    """Digests of all that is computed: rows, statistics, and who belongs to which module."""
+    view = open_view(RunDir.at(run))
+    found: dict[str, bytes] = {}
+    for split in ("train", "test"):
+        activations = view.activations(split)
+        found[f"{split} rows"] = np.asarray(activations.raw).tobytes()
+        found[f"{split} mean"] = np.asarray(activations.mean).tobytes()
+    for name in ("units", "samples"):
+        found[name] = (run / "modules" / "K=007" / f"{name}.parquet").read_bytes()
+    return {key: hashlib.sha256(value).hexdigest() for key, value in found.items()}
+
+
+def test_job__loses_two_machines_on_the_way_and_finds_the_same(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    client = cluster.client(tmp_path)
+    undisturbed = ray_jobs.submit(client, parcel(tmp_path, "undisturbed"))
+    finish(client, undisturbed)
+
+    run = tmp_path / "disturbed"
+    disturbed = ray_jobs.submit(client, parcel(tmp_path, "disturbed"))
+    wait_for(lambda: commits(run) >= 3, 240, "some shards")
+    cluster.workers[0].cut_off()
+    before = commits(run)
+    wait_for(lambda: (run / "activations.zarr" / "manifests").is_dir(), 400, "all shards")
+    assert commits(run) > before
+    cluster.workers[1].cut_off()
+    finish(client, disturbed)
+
+    assert contents(run) == contents(tmp_path / "undisturbed")
+    wait_for(lambda: cluster.alive() == 1, 60, "Ray to see what is lost")
