@@ -25,14 +25,13 @@ _QUIET = {
 
 
 @contextmanager
-def cluster(address: str | None, *, metrics_port: int | None = None) -> Iterator[None]:
+def cluster(address: str | None) -> Iterator[None]:
     """Be connected to Ray: to one that this process has, to an address, or to a local one.
 
     Only what was started here is shut down.
 
     Args:
         address: Address of a cluster; None for RAY_ADDRESS, else a local Ray is started.
-        metrics_port: Port on which a local Ray serves its metrics to Prometheus.
 
     Raises:
         UlcmodError: There is no cluster at the address.
@@ -43,7 +42,7 @@ def cluster(address: str | None, *, metrics_port: int | None = None) -> Iterator
     quiet()
     address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        _start_local(metrics_port)
+        _start_local()
     else:
         _connect(address)
     try:
@@ -66,6 +65,15 @@ def node_resources() -> list[Mapping[str, float]]:
 def node_alive(node_id: str) -> bool:
     """Whether a node is alive, as far as the cluster knows."""
     return any(node["NodeID"] == node_id and node["Alive"] for node in _nodes())
+
+
+def metrics_addresses() -> list[str]:
+    """Where Prometheus can ask each node for its metrics."""
+    return [
+        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
+        for node in _nodes()
+        if node["Alive"]
+    ]
 
 
 def room(resources: Resources, nodes: list[Mapping[str, float]]) -> int:
@@ -107,15 +115,13 @@ def _amount(name: str, amount: float) -> str:
     return f"{amount:g} {name}"
 
 
-def _start_local(metrics_port: int | None) -> None:
-    options: dict[str, Any] = {} if metrics_port is None else {"_metrics_export_port": metrics_port}
+def _start_local() -> None:
     ray.init(
         address="local",
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=OBJECT_STORE_BYTES,
-        **options,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ulcmod_dist.extract.planner import Prepared, without
 from ulcmod_dist.extract.pool import Outcome, Pool
+from ulcmod_dist.extract.reporting import Reporter
 from ulcmod_dist.extract.values import Failure, Progress, ShardTask
 from ulcmod_dist.lease import Fence
 from ulcmod_dist.rundir import RunDir
@@ -42,6 +43,7 @@ class Course:
 
     def follow(self, workers: int | Callable[[], int | None] | None) -> Progress:
         """Work the tasks off; returns the last progress."""
+        reporter = Reporter(self.run)
         ask = workers if callable(workers) else (lambda: workers)
         self.pool.workers = ask()
         for outcome in self.pool.run(self.tasks):
@@ -52,6 +54,8 @@ class Course:
             if outcome is not None:
                 self._take(outcome)
             self.report(self.progress())
+            reporter.publish(self.progress())
+        reporter.publish(self.progress(), last=True)
         return self.progress()
 
     def progress(self) -> Progress:

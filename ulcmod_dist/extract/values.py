@@ -89,6 +89,21 @@ class ShardDone:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What running one batch took.
+
+    Attributes:
+        seconds: Time, tokenizing included.
+        tokens: Tokens, without padding.
+        peak_bytes: Largest resident memory of the actor so far.
+    """
+
+    seconds: float
+    tokens: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Failure:
     """A shard was not committed. A value, since not every exception survives pickling.
 

@@ -23,6 +23,7 @@ from ulcmod_dist.extract.values import (
     Failure,
     Forward,
     ForwardFactory,
+    Measured,
     Notice,
     ShardDone,
     ShardTask,
@@ -102,6 +103,18 @@ class Worker:
         except Exception as error:
             return Failure("shard", one_line(error), clean=False)
         return self._commit(task, content, origin)
+
+    def measure(self, prompts: Sequence[Prompt]) -> Measured | Failure:
+        """Run prompts as one batch and throw the rows away."""
+        assert self._forward is not None, "load comes first"
+        began = time.perf_counter()
+        try:
+            encoded = self._forward.encode(prompts)
+            self._forward.rows(encoded)
+        except Exception as error:
+            return Failure("run", f"A batch of the plan cannot be computed: {one_line(error)}")
+        seconds = time.perf_counter() - began
+        return Measured(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
 
     def _compute(self, task: ShardTask, prompts: Sequence[Prompt]) -> tuple[ShardContent, Origin]:
         assert self._forward is not None, "load comes first"

@@ -1,0 +1,71 @@
+"""Progress as Prometheus metrics and as a file; a projection from a measurement."""
+
+import time
+import urllib.request
+
+import pytest
+
+from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.driver import prepare
+from ulcmod_dist.extract.probe import probe
+from ulcmod_dist.extract.reporting import extraction_status
+from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.store.shards import committed_digests
+
+
+def scraped(address):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_status__says_how_far_it_is_and_who_works(go, run):
+    assert extraction_status(run)["progress"] is None
+    during = []
+
+    def look(progress):
+        during.append(extraction_status(run))
+
+    go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), report=look)
+    assert during[0]["holder"]["purpose"] == "extract"
+    assert during[0]["plan"]["prompts"] == 8
+    after = extraction_status(run)
+    assert after["holder"] is None
+    assert after["progress"]["shards_done"] == after["progress"]["shards"] == 2
+    assert [entry["samples"] for entry in after["quarantined"]] == [["s7"]]
+
+
+def test_metrics__are_served_to_prometheus(go, run):
+    go(prompts_of(words(8)))
+    (address,) = extraction_status(run)["metrics"]
+    line = "ray_ulcmod_extract_shards_done{"
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        found = [entry for entry in scraped(address).splitlines() if entry.startswith(line)]
+        if any(f'run="{run.url}"' in entry and entry.endswith(" 2.0") for entry in found):
+            return
+        time.sleep(1)
+    pytest.fail(f"no metric of this run among {found}")
+
+
+def prepared_for(run, texts):
+    return prepare(
+        run, prompts_of(texts), FakeForward(), UNITS, RECORD, shard_samples=4, batch_tokens=64
+    )
+
+
+def test_probe__projects_time_from_measured_batches(run, local_ray):
+    prepared = prepared_for(run, words(40))
+    small = Resources(cpus=0.5)
+    slow = probe(run, prepared, fake(seconds=0.05), resources=small, workers=1)
+    assert slow.tokens_per_second > 0
+    batches = sum(len(shard.batches) for shard in prepared.plan.shards)
+    assert slow.seconds - slow.load_seconds == pytest.approx(0.05 * batches, rel=0.5)
+    assert slow.peak_bytes > 50 * 2**20
+    assert committed_digests(run) == set()
+
+
+def test_probe__a_batch_that_fails_is_said(run, local_ray):
+    prepared = prepared_for(run, ["poison"] * 3)
+    with pytest.raises(UlcmodError, match="cannot be computed"):
+        probe(run, prepared, fake(poison={"poison": "raise"}), resources=Resources(cpus=0.5))

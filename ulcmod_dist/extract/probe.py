@@ -1,0 +1,125 @@
+"""A short measurement before a long run: how fast an actor is, and what that comes to."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import ray
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.cluster import cluster, node_resources, room, shortage
+from ulcmod_dist.extract.planner import Prepared, prompts_at
+from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
+from ulcmod_dist.extract.values import Failure, ForwardFactory, Resources
+from ulcmod_dist.extract.worker import Worker
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.store.shards import ShardWriter
+
+BATCHES = 8
+"""Batches measured at most, spread evenly over the plan."""
+
+
+@dataclass(frozen=True)
+class Projection:
+    """What a whole plan is expected to take, from a measurement.
+
+    Attributes:
+        tokens_per_second: Of one actor.
+        load_seconds: Time to start an actor and load the model.
+        peak_bytes: Largest resident memory of the actor while it computed.
+        actors: Actors that the cluster has room for, or that the job asks for.
+        seconds: Time of the plan.
+        gpu_hours: GPU hours of the plan.
+    """
+
+    tokens_per_second: float
+    load_seconds: float
+    peak_bytes: int
+    actors: int
+    seconds: float
+    gpu_hours: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return asdict(self)
+
+
+def probe(
+    run: RunDir,
+    prepared: Prepared,
+    factory: ForwardFactory,
+    *,
+    resources: Resources | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    seconds: float = 20.0,
+) -> Projection:
+    """Run a few of a plan's batches in one actor and project the rest; nothing is written.
+
+    Args:
+        run: The run directory.
+        prepared: Plan and corpus.
+        factory: Loads the model in the actor.
+        resources: What an actor takes.
+        workers: Number of actors; None for as many as the cluster has room for.
+        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
+        seconds: Time after which no further batch is begun.
+
+    Raises:
+        UlcmodError: The actor finds no resources, the model cannot be loaded or a batch fails.
+    """
+    resources = resources or Resources()
+    with cluster(address):
+        actors = workers or max(1, room(resources, node_resources()))
+        worker: Any = ray.remote(Worker)
+        options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+        began = time.monotonic()
+        plan = prepared.plan
+        actor = worker.options(**options).remote(
+            factory, ShardWriter(run, plan.grid), plan.record, 0, _ignore
+        )
+        try:
+            placed, _ = ray.wait([actor.place.remote()], timeout=PLACEMENT_SECONDS)
+            if not placed:
+                raise UlcmodError(shortage(resources, node_resources()))
+            _require(ray.get(actor.load.remote()))
+            loaded = time.monotonic() - began
+            rate, peak = _measure(actor, prepared, seconds)
+        finally:
+            ray.kill(actor)
+    total = loaded + plan.tokens / (rate * actors) if plan.tokens else 0.0
+    hours = total * actors * resources.gpus / 3600
+    return Projection(rate, loaded, peak, actors, total, hours)
+
+
+def _measure(actor: Any, prepared: Prepared, seconds: float) -> tuple[float, int]:
+    """Tokens per second and peak memory, over batches spread evenly over the plan."""
+    batches = [
+        [shard.rows[index] for index in batch]
+        for shard in prepared.plan.shards
+        for batch in shard.batches
+    ]
+    step = max(1, len(batches) // BATCHES)
+    tokens = spent = 0.0
+    peak = 0
+    # The first one, among the longest, warms up and shows the memory; it does not count.
+    for number, rows in enumerate([*batches[:1], *batches[::step]]):
+        if number > 1 and spent > seconds:
+            break
+        answer = ray.get(actor.measure.remote(prompts_at(prepared.prompts, rows)))
+        _require(answer)
+        peak = answer.peak_bytes
+        if number > 0:
+            tokens, spent = tokens + answer.tokens, spent + answer.seconds
+    return (tokens / spent if spent > 0 else float("inf")), peak
+
+
+def _require(answer: object) -> None:
+    if isinstance(answer, Failure):
+        raise UlcmodError(answer.reason, answer.remedy)
+
+
+def _ignore(point: str, digest: str) -> None:
+    """No shard is computed, so there is nothing to note."""
