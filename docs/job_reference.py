@@ -47,6 +47,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return f"{type_name(typing.get_args(annotation)[0])} or a list"
+    if typing.get_origin(annotation) is typing.Annotated:
+        return "size"
     if annotation is type(None):
         return "null"
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]

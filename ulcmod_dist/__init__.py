@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ulcmod_dist.iterd.values import Modules
     from ulcmod_dist.job import Job
     from ulcmod_dist.passes.standardised import Standardised
+    from ulcmod_dist.stages.masking import mask_modules
     from ulcmod_dist.stages.open_run import Run, open_run
     from ulcmod_dist.stages.run import run
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Standardised": "passes.standardised",
     "UlcmodError": "errors",
     "discover": "iterd.driver",
+    "mask_modules": "stages.masking",
     "objective": "iterd.objective",
     "open_run": "stages.open_run",
     "run": "stages.run",
@@ -42,6 +44,7 @@ __all__ = [
     "Standardised",
     "UlcmodError",
     "discover",
+    "mask_modules",
     "objective",
     "open_run",
     "run",

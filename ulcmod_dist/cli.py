@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,11 +97,18 @@ def plan(target: Target, overrides: Overrides = None, as_json: AsJson = False) -
 
 
 @app.command()
-def extract(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def extract(
+    target: Target,
+    retry: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try quarantined prompts again.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Run the forward passes and write the activation store."""
     from ulcmod_dist.stages.extract import extract as stage
 
-    _stage(stage, target, overrides, as_json)
+    _stage(partial(stage, retry_quarantined=retry), target, overrides, as_json)
 
 
 @app.command()
@@ -120,11 +128,78 @@ def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
 
 
 @app.command()
+def ablate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Silence each module in the real forward pass and measure what it costs."""
+    from ulcmod_dist.stages.ablate import ablate as stage
+
+    _stage(stage, target, overrides, as_json)
+
+
+@app.command()
 def report(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Write the page, the figures and the tables."""
     from ulcmod_dist.stages.report import report as stage
 
     _stage(stage, target, overrides, as_json)
+
+
+@app.command()
+def export(
+    target: Target,
+    num_modules: Annotated[int, typer.Option("--num-modules", help="Number of modules K.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
+    modules: Annotated[
+        list[int] | None,
+        typer.Option("--module", help="Silence this module; repeatable, for one mask together."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write modules as unit masks, to silence them in a model elsewhere."""
+    from ulcmod_dist.stages.masking import export as stage
+
+    exporting = partial(stage, num_modules=num_modules, modules=modules or [], out=out)
+    _stage(exporting, target, None, as_json)
+
+
+@app.command()
+def compare(
+    one: Annotated[str, typer.Argument(help="A run directory.")],
+    other: Annotated[str, typer.Argument(help="Another run directory, or the same.")],
+    num_modules: Annotated[
+        int | None, typer.Option("--num-modules", help="K of the first run.")
+    ] = None,
+    other_num_modules: Annotated[
+        int | None, typer.Option("--other-num-modules", help="K of the other run.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Page to write, as HTML.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Match the modules of two runs and say what moved."""
+    from ulcmod_dist.stages.compare import compare as stage
+
+    _answer(stage(one, other, num_modules, other_num_modules, out), as_json)
+
+
+@app.command()
+def verify(target: Target, as_json: AsJson = False) -> None:
+    """Read everything that was committed again and compare its checksums."""
+    from ulcmod_dist.stages.verify import verify as stage
+
+    _stage(stage, target, None, as_json)
+
+
+@app.command()
+def gc(
+    target: Target,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list what would be removed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what killed attempts left behind; never what is committed."""
+    from ulcmod_dist.stages.verify import gc as stage
+
+    _stage(partial(stage, dry_run=dry_run), target, None, as_json)
 
 
 @app.command()

@@ -8,6 +8,7 @@ import zoneinfo
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+from dask.utils import parse_bytes
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -44,6 +45,16 @@ class ModelSection(Section):
 
 def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
+
+
+def _bytes(value: Any) -> Any:
+    """A number of bytes from a text such as ``8 GiB`` or ``500 MB``."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no size such as 8 GiB") from error
 
 
 class CorpusSection(Section):
@@ -123,6 +134,18 @@ class DiscoverSection(Section):
     restarts: int = Field(10, gt=0, description="Starts of the search; the best L wins.")
     seed: int = Field(0, ge=0, description="Seed of starts and orders.")
     max_iterations: int = Field(100, gt=0, description="Iterations at most.")
+    mode: Literal["auto", "exact", "blockwise"] = Field(
+        "auto", description="`exact`, `blockwise` (one read an iteration), or as memory allows."
+    )
+    memory: Annotated[int, BeforeValidator(_bytes)] | None = Field(
+        None, gt=0, description="Limit of the whole search, such as `8 GiB`; 70% by default."
+    )
+    keep: Literal["float32", "float16"] = Field(
+        "float32", description="Precision of what is kept in memory; float16 keeps z."
+    )
+    executor: str = Field(
+        "threads", description="`threads`, `distributed`, the address of a scheduler, or `ray`."
+    )
 
     @field_validator("modules")
     @classmethod
@@ -142,7 +165,9 @@ class EvaluateSection(Section):
 
     seed: int = Field(0, ge=0, description="Seed of permutations, baselines and classifiers.")
     null_permutations: int = Field(
-        3, ge=0, description="Searches on column-wise permuted data for the null model."
+        3,
+        ge=0,
+        description="Searches on column-wise permuted data, from one start each: the null model.",
     )
     baselines: tuple[Baseline, ...] = Field(
         typing.get_args(Baseline), description="Clustering methods to compare with."

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ulcmod_dist.iterd.driver import discover as search
-from ulcmod_dist.iterd.start import largest_mean
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.iterd.checkpoint import Checkpoint
+from ulcmod_dist.iterd.driver import discover_all
+from ulcmod_dist.iterd.heldout import held_out
+from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.passes.tables import sample_tables
-from ulcmod_dist.rundir import fingerprint
+from ulcmod_dist.passes.executors import executor_named
+from ulcmod_dist.progress import Step
+from ulcmod_dist.rundir import RunDir, fingerprint
+from ulcmod_dist.sections import DiscoverSection
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.summary import Summary
@@ -22,14 +27,16 @@ from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules
 
 # Raised whenever the same activations and settings would lead to other modules than before.
 SEARCH_VERSION = 1
+CHECKPOINTS = "modules/checkpoints"
 
 COLUMNS = {
     "num_modules": "K",
     "objective": "L",
+    "held_out_objective": "held-out L",
     "xi": "xi",
     "balance": "B",
+    "unit_agreement": "Agreement",
     "iterations": "Iterations",
-    "restarts": "Restarts",
     "state": "State",
 }
 
@@ -38,113 +45,169 @@ COLUMNS = {
 def discover(context: Context) -> Summary:
     """Find the modules for each K of the job; those found already from the same rows stay.
 
+    All K and restarts share passes over the matrix. After each iteration the search is saved; one
+    that was killed goes on from there and ends with the same labels.
+
     Raises:
-        InvalidInput: There are no activations yet, or K does not fit them.
+        InvalidInput: There are no activations yet, K does not fit them, or memory is too small.
     """
     run = Run(context.run)
-    activations = run.activations()
+    numbers = context.job.discover.modules
+    marks = {k: search_mark(context, run, k) for k in numbers}
+    known = {k: found_metrics(context.run, k) for k in numbers}
+    pending = [k for k in numbers if (known[k] or {}).get("fingerprint") != marks[k]]
     save_job(context)
-    rows = []
-    for num_modules in context.job.discover.modules:
-        mark = search_mark(context, run, num_modules)
-        earlier = found_metrics(context, num_modules)
-        if earlier is not None and earlier["fingerprint"] == mark:
-            rows.append({**earlier, "state": "as before"})
-            continue
-        found = _search(context, activations, num_modules)
-        stored = _stored(run, num_modules, found, _metrics(context, found, run, mark))
-        write_modules(context.run, num_modules, stored)
-        rows.append({**stored.metrics, "state": "found"})
-    return Summary(title="Modules", columns=COLUMNS, rows=rows)
+    if pending:
+        for k, found in _search(context, run, pending, marks).items():
+            known[k] = _write(context, run, k, found, marks[k])
+    rows = [
+        {**(known[k] or {}), "state": "found" if k in pending else "as before"} for k in numbers
+    ]
+    closing = []
+    if len(numbers) > 1:
+        closing = [
+            "To choose K: agreement is the mean adjusted Rand index between restarts (1: every "
+            "start finds the same); L and held-out L fall with K by nature, compare them with the "
+            "null model of each K in the report."
+        ]
+    return Summary(title="Modules", columns=COLUMNS, rows=rows, closing=closing)
 
 
 def search_mark(context: Context, run: Run, num_modules: int) -> str:
     """Fingerprint of what the modules for one K follow from."""
-    settings = context.job.discover.model_dump(mode="json", exclude={"modules"})
+    settings = context.job.discover.model_dump(mode="json", exclude={"modules", "executor"})
     return fingerprint(
         {"view": run.view.digest, "K": num_modules, "search": SEARCH_VERSION, **settings}
     )
 
 
-def found_metrics(context: Context, num_modules: int) -> dict[str, Any] | None:
+def found_metrics(run: RunDir, num_modules: int) -> dict[str, Any] | None:
     """Metrics of the modules found for one K, or None where there are none."""
-    if num_modules not in modules_found(context.run):
+    if num_modules not in modules_found(run):
         return None
-    return dict(read_modules(context.run, num_modules).metrics)
+    return dict(read_modules(run, num_modules).metrics)
 
 
-def _search(context: Context, activations: Standardised, num_modules: int) -> Modules:
-    settings = context.job.discover
-    # How many iterations it takes is not known before; the bar counts against the most.
-    most = settings.restarts * settings.max_iterations
-    done: dict[int, float] = {}
-    with context.progress.step(f"Searching K = {num_modules}", None, "iterations") as step:
+def settings_of(section: DiscoverSection, **changes: Any) -> Settings:
+    """The search that a job asks for."""
+    given = section.model_dump(exclude={"modules"})
+    return Settings(**{**given, **changes})
 
-        def show(iteration: Iteration) -> None:
-            done[iteration.restart] = iteration.objective
-            count = step.done + (iteration.iteration > 0)
-            step.update(min(count, most), f"best L {max(done.values()):,.6g}")
 
-        return search(
-            activations,
-            num_modules,
-            restarts=settings.restarts,
-            seed=settings.seed,
-            max_iterations=settings.max_iterations,
-            progress=show,
+def _search(
+    context: Context, run: Run, pending: Sequence[int], marks: dict[int, str]
+) -> dict[int, Modules]:
+    key = f"{CHECKPOINTS}/{fingerprint([marks[k] for k in pending])}.npz"
+    shown = ", ".join(str(k) for k in pending)
+    with context.progress.step(f"Searching K = {shown}", None, "iterations") as step:
+        found = discover_all(
+            run.activations(),
+            pending,
+            settings_of(
+                context.job.discover,
+                progress=lambda iteration: _show(step, iteration),
+                checkpoint=lambda checkpoint: _save(context, key, checkpoint),
+                resume=_saved(context.run, key),
+            ),
         )
+    for old, _ in list(context.run.keys(CHECKPOINTS)):
+        context.run.delete(old)
+    return found
 
 
-def _metrics(context: Context, found: Modules, run: Run, mark: str) -> dict[str, Any]:
+def _show(step: Step, iteration: Iteration) -> None:
+    step.update(
+        step.done + (iteration.iteration > 0),
+        f"iteration {iteration.iteration}, {iteration.moved:,} moved",
+    )
+
+
+def _save(context: Context, key: str, checkpoint: Checkpoint) -> None:
+    context.fence.check()
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **checkpoint.to_arrays())
+    context.run.write(key, buffer.getvalue())
+
+
+def _saved(run: RunDir, key: str) -> Checkpoint | None:
+    try:
+        data = run.read(key)
+    except FileNotFoundError:
+        return None
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return Checkpoint.from_arrays(arrays)
+    except (ValueError, KeyError, OSError) as error:
+        raise UlcmodError(
+            f"The checkpoint {run.show(key)} cannot be read: {error}.",
+            "Remove it to search from the start.",
+        ) from error
+
+
+def _write(
+    context: Context, run: Run, num_modules: int, found: Modules, mark: str
+) -> dict[str, Any]:
+    samples, held_out_objective = _samples(context, run, num_modules, found)
+    units = run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
+    for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
+        units = units.append_column(name, pa.array(values, from_pandas=True))
+    metrics = {
+        **_metrics(context, found, run),
+        "num_modules": num_modules,
+        "held_out_objective": held_out_objective,
+        "fingerprint": mark,
+    }
+    history = pa.Table.from_pylist([asdict(record) for record in found.history])
+    context.fence.check()
+    write_modules(context.run, num_modules, StoredModules(units, samples, history, metrics))
+    return metrics
+
+
+def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
     last = [record for record in found.history if record.restart == found.best_restart][-1]
+    several = len(found.restarts) > 1
     return {
         "objective": found.objective.value,
         "xi": found.objective.xi,
         "balance": found.objective.balance,
-        "num_modules": len(np.bincount(found.unit_labels)),
         "seed": context.job.discover.seed,
         "restarts": len(found.restarts),
         "best_restart": found.best_restart,
         "restart_objectives": found.restarts,
+        "unit_agreement": found.unit_agreement if several else None,
+        "sample_agreement": found.sample_agreement if several else None,
         "iterations": last.iteration,
-        "converged": last.units_moved + last.samples_moved == 0,
+        "converged": last.moved == 0,
         "repaired": found.repaired,
         "samples": len(found.sample_labels),
         "units": len(found.unit_labels),
         "view": run.view.version,
         "view_digest": run.view.digest,
-        "fingerprint": mark,
     }
 
 
-def _stored(run: Run, num_modules: int, found: Modules, metrics: dict[str, Any]) -> StoredModules:
-    units = run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
-    units = units.append_column("margin", pa.array(found.unit_margins, from_pandas=True))
-    history = pa.Table.from_pylist([asdict(record) for record in found.history])
-    return StoredModules(units, _samples(run, num_modules, found), history, metrics)
+def _samples(
+    context: Context, run: Run, num_modules: int, found: Modules
+) -> tuple[pa.Table, float | None]:
+    """Samples of both splits, and L of the modules on the held-out ones.
 
-
-def _samples(run: Run, num_modules: int, found: Modules) -> pa.Table:
-    """Samples of all splits; those held out go to the module of their largest mean activation.
-
-    A margin is a loss of L, which held-out samples are no part of: theirs is null.
+    Those held out go to the module of their largest mean activation. A margin is a loss of L, which
+    they are no part of: theirs is null, as is their stability.
     """
     table = run.view.samples.select(["sample_id", "category", "split"])
-    split = table["split"].to_numpy()
+    train = table["split"].to_numpy() == "train"
     labels = np.zeros(table.num_rows, np.int32)
-    margins = np.full(table.num_rows, np.nan)
-    labels[split == "train"] = found.sample_labels
-    margins[split == "train"] = found.sample_margins
-    for held_out in set(split) - {"train"}:
-        labels[split == held_out] = placed(
-            run.activations(held_out), found.unit_labels, num_modules
-        )
-    return table.append_column("module", pa.array(labels)).append_column(
-        "margin", pa.array(margins, from_pandas=True)
-    )
-
-
-def placed(activations: Standardised, unit_labels: LabelArray, num_modules: int) -> LabelArray:
-    """Module of the largest mean z of each sample, int32 [samples]."""
-    (table,) = sample_tables(activations, [unit_labels], [num_modules], Threads())
-    return largest_mean(table, unit_labels)
+    labels[train] = found.sample_labels
+    objective = None
+    if not train.all():
+        with executor_named(context.job.discover.executor) as executor:
+            labels[~train], measured = held_out(
+                run.activations("test"), found.unit_labels, num_modules, executor
+            )
+        objective = measured.value
+    table = table.append_column("module", pa.array(labels))
+    for name, values in (("margin", found.sample_margins), ("stability", found.sample_stability)):
+        column = np.full(table.num_rows, np.nan)
+        column[train] = values
+        table = table.append_column(name, pa.array(column, from_pandas=True))
+    return table, objective

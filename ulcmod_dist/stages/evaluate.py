@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from ulcmod_dist.evaluate.baselines import Candidate, find_baselines, unit_space
+from ulcmod_dist.evaluate.baselines import Candidate, find_baselines, unit_components, unit_space
 from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.hierarchy import overlap
 from ulcmod_dist.evaluate.null import null_objectives
-from ulcmod_dist.iterd.driver import discover as search
+from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Threads
@@ -21,6 +21,7 @@ from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.report.values import Absent, Discovery, MethodRow, Overlap, Score
 from ulcmod_dist.rundir import fingerprint
 from ulcmod_dist.stages.context import Context, save_job, writes
+from ulcmod_dist.stages.discover import settings_of
 from ulcmod_dist.stages.discovery import Found, Samples, describe
 from ulcmod_dist.stages.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.stages.open_run import Run
@@ -32,7 +33,6 @@ from ulcmod_dist.store.modules import StoredModules
 EVALUATION_VERSION = 1
 
 OVERLAPS = "overlaps"
-HELD_BYTES = 2**30
 
 COLUMNS = {
     "num_modules": "K",
@@ -135,16 +135,12 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     return described
 
 
-def _search(inputs: _Inputs, activations: Standardised, num_modules: int, seed: int) -> Modules:
-    """The job's own search with another seed."""
-    settings = inputs.context.job.discover
-    return search(
-        activations,
-        num_modules,
-        restarts=settings.restarts,
-        seed=seed,
-        max_iterations=settings.max_iterations,
-    )
+def _search(
+    inputs: _Inputs, activations: Standardised, num_modules: int, **changes: int
+) -> Modules:
+    """The job's own search with another seed or number of restarts."""
+    settings = settings_of(inputs.context.job.discover, **changes)
+    return discover_all(activations, [num_modules], settings)[num_modules]
 
 
 def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
@@ -155,7 +151,7 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
     with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
 
         def searched(permuted: Standardised, seed: int) -> Objective:
-            objective = _search(inputs, _held(permuted), num_modules, seed).objective
+            objective = _search(inputs, permuted, num_modules, seed=seed, restarts=1).objective
             step.update(step.done + 1)
             return objective
 
@@ -163,13 +159,6 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
             inputs.train, searched, settings.null_permutations, settings.seed
         )
     return tuple(Score(o.value, o.xi, o.balance) for o in objectives)
-
-
-def _held(activations: Standardised) -> Standardised:
-    """Activations that a search reads many times, computed once where they are small."""
-    if activations.raw.nbytes > HELD_BYTES:
-        return activations
-    return replace(activations, raw=activations.raw.persist())
 
 
 def _methods(
@@ -199,7 +188,7 @@ def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candid
             first = stored.unit_labels, stored.sample_labels("train")
             candidates.append(Candidate(ITERD, k, seed, *first))
             for other_seed in range(seed + 1, seed + settings.evaluate.seeds):
-                other = _search(inputs, inputs.train, k, other_seed)
+                other = _search(inputs, inputs.train, k, seed=other_seed)
                 labels = other.unit_labels, other.sample_labels
                 candidates.append(Candidate(ITERD, k, other_seed, *labels))
                 step.update(step.done + 1)
@@ -213,8 +202,9 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
         return candidates
     total = settings.seeds * len(numbers)
     with inputs.context.progress.step("Baselines", total, "sets of methods") as step:
+        points = unit_components(inputs.train, Threads(), seed=settings.seed)
         for seed in range(settings.seed, settings.seed + settings.seeds):
-            space = unit_space(inputs.train, Threads(), seed=seed)
+            space = unit_space(inputs.train, Threads(), seed=seed, points=points)
             for k in numbers:
                 candidates += find_baselines(
                     space, inputs.train.n_samples, k, seed=seed, methods=settings.baselines

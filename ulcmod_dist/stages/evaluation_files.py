@@ -11,12 +11,30 @@ from typing import Any, TypeVar
 import cattrs
 import numpy as np
 
+from ulcmod_dist.job import Job
 from ulcmod_dist.report.values import Absent
-from ulcmod_dist.rundir import RunDir, evaluation_key
+from ulcmod_dist.rundir import RunDir, evaluation_key, fingerprint
+from ulcmod_dist.store.modules import StoredModules
 
 T = TypeVar("T")
 
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
+
+
+# Raised whenever the same modules and settings would lead to another ablation than before.
+ABLATION_VERSION = 1
+
+
+def ablation_name(num_modules: int) -> str:
+    """Name of the file that holds the ablation of one K."""
+    return f"ablation-K={num_modules:03d}"
+
+
+def ablation_mark(job: Job, stored: StoredModules) -> str:
+    """Fingerprint of what the ablation of one K follows from."""
+    settings = job.ablate.model_dump(mode="json")
+    found = stored.metrics["fingerprint"]
+    return fingerprint({"modules": found, "ablate": settings, "version": ABLATION_VERSION})
 
 
 def write_evaluation(run: RunDir, name: str, value: Any, mark: str) -> None:

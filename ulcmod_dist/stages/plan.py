@@ -14,7 +14,7 @@ from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.job import Job
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
-from ulcmod_dist.stages.summary import Summary, gibibytes
+from ulcmod_dist.stages.summary import Summary, size_text
 
 
 def plan(context: Context) -> Summary:
@@ -27,8 +27,8 @@ def plan(context: Context) -> Summary:
     figures = prepared.plan.summary()
     facts = {
         **{name: figures[name] for name in figures if not name.endswith("bytes")},
-        "to be written": gibibytes(figures["bytes"]),
-        "memory of an actor, projected": gibibytes(figures["actor_bytes"]),
+        "to be written": size_text(figures["bytes"]),
+        "memory of an actor, projected": size_text(figures["actor_bytes"]),
     }
     return Summary(title="Plan", facts=facts, data=figures)
 
@@ -41,12 +41,8 @@ def prepared_for(context: Context, *, save: bool) -> Prepared:
         save: Whether a new plan becomes the run's.
     """
     job = context.job
-    if job.model is None or job.corpus is None:
-        raise InvalidInput(
-            f"{context.run.url} was made of an imported matrix: there is nothing to extract.",
-            "Run `ulcmod discover` on it.",
-        )
     spec, rule = spec_of(job), rule_of(job)
+    assert job.corpus is not None
     config = load_config(spec)
     with context.progress.step("Planning", None, "samples") as step:
         prompts = prompts_of(job.corpus)
@@ -79,8 +75,16 @@ def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
 
 
 def spec_of(job: Job) -> ModelSpec:
-    """The model that a job names."""
-    assert job.model is not None
+    """The model that a job names.
+
+    Raises:
+        InvalidInput: The job has none: its run was made of a matrix.
+    """
+    if job.model is None:
+        raise InvalidInput(
+            f"The run {job.run} was made of an imported matrix: there is no model to run.",
+            "Only `discover`, `evaluate` and `report` work on it.",
+        )
     return ModelSpec(**job.model.model_dump())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import re
+from dataclasses import replace
 from importlib.metadata import version
 
 from ulcmod_dist.errors import InvalidInput
@@ -11,6 +13,7 @@ from ulcmod_dist.report import png
 from ulcmod_dist.report.page import pictures, render_page, tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.values import (
+    Ablation,
     Absent,
     Discovery,
     Fact,
@@ -22,10 +25,12 @@ from ulcmod_dist.report.values import (
 from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
 from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
-from ulcmod_dist.stages.evaluation_files import read_evaluation
+from ulcmod_dist.stages.evaluation_files import ablation_mark, ablation_name, read_evaluation
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import write_table
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "numpy", "numba")
 
@@ -60,7 +65,7 @@ def report(context: Context) -> Summary:
 
 def report_data(job: Job, run: Run) -> ReportData:
     """Everything the page shows, from what the stages before have stored."""
-    discoveries = tuple(_discovery(run, k) for k in job.discover.modules)
+    discoveries = tuple(_discovery(job, run, k) for k in job.discover.modules)
     overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...])
     return ReportData(
         run=_run_facts(job, run),
@@ -70,14 +75,16 @@ def report_data(job: Job, run: Run) -> ReportData:
     )
 
 
-def _discovery(run: Run, num_modules: int) -> Discovery:
+def _discovery(job: Job, run: Run, num_modules: int) -> Discovery:
     stored = read_evaluation(run.directory, name_of(num_modules), Discovery)
     if stored is None:
         raise InvalidInput(
             f"The modules for K = {num_modules} of {run.directory.url} have not been evaluated.",
             "Run `ulcmod evaluate` first.",
         )
-    return stored
+    mark = ablation_mark(job, run.modules(num_modules))
+    ablation = read_evaluation(run.directory, ablation_name(num_modules), Ablation, mark)
+    return stored if ablation is None else replace(stored, ablation=ablation)
 
 
 def _run_facts(job: Job, run: Run) -> RunFacts:
@@ -85,12 +92,18 @@ def _run_facts(job: Job, run: Run) -> RunFacts:
     name = run.directory.url.rstrip("/").rpartition("/")[2]
     return RunFacts(
         name=name,
-        model=None if job.model is None else job.model.id.rstrip("/").rpartition("/")[2],
+        model=None if job.model is None else "/".join(job.model.id.rstrip("/").split("/")[-2:]),
         num_samples=int((split == "train").sum()),
         num_test_samples=int((split != "train").sum()),
         num_units=run.view.units.num_rows,
-        facts=tuple(Fact(key, value) for key, value in sorted(run.view.record.items())),
+        facts=tuple(_fact(*entry) for entry in sorted(run.view.record.items())),
     )
+
+
+def _fact(key: str, value: str) -> Fact:
+    """An entry of the record for people; the whole digests are in the store's manifest."""
+    words = key.replace(".", " ").replace("_", " ")
+    return Fact(words, f"{value[:12]}…" if _DIGEST.fullmatch(value) else value)
 
 
 def _reproduction(job: Job, run: Run) -> Reproduction:

@@ -38,7 +38,7 @@ def status(context: Context) -> Summary:
 
 def _row(context: Context, num_modules: int, extracted: bool) -> dict[str, object]:
     run = Run(context.run)
-    metrics = found_metrics(context, num_modules)
+    metrics = found_metrics(context.run, num_modules)
     if metrics is None:
         return {"num_modules": num_modules, "modules": "missing", "evaluation": "missing"}
     fresh = extracted and metrics["fingerprint"] == search_mark(context, run, num_modules)

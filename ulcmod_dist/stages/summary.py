@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,6 +84,8 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def gibibytes(count: float) -> str:
-    """A number of bytes for people."""
-    return f"{count / 2**30:,.2f} GiB"
+def size_text(count: float) -> str:
+    """A number of bytes for people, in binary units."""
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+    power = min(len(units) - 1, int(math.log(max(count, 1), 1024)))
+    return f"{count / 1024**power:,.{1 if power else 0}f} {units[power]}"

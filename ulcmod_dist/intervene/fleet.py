@@ -1,0 +1,123 @@
+"""Ablation spread over Ray actors, each with a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.util.actor_pool import ActorPool
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.forward.values import Encoded, ModelSpec
+from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
+from ulcmod_dist.intervene.loss import LossEngine
+from ulcmod_dist.intervene.masks import Mask
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an actor computes with.
+
+    Attributes:
+        device: Device of torch.
+        threads: Threads for computing on the CPU.
+        cpus: CPUs that Ray sets aside for it.
+        gpus: GPUs that Ray sets aside for it.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+
+
+class _Measurer:
+    """An actor: one model, asked for the losses of one batch at a time."""
+
+    def __init__(self, spec: ModelSpec, machine: Machine) -> None:
+        self._engine = LossEngine.load(spec, machine.device, machine.threads)
+
+    def losses(self, batch: Sequence[Encoded], masks: Sequence[Mask]) -> NDArray[np.float64]:
+        """Losses [1 + masks, batch] of a batch, intact first."""
+        done = ablate(self._engine, batch, [range(len(batch))], masks)
+        return np.vstack([done.intact, done.masked])
+
+    def means(
+        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+    ) -> NDArray[np.float64]:
+        """Mean of each unit over the counted tokens [units]."""
+        return unit_means(self._engine, encoded, batches)
+
+
+class Fleet:
+    """Actors that measure losses; they are gone when the block ends.
+
+    Args:
+        spec: The model.
+        machine: What each actor computes with.
+        workers: Number of actors.
+    """
+
+    def __init__(self, spec: ModelSpec, machine: Machine, workers: int) -> None:
+        actor: Any = ray.remote(num_cpus=machine.cpus, num_gpus=machine.gpus)(_Measurer)
+        self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def unit_means(
+        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+    ) -> NDArray[np.float64]:
+        """Mean of each unit over the counted tokens of all samples [units]."""
+        means: NDArray[np.float64] = _answer(self._actors[0].means.remote(encoded, batches))
+        return means
+
+    def ablate(
+        self,
+        encoded: Sequence[Encoded],
+        batches: Sequence[Sequence[int]],
+        masks: Sequence[Mask],
+        advance: Callable[[int], None] = lambda samples: None,
+    ) -> Ablation:
+        """Measure every sample's loss intact and with each mask, as ``ablation.ablate`` does.
+
+        Raises:
+            UlcmodError: An actor died or its model failed.
+        """
+        shared = ray.put(list(masks))
+        losses = np.full((1 + len(masks), len(encoded)), np.nan)
+        pool = ActorPool(self._actors)
+        prompts = [[encoded[index] for index in batch] for batch in batches]
+        answers = pool.map(lambda actor, batch: actor.losses.remote(batch, shared), prompts)
+        try:
+            for batch, answer in zip(batches, answers, strict=True):
+                losses[:, list(batch)] = answer
+                advance(len(batch))
+        except ray.exceptions.RayError as error:
+            raise _failed(error) from error
+        return Ablation(losses[0], losses[1:])
+
+
+def _answer(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        raise _failed(error) from error
+
+
+def _failed(error: Exception) -> UlcmodError:
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UlcmodError):
+        return cause
+    return UlcmodError(
+        f"An actor of the ablation failed: {str(cause or error).splitlines()[-1]}.",
+        "Start the same command again; with little memory, lower extract.batch_tokens.",
+    )

@@ -1,0 +1,180 @@
+"""The page that sets the modules of two runs side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ulcmod_dist.report.blocks import Facts, KeyFigure, KeyFigures, Note, Picture, Section
+from ulcmod_dist.report.figures.naming import numbers
+from ulcmod_dist.report.page import render_document
+from ulcmod_dist.report.specs import Heatmap, Scale
+from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.text import DASH, count, number, percent
+from ulcmod_dist.report.values import Counts, Fact, Floats
+
+
+@dataclass(frozen=True)
+class ModulePair:
+    """Two modules that correspond.
+
+    Attributes:
+        module: Module of the first run.
+        other: Module of the second run.
+        units: Units in both.
+        units_overlap: Those units as a share of the units in either.
+        samples: Samples in both.
+        samples_overlap: Likewise.
+    """
+
+    module: int
+    other: int
+    units: int
+    units_overlap: float
+    samples: int
+    samples_overlap: float
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The modules of two runs, over the units and samples that both have.
+
+    Attributes:
+        names: Names of the two runs.
+        objectives: Objective L of each.
+        pairs: Modules that correspond, in order of the first run's.
+        unmatched: Modules of the first run without a partner.
+        other_unmatched: Modules of the second run without one.
+        unit_counts: Units shared, first run's modules by second run's.
+        sample_counts: Samples shared, likewise.
+        units_adjusted_rand: Adjusted Rand index over shared units; None where none is shared.
+        samples_adjusted_rand: The same over shared samples.
+        units_moved: Shared units that left their module's partner.
+        samples_moved: Shared samples that did.
+    """
+
+    names: tuple[str, str]
+    objectives: tuple[float, float]
+    pairs: tuple[ModulePair, ...]
+    unmatched: tuple[int, ...]
+    other_unmatched: tuple[int, ...]
+    unit_counts: Counts
+    sample_counts: Counts
+    units_adjusted_rand: float | None
+    samples_adjusted_rand: float | None
+    units_moved: int
+    samples_moved: int
+
+    @property
+    def shared_units(self) -> int:
+        """Units that both runs have."""
+        return int(self.unit_counts.sum())
+
+    @property
+    def shared_samples(self) -> int:
+        """Samples that both runs have."""
+        return int(self.sample_counts.sum())
+
+
+def comparison_page(comparison: Comparison) -> str:
+    """The comparison as one HTML file that opens offline."""
+    title = f"{comparison.names[0]} and {comparison.names[1]}"
+    return render_document(title, (_agreement(comparison), _matches(comparison)))
+
+
+def matches_table(comparison: Comparison) -> Table:
+    """Which modules correspond and how much they share."""
+    return table(
+        "matches",
+        "Modules that correspond",
+        (
+            Column("module", "Module", Kind.COUNT),
+            Column("other", "Other module", Kind.COUNT),
+            Column("units", "Units shared", Kind.COUNT),
+            Column("units_overlap", "Overlap of units", Kind.SHARE),
+            Column("samples", "Samples shared", Kind.COUNT),
+            Column("samples_overlap", "Overlap of samples", Kind.SHARE),
+        ),
+        [tuple(vars(pair).values()) for pair in comparison.pairs],
+        "Overlap is what both modules hold as a share of what either holds.",
+    )
+
+
+def _agreement(comparison: Comparison) -> Section:
+    figures = (
+        _agreement_figure("units", comparison.units_adjusted_rand),
+        _agreement_figure("samples", comparison.samples_adjusted_rand),
+        _moved("units", comparison.units_moved, comparison.shared_units),
+        _moved("samples", comparison.samples_moved, comparison.shared_samples),
+    )
+    facts = tuple(
+        Fact(f"L of {name}", number(value))
+        for name, value in zip(comparison.names, comparison.objectives, strict=True)
+    )
+    lead = (
+        f"Compared over {count(comparison.shared_units, 'unit')} and "
+        f"{count(comparison.shared_samples, 'sample')} that both runs have."
+    )
+    return Section(
+        "agreement", "How alike they are", lead, shared=(KeyFigures(figures), Facts(facts))
+    )
+
+
+def _agreement_figure(what: str, value: float | None) -> KeyFigure:
+    note = "1: the same modules, 0: chance" if value is not None else f"no {what} are shared"
+    return KeyFigure(DASH if value is None else number(value), f"adjusted Rand of {what}", note)
+
+
+def _moved(what: str, moved: int, shared: int) -> KeyFigure:
+    note = percent(moved / shared) if shared else f"no {what} are shared"
+    return KeyFigure(f"{moved:,}", f"{what} moved", note)
+
+
+def _matches(comparison: Comparison) -> Section:
+    alone = [
+        Note(f"Modules of {name} without a partner: {', '.join(map(str, left))}.")
+        for name, left in zip(
+            comparison.names, (comparison.unmatched, comparison.other_unmatched), strict=True
+        )
+        if left
+    ]
+    pictures = [
+        Picture(f"shared-{what}", _heatmap(comparison, counts, what))
+        for what, counts in (
+            ("units", comparison.unit_counts),
+            ("samples", comparison.sample_counts),
+        )
+        if counts.sum()
+    ]
+    lead = "Each module of the first run beside the one of the other run that it shares most with."
+    blocks = (matches_table(comparison), *alone, *pictures)
+    return Section("matches", "Which modules correspond", lead, shared=blocks)
+
+
+def _heatmap(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
+    shares: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    hover = tuple(
+        tuple(
+            f"{counts[row, column]:,} {what} of module {row} lie in the other run's {column}"
+            for column in range(counts.shape[1])
+        )
+        for row in range(counts.shape[0])
+    )
+    kept = percent(float(shares.max(axis=1).mean()))
+    return Heatmap(
+        title=f"Shared {what}",
+        caption=(
+            f"Each row is a module of {comparison.names[0]}, each column one of "
+            f"{comparison.names[1]}; the colour is the share of the row's {what} in the column."
+        ),
+        alternative=f"On average {kept} of a module's {what} lie in one module of the other run.",
+        values=shares,
+        row_labels=numbers(counts.shape[0]),
+        column_labels=numbers(counts.shape[1]),
+        row_axis=f"Module of {comparison.names[0]}",
+        column_axis=f"Module of {comparison.names[1]}",
+        value_axis=f"Share of the row's {what}",
+        hover=hover,
+        scale=Scale.SEQUENTIAL,
+    )

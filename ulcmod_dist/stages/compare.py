@@ -1,0 +1,136 @@
+"""``ulcmod compare``: the modules of two runs side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
+from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page
+from ulcmod_dist.stages.open_run import Run, open_run
+from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.store.modules import StoredModules
+
+COLUMNS = {
+    "module": "Module",
+    "other": "Other",
+    "units": "Units shared",
+    "units_overlap": "overlap",
+    "samples": "Samples shared",
+    "samples_overlap": "overlap",
+}
+
+
+def compare(
+    one: str,
+    other: str,
+    num_modules: int | None = None,
+    other_num_modules: int | None = None,
+    out: Path | None = None,
+) -> Summary:
+    """Match the modules of two runs by the units and samples that both have.
+
+    Args:
+        one: A run directory.
+        other: Another one, or the same with another K.
+        num_modules: K of the first run; may be left out where it holds modules for one K, or for
+            one K in common with the other run.
+        other_num_modules: K of the other run; by default that of the first.
+        out: Page to write.
+
+    Raises:
+        InvalidInput: K is not clear, or the runs share neither units nor samples.
+    """
+    runs = open_run(one), open_run(other)
+    first = _chosen(runs[0], num_modules)
+    second = _chosen(runs[1], other_num_modules or first)
+    modules = runs[0].modules(first), runs[1].modules(second)
+    comparison = compared(runs, modules)
+    closing = []
+    if out is not None:
+        out.write_text(comparison_page(comparison), encoding="utf-8")
+        closing.append(f"Wrote {out}")
+    facts = {
+        "shared_units": comparison.shared_units,
+        "shared_samples": comparison.shared_samples,
+        "adjusted_rand_of_units": comparison.units_adjusted_rand,
+        "adjusted_rand_of_samples": comparison.samples_adjusted_rand,
+        "units_moved": comparison.units_moved,
+        "samples_moved": comparison.samples_moved,
+    }
+    rows = [asdict(pair) for pair in comparison.pairs]
+    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, closing=closing)
+
+
+def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:
+    """Two sets of modules over what their runs share."""
+    units = shared_positions(*(_unit_keys(stored.units) for stored in modules))
+    ids = [_train(stored)["sample_id"].to_pylist() for stored in modules]
+    samples = shared_positions(*ids)
+    numbers = [int(stored.metrics["num_modules"]) for stored in modules]
+    unit_labels = [
+        stored.unit_labels[at].astype(np.int64) for stored, at in zip(modules, units, strict=True)
+    ]
+    sample_labels = [
+        stored.sample_labels("train")[at].astype(np.int64)
+        for stored, at in zip(modules, samples, strict=True)
+    ]
+    matching = match_modules(
+        unit_labels[0], unit_labels[1], sample_labels[0], sample_labels[1], numbers[0], numbers[1]
+    )
+    return _comparison(runs, modules, matching)
+
+
+def _comparison(
+    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules], matching: Matching
+) -> Comparison:
+    names = [
+        f"{run.directory.url.rstrip('/').rpartition('/')[2]}, K = {stored.metrics['num_modules']}"
+        for run, stored in zip(runs, modules, strict=True)
+    ]
+    objectives = [float(stored.metrics["objective"]) for stored in modules]
+    return Comparison(
+        names=(names[0], names[1]),
+        objectives=(objectives[0], objectives[1]),
+        pairs=tuple(ModulePair(*vars(match).values()) for match in matching.matches),
+        unmatched=matching.unmatched,
+        other_unmatched=matching.other_unmatched,
+        unit_counts=matching.unit_counts,
+        sample_counts=matching.sample_counts,
+        units_adjusted_rand=_known(matching.units_adjusted_rand),
+        samples_adjusted_rand=_known(matching.samples_adjusted_rand),
+        units_moved=int(matching.units_moved.sum()),
+        samples_moved=int(matching.samples_moved.sum()),
+    )
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _chosen(run: Run, num_modules: int | None) -> int:
+    found = run.num_modules()
+    if num_modules is None and len(found) == 1:
+        return found[0]
+    if num_modules not in found or num_modules is None:
+        raise InvalidInput(
+            f"{run.directory.url} holds modules for K = {found or 'none'}.",
+            "Name one by --num-modules or --other-num-modules.",
+        )
+    return num_modules
+
+
+def _unit_keys(units: pa.Table) -> list[object]:
+    """What tells units of two models of the same shape apart: layer, expert and index."""
+    if units["layer"].null_count:
+        return list(range(units.num_rows))
+    columns = (units[name].to_pylist() for name in ("layer", "expert", "index"))
+    return list(zip(*columns, strict=True))
+
+
+def _train(stored: StoredModules) -> pa.Table:
+    return stored.samples.filter(stored.samples["split"].to_numpy() == "train")

@@ -1,0 +1,83 @@
+"""``ulcmod export`` and ``um.mask_modules``: modules as masks of a live model's units."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.intervene.apply import mask_units, pruned_size
+from ulcmod_dist.intervene.masks import Mask, to_safetensors, to_table
+from ulcmod_dist.stages.context import Context
+from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.plan import spec_of
+from ulcmod_dist.stages.summary import Summary
+
+COLUMNS = {"name": "Mask", "modules": "Modules", "units": "Units", "pruned": "Parameters cut"}
+
+
+def export(context: Context, *, num_modules: int, modules: Sequence[int], out: Path) -> Summary:
+    """Write masks of modules as ``masks.safetensors`` and ``masks.parquet``.
+
+    Args:
+        context: The run; its job names the model.
+        num_modules: K.
+        modules: Modules silenced together by one mask; none for a mask of each module.
+        out: Folder to write.
+
+    Raises:
+        InvalidInput: There are no such modules, or the run has no model.
+    """
+    config = load_config(spec_of(context.job))
+    units = units_of(config)
+    labels = Run(context.run).modules(num_modules).unit_labels
+    chosen = [tuple(modules)] if modules else [(module,) for module in range(num_modules)]
+    masks = {mask_name(num_modules, each): Mask.of_modules(units, labels, each) for each in chosen}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "masks.safetensors").write_bytes(to_safetensors(masks, units))
+    pq.write_table(to_table(masks), out / "masks.parquet")
+    rows = [
+        {
+            "name": name,
+            "modules": list(each),
+            "units": mask.count,
+            "pruned": f"{pruned_size(config, mask).share:.1%}",
+        }
+        for (name, mask), each in zip(masks.items(), chosen, strict=True)
+    ]
+    closing = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
+    return Summary(title="Masks", columns=COLUMNS, rows=rows, closing=closing)
+
+
+@contextmanager
+def mask_modules(
+    model: Any, run: Run, modules: Sequence[int], num_modules: int | None = None
+) -> Iterator[None]:
+    """Silence modules in a live Hugging Face model within the block.
+
+    Args:
+        model: A model of transformers with the units of the run's model.
+        run: The run, as ``open_run`` gives it.
+        modules: The modules to silence.
+        num_modules: K; may be left out where modules were found for a single K.
+
+    Raises:
+        InvalidInput: The model has other units, or there are no such modules.
+    """
+    found = run.num_modules()
+    if num_modules is None and len(found) != 1:
+        raise InvalidInput(f"The run holds modules for K = {found}.", "Give num_modules.")
+    labels = run.modules(found[0] if num_modules is None else num_modules).unit_labels
+    with mask_units(model, Mask.of_modules(units_of(model.config), labels, modules)):
+        yield
+
+
+def mask_name(num_modules: int, modules: Sequence[int]) -> str:
+    """Name of a mask in files, such as ``K010-module-03``."""
+    return f"K{num_modules:03d}-module-" + "-".join(f"{module:02d}" for module in modules)
