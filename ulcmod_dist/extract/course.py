@@ -40,6 +40,7 @@ class Course:
     computed: list[str] = field(default_factory=list)
     _done: list[ShardTask] = field(default_factory=list)
     _began: float | None = None
+    _peak_bytes: int = 0
 
     def follow(self, workers: int | Callable[[], int | None] | None) -> Progress:
         """Work the tasks off; returns the last progress."""
@@ -78,6 +79,7 @@ class Course:
             failures=self.pool.failures,
             quarantined=len(self.held),
             seconds_left=(total - tokens) / rate if rate > 0 else None,
+            peak_bytes=self._peak_bytes,
         )
 
     def _take(self, outcome: Outcome) -> None:
@@ -86,6 +88,7 @@ class Course:
         else:
             self._done.append(outcome.task)
             self.computed.append(outcome.result.digest)
+            self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
 
     def _give_up(self, task: ShardTask, failure: Failure) -> None:
         """Quarantine what is to blame and queue the rest of the shard again."""

@@ -136,6 +136,7 @@ class Progress:
         failures: Attempts at a shard that failed.
         quarantined: Prompts in quarantine.
         seconds_left: Estimate from the tokens left; None before the first shard.
+        peak_bytes: Largest resident memory that an actor has had.
     """
 
     shards_done: int = 0
@@ -150,6 +151,7 @@ class Progress:
     failures: int = 0
     quarantined: int = 0
     seconds_left: float | None = None
+    peak_bytes: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """The same as JSON values."""

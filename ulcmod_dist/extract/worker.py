@@ -1,6 +1,6 @@
 """What runs in an actor: one loaded model that computes shards and commits them.
 
-Two shards may be under way: while one is written, the next is computed.
+Two shards may be under way: while one is written, the next is computed, all but its last batch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
 
@@ -75,6 +76,7 @@ class Worker:
         self._epoch, self._notice = epoch, notice
         self._forward: Forward | None = None
         self._computing = threading.Lock()
+        self._finished = threading.Lock()
 
     def place(self) -> str:
         """The node's id in Ray; an answer proves that the actor found its resources."""
@@ -92,17 +94,18 @@ class Worker:
 
     def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardDone | Failure:
         """Compute a shard and commit it."""
-        try:
-            with self._computing:
-                content, origin = self._compute(task, prompts)
-        except _Blamed as error:
-            blamed = tuple(task.prompts[row] for row in error.rows)
-            return Failure("prompts", error.reason, prompts=blamed, clean=error.clean)
-        except UlcmodError as error:
-            return Failure("run", error.fact, error.remedy)
-        except Exception as error:
-            return Failure("shard", one_line(error), clean=False)
-        return self._commit(task, content, origin)
+        with ExitStack() as finished:
+            try:
+                with self._computing:
+                    content, origin = self._compute(task, prompts, finished)
+            except _Blamed as error:
+                blamed = tuple(task.prompts[row] for row in error.rows)
+                return Failure("prompts", error.reason, prompts=blamed, clean=error.clean)
+            except UlcmodError as error:
+                return Failure("run", error.fact, error.remedy)
+            except Exception as error:
+                return Failure("shard", one_line(error), clean=False)
+            return self._commit(task, content, origin)
 
     def measure(self, prompts: Sequence[Prompt]) -> Measured | Failure:
         """Run prompts as one batch and throw the rows away."""
@@ -116,7 +119,9 @@ class Worker:
         seconds = time.perf_counter() - began
         return Measured(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
 
-    def _compute(self, task: ShardTask, prompts: Sequence[Prompt]) -> tuple[ShardContent, Origin]:
+    def _compute(
+        self, task: ShardTask, prompts: Sequence[Prompt], finished: ExitStack
+    ) -> tuple[ShardContent, Origin]:
         assert self._forward is not None, "load comes first"
         # An actor whose driver is gone must not compute what its successor computes again.
         self._writer.check()
@@ -134,6 +139,9 @@ class Worker:
             if time.monotonic() - checked > GUARD_SECONDS:
                 self._writer.check()
                 checked = time.monotonic()
+            if number == len(task.batches) - 1:
+                # Only one finished shard may wait for its commit: no more is lost with an actor.
+                finished.enter_context(self._finished)
             shard.run(batch)
         shard.require_whole()
         self._notice("computed", task.digest)
