@@ -14,6 +14,7 @@ from job_files import MATRIX_JOB, job_file
 from ulcmod_dist.submit.parcel import Parcel, pack
 from ulcmod_dist.submit.slurm import render_script
 
+DEMO = Path(__file__).parents[2] / "jobs" / "demo"
 pytestmark = [pytest.mark.faults, needs_root, needs_slurm]
 
 
@@ -88,6 +89,28 @@ def test_script__put_back_twice_continues_and_completes(
 def attempts(folder: Path) -> int:
     path = folder / "attempts"
     return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_demo__put_back_in_the_middle_of_its_shards_computes_none_twice(
+    login: Host, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    small = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
+    machine = "cluster={cpus: 2, memory_gib: 8, hours: 1}"
+    parcel = pack(DEMO / "demo.yaml", [f"run={run}", machine, *small], "slurm")
+    number = sbatch(login, render_script(parcel).text, tmp_path)
+    commits = run / "activations.zarr" / "commits"
+    wait_for(lambda: len(list(commits.glob("*.json"))) >= 3, 300, "some shards")
+    login.run("scontrol", "requeue", number)
+    wait_for(lambda: state(login, number) != "RUNNING", 60, "the end of the first attempt")
+    written = {path.name: path.stat().st_mtime_ns for path in commits.glob("*.json")}
+
+    wait_for(lambda: state(login, number) in ("COMPLETED", "FAILED"), 500, "the second attempt")
+    assert state(login, number) == "COMPLETED", (tmp_path / f"{parcel.name}.log").read_text()
+    now = {path.name: path.stat().st_mtime_ns for path in commits.glob("*.json")}
+    assert len(now) > len(written) >= 3
+    assert written.items() <= now.items()
+    assert (run / "report.html").exists()
 
 
 def test_script__fails_as_its_driver_does(login: Host, parcel: Parcel, tmp_path: Path) -> None:
