@@ -181,7 +181,7 @@ def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candid
     """The modules found, and those of the same search with further seeds."""
     settings = inputs.context.job
     candidates = []
-    total = settings.evaluate.seeds * len(modules)
+    total = (settings.evaluate.seeds - 1) * len(modules)
     with inputs.context.progress.step("Searching with other seeds", total, "searches") as step:
         for k, stored in modules.items():
             seed = settings.discover.seed
@@ -201,7 +201,7 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     if not settings.baselines:
         return candidates
     total = settings.seeds * len(numbers)
-    with inputs.context.progress.step("Baselines", total, "sets of methods") as step:
+    with inputs.context.progress.step("Baselines", total, "rounds") as step:
         points = unit_components(inputs.train, Threads(), seed=settings.seed)
         for seed in range(settings.seed, settings.seed + settings.seeds):
             space = unit_space(inputs.train, Threads(), seed=seed, points=points)
