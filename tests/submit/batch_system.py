@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hosts import Host, wait_for
+
+from tests.submit.hosts import Host, wait_for
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue")
 SYSTEM_PATH = os.pathsep.join(["/usr/sbin", "/sbin", os.environ.get("PATH", "")])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hosts import Host, host, needs_root, network, wait_for
 
+from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.view import open_view
 from ulcmod_dist.submit import ray_jobs

@@ -7,9 +7,9 @@ import ray
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from job_files import CLUSTER, HUB_JOB, job_file
-from operator_rules import complaints
 
+from tests.submit.job_files import CLUSTER, HUB_JOB, job_file
+from tests.submit.operator_rules import complaints
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.job import Job
 from ulcmod_dist.submit import kuberay

@@ -1,9 +1,10 @@
+import zoneinfo
 from pathlib import Path
 
 import pytest
 import yaml
-from job_files import CLUSTER, HUB_JOB, MATRIX_JOB, REVISION, job_file
 
+from tests.submit.job_files import CLUSTER, HUB_JOB, MATRIX_JOB, REVISION, job_file
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.submit import parcel as parcels
 from ulcmod_dist.submit.parcel import Target, pack
@@ -128,3 +129,15 @@ def test_parcel__refuses_a_planted_secret_and_does_not_repeat_it(
     with pytest.raises(InvalidInput, match="carries credentials") as caught:
         pack(job_file(tmp_path), [change, f"model.revision={REVISION}"], target)
     assert "planted" not in str(caught.value).lower()
+
+
+def test_cluster_section__is_valid_on_a_machine_without_time_zones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zoneinfo, "ZoneInfo", _missing)
+    monkeypatch.setattr(zoneinfo, "available_timezones", set)
+    assert pack(job_file(tmp_path), ["cluster.time_zone=Europe/Zurich"], "kuberay").files == ()
+
+
+def _missing(name: str) -> None:
+    raise zoneinfo.ZoneInfoNotFoundError(name)

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from job_files import HUB_JOB, MATRIX_JOB, job_file
-from job_server import JobServer, running
 from typer.testing import CliRunner
 
+from tests.submit.job_files import HUB_JOB, MATRIX_JOB, job_file
+from tests.submit.job_server import JobServer, running
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs

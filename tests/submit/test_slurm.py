@@ -3,8 +3,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from job_files import CLUSTER, MATRIX_JOB, job_file
 
+from tests.submit.job_files import CLUSTER, MATRIX_JOB, job_file
 from ulcmod_dist.submit import slurm
 from ulcmod_dist.submit.parcel import pack
 from ulcmod_dist.submit.slurm import Script, render_script

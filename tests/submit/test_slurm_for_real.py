@@ -4,13 +4,13 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import batch_system
 import numpy as np
 import pytest
-from batch_system import needs_slurm
-from hosts import Host, host, needs_root, network, wait_for
-from job_files import MATRIX_JOB, job_file
 
+from tests.submit import batch_system
+from tests.submit.batch_system import needs_slurm
+from tests.submit.hosts import Host, host, needs_root, network, wait_for
+from tests.submit.job_files import MATRIX_JOB, job_file
 from ulcmod_dist.submit.parcel import Parcel, pack
 from ulcmod_dist.submit.slurm import render_script
 

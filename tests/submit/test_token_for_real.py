@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hosts import Host, host, needs_root, network, wait_for
-from job_files import HUB_JOB, job_file
 from typer.testing import CliRunner
 
+from tests.submit.hosts import Host, host, needs_root, network, wait_for
+from tests.submit.job_files import HUB_JOB, job_file
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs
