@@ -212,6 +212,14 @@ class MatrixSection(Section):
     )
 
 
+def _is_time_zone(name: str) -> bool:
+    """Whether a time zone is known here, or no time zone is: small images come without them."""
+    try:
+        return zoneinfo.ZoneInfo(name).key == name
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
+        return not zoneinfo.available_timezones()
+
+
 class ClusterSection(Section):
     """The machines that `ulcmod submit` asks for; nothing a run computes depends on them."""
 
@@ -251,7 +259,7 @@ class ClusterSection(Section):
         for secret in self.secrets:
             if re.fullmatch(r"[a-z0-9.-]+", secret) is None:
                 raise ValueError("secrets: give the names of Secrets, never their contents")
-        if self.time_zone not in zoneinfo.available_timezones():
+        if not _is_time_zone(self.time_zone):
             raise ValueError(f"{self.time_zone!r} is no time zone, such as Europe/Zurich")
         if self.min_nodes is not None and self.min_nodes > self.nodes:
             raise ValueError(f"min_nodes {self.min_nodes} is above nodes {self.nodes}")
