@@ -8,7 +8,9 @@ lengths = st.lists(st.integers(1, 300), max_size=60)
 
 @settings(deadline=None)
 @given(lengths, st.integers(1, 600))
-def test_plan_batches__every_prompt_once_within_the_budget(lengths, batch_tokens):
+def test_plan_batches__every_prompt_once_within_the_budget(
+    lengths: list[int], batch_tokens: int
+) -> None:
     batches = plan_batches(lengths, batch_tokens)
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
@@ -18,10 +20,12 @@ def test_plan_batches__every_prompt_once_within_the_budget(lengths, batch_tokens
 
 @settings(deadline=None)
 @given(lengths, st.integers(1, 600))
-def test_plan_batches__lengths_fall_from_batch_to_batch(lengths, batch_tokens):
+def test_plan_batches__lengths_fall_from_batch_to_batch(
+    lengths: list[int], batch_tokens: int
+) -> None:
     ordered = [lengths[index] for batch in plan_batches(lengths, batch_tokens) for index in batch]
     assert ordered == sorted(lengths, reverse=True)
 
 
-def test_plan_batches__equal_lengths_keep_their_order():
+def test_plan_batches__equal_lengths_keep_their_order() -> None:
     assert plan_batches([4, 9, 4, 4], 9) == ((1,), (0, 2), (3,))

@@ -2,11 +2,12 @@
 
 import os
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from tests.forward.tiny import prompts_of, save_tiny
 from ulcmod_dist.errors import InvalidInput
@@ -18,13 +19,13 @@ FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
 LENGTHS = [3, 11, 6]
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+        return int(listener.getsockname()[1])
 
 
-def one_rank(rank, folder, port):
+def one_rank(rank: int, folder: Path, port: int) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
@@ -37,10 +38,10 @@ def one_rank(rank, folder, port):
     torch.distributed.destroy_process_group()
 
 
-def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path):
+def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None:
     for family in FAMILIES:
         save_tiny(tmp_path / family, family, num_key_value_heads=2)
-    multiprocessing.spawn(one_rank, (tmp_path, free_port()), nprocs=2)
+    spawn(one_rank, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     for family in FAMILIES:
         expected = Engine.load(ModelSpec(str(tmp_path / family))).rows(prompts_of(LENGTHS))
         for rank in (0, 1):
@@ -50,13 +51,13 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path):
                 np.testing.assert_array_equal(shared["routed"], expected.routed)
 
 
-def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path):
+def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path: Path) -> None:
     spec = ModelSpec(str(save_tiny(tmp_path, "mixtral")))
     expected = Engine.load(spec).rows(prompts_of(LENGTHS))
     rows = Engine.load(spec, device="auto").rows(prompts_of(LENGTHS))
     np.testing.assert_array_equal(rows.activations, expected.activations)
 
 
-def test_engine__a_family_without_a_plan_is_refused(tmp_path):
+def test_engine__a_family_without_a_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="type bert cannot be shared by ranks"):
         Engine.load(ModelSpec(str(save_tiny(tmp_path, "bert"))), ranks=2)

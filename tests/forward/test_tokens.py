@@ -1,4 +1,6 @@
 import datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import BloomConfig
@@ -11,51 +13,53 @@ from ulcmod_dist.forward.values import ModelSpec, PromptRule, RefusedPrompt
 SYSTEM = "You are a helpful assistant."
 
 
-def encoder(template=CHATML, positions=512, model_max_length=10**30, **rule):
+def encoder(
+    template: str | None = CHATML, positions: int = 512, model_max_length: int = 10**30, **rule: Any
+) -> Encoder:
     tokenizer = tiny_tokenizer(template, model_max_length=model_max_length)
     config = tiny_config("llama", max_position_embeddings=positions)
     return Encoder(tokenizer, config, PromptRule(**rule))
 
 
-def text_of(encoded, only_counted=False):
+def text_of(encoded: Any, only_counted: bool = False) -> str:
     pairs = zip(encoded.ids, encoded.counted, strict=True)
-    return tiny_tokenizer().decode(
-        [token for token, counted in pairs if counted or not only_counted]
+    return str(
+        tiny_tokenizer().decode([token for token, counted in pairs if counted or not only_counted])
     )
 
 
-def test_encode__system_user_and_generation_prompt_with_one_bos():
+def test_encode__system_user_and_generation_prompt_with_one_bos() -> None:
     [encoded] = encoder().encode(["Hi"])
     assert text_of(encoded) == f"<s><|system|>{SYSTEM}</s><|user|>Hi</s><|assistant|>"
     assert encoded.counted == (True,) * len(encoded.ids)
 
 
-def test_encode__a_template_that_refuses_a_system_message_gets_none():
+def test_encode__a_template_that_refuses_a_system_message_gets_none() -> None:
     subject = encoder(NO_SYSTEM)
     [encoded] = subject.encode(["Hi"])
     assert text_of(encoded) == "<s><|user|>Hi</s><|assistant|>"
     assert subject.record["system"] == "refused"
 
 
-def test_encode__a_template_that_ignores_a_system_message_is_recorded():
+def test_encode__a_template_that_ignores_a_system_message_is_recorded() -> None:
     only_user = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
     assert encoder(only_user).record["system"] == "ignored"
 
 
-def test_encode__no_system_message_when_the_rule_has_none():
+def test_encode__no_system_message_when_the_rule_has_none() -> None:
     subject = encoder(system=None)
     assert text_of(subject.encode(["Hi"])[0]) == "<s><|user|>Hi</s><|assistant|>"
     assert subject.record["system"] == "none"
 
 
 @pytest.mark.parametrize(("template", "rule"), [(None, "model"), (CHATML, "none")])
-def test_encode__plain_text_where_there_is_no_template(template, rule):
+def test_encode__plain_text_where_there_is_no_template(template: str | None, rule: Any) -> None:
     subject = Encoder(tiny_tokenizer(template), tiny_config("llama"), PromptRule(template=rule))
     assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
     assert subject.record["template"] == "none"
 
 
-def test_encode__messages_are_taken_as_given():
+def test_encode__messages_are_taken_as_given() -> None:
     messages = (
         {"role": "user", "content": "One"},
         {"role": "assistant", "content": "Two"},
@@ -74,14 +78,14 @@ def test_encode__messages_are_taken_as_given():
 @pytest.mark.parametrize(
     "text", ["Hi", "user", SYSTEM, "  blanks \n", "<|user|> ü 漢字 🙂", "\x02\x03"]
 )
-def test_encode__tokens_of_the_prompts_own_text(text):
+def test_encode__tokens_of_the_prompts_own_text(text: str) -> None:
     [encoded] = encoder(tokens="prompt").encode([text])
     assert text_of(encoded, only_counted=True) == text.strip()
     [plain] = encoder(template=None, tokens="prompt").encode([text])
     assert text_of(plain, only_counted=True) == text
 
 
-def test_encode__last_token():
+def test_encode__last_token() -> None:
     short, long = encoder(tokens="last").encode(["Hi", "Hello there"])
     assert [encoded.count for encoded in (short, long)] == [1, 1]
     assert short.counted[-1]
@@ -97,7 +101,7 @@ def test_encode__last_token():
         ({"positions": 50, "max_tokens": 90}, 50),
     ],
 )
-def test_encode__truncated_at_the_least_limit(limits, expected):
+def test_encode__truncated_at_the_least_limit(limits: dict[str, Any], expected: Any) -> None:
     subject = encoder(**limits)
     long, short = subject.encode(["x" * 100, ""])
     assert subject.max_tokens == expected
@@ -107,19 +111,19 @@ def test_encode__truncated_at_the_least_limit(limits, expected):
     assert long.ids[0] == 1
 
 
-def test_encode__no_limit_where_the_model_has_none():
+def test_encode__no_limit_where_the_model_has_none() -> None:
     tokenizer = tiny_tokenizer(model_max_length=10**30)
     subject = Encoder(tokenizer, BloomConfig(), PromptRule())
     assert len(subject.encode(["x" * 5000])[0].ids) > 5000
     assert subject.record["max_tokens"] == "none"
 
 
-def test_encode__a_truncated_plain_text_keeps_its_closing_token():
+def test_encode__a_truncated_plain_text_keeps_its_closing_token() -> None:
     [encoded] = encoder(template=None, max_tokens=10).encode(["x" * 100])
     assert text_of(encoded) == "<s>" + "x" * 8 + "</s>"
 
 
-def test_encode__a_long_prompt_is_refused_by_its_position():
+def test_encode__a_long_prompt_is_refused_by_its_position() -> None:
     subject = encoder(max_tokens=60, long="refuse")
     with pytest.raises(
         RefusedPrompt, match="position 1 has 134 tokens, over the limit of 60"
@@ -128,30 +132,30 @@ def test_encode__a_long_prompt_is_refused_by_its_position():
     assert info.value.position == 1
 
 
-def test_encode__a_prompt_without_counted_tokens_is_refused():
+def test_encode__a_prompt_without_counted_tokens_is_refused() -> None:
     with pytest.raises(RefusedPrompt, match="position 1 has no token that counts"):
         encoder(max_tokens=10, tokens="prompt", template=None).encode(["Hi", ""])
 
 
-def test_encode__messages_that_the_template_refuses_name_their_position():
+def test_encode__messages_that_the_template_refuses_name_their_position() -> None:
     messages = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"})
     with pytest.raises(RefusedPrompt, match=r"position 1 .* System role not supported"):
         encoder(NO_SYSTEM).encode(["Hi", messages])
 
 
-def test_encode__a_template_that_changes_the_words_cannot_count_them():
+def test_encode__a_template_that_changes_the_words_cannot_count_them() -> None:
     shouting = CHATML.replace("| trim", "| upper")
     assert encoder(shouting).encode(["Hi"])
     with pytest.raises(RefusedPrompt, match="changes the user's words"):
         encoder(shouting, tokens="prompt").encode(["Hi"])
 
 
-def test_encoder__a_template_that_refuses_everything_is_an_error():
+def test_encoder__a_template_that_refuses_everything_is_an_error() -> None:
     with pytest.raises(InvalidInput, match="refuses a single user message: never"):
         encoder("{{ raise_exception('never') }}")
 
 
-def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day():
+def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day() -> None:
     clock = "{{ strftime_now('%d %b %Y, %H:%M') }} " + CHATML
     [encoded] = encoder(clock).encode(["Hi"])
     text = text_of(encoded)
@@ -159,7 +163,7 @@ def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day():
     assert datetime.date(2024, 7, 26).strftime("%A %j") == "Friday 208"
 
 
-def test_record__tells_rules_and_tokenizers_apart():
+def test_record__tells_rules_and_tokenizers_apart() -> None:
     base = encoder().record
     assert encoder().record == base
     assert all(isinstance(value, str) for value in base.values())
@@ -175,7 +179,7 @@ def test_record__tells_rules_and_tokenizers_apart():
     assert len({tuple(record.items()) for record in records}) == len(records)
 
 
-def test_load__reads_the_tokenizer_beside_the_model(tmp_path):
+def test_load__reads_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
     spec = ModelSpec(str(save_tiny(tmp_path)))
     subject = Encoder.load(spec, PromptRule())
     subject.encode(["x" * 1000])
@@ -184,7 +188,7 @@ def test_load__reads_the_tokenizer_beside_the_model(tmp_path):
     assert subject.max_tokens == 64
 
 
-def test_load__a_folder_without_tokenizer_is_an_error(tmp_path):
+def test_load__a_folder_without_tokenizer_is_an_error(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     for path in tmp_path.glob("tokenizer*"):
         path.unlink()

@@ -1,5 +1,7 @@
 """Captured rows against computations written out by hand from the weights."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,10 @@ from torch.nn.functional import gelu, linear, silu
 
 from tests.forward.tiny import prompts_of, tiny_model
 from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.values import Encoded
 
 
-def inputs_of(model, modules, ids):
+def inputs_of(model: Any, modules: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     """What each module receives, [tokens, hidden size]."""
     seen = []
     handles = [
@@ -25,12 +28,12 @@ def inputs_of(model, modules, ids):
     return seen
 
 
-def gated(layer, x):
+def gated(layer: Any, x: torch.Tensor) -> Any:
     mlp = layer.mlp
     return silu(x @ mlp.gate_proj.weight.T) * (x @ mlp.up_proj.weight.T)
 
 
-def test_rows__of_a_gated_model_by_hand():
+def test_rows__of_a_gated_model_by_hand() -> None:
     model = tiny_model("llama")
     [prompt] = prompts_of([13])
     inputs = inputs_of(model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids]))
@@ -38,7 +41,7 @@ def test_rows__of_a_gated_model_by_hand():
     assert_row(model, prompt, torch.cat(units, dim=1).abs().mean(0))
 
 
-def test_rows__of_an_encoder_by_hand():
+def test_rows__of_an_encoder_by_hand() -> None:
     model = tiny_model("bert")
     [prompt] = prompts_of([13])
     layers = model.encoder.layer
@@ -51,12 +54,12 @@ def test_rows__of_an_encoder_by_hand():
     assert_row(model, prompt, torch.cat(units, dim=1).abs().mean(0))
 
 
-def mixtral_units(experts, expert, x):
+def mixtral_units(experts: Any, expert: int, x: torch.Tensor) -> Any:
     gate, up = (x @ experts.gate_up_proj[expert].T).chunk(2, dim=-1)
     return silu(gate) * up
 
 
-def gpt_oss_units(experts, expert, x):
+def gpt_oss_units(experts: Any, expert: int, x: torch.Tensor) -> Any:
     both = x @ experts.gate_up_proj[expert] + experts.gate_up_proj_bias[expert]
     gate, up = both[:, 0::2].clamp(max=7.0), both[:, 1::2].clamp(-7.0, 7.0)
     return (up + 1) * gate * torch.sigmoid(1.702 * gate)
@@ -66,7 +69,7 @@ def gpt_oss_units(experts, expert, x):
     ("family", "router", "units_of_expert"),
     [("mixtral", "gate", mixtral_units), ("gpt_oss", "router", gpt_oss_units)],
 )
-def test_rows__of_experts_by_hand(family, router, units_of_expert):
+def test_rows__of_experts_by_hand(family: str, router: str, units_of_expert: Any) -> None:
     model = tiny_model(family)
     [prompt] = prompts_of([13])
     inputs = inputs_of(model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids]))
@@ -81,10 +84,10 @@ def test_rows__of_experts_by_hand(family, router, units_of_expert):
             means.append((units.abs() * routed.unsqueeze(1)).sum(0) / len(x))
             counts.append(int(routed.sum()))
     assert_row(model, prompt, torch.cat(means))
-    assert Engine(model).rows([prompt]).routed.tolist() == [counts]
+    np.testing.assert_array_equal(np.array(Engine(model).rows([prompt]).routed), [counts])
 
 
-def assert_row(model, prompt, expected):
+def assert_row(model: Any, prompt: Encoded, expected: Any) -> None:
     # Beside longer prompts, so that padding would show.
     rows = Engine(model).rows([prompt, *prompts_of([31])])
     np.testing.assert_allclose(rows.activations[0], expected.detach().numpy(), rtol=1e-4, atol=1e-6)

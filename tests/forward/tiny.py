@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.values import Encoded
@@ -72,7 +72,7 @@ def tiny_config(family: str, **changes: Any) -> Any:
     settings = COMMON | SETTINGS.get(family, {}) | changes
     if family == "falcon":
         del settings["head_dim"]
-    config_class = type(transformers.AutoConfig.for_model(family))
+    config_class: Any = type(transformers.AutoConfig.for_model(family))
     if family == "gemma3":
         vision = {
             "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
@@ -82,10 +82,10 @@ def tiny_config(family: str, **changes: Any) -> Any:
     return config_class(**settings)
 
 
-def tiny_model(family: str, *, head: bool = False, **changes: Any) -> PreTrainedModel:
+def tiny_model(family: str, *, head: bool = False, **changes: Any) -> Any:
     """A model with random weights, large enough that units differ visibly."""
     config = tiny_config(family, **changes)
-    base = (
+    base: Any = (
         transformers.AutoModelForCausalLM if head else getattr(transformers, FAMILIES[family].base)
     )
     torch.manual_seed(0)
@@ -105,10 +105,12 @@ def tiny_tokenizer(template: str | None = None, **settings: Any) -> PreTrainedTo
     backend.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    return PreTrainedTokenizerFast(
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer: PreTrainedTokenizerFast = tokenizer_class(
         tokenizer_object=backend, chat_template=template, pad_token="<pad>", bos_token="<s>",
         eos_token="</s>", **settings,
     )  # fmt: skip
+    return tokenizer
 
 
 def save_tiny(

@@ -40,7 +40,8 @@ def some_of(model: PreTrainedModel, seed: int = 0) -> Mask:
 
 @pytest.fixture(scope="module", params=DECODERS)
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    return tiny_model(request.param, head=True)
+    model: PreTrainedModel = tiny_model(request.param, head=True)
+    return model
 
 
 def test_losses__of_a_batch_equal_those_alone(model: PreTrainedModel) -> None:
