@@ -7,6 +7,8 @@ dask.distributed and Ray; both are slow to import, and untyped.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -91,7 +93,8 @@ class Distributed:
         """The same Dask array, its chunks kept by the cluster's workers."""
         distributed: Any = import_module("distributed")
         persisted = self._client.persist(array)
-        distributed.wait(persisted)
+        with self._client.as_current():
+            distributed.wait(persisted)
         return persisted
 
 
@@ -151,7 +154,7 @@ def _client(name: str) -> Iterator[Any]:
         return
     with (
         distributed.LocalCluster(
-            n_workers=CPU_COUNT, threads_per_worker=1, dashboard_address=None
+            n_workers=CPU_COUNT, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
@@ -163,7 +166,9 @@ def _ray() -> Iterator[None]:
     ray: Any = import_module("ray")
     connected = ray.is_initialized()
     if not connected:
-        ray.init(include_dashboard=False, log_to_driver=False)
+        # Without an address Ray would join whatever cluster it finds on this machine.
+        address = os.environ.get("RAY_ADDRESS", "local")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:
