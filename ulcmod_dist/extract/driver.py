@@ -302,7 +302,11 @@ def _actor(
     }
     worker: Any = ray.remote(Worker)
     return lambda: worker.options(**options).remote(
-        factory, writer, plan.record, fence.epoch, notice
+        ray.cloudpickle.dumps(factory),  # type: ignore[no-untyped-call]
+        writer,
+        plan.record,
+        fence.epoch,
+        notice,
     )
 
 

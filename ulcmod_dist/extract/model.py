@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ulcmod_dist.extract.replica import SharedEngine
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, Prompt, PromptRule, Rows
@@ -20,7 +21,7 @@ class LoadedModel:
     """
 
     encoder: Encoder
-    engine: Engine
+    engine: Engine | SharedEngine
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
@@ -46,6 +47,7 @@ class ModelFactory:
         units: What the plan was made for.
         device: Device of torch.
         threads: Threads for computing on the CPU.
+        ranks: Processes that share the model by tensor parallelism, each with a GPU of the actor's.
     """
 
     spec: ModelSpec
@@ -53,8 +55,17 @@ class ModelFactory:
     units: tuple[LayerUnits, ...]
     device: str = "cpu"
     threads: int = 1
+    ranks: int = 1
 
     def __call__(self) -> LoadedModel:
         """Load tokenizer and model."""
-        engine = Engine.load(self.spec, self.units, device=self.device, threads=self.threads)
-        return LoadedModel(Encoder.load(self.spec, self.rule), engine)
+        encoder = Encoder.load(self.spec, self.rule)
+        engine = self.load_rank(0) if self.ranks == 1 else SharedEngine(self.load_rank, self.ranks)
+        return LoadedModel(encoder, engine)
+
+    def load_rank(self, rank: int) -> Engine:
+        """Load the engine of one rank in the process that is it."""
+        device = self.device if self.ranks == 1 or self.device == "cpu" else f"cuda:{rank}"
+        return Engine.load(
+            self.spec, self.units, device=device, threads=self.threads, ranks=self.ranks
+        )

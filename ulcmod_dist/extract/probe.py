@@ -78,7 +78,11 @@ def probe(
         began = time.monotonic()
         plan = prepared.plan
         actor = worker.options(**options).remote(
-            factory, ShardWriter(run, plan.grid), plan.record, 0, _ignore
+            ray.cloudpickle.dumps(factory),  # type: ignore[no-untyped-call]
+            ShardWriter(run, plan.grid),
+            plan.record,
+            0,
+            _ignore,
         )
         try:
             placed, _ = ray.wait([actor.place.remote()], timeout=PLACEMENT_SECONDS)

@@ -6,6 +6,7 @@ Two shards may be under way: while one is written, the next is computed, all but
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import socket
 import sys
@@ -56,7 +57,8 @@ class Worker:
     """Computes shards with one model; every method answers with a value and raises nothing.
 
     Args:
-        factory: Loads the model.
+        factory: A pickled ``ForwardFactory``: torch is imported only when the model is loaded, so
+            that an actor can say at once that it found its resources.
         writer: Commits shards.
         record: What rows depend on.
         epoch: Lease under which it commits.
@@ -66,7 +68,7 @@ class Worker:
 
     def __init__(
         self,
-        factory: ForwardFactory,
+        factory: bytes,
         writer: ShardWriter,
         record: dict[str, str],
         epoch: int,
@@ -85,7 +87,8 @@ class Worker:
     def load(self) -> Failure | None:
         """Load the model; a failure here is one of the whole run."""
         try:
-            self._forward = self._factory()
+            factory: ForwardFactory = pickle.loads(self._factory)  # noqa: S301 - from the driver
+            self._forward = factory()
         except UlcmodError as error:
             return Failure("run", error.fact, error.remedy)
         except Exception as error:

@@ -1,0 +1,45 @@
+"""The real forward pass in actors: one process a replica, or several that share a model."""
+
+import numpy as np
+import pytest
+
+from tests.extract.fakes import prompts_of, words
+from tests.forward.tiny import save_tiny
+from ulcmod_dist.extract.driver import extract, prepare
+from ulcmod_dist.extract.model import ModelFactory
+from ulcmod_dist.extract.planner import forward_record
+from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.loading import load_config, model_record
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.lease import Lease
+
+RULE = PromptRule(template="none", max_tokens=32)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
+    run, local_ray, tmp_path, ranks
+):
+    spec = ModelSpec(str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
+    encoder, units = Encoder.load(spec, RULE), units_of(load_config(spec))
+    texts = words(9)
+    record = forward_record(model_record(spec), encoder.record)
+    prepared = prepare(
+        run, prompts_of(texts), encoder, units, record, shard_samples=5, batch_tokens=64
+    )
+    with Lease.acquire(run, "extract") as lease:
+        done = extract(
+            run,
+            prepared,
+            ModelFactory(spec, RULE, units, ranks=ranks),
+            fence=lease.fence,
+            resources=Resources(cpus=1.0),
+            workers=1,
+        )
+    engine = Engine.load(spec)
+    alone = [engine.rows([entry]).activations[0] for entry in encoder.encode(texts)]
+    rows = done.view.activations().raw.compute()
+    np.testing.assert_allclose(rows, np.array(alone), rtol=1e-4, atol=1e-6)
