@@ -1,0 +1,193 @@
+"""Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+import ulcmod_dist as um
+from tests.stages.conftest import Ulcmod
+from ulcmod_dist import cli
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.intervene.apply import mask_units
+from ulcmod_dist.intervene.masks import from_safetensors
+
+DEMO = Path(__file__).parents[2] / "jobs" / "demo"
+CATEGORIES = ["Coding", "Math", "Translation"]
+HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
+JOB = f"""\
+run: RUN
+model: {{id: {DEMO / "model"}}}
+corpus: {{train: train.parquet, test: test.parquet, id: id, category: category}}
+extract: {{shard_samples: 32, workers: 1}}
+discover: {{modules: [3, 4], restarts: 2}}
+evaluate: {{seeds: 1, null_permutations: 1, baselines: [k-means]}}
+ablate: {{samples: 4, random_sets: 1}}
+report: {{typical: 60}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of three categories, a job for it, and the run that the command line made."""
+    folder = tmp_path_factory.mktemp("job")
+    for split, count in (("train", 20), ("test", 5)):
+        table = pq.read_table(DEMO / f"{split}.parquet")
+        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in CATEGORIES]
+        rows = [row for part in parts for row in part.to_pylist()]
+        if split == "train":
+            rows[0]["text"] = HOSTILE
+        pq.write_table(table.from_pylist(rows, schema=table.schema), folder / f"{split}.parquet")
+    (folder / "job.yaml").write_text(JOB.replace("RUN", str(folder / "run")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ulcmod", "run", str(folder / "job.yaml")])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    return folder
+
+
+def test_run__keeps_every_sample_and_unit(folder: Path) -> None:
+    run = um.open_run(folder / "run")
+    assert len(run.sample_ids("train")) == 60
+    assert len(run.sample_ids("test")) == 15
+    units = run.units(3)
+    assert len(units) == 6 * 512
+    assert units["path"][512] == "layers.1.mlp.down_proj"
+    assert set(units["module"]) == {0, 1, 2}
+
+
+def test_run__page_shows_prompts_as_text(folder: Path) -> None:
+    page = (folder / "run/report.html").read_text(encoding="utf-8")
+    assert "lighthouse" in page
+    assert "<script>window.pwned" not in page
+
+
+def test_run__again_computes_nothing(folder: Path, ulcmod: Ulcmod) -> None:
+    again = ulcmod("run", folder / "job.yaml", "--json").json()
+    assert (again["computed"], again["reused"]) == (0, 75)
+    assert ulcmod("evaluate", folder / "run", "--json").json()["rows"][0]["state"] == "as before"
+
+
+def test_run__of_another_precision_is_refused_by_name(folder: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("extract", folder / "job.yaml", "--set", "model.dtype=bfloat16")
+    assert answer.code == 2
+    assert "dtype" in answer.err
+
+
+def test_run__fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("extract", folder / "job.yaml", "--set", f"run={tmp_path / 'again'}")
+    assert answer.code == 0, answer.err
+    assert ulcmod("discover", tmp_path / "again").code == 0
+    for name in ("units.parquet", "samples.parquet", "metrics.json"):
+        one = (folder / "run/modules/K=003" / name).read_bytes()
+        assert (tmp_path / "again/modules/K=003" / name).read_bytes() == one
+
+
+def test_run__confidential_page_holds_no_word_of_a_prompt(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    quiet = ("--set", "report.prompts=none")
+    assert ulcmod("evaluate", folder / "run", *quiet).code == 0
+    assert ulcmod("report", folder / "run", *quiet).code == 0
+    texts = pq.read_table(folder / "train.parquet")["text"].to_pylist()
+    for file in [folder / "run/report.html", *(folder / "run/evaluation").glob("*.json")]:
+        content = file.read_text(encoding="utf-8")
+        assert "lighthouse" not in content
+        assert [text for text in texts if len(text) > 20 and text in content] == []
+
+
+def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("ablate", folder / "run", "--json")
+    assert answer.code == 0, answer.err
+    assert [row["num_modules"] for row in answer.json()["rows"]] == [3, 4]
+    assert all(np.isfinite(row["selectivity"]) for row in answer.json()["rows"])
+    assert ulcmod("evaluate", folder / "run").code == 0
+    assert ulcmod("report", folder / "run").code == 0
+    assert "ulcmod ablate" not in (folder / "run/report.html").read_text(encoding="utf-8")
+    again = ulcmod("ablate", folder / "run", "--json").json()
+    assert {row["state"] for row in again["rows"]} == {"as before"}
+
+
+def test_export__masks_silence_just_their_units(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    words = ("--num-modules", 3, "--module", 1, "--out", tmp_path)
+    assert ulcmod("export", folder / "run", *words).code == 0
+    model = AutoModel.from_pretrained(DEMO / "model").eval()
+    engine = Engine(model)
+    data = (tmp_path / "masks.safetensors").read_bytes()
+    (mask,) = from_safetensors(data, engine.units).values()
+    labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
+    assert mask.silenced.tolist() == (labels == 1).tolist()
+    assert len(load_file(tmp_path / "masks.safetensors")) == 2
+    encoded = Encoder.load(ModelSpec(str(DEMO / "model")), PromptRule()).encode(["Add 2 and 3."])
+    with mask_units(model, mask):
+        silenced = engine.rows(encoded).activations[0]
+    assert silenced[labels == 1].max() == 0
+    assert (silenced[labels != 1] > 0).mean() > 0.9
+
+
+def test_mask_modules__changes_a_live_model_and_leaves_it_as_it_was(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
+    tokens = AutoTokenizer.from_pretrained(DEMO / "model")("Add 2 and 3.", return_tensors="pt")
+    with torch.inference_mode():
+        before = model(**tokens).logits
+        with um.mask_modules(model, um.open_run(folder / "run"), modules=[0], num_modules=3):
+            within = model(**tokens).logits
+        after = model(**tokens).logits
+    assert not torch.equal(before, within)
+    assert torch.equal(before, after)
+
+
+def test_compare__a_run_with_itself_agrees_wholly(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run, page = folder / "run", tmp_path / "page.html"
+    answer = ulcmod("compare", run, run, "--num-modules", 3, "--out", page, "--json")
+    assert answer.json()["adjusted_rand_of_units"] == 1.0
+    assert answer.json()["units_moved"] == 0
+    assert "Modules that correspond" in page.read_text(encoding="utf-8")
+    other = ulcmod("compare", run, run, "--num-modules", 3, "--other-num-modules", 4, "--json")
+    assert len(other.json()["rows"]) == 3
+
+
+def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:
+    assert ulcmod("verify", folder / "run").code == 0
+    chunk = max((folder / "run/activations.zarr/shards").rglob("c/0/*"), key=lambda p: p.name)
+    whole = chunk.read_bytes()
+    chunk.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    answer = ulcmod("verify", folder / "run", "--json")
+    chunk.write_bytes(whole)
+    assert answer.code == 1
+    assert len(answer.json()["rows"]) == 1
+
+
+def test_gc__never_touches_what_is_committed(folder: Path, ulcmod: Ulcmod) -> None:
+    stray = folder / "run/activations.zarr/shards/aa/1-dead/zarr.json"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("{}")
+    listed = ulcmod("gc", folder / "run", "--dry-run", "--json").json()
+    assert listed["objects"] == 1
+    assert stray.exists()
+    assert ulcmod("gc", folder / "run").code == 0
+    assert not stray.exists()
+    assert ulcmod("verify", folder / "run").code == 0
+
+
+def test_plan__says_what_it_would_write_and_writes_nothing(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = tmp_path / "planned"
+    answer = ulcmod("plan", folder / "job.yaml", "--set", f"run={run}", "--json")
+    assert answer.json()["samples"] == 75
+    assert answer.json()["units"] == 3072
+    assert not (run / "plan.json").exists()
