@@ -159,10 +159,7 @@ class RunDir:
             return
         files = [self.local / key for key in keys]
         folders = {
-            folder
-            for file in files
-            for folder in file.parents
-            if folder.is_relative_to(self.local)
+            folder for file in files for folder in file.parents if folder.is_relative_to(self.local)
         }
         for place in [*files, *sorted(folders, reverse=True)]:
             handle = os.open(place, os.O_RDONLY)

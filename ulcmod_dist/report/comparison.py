@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulcmod_dist.report.blocks import Facts, KeyFigure, KeyFigures, Note, Picture, Section
+from ulcmod_dist.report.blocks import Block, Facts, KeyFigure, KeyFigures, Note, Picture, Section
 from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
@@ -148,7 +148,7 @@ def _matches(comparison: Comparison) -> Section:
         if counts.sum()
     ]
     lead = "Each module of the first run beside the one of the other run that it shares most with."
-    blocks = (matches_table(comparison), *alone, *pictures)
+    blocks: tuple[Block, ...] = (matches_table(comparison), *alone, *pictures)
     return Section("matches", "Which modules correspond", lead, shared=blocks)
 
 
