@@ -89,11 +89,18 @@ def run(target: Target, overrides: Overrides = None, as_json: AsJson = False) ->
 
 
 @app.command()
-def plan(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what extraction would do: shards, batches, bytes, memory."""
+def plan(
+    target: Target,
+    probe: Annotated[
+        bool, typer.Option(help="Load the model and measure a few batches, to project the time.")
+    ] = True,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what extraction would do: shards, batches, bytes, memory, time."""
     from ulcmod_dist.stages.plan import plan as stage
 
-    _stage(stage, target, overrides, as_json)
+    _stage(partial(stage, measure=probe), target, overrides, as_json)
 
 
 @app.command()

@@ -118,11 +118,20 @@ class ExtractSection(Section):
     )
     cpus: float = Field(1.0, gt=0, description="CPUs of an actor, also its threads.")
     gpus: float = Field(0.0, ge=0, description="GPUs of an actor.")
+    ranks: int = Field(
+        1, gt=0, description="Processes that share one model by tensor parallelism, a GPU each."
+    )
     address: str | None = Field(
         None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
     )
     shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
     batch_tokens: int = Field(4096, gt=0, description="Tokens of a batch, padding included.")
+
+    @model_validator(mode="after")
+    def _a_gpu_for_each_rank(self) -> Self:
+        if self.ranks > 1 and self.gpus not in (0, self.ranks):
+            raise ValueError(f"{self.ranks} ranks need gpus: {self.ranks}, not {self.gpus:g}")
+        return self
 
 
 class DiscoverSection(Section):

@@ -87,6 +87,12 @@ def room(resources: Resources, nodes: list[Mapping[str, float]]) -> int:
     )
 
 
+def has_free(resources: Resources) -> bool:
+    """Whether the cluster as a whole has free, at this moment, what one actor takes."""
+    free = ray.available_resources()  # type: ignore[no-untyped-call]
+    return all(free.get(name, 0.0) >= amount for name, amount in resources.named().items())
+
+
 def shortage(resources: Resources, nodes: list[Mapping[str, float]]) -> str:
     """What an actor asks for that no node has, or has free, in words."""
     wanted = resources.named()

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.cluster import node_alive, node_resources, room, shortage
+from ulcmod_dist.extract.cluster import has_free, node_alive, node_resources, room, shortage
 from ulcmod_dist.extract.values import Failure, Resources, ShardDone, ShardTask
 from ulcmod_dist.forward.values import Prompt
 
@@ -20,6 +20,8 @@ ATTEMPTS = 3
 """How often a shard or a prompt may fail before it is quarantined."""
 PLACEMENT_SECONDS = 45.0
 """How long actors may wait for resources before the run gives up and says what is short."""
+START_SECONDS = 600.0
+"""How long processes may take to start once their resources were free: a busy machine is slow."""
 SURVEY_SECONDS = 2.0
 """How often the cluster is asked how many actors it has room for."""
 
@@ -81,6 +83,7 @@ class Pool:
     _deaths_at_start: int = 0
     _target: int = 0
     _surveyed: float = float("-inf")
+    _was_free: bool = False
     _waiting_since: float = field(default_factory=time.monotonic)
 
     @property
@@ -102,6 +105,7 @@ class Pool:
         """
         self._queue.extend(tasks)
         self._waiting_since = time.monotonic()
+        self._was_free = room(self.resources, node_resources()) > 0 and has_free(self.resources)
         while self._queue or any(actor.tasks for actor in self._actors):
             if self.stop():
                 self._queue.clear()
@@ -138,10 +142,19 @@ class Pool:
                 self._remove(actor)
         if any(actor.node for actor in self._actors) or not self._queue:
             self._waiting_since = now
-        elif now - self._waiting_since > self.placement_seconds:
+        else:
+            self._require_placement(now - self._waiting_since)
+
+    def _require_placement(self, waited: float) -> None:
+        """Return if the first actors may still come.
+
+        Resources that were free when the actors were asked for are theirs by now, though their
+        processes may not have answered yet.
+        """
+        nodes = node_resources()
+        if waited > (START_SECONDS if self._was_free else self.placement_seconds):
             raise UlcmodError(
-                shortage(self.resources, node_resources()),
-                "Ask for less per actor, or give the cluster more.",
+                shortage(self.resources, nodes), "Ask for less per actor, or give the cluster more."
             )
 
     def _assign(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 
-from ulcmod_dist.iterd.plan import Plan
+from ulcmod_dist.iterd.plan import Plan, unit_blocks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.finite import check_finite
 from ulcmod_dist.passes.grid import block_slices
@@ -122,7 +122,10 @@ def opened(activations: Standardised, plan: Plan, executor: Executor) -> Matrix:
     if not isinstance(raw, da.Array):
         if executor.in_process:
             return Matrix(activations, executor, True)
-        chunks = [[part.stop - part.start for part in parts] for parts in block_slices(raw)]
+        rows, columns = block_slices(raw)
+        if plan.mode == "blockwise":
+            columns = unit_blocks(activations, plan.block_units)
+        chunks = [[part.stop - part.start for part in parts] for parts in (rows, columns)]
         from_array = getattr(da, "from_array")  # noqa: B009 - untyped in Dask
         raw = from_array(raw, chunks=chunks)
         activations = Standardised(raw, activations.mean, activations.std)

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.executors import Executor, Threads
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray
 
 # Blocks that a matrix in memory is cut into, in bytes: some for every thread, none too small.
@@ -48,6 +48,8 @@ def total(
     """
     all_rows, all_columns = block_slices(raw)
     rows, columns = _touched(all_rows, only_samples), _touched(all_columns, only_units)
+    if isinstance(raw, np.ndarray) and isinstance(executor, Threads):
+        return _total_here(raw, kernel, by_sample, by_unit, [part for _, part in rows], executor)
     row_values = [_shared([_part(array, part) for array in by_sample]) for _, part in rows]
     column_values = [_shared([_part(array, part) for array in by_unit]) for _, part in columns]
     task = delayed(_apply, pure=False, nout=2)
@@ -60,6 +62,23 @@ def total(
     unit_parts = [_added([line[j][1] for line in parts]) for j in range(len(columns))]
     results = executor.compute([*sample_parts, *unit_parts])
     return _joined(results[: len(rows)], 0), _joined(results[len(rows) :], 1)
+
+
+def _total_here(
+    raw: AnyArray,
+    kernel: Kernel,
+    by_sample: Sequence[AnyArray],
+    by_unit: Sequence[AnyArray],
+    rows: list[slice],
+    executor: Threads,
+) -> tuple[FloatArray | None, FloatArray | None]:
+    """`total` for a matrix of this process, without the cost of a graph (a pass takes 20 ms)."""
+
+    def part(row: slice) -> tuple[FloatArray | None, FloatArray | None]:
+        return kernel(raw[row], *[_part(array, row) for array in by_sample], *by_unit)
+
+    parts = executor.each(part, rows)
+    return _joined([by_row for by_row, _ in parts], 0), _add([by_column for _, by_column in parts])
 
 
 def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:

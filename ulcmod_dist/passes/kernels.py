@@ -13,9 +13,9 @@ from numba import njit
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray
 
 # A piece of a block stays in the cache while every search adds it up: rows, columns.
-_PIECE_ROWS = 32
+_PIECE_ROWS = 128
 _PIECE_COLUMNS = 1024
-# Rows that are summed side by side, which hides the latency of adding to one module again.
+# Rows that are summed side by side: one visit to the sums for all of them.
 _LANES = 4
 
 
@@ -120,29 +120,43 @@ def _summable(block: AnyArray) -> AnyArray:
 @njit(cache=True, nogil=True)
 def _add_unit_piece(block, s, t, u, v, labels, sums):  # type: ignore[no-untyped-def]
     for search in range(labels.shape[0]):
-        for row in range(s, t):
-            k = labels[search, row]
-            for column in range(u, v):
-                sums[k, column] += block[row, column]
+        rows = s + np.argsort(labels[search, s:t], kind="mergesort")
+        i = 0
+        while i < rows.size:
+            k = labels[search, rows[i]]
+            if i + 3 < rows.size and labels[search, rows[i + 3]] == k:
+                a, b, c, d = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+                for column in range(u, v):
+                    first = np.float64(block[a, column]) + np.float64(block[b, column])
+                    second = np.float64(block[c, column]) + np.float64(block[d, column])
+                    sums[k, column] += first + second
+                i += _LANES
+            else:
+                for column in range(u, v):
+                    sums[k, column] += block[rows[i], column]
+                i += 1
 
 
 @njit(cache=True, nogil=True)
 def _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes):  # type: ignore[no-untyped-def]
     for search in range(labels.shape[0]):
+        # Each search has modules of its own among those of all.
+        first, last = labels[search, u:v].min(), labels[search, u:v].max() + 1
         for row in range(s, t, _LANES):
             if row + _LANES <= t:
-                lanes[:] = 0.0
+                lanes[first:last] = 0.0
                 for column in range(u, v):
                     k = labels[search, column]
                     for i in range(_LANES):
                         lanes[k, i] += block[row + i, column] * weights[column]
-                for k in range(sums.shape[1]):
+                for k in range(first, last):
                     for i in range(_LANES):
                         sums[row + i, k] += lanes[k, i]
             else:
-                for last in range(row, t):
+                for single in range(row, t):
                     for column in range(u, v):
-                        sums[last, labels[search, column]] += block[last, column] * weights[column]
+                        k = labels[search, column]
+                        sums[single, k] += block[single, column] * weights[column]
 
 
 @njit(cache=True, nogil=True)

@@ -6,6 +6,8 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import Prepared, forward_record
+from ulcmod_dist.extract.probe import Projection, probe
+from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
@@ -17,11 +19,16 @@ from ulcmod_dist.stages.corpus import prompts_of
 from ulcmod_dist.stages.summary import Summary, size_text
 
 
-def plan(context: Context) -> Summary:
-    """Read the corpus and the model's configuration and plan; nothing is written or computed.
+def plan(context: Context, *, measure: bool = True) -> Summary:
+    """Plan the job and measure a few of its batches; nothing is written into the run.
+
+    Args:
+        context: The job and its run directory.
+        measure: Whether to load the model and run a few batches, to project the time.
 
     Raises:
         InvalidInput: The job's model or corpus cannot be used, or the run holds another job.
+        UlcmodError: The cluster cannot give an actor what it asks for.
     """
     prepared = prepared_for(context, save=False)
     figures = prepared.plan.summary()
@@ -30,7 +37,30 @@ def plan(context: Context) -> Summary:
         "to be written": size_text(figures["bytes"]),
         "memory of an actor, projected": size_text(figures["actor_bytes"]),
     }
+    if measure and figures["prompts"]:
+        projection = _projection(context, prepared)
+        figures |= projection.as_json()
+        facts |= {
+            "memory of an actor, measured": size_text(projection.peak_bytes),
+            "tokens a second and actor": round(projection.tokens_per_second),
+            "actors": projection.actors,
+            "time, projected": f"{projection.seconds / 3600:,.2f} h",
+            "GPU hours, projected": round(projection.gpu_hours, 2),
+        }
     return Summary(title="Plan", facts=facts, data=figures)
+
+
+def _projection(context: Context, prepared: Prepared) -> Projection:
+    settings = context.job.extract
+    with context.progress.step("Measuring a few batches", None, "batches"):
+        return probe(
+            context.run,
+            prepared,
+            factory_of(context.job, prepared),
+            resources=Resources(settings.cpus, settings.gpus),
+            workers=settings.workers,
+            address=settings.address,
+        )
 
 
 def prepared_for(context: Context, *, save: bool) -> Prepared:
@@ -71,6 +101,7 @@ def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
         prepared.plan.units,
         device="cuda" if job.extract.gpus > 0 else "cpu",
         threads=max(1, int(job.extract.cpus)),
+        ranks=job.extract.ranks,
     )
 
 

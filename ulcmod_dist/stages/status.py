@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from ulcmod_dist.extract.reporting import extraction_status
 from ulcmod_dist.report.values import Discovery
 from ulcmod_dist.rundir import REPORT
 from ulcmod_dist.stages.context import Context
@@ -10,8 +13,6 @@ from ulcmod_dist.stages.evaluate import evaluation_mark, name_of
 from ulcmod_dist.stages.evaluation_files import read_evaluation
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.summary import Summary
-from ulcmod_dist.store.quarantine import quarantined
-from ulcmod_dist.store.shards import committed_digests
 from ulcmod_dist.store.view import versions
 
 COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation", "objective": "L"}
@@ -21,19 +22,31 @@ def status(context: Context) -> Summary:
     """What is there, what is out of date and what is missing; reads no activation."""
     directory = context.run
     views = versions(directory)
-    in_quarantine = quarantined(directory)
-    facts: dict[str, object] = {
+    extraction = extraction_status(directory)
+    held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
+    facts: dict[str, Any] = {
         "run": directory.url,
-        "shards_committed": len(committed_digests(directory)),
+        "shards committed": extraction["shards_committed"],
         "view": views[-1] if views else None,
-        "quarantined": sorted(s for entry in in_quarantine.values() for s in entry.sample_ids),
+        "quarantined": sorted(held_back),
+        "held by": _holder(extraction["holder"]),
         "report": directory.show(REPORT) if directory.exists(REPORT) else None,
     }
+    if extraction["plan"] is not None:
+        facts["shards planned"] = extraction["plan"]["shards"]
     if views:
         view = Run(directory).view
         facts |= {"samples": view.samples.num_rows, "units": view.units.num_rows}
+    data = {**extraction, **{name.replace(" ", "_"): value for name, value in facts.items()}}
     rows = [_row(context, k, bool(views)) for k in context.job.discover.modules]
-    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts)
+    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data)
+
+
+def _holder(holder: dict[str, Any] | None) -> str | None:
+    """Who works on the run, for people."""
+    if holder is None:
+        return None
+    return f"{holder['purpose']} (process {holder['pid']} on {holder['host']})"
 
 
 def _row(context: Context, num_modules: int, extracted: bool) -> dict[str, object]:

@@ -88,8 +88,17 @@ def _even(length: int, limit: int) -> int:
 
 
 def identity(record: dict[str, str]) -> dict[str, str]:
-    """The part of a record that tells stores apart: all but the versions of libraries."""
-    return {key: value for key, value in record.items() if LIBRARY not in key.split(".")}
+    """The part of a record that tells stores apart.
+
+    All but the versions of libraries and, of a model known by the digest of its weights, the name
+    of its folder.
+    """
+    unnamed = {"model.id"} if "model.weights" in record else set()
+    return {
+        key: value
+        for key, value in record.items()
+        if LIBRARY not in key.split(".") and key not in unnamed
+    }
 
 
 def shard_digest(record: dict[str, str], prompts: Sequence[str]) -> str:
