@@ -191,4 +191,8 @@ def test_plan__says_what_it_would_write_and_writes_nothing(
     answer = ulcmod("plan", folder / "job.yaml", *words)
     assert answer.json()["samples"] == 75
     assert answer.json()["units"] == 3072
+    assert answer.json()["search"]["matrix"] == 60 * 3072 * 4
     assert not (run / "plan.json").exists()
+    refused = ulcmod("plan", folder / "job.yaml", *words, "--set", "discover.memory=1000")
+    assert refused.code == 2
+    assert "at least" in refused.err

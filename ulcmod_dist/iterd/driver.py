@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.agreement import agreement, stability
 from ulcmod_dist.iterd.begin import begun, checked_orders, complete, gone_on
 from ulcmod_dist.iterd.checkpoint import Checkpoint
@@ -18,7 +17,7 @@ from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.settings import Mode, Precision, Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor, executor_named
-from ulcmod_dist.passes.standardised import AnyArray, Standardised, from_array
+from ulcmod_dist.passes.standardised import AnyArray, from_array
 
 
 def discover(
@@ -109,7 +108,6 @@ def discover_all(
         InvalidInput: As `discover`.
     """
     standardised = from_array(activations)
-    _check_modules(standardised, modules)
     orders = None
     if settings.sweep_orders is not None:
         orders = checked_orders(settings.sweep_orders, standardised)
@@ -123,19 +121,6 @@ def discover_all(
             _save(searches, plan, settings)
         _iterate(matrix, searches, plan, orders, settings)
         return _answers(matrix, searches, modules, plan)
-
-
-def _check_modules(activations: Standardised, modules: Sequence[int]) -> None:
-    most = min(activations.shape)
-    unfit = [k for k in modules if not 1 <= k <= most]
-    if unfit:
-        raise InvalidInput(
-            f"K = {unfit[0]} modules do not fit {activations.n_samples} samples and "
-            f"{activations.n_units} units.",
-            f"Choose K from 1 to {most}.",
-        )
-    if not modules or len(set(modules)) < len(modules):
-        raise InvalidInput(f"A search needs distinct numbers of modules, not {list(modules)}.")
 
 
 def _searches(

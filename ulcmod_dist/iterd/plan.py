@@ -74,8 +74,10 @@ def plan_search(
         executor: Where it will run.
 
     Raises:
-        InvalidInput: The memory is too small; names the smallest that works.
+        InvalidInput: K does not fit the matrix, or the memory is too small; names the smallest
+            that works.
     """
+    _check_modules(activations, modules)
     limit = settings.memory or int(_DEFAULT_SHARE * executor.memory)
     candidates = [
         replace(plan, limit=limit) for plan in _candidates(activations, modules, settings, executor)
@@ -89,6 +91,19 @@ def plan_search(
             + (", or mode auto." if settings.mode == "exact" else "."),
         )
     return fitting[0]
+
+
+def _check_modules(activations: Standardised, modules: Sequence[int]) -> None:
+    most = min(activations.shape)
+    unfit = [k for k in modules if not 1 <= k <= most]
+    if unfit:
+        raise InvalidInput(
+            f"K = {unfit[0]} modules do not fit {activations.n_samples} samples and "
+            f"{activations.n_units} units.",
+            f"Choose K from 1 to {most}.",
+        )
+    if not modules or len(set(modules)) < len(modules):
+        raise InvalidInput(f"A search needs distinct numbers of modules, not {list(modules)}.")
 
 
 def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:

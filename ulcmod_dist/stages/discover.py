@@ -16,12 +16,13 @@ from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.heldout import held_out
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import executor_named
+from ulcmod_dist.passes.executors import Executor, executor_named
 from ulcmod_dist.progress import Step
 from ulcmod_dist.rundir import RunDir, fingerprint
 from ulcmod_dist.sections import DiscoverSection
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.search_plan import facts_of, plan_of
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules, write_modules
 
@@ -35,7 +36,9 @@ COLUMNS = {
     "held_out_objective": "held-out L",
     "xi": "xi",
     "balance": "B",
+    "spread": "Spread",
     "unit_agreement": "Agreement",
+    "stability": "Stability",
     "iterations": "Iterations",
     "state": "State",
 }
@@ -57,20 +60,25 @@ def discover(context: Context) -> Summary:
     known = {k: found_metrics(context.run, k) for k in numbers}
     pending = [k for k in numbers if (known[k] or {}).get("fingerprint") != marks[k]]
     save_job(context)
+    data: dict[str, Any] = {}
     if pending:
-        for k, found in _search(context, run, pending, marks).items():
-            known[k] = _write(context, run, k, found, marks[k])
+        with executor_named(context.job.discover.executor) as executor:
+            data["plan"] = _planned(context, run, pending, executor)
+            for k, found in _search(context, run, pending, marks, executor).items():
+                known[k] = _write(context, run, k, found, marks[k], executor)
     rows = [
         {**(known[k] or {}), "state": "found" if k in pending else "as before"} for k in numbers
     ]
     closing = []
     if len(numbers) > 1:
         closing = [
-            "To choose K: agreement is the mean adjusted Rand index between restarts (1: every "
-            "start finds the same); L and held-out L fall with K by nature, compare them with the "
-            "null model of each K in the report."
+            "To choose K: spread is how far the worst restart's L is below the best's; agreement "
+            "is the mean adjusted Rand index between restarts (1: every start finds the same) and "
+            "stability the share of restarts in which a unit or sample has the best one's module. "
+            "L and held-out L fall with K by nature, compare them with the null model of each K "
+            "in the report."
         ]
-    return Summary(title="Modules", columns=COLUMNS, rows=rows, closing=closing)
+    return Summary(title="Modules", columns=COLUMNS, rows=rows, data=data, closing=closing)
 
 
 def search_mark(context: Context, run: Run, num_modules: int) -> str:
@@ -94,8 +102,18 @@ def settings_of(section: DiscoverSection, **changes: Any) -> Settings:
     return Settings(**{**given, **changes})
 
 
+def _planned(
+    context: Context, run: Run, pending: Sequence[int], executor: Executor
+) -> dict[str, Any]:
+    """Show how the search will use its memory, before anything is read."""
+    plan = plan_of(context.job.discover, pending, run.activations(), executor)
+    for name, fact in facts_of(plan).items():
+        context.progress.say(f"[dim]{name}:[/dim] {fact}")
+    return asdict(plan)
+
+
 def _search(
-    context: Context, run: Run, pending: Sequence[int], marks: dict[int, str]
+    context: Context, run: Run, pending: Sequence[int], marks: dict[int, str], executor: Executor
 ) -> dict[int, Modules]:
     key = f"{CHECKPOINTS}/{fingerprint([marks[k] for k in pending])}.npz"
     shown = ", ".join(str(k) for k in pending)
@@ -105,6 +123,7 @@ def _search(
             pending,
             settings_of(
                 context.job.discover,
+                executor=executor,
                 progress=lambda iteration: _show(step, iteration),
                 checkpoint=lambda checkpoint: _save(context, key, checkpoint),
                 resume=_saved(context.run, key),
@@ -145,9 +164,9 @@ def _saved(run: RunDir, key: str) -> Checkpoint | None:
 
 
 def _write(
-    context: Context, run: Run, num_modules: int, found: Modules, mark: str
+    context: Context, run: Run, num_modules: int, found: Modules, mark: str, executor: Executor
 ) -> dict[str, Any]:
-    samples, held_out_objective = _samples(context, run, num_modules, found)
+    samples, held_out_objective = _samples(run, num_modules, found, executor)
     units = run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
     for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
         units = units.append_column(name, pa.array(values, from_pandas=True))
@@ -174,8 +193,10 @@ def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
         "restarts": len(found.restarts),
         "best_restart": found.best_restart,
         "restart_objectives": found.restarts,
+        "spread": _spread(found.restarts) if several else None,
         "unit_agreement": found.unit_agreement if several else None,
         "sample_agreement": found.sample_agreement if several else None,
+        "stability": _stability(found) if several else None,
         "iterations": last.iteration,
         "converged": last.moved == 0,
         "repaired": found.repaired,
@@ -186,8 +207,19 @@ def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
     }
 
 
+def _spread(objectives: Sequence[float]) -> float:
+    """How far the worst restart's L is below the best's, as a share of it."""
+    best, worst = max(objectives), min(objectives)
+    return (best - worst) / abs(best) if best > worst else 0.0
+
+
+def _stability(found: Modules) -> float:
+    """Mean stability of a unit and of a sample, either side counted by half."""
+    return float((found.unit_stability.mean() + found.sample_stability.mean()) / 2)
+
+
 def _samples(
-    context: Context, run: Run, num_modules: int, found: Modules
+    run: Run, num_modules: int, found: Modules, executor: Executor
 ) -> tuple[pa.Table, float | None]:
     """Samples of both splits, and L of the modules on the held-out ones.
 
@@ -200,10 +232,9 @@ def _samples(
     labels[train] = found.sample_labels
     objective = None
     if not train.all():
-        with executor_named(context.job.discover.executor) as executor:
-            labels[~train], measured = held_out(
-                run.activations("test"), found.unit_labels, num_modules, executor
-            )
+        labels[~train], measured = held_out(
+            run.activations("test"), found.unit_labels, num_modules, executor
+        )
         objective = measured.value
     table = table.append_column("module", pa.array(labels))
     for name, values in (("margin", found.sample_margins), ("stability", found.sample_stability)):

@@ -1,6 +1,10 @@
-"""``ulcmod plan``: what extraction would do, before it does it; and the plan that it follows."""
+"""``ulcmod plan``: what extraction and search would do; and the plan that extraction follows."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
+
+import pyarrow.compute as pc
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import prepare
@@ -13,27 +17,33 @@ from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.iterd.plan import Plan
 from ulcmod_dist.job import Job
+from ulcmod_dist.passes.executors import executor_named
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
+from ulcmod_dist.stages.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.stages.summary import Summary, size_text
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
-    """Plan the job and measure a few of its batches; nothing is written into the run.
+    """Plan extraction and search, and measure a few batches; nothing is written into the run.
 
     Args:
         context: The job and its run directory.
         measure: Whether to load the model and run a few batches, to project the time.
 
     Raises:
-        InvalidInput: The job's model or corpus cannot be used, or the run holds another job.
+        InvalidInput: The job's model or corpus cannot be used, the run holds another job, or the
+            search cannot do with the memory it may use.
         UlcmodError: The cluster cannot give an actor what it asks for.
     """
     prepared = prepared_for(context, save=False)
-    figures = prepared.plan.summary()
+    search = _search_plan(context.job, prepared)
+    counts = prepared.plan.summary()
+    figures = {**counts, "search": asdict(search)}
     facts = {
-        **{name: figures[name] for name in figures if not name.endswith("bytes")},
+        **{name: counts[name] for name in counts if not name.endswith("bytes")},
         "to be written": size_text(figures["bytes"]),
         "memory of an actor, projected": size_text(figures["actor_bytes"]),
     }
@@ -47,7 +57,14 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             "time, projected": f"{projection.seconds / 3600:,.2f} h",
             "GPU hours, projected": round(projection.gpu_hours, 2),
         }
-    return Summary(title="Plan", facts=facts, data=figures)
+    return Summary(title="Plan", facts={**facts, **facts_of(search)}, data=figures)
+
+
+def _search_plan(job: Job, prepared: Prepared) -> Plan:
+    train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
+    extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
+    with executor_named(job.discover.executor) as executor:
+        return plan_of(job.discover, job.discover.modules, extracted, executor)
 
 
 def _projection(context: Context, prepared: Prepared) -> Projection:
