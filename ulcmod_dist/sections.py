@@ -187,6 +187,11 @@ class EvaluateSection(Section):
 class AblateSection(Section):
     """The causal check: what silencing a module costs."""
 
+    with_run: bool = Field(
+        False,
+        description="Whether `ulcmod run` silences the modules too, for 1 + K + K x `random_sets` "
+        "passes over the measured samples of each K; else only `ulcmod ablate` does.",
+    )
     method: Literal["zero", "mean"] = Field(
         "zero", description="What silenced units hold: zero, or their mean over the samples."
     )

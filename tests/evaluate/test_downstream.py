@@ -8,7 +8,8 @@ from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate import downstream
 from ulcmod_dist.evaluate.downstream import Downstream, measure_agreement, score_downstream
-from ulcmod_dist.report.values import Absent, Agreement
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.values import Agreement
 
 NAMES = np.array(["Coding", "Math", "Writing"])
 

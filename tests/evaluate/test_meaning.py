@@ -9,14 +9,14 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
 from ulcmod_dist.evaluate.estimates import over_seeds
 from ulcmod_dist.evaluate.hierarchy import link_modules, overlap
-from ulcmod_dist.evaluate.matching import best_overlaps, match_modules, shared_positions
+from ulcmod_dist.evaluate.matching import match_modules, shared_positions
 from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
 from ulcmod_dist.evaluate.spread import (
     CategorySpread,
     spread_over_categories,
     spread_over_layers,
 )
-from ulcmod_dist.report.values import Absent, Estimate
+from ulcmod_dist.report.basics import Absent, Estimate
 
 
 def test_spread_over_categories__counts_and_effective_number() -> None:
@@ -29,11 +29,9 @@ def test_spread_over_categories__counts_and_effective_number() -> None:
     assert isinstance(spread_over_categories(labels, [None] * 6, 3), Absent)
 
 
-def test_spread_over_layers__depth_runs_from_first_to_last_layer() -> None:
+def test_spread_over_layers__counts_and_distance_from_the_model() -> None:
     found = spread_over_layers(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 2]), 3, 3)
     assert found.counts.tolist() == [[2, 0, 0], [1, 0, 1], [0, 0, 0]]
-    np.testing.assert_allclose(found.mean_depth, [0.0, 0.5, np.nan])
-    np.testing.assert_allclose(found.depth_deviation, [0.0, 0.5, np.nan])
     np.testing.assert_allclose(found.concentration, [0.25, 0.25, np.nan])
 
 
@@ -77,10 +75,12 @@ def test_link_modules__modules_that_answer_alike_meet_first() -> None:
 
 
 def test_overlap__modules_that_split_are_nested() -> None:
-    found = overlap(np.array([0, 0, 1, 1, 1, 1]), 2, np.array([0, 0, 1, 1, 2, 0]), 4)
-    assert found.counts.tolist() == [[2, 0, 0, 0], [1, 2, 1, 0]]
-    assert found.parent.tolist()[:3] == [0, 1, 1]
-    np.testing.assert_allclose(found.containment, [2 / 3, 1.0, 1.0, np.nan])
+    units = np.array([0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 0])
+    samples = np.array([0, 1]), np.array([3, 3])
+    found = overlap(units, samples, (2, 4))
+    assert (found.num_modules, found.next_num_modules) == (2, 4)
+    assert found.units.tolist() == [[2, 0, 0, 0], [1, 2, 1, 0]]
+    assert found.samples.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
     assert found.nestedness == pytest.approx(5 / 6)
     assert found.expected == pytest.approx(4 / 6)
 
@@ -114,13 +114,6 @@ def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
 def test_shared_positions__pairs_ids_of_both() -> None:
     mine, other = shared_positions(["a", "b", "c"], ["c", "x", "a"])
     assert (mine.tolist(), other.tolist()) == ([0, 2], [2, 0])
-
-
-def test_best_overlaps__renaming_does_not_matter() -> None:
-    labels = np.array([0, 0, 1, 1])
-    found = best_overlaps(labels, [np.array([1, 1, 0, 0]), np.array([0, 0, 0, 1])], 2)
-    np.testing.assert_allclose(found, [(1 + 2 / 3) / 2, (1 + 1 / 2) / 2])
-    assert np.isnan(best_overlaps(labels, [], 2)).all()
 
 
 def test_measure_confounds__length_that_makes_modules_is_found() -> None:

@@ -6,20 +6,15 @@ from itertools import pairwise
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
+from ulcmod_dist.report.basics import Absent, Counts, Estimate, Fact, Floats, Score
+from ulcmod_dist.report.costs import AblatedModule, Ablation, Cost
 from ulcmod_dist.report.values import (
-    AblatedModule,
-    Ablation,
-    Absent,
     Agreement,
     Categories,
     Classifier,
     Confound,
-    Counts,
     Discovery,
     Downstream,
-    Estimate,
-    Fact,
-    Floats,
     Layers,
     MethodRow,
     Module,
@@ -29,7 +24,6 @@ from ulcmod_dist.report.values import (
     Reproduction,
     Restart,
     RunFacts,
-    Score,
 )
 
 CATEGORIES = (
@@ -181,7 +175,7 @@ def _categories(modules: tuple[Module, ...], rng: np.random.Generator) -> Catego
     similarity = rng.uniform(-0.3, 0.25, (7, 7))
     similarity = (similarity + similarity.T) / 2
     np.fill_diagonal(similarity, rng.uniform(0.7, 0.95, 7))
-    return Categories(CATEGORIES, counts, similarity)
+    return Categories(CATEGORIES, counts, rng.uniform(1, 3, len(modules)), similarity)
 
 
 def _layers(modules: tuple[Module, ...], layers: int, rng: np.random.Generator) -> Layers:
@@ -193,7 +187,8 @@ def _layers(modules: tuple[Module, ...], layers: int, rng: np.random.Generator) 
         )
     )
     units = np.stack([rng.multinomial(width, column / column.sum()) for column in weights.T]).T
-    return Layers(tuple(str(i) for i in range(layers)), units.astype(np.int64))
+    concentration = rng.uniform(0.05, 0.4, len(modules))
+    return Layers(tuple(str(i) for i in range(layers)), units.astype(np.int64), concentration)
 
 
 def _near(mean: float, spread: float) -> Estimate:
@@ -229,7 +224,14 @@ def _downstream(rng: np.random.Generator) -> Downstream:
             Classifier("RBF SVC", _near(0.991, 0.004), _near(0.99, 0.004), f1, confusion),
             Classifier("logistic regression", _near(0.986, 0.004), _near(0.985, 0.005), f1),
         ),
+        scored_on="held-out samples",
+        num_train=NUM_SAMPLES,
+        num_scored=700,
     )
+
+
+def _cost(own: float, other: float, spread: float) -> Cost:
+    return Cost(_near(own, spread), _near(other, spread / 4), _near(own - other, spread))
 
 
 def _ablation(size: int, rng: np.random.Generator) -> Ablation:
@@ -239,10 +241,8 @@ def _ablation(size: int, rng: np.random.Generator) -> Ablation:
     rows = tuple(
         AblatedModule(
             k,
-            _near(float(rises[k, k]), 0.12),
-            _near(float(rises[k][~own[k]].mean()), 0.03),
-            _near(float(random[k, k]), 0.03),
-            _near(float(random[k][~own[k]].mean()), 0.02),
+            _cost(float(rises[k, k]), float(rises[k][~own[k]].mean()), 0.12),
+            _cost(float(random[k, k]), float(random[k][~own[k]].mean()), 0.03),
         )
         for k in range(size)
     )
@@ -258,6 +258,7 @@ def _ablation(size: int, rng: np.random.Generator) -> Ablation:
         modules=rows,
         selectivity=_near(0.77, 0.06),
         random_selectivity=_near(0.0, 0.02),
+        advantage=_near(0.77, 0.05),
     )
 
 
@@ -272,6 +273,7 @@ def _full(size: int, layers: int, rng: np.random.Generator) -> Discovery:
         activation=activation,
         modules=modules,
         restarts=_restarts(size, value, rng),
+        restart_agreement=(0.93, 0.95),
         null=tuple(Score(value * s, 0.02, value / 0.61) for s in (0.031, 0.029, 0.033)),
         methods=_methods(value),
         downstream=_downstream(rng),
@@ -311,6 +313,7 @@ def _bare(size: int, layers: int, rng: np.random.Generator) -> Discovery:
             for k in range(size)
         ),
         restarts=(),
+        restart_agreement=None,
         null=Absent("The job asks for no null model."),
         methods=Absent("The job asks for no baselines."),
         downstream=no_categories,
@@ -331,6 +334,6 @@ def _overlaps(sizes: Sequence[int], rng: np.random.Generator) -> tuple[Overlap, 
         units = np.stack(
             [rng.multinomial(t, w / w.sum()) for t, w in zip(totals, weights, strict=True)]
         ).astype(np.int64)
-        overlaps.append(Overlap(size, after, units, (units * 0.3).astype(np.int64)))
+        overlaps.append(Overlap(size, after, units, (units * 0.3).astype(np.int64), 0.8, 0.2))
         totals = units.sum(axis=0)
     return tuple(overlaps)

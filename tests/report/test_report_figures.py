@@ -12,11 +12,13 @@ from report_factory import report
 from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.report import png
+from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance, scale_bar
+from ulcmod_dist.report.costs import AblatedModule, Cost
 from ulcmod_dist.report.figures.ablation import (
     loss_rise_by_category,
     loss_rise_by_module,
-    own_against_others,
+    selectivity_by_module,
 )
 from ulcmod_dist.report.figures.activation import activation
 from ulcmod_dist.report.figures.categories import MAX_PARTS, category_mix, confusion
@@ -29,7 +31,7 @@ from ulcmod_dist.report.plotly_frame import Look, safe
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Scale
 from ulcmod_dist.report.text import DASH, MINUS
-from ulcmod_dist.report.values import AblatedModule, Estimate
+from ulcmod_dist.report.values import Overlap
 
 ALL = pictures(sections(report()))
 NAMES = ("alpha", "beta", "gamma")
@@ -103,7 +105,8 @@ def test_tree__every_module_is_a_leaf_once():
 
 def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level():
     overlap = np.array([[60, 40, 1], [0, 0, 90]])
-    spec = module_flow((2, 3), (overlap,), (NAMES[:2], NAMES), "")
+    found = Overlap(2, 3, overlap, overlap, 0.995, 0.53)
+    spec = module_flow((found,), (NAMES[:2], NAMES), "")
     assert [(link.source, link.target, link.size) for link in spec.links] == [
         (0, 2, 60.0),
         (0, 3, 40.0),
@@ -111,6 +114,7 @@ def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_l
     ]
     assert [node.group for node in spec.nodes] == [0, 1, 0, 0, 1]
     assert MIN_LINK * 91 > 1
+    assert "100% lie in their module's main parent of K = 2 (53% if" in spec.caption
 
 
 def test_loss_rise_by_module__words_compare_own_others_and_random_units():
@@ -127,13 +131,17 @@ def test_loss_rise_by_category__words_name_the_largest_rise():
     assert "1.50 nats a token: module 1 silenced, samples of art" in spec.alternative
 
 
-def test_own_against_others__counts_modules_above_chance():
-    def row(module, own):
-        return AblatedModule(module, own, *(Estimate(0.1, 0.0, 0.2),) * 3)
+def test_selectivity_by_module__counts_modules_above_chance():
+    def row(module, selectivity):
+        around = Estimate(0.1, 0.0, 0.2)
+        return AblatedModule(
+            module, Cost(around, around, selectivity), Cost(around, around, around)
+        )
 
-    rows = (row(0, Estimate(0.9, 0.8, 1.0)), row(1, Estimate(0.12, 0.05, 0.2)))
-    spec = own_against_others(rows, NAMES[:2], "")
+    rows = (row(0, Estimate(0.9, 0.8, 1.0)), row(1, Estimate(0.3, 0.15, 0.4)))
+    spec = selectivity_by_module(rows, NAMES[:2], "")
     assert spec.alternative.startswith("For 1 of 2 modules")
+    assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative
 
 
 @pytest.mark.parametrize("name", sorted(ALL))

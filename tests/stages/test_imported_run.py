@@ -53,7 +53,19 @@ def test_imported_run__goes_from_matrix_to_page(
     assert samples["margin"].isna().tolist() == [False] * 48 + [True] * 12
     page = (imported / "report.html").read_text(encoding="utf-8")
     assert "The matrix was imported without its prompts." in page
+    assert "The matrix was imported without its model, so no unit can be silenced." in page
     assert len(list((imported / "figures").glob("*.png"))) > 5
+
+
+def test_report__json_holds_every_table(imported: Path, ulcmod: Ulcmod) -> None:
+    assert ulcmod("run", imported).code == 0
+    tables = ulcmod("report", imported, "--json").json()["tables"]
+    assert {f"{name}.parquet" for name in tables} == {
+        path.name for path in (imported / "tables").iterdir()
+    }
+    for name, records in tables.items():
+        assert pq.read_table(imported / f"tables/{name}.parquet").to_pylist() == records
+    assert tables["methods-k003"][0]["method"] == "IterD"
 
 
 def test_imported_run__metrics_equal_the_objective_of_its_labels(

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 
-from ulcmod_dist.report.values import Absent, Confound
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.text import number
+from ulcmod_dist.report.values import Confound
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -111,7 +113,7 @@ def _by_column(
         value=value,
         reading=(
             f"{word.capitalize()} {strongest + first} goes along with {name} most: "
-            f"{_word(value**2)} (rank correlation {value:+.2f})."
+            f"{_word(value**2)} (rank correlation {number(value, 2)})."
         ),
     )
 

@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate.estimates import over_draws
-from ulcmod_dist.report.values import Absent, Agreement, Classifier
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.values import Agreement, Classifier, Downstream
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -27,26 +28,6 @@ MAX_TRAIN = 10_000
 
 _FOLDS = 5
 _DRAWS = 1000
-
-
-@dataclass(frozen=True)
-class Downstream:
-    """Scores of classifiers on the module features.
-
-    Attributes:
-        categories: Names of the categories, sorted.
-        classifiers: The classifiers, the RBF support vector machine first. Intervals come from
-            bootstrap draws of the scored samples.
-        scored_on: How the scored samples were held out, in words.
-        num_train: Samples that a classifier was fitted on (at most ``MAX_TRAIN``, stratified).
-        num_scored: Samples scored.
-    """
-
-    categories: tuple[str, ...]
-    classifiers: tuple[Classifier, ...]
-    scored_on: str
-    num_train: int
-    num_scored: int
 
 
 @dataclass(frozen=True)
@@ -79,7 +60,8 @@ def score_downstream(
         seed: Seed of classifiers, folds, subsamples and bootstrap draws.
 
     Returns:
-        The scores, or why there are none (no categories, or too few samples of one).
+        The scores, the support vector machine first, with intervals from bootstrap draws of the
+        scored samples; or why there are none (no categories, or too few samples of one).
     """
     train, train_truth = _known(train_features, train_categories)
     names, counts = np.unique(train_truth, return_counts=True)

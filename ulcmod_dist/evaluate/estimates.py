@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ulcmod_dist.report.values import Estimate
+from ulcmod_dist.report.basics import Estimate
 
 LEVEL = 0.95
 """Probability that every interval covers."""

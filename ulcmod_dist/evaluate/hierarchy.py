@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.evaluate.spread import count_pairs
-from ulcmod_dist.report.values import Absent
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.values import Overlap
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Overlap:
-    """How the modules of a smaller K share members with those of a larger one.
-
-    Attributes:
-        counts: Members that two modules share, shape (smaller K, larger K).
-        parent: For each module of the larger K, the module of the smaller that holds most of it.
-        containment: Share of each module's members in its parent; NaN for an empty module.
-        nestedness: Share of all members that lie in their module's parent.
-        expected: What nestedness would be if membership were independent: the share of the
-            largest module of the smaller K.
-    """
-
-    counts: NDArray[np.int64]
-    parent: NDArray[np.int64]
-    containment: Floats
-    nestedness: float
-    expected: float
 
 
 def link_modules(features: Floats) -> Floats | Absent:
@@ -52,18 +31,22 @@ def link_modules(features: Floats) -> Floats | Absent:
 
 
 def overlap(
-    labels: Labels, num_modules: int, next_labels: Labels, next_num_modules: int
+    units: tuple[Labels, Labels], samples: tuple[Labels, Labels], num_modules: tuple[int, int]
 ) -> Overlap:
-    """How the modules of two searches share units or samples (one label a member in each)."""
-    counts = count_pairs(labels, next_labels, (num_modules, next_num_modules))
-    sizes = counts.sum(axis=0)
-    largest = counts.max(axis=0)
-    containment = np.divide(largest, sizes, out=np.full(next_num_modules, np.nan), where=sizes > 0)
-    members = max(int(counts.sum()), 1)
+    """How the modules of two searches, the one with the smaller K first, share their members.
+
+    Args:
+        units: Module of each unit in either search.
+        samples: Module of each sample in either search.
+        num_modules: K of each search.
+    """
+    of_units, of_samples = (count_pairs(*labels, num_modules) for labels in (units, samples))
+    members = max(int(of_units.sum()), 1)
     return Overlap(
-        counts=counts,
-        parent=counts.argmax(axis=0).astype(np.int64),
-        containment=containment,
-        nestedness=float(largest.sum() / members),
-        expected=float(counts.sum(axis=1).max() / members),
+        *num_modules,
+        units=of_units,
+        samples=of_samples,
+        nestedness=float(of_units.max(axis=0).sum() / members),
+        # Every module of the larger K would then have the largest of the smaller for its parent.
+        expected=float(of_units.sum(axis=1).max() / members),
     )

@@ -132,22 +132,6 @@ def match_modules(
     )
 
 
-def best_overlaps(labels: Labels, others: Sequence[Labels], num_modules: int) -> Floats:
-    """Mean over other searches of each module's Jaccard overlap with its match there, shape (K,).
-
-    Args:
-        labels: Module of each unit (or sample) in the search kept.
-        others: The same members' modules in other restarts with as many modules.
-        num_modules: K.
-    """
-    found = []
-    for other in others:
-        jaccard = _jaccard(count_pairs(labels, other, (num_modules, num_modules)))
-        rows, columns = linear_sum_assignment(jaccard, maximize=True)
-        found.append(jaccard[rows, columns])
-    return np.mean(found, axis=0) if found else np.full(num_modules, np.nan)
-
-
 def _jaccard(counts: NDArray[np.int64]) -> Floats:
     either = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0, keepdims=True) - counts
     return np.asarray(np.divide(counts, either, out=np.zeros(counts.shape), where=either > 0))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.report.values import Absent
+from ulcmod_dist.report.basics import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -36,16 +36,12 @@ class LayerSpread:
 
     Attributes:
         counts: Units, module by layer, shape (K, layers).
-        mean_depth: Mean depth of each module's units, 0 in the first layer and 1 in the last;
-            NaN for a module without units.
-        depth_deviation: Standard deviation of that depth.
         concentration: Distance (total variation, 0 to 1) of each module's distribution over the
-            layers from that of all units: 0 for a module spread like the model itself.
+            layers from that of all units: 0 for a module spread like the model itself; NaN for a
+            module without units.
     """
 
     counts: NDArray[np.int64]
-    mean_depth: Floats
-    depth_deviation: Floats
     concentration: Floats
 
 
@@ -74,7 +70,7 @@ def spread_over_categories(
 def spread_over_layers(
     unit_labels: Labels, layers: Labels, num_modules: int, num_layers: int
 ) -> LayerSpread:
-    """Count the units of each module and layer and say how deep each module sits.
+    """Count the units of each module and layer and say how far each module keeps to layers.
 
     Args:
         unit_labels: Module of each unit.
@@ -84,16 +80,9 @@ def spread_over_layers(
     """
     counts = count_pairs(unit_labels, layers, (num_modules, num_layers))
     shares = _shares(counts)
-    depth = np.linspace(0.0, 1.0, num_layers) if num_layers > 1 else np.zeros(1)
-    mean = shares @ depth
-    deviation = np.sqrt(np.maximum(shares @ depth**2 - mean**2, 0.0))
     overall = _shares(counts.sum(axis=0, keepdims=True))
     distance = np.abs(shares - overall).sum(axis=1) / 2
-    absent = counts.sum(axis=1) == 0
-    mean, deviation, distance = (
-        np.where(absent, np.nan, value) for value in (mean, deviation, distance)
-    )
-    return LayerSpread(counts, mean, deviation, distance)
+    return LayerSpread(counts, np.where(counts.sum(axis=1) == 0, np.nan, distance))
 
 
 def _shares(counts: NDArray[np.int64]) -> Floats:

@@ -17,6 +17,9 @@ from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
 from ulcmod_dist.intervene.loss import LossEngine
 from ulcmod_dist.intervene.masks import Mask
 
+RESTARTS = 3
+"""How often an actor that died is started again, and its batch with it."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -63,7 +66,13 @@ class Fleet:
     """
 
     def __init__(self, spec: ModelSpec, machine: Machine, workers: int) -> None:
-        actor: Any = ray.remote(num_cpus=machine.cpus, num_gpus=machine.gpus)(_Measurer)
+        # A batch's losses follow from its prompts and masks alone, so it may run twice.
+        actor: Any = ray.remote(
+            num_cpus=machine.cpus,
+            num_gpus=machine.gpus,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )(_Measurer)
         self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
 
     def __enter__(self) -> Fleet:
@@ -90,7 +99,7 @@ class Fleet:
         """Measure every sample's loss intact and with each mask, as ``ablation.ablate`` does.
 
         Raises:
-            UlcmodError: An actor died or its model failed.
+            UlcmodError: An actor died again and again, or its model failed.
         """
         shared = ray.put(list(masks))
         losses = np.full((1 + len(masks), len(encoded)), np.nan)

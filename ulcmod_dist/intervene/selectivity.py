@@ -10,33 +10,31 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Values with the ends of their intervals, each float64 [masks] or a single number."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Selectivity:
     """How much more a mask raises the loss of its own samples than that of the others.
 
-    The interval is a percentile bootstrap over the samples, drawn within each module's samples.
+    Intervals are percentile bootstraps over the samples, drawn within each module's samples.
 
     Attributes:
-        own: Mean rise on the owner's samples, float64 [masks]; NaN where there are none.
-        others: Mean rise on all other samples, float64 [masks].
-        low: Lower end of the interval of ``own - others``, float64 [masks].
-        high: Upper end.
-        mean: Mean of ``own - others`` over the masks.
-        mean_low: Lower end of its interval.
-        mean_high: Upper end.
+        own: Mean rise on the owner's samples [masks]; NaN where there are none.
+        others: Mean rise on all other samples [masks].
+        difference: ``own - others`` [masks].
+        mean: Mean of the difference over the masks, a single number.
     """
 
-    own: NDArray[np.float64]
-    others: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    mean: float
-    mean_low: float
-    mean_high: float
-
-    @property
-    def difference(self) -> NDArray[np.float64]:
-        """``own - others``, float64 [masks]."""
-        return self.own - self.others
+    own: Interval
+    others: Interval
+    difference: Interval
+    mean: Interval
 
 
 def effects(
@@ -86,19 +84,29 @@ def selectivity(
     parts = _parts(rise, groups, num_groups)
     counts = np.array([part.shape[1] for part in parts])
     sums = np.stack([part.sum(axis=1) for part in parts], axis=1)
-    own, others = _own_and_others(sums, counts, owners)
-    drawn = np.empty((resamples, len(owners)))
+    measured = _own_and_others(sums, counts, owners)
+    drawn = np.empty((resamples, 2, len(owners)))
     for row in drawn:
         sums = np.stack([_resampled_sum(part, generator) for part in parts], axis=1)
-        row[:] = np.subtract(*_own_and_others(sums, counts, owners))
-    ends = (1 - level) / 2, (1 + level) / 2
-    low, high = np.quantile(drawn, ends, axis=0)
-    measured = np.isfinite(own - others)
-    if not measured.any():
-        return Selectivity(own, others, low, high, np.nan, np.nan, np.nan)
-    mean_low, mean_high = np.quantile(drawn[:, measured].mean(axis=1), ends)
-    mean = float((own - others)[measured].mean())
-    return Selectivity(own, others, low, high, mean, float(mean_low), float(mean_high))
+        row[:] = _own_and_others(sums, counts, owners)
+    own, others = (_interval(measured[side], drawn[:, side], level) for side in (0, 1))
+    difference = measured[0] - measured[1]
+    draws = drawn[:, 0] - drawn[:, 1]
+    known = np.isfinite(difference)
+    mean = _interval(_mean(difference[known]), _mean(draws[:, known]), level)
+    return Selectivity(own, others, _interval(difference, draws, level), mean)
+
+
+def _interval(value: NDArray[np.float64], draws: NDArray[np.float64], level: float) -> Interval:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return Interval(value, np.asarray(low), np.asarray(high))
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis; NaN over nothing."""
+    if values.shape[-1] == 0:
+        return np.full(values.shape[:-1], np.nan)
+    return np.asarray(values.mean(axis=-1))
 
 
 def _parts(

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Counts, Fact, Floats
 from ulcmod_dist.report.blocks import Block, Facts, KeyFigure, KeyFigures, Note, Picture, Section
 from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, Kind, Table, table
 from ulcmod_dist.report.text import DASH, count, number, percent
-from ulcmod_dist.report.values import Counts, Fact, Floats
 
 
 @dataclass(frozen=True)

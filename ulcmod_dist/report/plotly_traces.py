@@ -21,7 +21,17 @@ from ulcmod_dist.report.plotly_frame import (
     tall,
     value_axis,
 )
-from ulcmod_dist.report.specs import Dendrogram, Dots, Flow, FlowNode, Heatmap, Lines, StackedBars
+from ulcmod_dist.report.specs import (
+    MAX_NARROW_TEXT_COLUMNS,
+    MAX_TEXT_COLUMNS,
+    Dendrogram,
+    Dots,
+    Flow,
+    FlowNode,
+    Heatmap,
+    Lines,
+    StackedBars,
+)
 from ulcmod_dist.report.text import label
 
 
@@ -47,7 +57,7 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
         },
     }
     data = [cells]
-    if spec.cell_texts is not None and len(spec.column_labels) <= (8 if look.narrow else 16):
+    if spec.cell_texts is not None and len(spec.column_labels) <= MAX_TEXT_COLUMNS:
         data.append(_cell_texts(spec, spec.cell_texts, look))
     if spec.marks is not None:
         data.append(_marks(spec.marks, look))
@@ -64,12 +74,13 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
 def _cell_texts(spec: Heatmap, shown: Sequence[Sequence[str]], look: Look) -> Json:
     low, high = colour_limits(spec)
     places = (spec.values - low) / (high - low)
+    room = not look.narrow or len(spec.column_labels) <= MAX_NARROW_TEXT_COLUMNS
     return {
         "type": "scatter",
         "mode": "text",
         "x": [column for row in shown for column in range(len(row))],
         "y": [index for index, row in enumerate(shown) for _ in row],
-        "text": [safe(cell) for row in shown for cell in row],
+        "text": [safe(cell) if room else "" for row in shown for cell in row],
         "textfont": {
             "size": 9 if look.narrow else 11,
             "color": [look.theme.cell_ink(float(place), spec.scale) for place in places.flat],

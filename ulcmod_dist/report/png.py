@@ -15,6 +15,7 @@ from matplotlib.path import Path
 
 from ulcmod_dist.report.colours import LIGHT, Theme, colour_limits, part_colour
 from ulcmod_dist.report.specs import (
+    MAX_TEXT_COLUMNS,
     Dendrogram,
     Dots,
     Figure,
@@ -118,7 +119,7 @@ def _heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
     bar.set_label(spec.value_axis, color=theme.muted)
     bar.ax.tick_params(colors=theme.muted)
     bar.outline.set_visible(False)
-    if spec.cell_texts is not None:
+    if spec.cell_texts is not None and len(spec.column_labels) <= MAX_TEXT_COLUMNS:
         for (row, column), value in np.ndenumerate(spec.values):
             ink = theme.cell_ink(float((value - low) / (high - low)), spec.scale)
             text = spec.cell_texts[row][column]

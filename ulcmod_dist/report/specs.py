@@ -6,7 +6,10 @@ Every text in a figure may come from a corpus, so renderers escape all of them.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ulcmod_dist.report.values import Floats
+from ulcmod_dist.report.basics import Floats
+
+MAX_TEXT_COLUMNS, MAX_NARROW_TEXT_COLUMNS = 16, 8
+"""Columns up to which the cells of a heatmap bear their texts, in general and on a phone."""
 
 
 class Scale(StrEnum):
@@ -46,7 +49,7 @@ class Heatmap(Spec):
         value_axis: Name of the values, with their unit.
         hover: Text of each cell, lines separated by newlines.
         scale: How values become colours.
-        cell_texts: Text printed inside each cell, or None for bare cells.
+        cell_texts: Text printed inside each cell where there is room, or None for bare cells.
         marks: A position along the columns to mark in each row, or None.
         row_modules: Module number of each row where a row is a module, else None.
     """

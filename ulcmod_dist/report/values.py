@@ -6,60 +6,8 @@ Modules carry the numbers that the run's files and the Python interface use (fro
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Absent:
-    """Stands where a part of the report would be.
-
-    Attributes:
-        reason: Why the part is not there, as one full sentence.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One labelled fact, such as a version or a digest."""
-
-    label: str
-    value: str
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with the interval that its seeds, folds or bootstrap draws support.
-
-    Attributes:
-        mean: The number itself.
-        low: Lower end of the interval, or None where only one value was measured.
-        high: Upper end of the interval, or None likewise.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(frozen=True)
-class Score:
-    """The objective L = xi * B of one set of modules (DESIGN equations L, xi and B).
-
-    Attributes:
-        value: Objective L.
-        xi: Activation modularity.
-        balance: Harmonic mean of the modules' block sizes.
-    """
-
-    value: float
-    xi: float
-    balance: float
+from ulcmod_dist.report.basics import Absent, Counts, Estimate, Fact, Floats, Score
+from ulcmod_dist.report.costs import Ablation
 
 
 @dataclass(frozen=True)
@@ -132,10 +80,16 @@ class Downstream:
     Attributes:
         categories: Names of the categories.
         classifiers: The classifiers, the main one first.
+        scored_on: How the scored samples were held out, in words.
+        num_train: Samples that a classifier was fitted on.
+        num_scored: Samples that were scored.
     """
 
     categories: tuple[str, ...]
     classifiers: tuple[Classifier, ...]
+    scored_on: str
+    num_train: int
+    num_scored: int
 
 
 @dataclass(frozen=True)
@@ -184,7 +138,8 @@ class Module:
         keywords: Its keywords, the strongest first (untrusted text), or why there are none.
         prompts: Its most typical prompts, the strongest first, or why none are shown.
         length: Quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of its samples' token counts, if known.
-        stability: Mean overlap (0 to 1) with its best match in the other restarts, if known.
+        stability: Share of the other restarts in which a unit of it lies in the same module (by
+            overlap), mean over its units; None where there is a single restart.
     """
 
     number: int
@@ -204,11 +159,14 @@ class Categories:
     Attributes:
         names: Names of the C categories.
         counts: Train samples, module by category, shape (K, C).
+        breadth: Effective number of categories of each module, exp of the entropy of its mix: 1
+            for a single category, C for an even mix, shape (K,).
         similarity: Mean cosine of module-feature vectors between categories, shape (C, C).
     """
 
     names: tuple[str, ...]
     counts: Counts
+    breadth: Floats
     similarity: Floats | Absent
 
 
@@ -219,60 +177,14 @@ class Layers:
     Attributes:
         names: Names of the layers from the input to the output.
         units: Units, module by layer, shape (K, layers).
+        concentration: Distance (total variation) of each module's distribution over the layers from
+            that of all units: 0 for a module spread like the model, towards 1 for one in a single
+            layer of many, shape (K,).
     """
 
     names: tuple[str, ...]
     units: Counts
-
-
-@dataclass(frozen=True)
-class AblatedModule:
-    """What silencing one module costs, beside random sets of as many units a layer.
-
-    Attributes:
-        module: The silenced module.
-        own: Rise of the loss on its own samples, nats a token.
-        other: Rise on all other samples.
-        random_own: Rise on its own samples when random sets are silenced instead.
-        random_other: Rise on all other samples, likewise.
-    """
-
-    module: int
-    own: Estimate
-    other: Estimate
-    random_own: Estimate
-    random_other: Estimate
-
-
-@dataclass(frozen=True, eq=False)
-class Ablation:
-    """The causal check of the modules of one K. Losses in nats a token.
-
-    Attributes:
-        method: What replaced the silenced units' values, "zero" or "mean".
-        tokens: Which tokens the loss counts, in words.
-        num_samples: Samples measured.
-        num_random_sets: Random sets a module is compared with.
-        by_module: Rise of the loss, silenced module by module of the samples, shape (K, K).
-        random_by_module: The same for random sets of equal size a layer, shape (K, K).
-        by_category: Rise of the loss, silenced module by category, shape (K, C).
-        categories: Names of the C categories; empty where ``by_category`` is absent.
-        modules: One value a module, in ascending order.
-        selectivity: Mean over the modules of rise on own minus rise on other samples.
-        random_selectivity: The same for the random sets.
-    """
-
-    method: str
-    tokens: str
-    num_samples: int
-    num_random_sets: int
-    by_module: Floats
-    random_by_module: Floats
-    by_category: Floats | Absent
-    categories: tuple[str, ...]
-    modules: tuple[AblatedModule, ...]
-    selectivity: Estimate
-    random_selectivity: Estimate
+    concentration: Floats
 
 
 @dataclass(frozen=True)
@@ -318,6 +230,8 @@ class Discovery:
         activation: Mean z of a module's samples (rows) on a module's units, shape (K, K).
         modules: The modules in ascending order.
         restarts: The runs of the search; the modules come from the best.
+        restart_agreement: Mean adjusted Rand index between the restarts, of their units and of
+            their samples; None where there is a single restart.
         null: Objectives found on the same data with each unit's column permuted.
         methods: Comparison with other methods, IterD first.
         downstream: Categories read from the module features.
@@ -335,6 +249,7 @@ class Discovery:
     activation: Floats
     modules: tuple[Module, ...]
     restarts: tuple[Restart, ...]
+    restart_agreement: tuple[float, float] | None
     null: tuple[Score, ...] | Absent
     methods: tuple[MethodRow, ...] | Absent
     downstream: Downstream | Absent
@@ -355,12 +270,17 @@ class Overlap:
         next_num_modules: The larger K.
         units: Units that two modules share, shape (smaller K, larger K).
         samples: Samples that two modules share, same shape.
+        nestedness: Share of the units that lie in the module of the smaller K which holds most of
+            their own module.
+        expected: What that share would be if the two sets of modules were independent.
     """
 
     num_modules: int
     next_num_modules: int
     units: Counts
     samples: Counts
+    nestedness: float
+    expected: float
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,17 +9,20 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.cluster import cluster
+from ulcmod_dist.extract.cluster import cluster, node_resources, room
 from ulcmod_dist.extract.planner import prompts_at
-from ulcmod_dist.forward.architectures import family_of, units_of
+from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.intervene.fleet import Fleet, Machine
 from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.intervene.selectivity import effects, selectivity
-from ulcmod_dist.report.values import AblatedModule, Ablation, Absent, Estimate
+from ulcmod_dist.intervene.selectivity import Interval, Selectivity, effects, selectivity
+from ulcmod_dist.report.basics import Absent, Estimate
+from ulcmod_dist.report.costs import AblatedModule, Ablation, Cost
+from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.corpus import prompts_of
 from ulcmod_dist.stages.evaluation_files import (
@@ -34,8 +36,6 @@ from ulcmod_dist.stages.plan import rule_of, spec_of
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules
 
-# Actors where the job names no number.
-DEFAULT_WORKERS = 2
 TOKENS = "the tokens of the prompt's own text"
 
 COLUMNS = {
@@ -44,6 +44,7 @@ COLUMNS = {
     "low": "low",
     "high": "high",
     "random": "of random sets",
+    "advantage": "Advantage",
     "state": "State",
 }
 
@@ -72,15 +73,9 @@ def ablate(context: Context) -> Summary:
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
     """
-    spec = spec_of(context.job)
-    config = load_config(spec)
-    if not family_of(config).decoder:
-        raise InvalidInput(
-            f"{spec.id} is an encoder without a head that predicts the next token, so its prompts "
-            "have no loss that silencing a module could raise.",
-            "Ablation needs a decoder.",
-        )
     run = Run(context.run)
+    if (reason := why_not_ablated(run.view.record)) is not None:
+        raise InvalidInput(reason, "Ablation needs a decoder.")
     numbers = context.job.discover.modules
     modules = {k: run.modules(k) for k in numbers}
     marks = {k: ablation_mark(context.job, stored) for k, stored in modules.items()}
@@ -89,13 +84,7 @@ def ablate(context: Context) -> Summary:
     save_job(context)
     if pending:
         corpus = _corpus(context, run)
-        settings = context.job.extract
-        device = "cuda" if settings.gpus > 0 else "cpu"
-        machine = Machine(device, max(1, int(settings.cpus)), settings.cpus, settings.gpus)
-        with (
-            cluster(settings.address),
-            Fleet(spec, machine, settings.workers or DEFAULT_WORKERS) as fleet,
-        ):
+        with cluster(context.job.extract.address), _fleet(context) as fleet:
             for k in pending:
                 known[k] = _measure(context, fleet, modules[k], corpus)
                 write_evaluation(context.run, ablation_name(k), known[k], marks[k])
@@ -106,9 +95,20 @@ def ablate(context: Context) -> Summary:
     ]
     closing = [
         f"Selectivity: rise of the loss on a module's own samples less that on others, "
-        f"in nats a token, counted over {TOKENS}."
+        f"in nats a token, counted over {TOKENS}. Low and high bound its 95% interval; the "
+        "advantage is over random sets of as many units a layer."
     ]
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
+
+
+def _fleet(context: Context) -> Fleet:
+    """As many actors as the job asks for or the cluster has room for."""
+    settings = context.job.extract
+    resources = Resources(settings.cpus, settings.gpus)
+    device = "cuda" if settings.gpus > 0 else "cpu"
+    machine = Machine(device, max(1, int(settings.cpus)), settings.cpus, settings.gpus)
+    workers = settings.workers or max(1, room(resources, node_resources()))
+    return Fleet(spec_of(context.job), machine, workers)
 
 
 def _corpus(context: Context, run: Run) -> Prompts:
@@ -189,41 +189,41 @@ def _described(
     settings = context.job.ablate
     num_modules = len(rise)
     owners = np.arange(num_modules)
-    random_owners = np.repeat(owners, settings.random_sets)
+    random_rise = random_rise.reshape(num_modules, settings.random_sets, -1).mean(axis=1)
     real = selectivity(rise, subjects.modules, owners, generator)
-    random = selectivity(random_rise, subjects.modules, random_owners, generator)
+    random = selectivity(random_rise, subjects.modules, owners, generator)
+    advantage = selectivity(rise - random_rise, subjects.modules, owners, generator)
     names = sorted({name for name in subjects.categories if name is not None})
     place = {name: number for number, name in enumerate(names)}
     groups = np.array([place.get(str(name), -1) for name in subjects.categories])
-    by_random = effects(random_rise, subjects.modules, num_modules)
     return Ablation(
         method=settings.method,
         tokens=TOKENS,
         num_samples=len(subjects.encoded),
         num_random_sets=settings.random_sets,
         by_module=effects(rise, subjects.modules, num_modules),
-        random_by_module=by_random.reshape(num_modules, settings.random_sets, -1).mean(axis=1),
+        random_by_module=effects(random_rise, subjects.modules, num_modules),
         by_category=effects(rise, groups, len(names))
         if names
         else Absent("The corpus has no categories."),
         categories=tuple(names),
         modules=tuple(
-            AblatedModule(
-                module=k,
-                own=Estimate(float(real.own[k])),
-                other=Estimate(float(real.others[k])),
-                random_own=_mean_of(random.own, random_owners == k),
-                random_other=_mean_of(random.others, random_owners == k),
-            )
-            for k in range(num_modules)
+            AblatedModule(k, _cost(real, k), _cost(random, k)) for k in range(num_modules)
         ),
-        selectivity=Estimate(real.mean, real.mean_low, real.mean_high),
-        random_selectivity=Estimate(random.mean, random.mean_low, random.mean_high),
+        selectivity=_estimate(real.mean),
+        random_selectivity=_estimate(random.mean),
+        advantage=_estimate(advantage.mean),
     )
 
 
-def _mean_of(values: NDArray[np.float64], chosen: Sequence[bool] | NDArray[np.bool_]) -> Estimate:
-    return Estimate(float(values[np.asarray(chosen)].mean()))
+def _cost(measured: Selectivity, module: int) -> Cost:
+    sides = (measured.own, measured.others, measured.difference)
+    return Cost(*(_estimate(side, module) for side in sides))
+
+
+def _estimate(interval: Interval, module: int | tuple[()] = ()) -> Estimate:
+    ends = (interval.value, interval.low, interval.high)
+    return Estimate(*(float(end[module]) for end in ends))
 
 
 def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:
@@ -233,6 +233,9 @@ def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:
         "low": result.selectivity.low,
         "high": result.selectivity.high,
         "random": result.random_selectivity.mean,
+        "advantage": result.advantage.mean,
+        "advantage_low": result.advantage.low,
+        "advantage_high": result.advantage.high,
         "samples": result.num_samples,
         "random_sets": result.num_random_sets,
         "state": state,

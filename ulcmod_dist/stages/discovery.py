@@ -16,8 +16,8 @@ from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similar
 from ulcmod_dist.evaluate.spread import spread_over_categories, spread_over_layers
 from ulcmod_dist.evaluate.topics import Topic, describe_topics
 from ulcmod_dist.job import Job
+from ulcmod_dist.report.basics import Absent, Score
 from ulcmod_dist.report.values import (
-    Absent,
     Agreement,
     Categories,
     Confound,
@@ -28,11 +28,10 @@ from ulcmod_dist.report.values import (
     Module,
     Prompt,
     Restart,
-    Score,
 )
 from ulcmod_dist.store.modules import StoredModules
 
-NOT_ABLATED = "Ablation has not been run: `ulcmod ablate` measures it."
+NOT_ABLATED = "Ablation has not been run: ulcmod ablate measures it."
 
 
 @dataclass(frozen=True)
@@ -119,6 +118,7 @@ def describe(
         activation=activation_heatmap(features, labels, found.num_modules),
         modules=_modules(job, found, samples["train"]),
         restarts=_restarts(found.stored),
+        restart_agreement=_restart_agreement(found.stored),
         null=null,
         methods=methods,
         downstream=_downstream(job, found, samples),
@@ -146,6 +146,7 @@ def _modules(job: Job, found: Found, samples: Samples) -> tuple[Module, ...]:
         seed=job.evaluate.seed,
     )
     units = np.bincount(found.unit_labels, minlength=found.num_modules)
+    stability = _stability(found)
     return tuple(
         Module(
             number=topic.module,
@@ -155,9 +156,19 @@ def _modules(job: Job, found: Found, samples: Samples) -> tuple[Module, ...]:
             keywords=samples.texts if isinstance(samples.texts, Absent) else topic.keywords,
             prompts=_prompts(topic, samples, margins),
             length=topic.length,
+            stability=None if stability is None else float(stability[topic.module]),
         )
         for topic in topics
     )
+
+
+def _stability(found: Found) -> NDArray[np.float64] | None:
+    """Mean stability of each module's units, or None where there was a single restart."""
+    column = found.stored.units["stability"]
+    if column.null_count:
+        return None
+    sums = np.bincount(found.unit_labels, column.to_numpy(), minlength=found.num_modules)
+    return sums / np.bincount(found.unit_labels, minlength=found.num_modules)
 
 
 def _prompts(
@@ -183,17 +194,19 @@ def _restarts(stored: StoredModules) -> tuple[Restart, ...]:
     )
 
 
+def _restart_agreement(stored: StoredModules) -> tuple[float, float] | None:
+    units, samples = (stored.metrics[f"{side}_agreement"] for side in ("unit", "sample"))
+    return None if units is None or samples is None else (float(units), float(samples))
+
+
 def _downstream(job: Job, found: Found, samples: dict[str, Samples]) -> Downstream | Absent:
-    scores = score_downstream(
+    return score_downstream(
         found.train.values,
         samples["train"].categories,
         None if found.test is None else found.test.values,
         samples["test"].categories,
         seed=job.evaluate.seed,
     )
-    if isinstance(scores, Absent):
-        return scores
-    return Downstream(scores.categories, scores.classifiers)
 
 
 def _agreement(found: Found, samples: dict[str, Samples]) -> tuple[Agreement, ...] | Absent:
@@ -216,7 +229,7 @@ def _categories(found: Found, samples: Samples) -> Categories | Absent:
         return spread
     similarity = category_similarity(found.train.values, samples.categories)
     cosines = similarity if isinstance(similarity, Absent) else similarity[1]
-    return Categories(spread.names, spread.counts, cosines)
+    return Categories(spread.names, spread.counts, spread.breadth, cosines)
 
 
 def _layers(found: Found) -> Layers | Absent:
@@ -225,8 +238,8 @@ def _layers(found: Found) -> Layers | Absent:
         return Absent("The matrix was imported without the layers of its units.")
     layers = column.to_numpy().astype(np.int64)
     number = int(layers.max()) + 1
-    counts = spread_over_layers(found.unit_labels, layers, found.num_modules, number).counts
-    return Layers(tuple(f"{layer}" for layer in range(number)), counts)
+    spread = spread_over_layers(found.unit_labels, layers, found.num_modules, number)
+    return Layers(tuple(f"{layer}" for layer in range(number)), spread.counts, spread.concentration)
 
 
 def _confounds(found: Found, samples: Samples) -> tuple[Confound, ...] | Absent:

@@ -18,7 +18,8 @@ from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.report.values import Absent, Discovery, MethodRow, Overlap, Score
+from ulcmod_dist.report.basics import Absent, Score
+from ulcmod_dist.report.values import Discovery, MethodRow
 from ulcmod_dist.rundir import fingerprint
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.discover import settings_of
@@ -30,7 +31,7 @@ from ulcmod_dist.stages.texts import texts_of
 from ulcmod_dist.store.modules import StoredModules
 
 # Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 
 OVERLAPS = "overlaps"
 
@@ -221,18 +222,12 @@ def _write_overlaps(
     found = []
     for smaller, larger in pairwise(numbers):
         one, two = modules[smaller], modules[larger]
-        units = one.unit_labels, two.unit_labels
-        samples = one.sample_labels("train"), two.sample_labels("train")
-        found.append(
-            Overlap(
-                smaller,
-                larger,
-                *(
-                    overlap(first.astype(np.int64), smaller, second.astype(np.int64), larger).counts
-                    for first, second in (units, samples)
-                ),
-            )
+        units = one.unit_labels.astype(np.int64), two.unit_labels.astype(np.int64)
+        samples = (
+            one.sample_labels("train").astype(np.int64),
+            two.sample_labels("train").astype(np.int64),
         )
+        found.append(overlap(units, samples, (smaller, larger)))
     mark = fingerprint(list(marks.values()))
     write_evaluation(context.run, OVERLAPS, tuple(found), mark)
 

@@ -12,7 +12,7 @@ import cattrs
 import numpy as np
 
 from ulcmod_dist.job import Job
-from ulcmod_dist.report.values import Absent
+from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.rundir import RunDir, evaluation_key, fingerprint
 from ulcmod_dist.store.modules import StoredModules
 
@@ -22,7 +22,7 @@ _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
 # Raised whenever the same modules and settings would lead to another ablation than before.
-ABLATION_VERSION = 1
+ABLATION_VERSION = 2
 
 
 def ablation_name(num_modules: int) -> str:
@@ -32,7 +32,7 @@ def ablation_name(num_modules: int) -> str:
 
 def ablation_mark(job: Job, stored: StoredModules) -> str:
     """Fingerprint of what the ablation of one K follows from."""
-    settings = job.ablate.model_dump(mode="json")
+    settings = job.ablate.model_dump(mode="json", exclude={"with_run"})
     found = stored.metrics["fingerprint"]
     return fingerprint({"modules": found, "ablate": settings, "version": ABLATION_VERSION})
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
+
+import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.job import Job
 from ulcmod_dist.report import png
+from ulcmod_dist.report.basics import Absent, Fact
+from ulcmod_dist.report.costs import Ablation
 from ulcmod_dist.report.page import pictures, render_page, tables
 from ulcmod_dist.report.sections import sections
-from ulcmod_dist.report.values import (
-    Ablation,
-    Absent,
-    Discovery,
-    Fact,
-    Overlap,
-    ReportData,
-    Reproduction,
-    RunFacts,
-)
+from ulcmod_dist.report.values import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
+from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
 from ulcmod_dist.stages.evaluation_files import ablation_mark, ablation_name, read_evaluation
@@ -31,6 +28,25 @@ from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import write_table
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+# What the record of a store holds -> how the page names it, in the page's order.
+RECORD = {
+    "model.architecture": "Architecture",
+    "model.revision": "Revision",
+    "model.weights": "Weights",
+    "model.dtype": "Precision",
+    "model.attention": "Attention",
+    "prompt.template": "Chat template",
+    "prompt.system_message": "System message",
+    "prompt.system": "System role",
+    "prompt.tokens": "Tokens counted",
+    "prompt.max_tokens": "Longest prompt",
+    "prompt.long": "Longer ones",
+    "prompt.tokenizer": "Tokenizer",
+    "model.library.torch": "PyTorch",
+    "model.library.transformers": "Transformers",
+    "model.forward": "Forward pass",
+}
 
 LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "numpy", "numba")
 
@@ -57,10 +73,9 @@ def report(context: Context) -> Summary:
     _remove_others(context.run, {table_key(name) for name in shown})
     with context.progress.step("Page", None, "pages"):
         context.run.write(REPORT, render_page(data).encode("utf-8"))
-    return Summary(
-        title="Report",
-        facts={"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)},
-    )
+    facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
+    records = {name: table.to_records() for name, table in shown.items()}
+    return Summary(title="Report", facts=facts, data={**facts, "tables": records})
 
 
 def report_data(job: Job, run: Run) -> ReportData:
@@ -84,7 +99,10 @@ def _discovery(job: Job, run: Run, num_modules: int) -> Discovery:
         )
     mark = ablation_mark(job, run.modules(num_modules))
     ablation = read_evaluation(run.directory, ablation_name(num_modules), Ablation, mark)
-    return stored if ablation is None else replace(stored, ablation=ablation)
+    if ablation is not None:
+        return replace(stored, ablation=ablation)
+    reason = why_not_ablated(run.view.record)
+    return stored if reason is None else replace(stored, ablation=Absent(reason))
 
 
 def _run_facts(job: Job, run: Run) -> RunFacts:
@@ -96,14 +114,31 @@ def _run_facts(job: Job, run: Run) -> RunFacts:
         num_samples=int((split == "train").sum()),
         num_test_samples=int((split != "train").sum()),
         num_units=run.view.units.num_rows,
-        facts=tuple(_fact(*entry) for entry in sorted(run.view.record.items())),
+        facts=(*_counted(run), *_recorded(run.view.record)),
     )
 
 
-def _fact(key: str, value: str) -> Fact:
-    """An entry of the record for people; the whole digests are in the store's manifest."""
-    words = key.replace(".", " ").replace("_", " ")
-    return Fact(words, f"{value[:12]}…" if _DIGEST.fullmatch(value) else value)
+def _counted(run: Run) -> Iterator[Fact]:
+    """What the tables of samples and units tell."""
+    samples, layers = run.view.samples, run.view.units["layer"]
+    if not layers.null_count:
+        yield Fact("Layers", f"{len(layers.unique()):,}")
+    tokens = samples["tokens"].to_numpy()
+    if tokens.any():
+        middle = int(np.median(tokens))
+        yield Fact("Tokens", f"{tokens.sum():,}; {middle:,} in the median sample")
+    categories = [name for name in samples["category"].unique().to_pylist() if name is not None]
+    if categories:
+        yield Fact("Categories", f"{len(categories):,}")
+
+
+def _recorded(record: dict[str, str]) -> Iterator[Fact]:
+    """The record of the forward pass for people; the whole digests are in the store's manifest."""
+    for key in (*RECORD, *sorted(record.keys() - RECORD.keys())):
+        if key in record:
+            value = record[key]
+            name = RECORD.get(key, key.replace(".", " ").replace("_", " "))
+            yield Fact(name, f"{value[:12]}…" if _DIGEST.fullmatch(value) else value)
 
 
 def _reproduction(job: Job, run: Run) -> Reproduction:

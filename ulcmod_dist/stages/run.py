@@ -7,9 +7,11 @@ import time
 from ulcmod_dist.job import Job
 from ulcmod_dist.progress import Silent
 from ulcmod_dist.rundir import REPORT, RunDir
+from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.discover import discover
 from ulcmod_dist.stages.evaluate import COLUMNS, evaluate
+from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.report import report
 from ulcmod_dist.stages.summary import Summary
 
@@ -29,6 +31,10 @@ def run_all(context: Context) -> Summary:
         extracted = import_matrix(context)
     discover(context)
     evaluated = evaluate(context)
+    if context.job.ablate.with_run and why_not_ablated(Run(context.run).view.record) is None:
+        from ulcmod_dist.stages.ablate import ablate
+
+        ablate(context)
     report(context)
     return Summary(
         title="Modules",

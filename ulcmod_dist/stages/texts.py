@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.report.values import Absent
+from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
 from ulcmod_dist.stages.open_run import Run

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.figures.comparison import dot_series
+from ulcmod_dist.report.basics import Floats
+from ulcmod_dist.report.costs import AblatedModule
+from ulcmod_dist.report.figures.comparison import dot_series, in_words
 from ulcmod_dist.report.figures.naming import numbers, short_names
 from ulcmod_dist.report.specs import Dots, Heatmap, Scale
 from ulcmod_dist.report.text import label, number
-from ulcmod_dist.report.values import AblatedModule, Floats
 
 
 def loss_rise_by_module(rises: Floats, random: Floats, names: Sequence[str], basis: str) -> Heatmap:
@@ -104,8 +105,10 @@ def _mean(values: Floats) -> str:
     return number(float(known.mean()) if known.size else float("nan"))
 
 
-def own_against_others(modules: Sequence[AblatedModule], names: Sequence[str], basis: str) -> Dots:
-    """Draw each module's cost on its own samples beside its cost elsewhere and chance.
+def selectivity_by_module(
+    modules: Sequence[AblatedModule], names: Sequence[str], basis: str
+) -> Dots:
+    """Draw each module's selectivity beside that of random sets of units.
 
     Args:
         modules: One value a module.
@@ -114,26 +117,39 @@ def own_against_others(modules: Sequence[AblatedModule], names: Sequence[str], b
     """
     labels = short_names(names)
     rows = tuple(labels[value.module] for value in modules)
-    stronger = sum(
-        value.own.low is not None and value.own.low > value.random_own.mean for value in modules
-    )
+    above = modules_above_random(modules)
     return Dots(
-        title="Cost on own samples, on others, and of random units",
+        title="Selectivity of each module and of random units",
         caption=(
-            "A module does something of its own where its cost on its own samples lies right of "
-            "both others. Random sets have as many units in each layer. Bars are 95% intervals."
+            "Rise of the loss on a module's own samples less that on all others. A module does "
+            "something of its own where its dot lies right of zero and of the random units; these "
+            "are as many in each layer. Bars are 95% intervals."
         ),
         alternative=(
-            f"For {stronger} of {len(modules)} modules the interval of the cost on own samples "
-            "lies above the mean cost of random sets."
+            f"For {above} of {len(modules)} modules the whole interval lies above that of random "
+            "units. "
+            + " ".join(
+                f"Module {value.module}: {in_words(value.real.selectivity)}, random units "
+                f"{in_words(value.random.selectivity)}."
+                for value in modules
+            )
         ),
         basis=basis,
         labels=rows,
         series=(
-            dot_series("Own samples", rows, [value.own for value in modules]),
-            dot_series("Other samples", rows, [value.other for value in modules]),
-            dot_series("Random units, own samples", rows, [value.random_own for value in modules]),
+            dot_series("Module", rows, [value.real.selectivity for value in modules]),
+            dot_series("Random units", rows, [value.random.selectivity for value in modules]),
         ),
-        value_axis="Rise of the loss, nats a token",
+        value_axis="Selectivity, nats a token",
         row_modules=tuple(value.module for value in modules),
+    )
+
+
+def modules_above_random(modules: Sequence[AblatedModule]) -> int:
+    """Return how many modules have an interval of selectivity wholly above that of random units."""
+    return sum(
+        value.real.selectivity.low is not None
+        and value.random.selectivity.high is not None
+        and value.real.selectivity.low > value.random.selectivity.high
+        for value in modules
     )

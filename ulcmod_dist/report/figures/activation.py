@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Floats
 from ulcmod_dist.report.figures.naming import numbers, short_names
 from ulcmod_dist.report.specs import Heatmap, Scale
-from ulcmod_dist.report.text import number
-from ulcmod_dist.report.values import Floats
+from ulcmod_dist.report.text import MINUS, number
 
 
 def activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
@@ -31,7 +31,7 @@ def activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
         title="Mean activation of each module's units",
         caption=(
             "Each row is the samples of one module, each column the units of one module. "
-            "The colour is the mean standardised activation. "
+            "The colour is the mean z: how far above its own mean a unit is, in its deviations. "
             "Decoupled modules show a strong diagonal and little elsewhere."
         ),
         alternative=_in_words(means),
@@ -44,6 +44,9 @@ def activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
         value_axis="Mean z",
         hover=hover,
         scale=Scale.DIVERGING,
+        cell_texts=tuple(
+            tuple(f"{value:z.2f}".replace("-", MINUS) for value in row) for row in means
+        ),
         row_modules=tuple(range(modules)),
     )
 

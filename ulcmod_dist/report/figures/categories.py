@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Heatmap, Scale, StackedBars
 from ulcmod_dist.report.text import LABEL_LIMIT, MINUS, label, number, percent
-from ulcmod_dist.report.values import Counts, Floats
 
 MAX_PARTS = 8
 """Categories that get a colour of their own; the smaller ones are gathered in one part."""
@@ -124,7 +124,7 @@ def confusion(counts: Counts, categories: Sequence[str], classifier: str, basis:
     """Draw a classifier's confusion matrix, coloured by share of the true category.
 
     Args:
-        counts: Held-out samples, true by predicted category, shape (C, C).
+        counts: Scored samples, true by predicted category, shape (C, C).
         categories: Names of the categories.
         classifier: Name of the classifier.
         basis: Seeds behind the scores.
@@ -141,8 +141,8 @@ def confusion(counts: Counts, categories: Sequence[str], classifier: str, basis:
     right, total = int(np.trace(counts)), int(counts.sum())
     return Heatmap(
         title=f"Confusion of the {classifier}",
-        caption="Held-out samples by true and predicted category; colour is the share of the row.",
-        alternative=f"{right:,} of {total:,} held-out samples are put into their own category.",
+        caption="Scored samples by true and predicted category; colour is the share of the row.",
+        alternative=f"{right:,} of {total:,} scored samples are put into their own category.",
         basis=basis,
         values=portions,
         row_labels=short,

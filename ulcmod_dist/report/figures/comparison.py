@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.specs import Dots, DotSeries, Line, Lines
 from ulcmod_dist.report.text import number
-from ulcmod_dist.report.values import Estimate
 
 
 def dot_series(name: str, rows: Sequence[str], values: Sequence[Estimate]) -> DotSeries:
@@ -40,9 +40,10 @@ def objective_by_method(methods: Sequence[str], values: Sequence[Estimate], basi
     return Dots(
         title="Objective L of each method",
         caption=(
-            "All methods split the same activations. Further right is better; "
-            "bars span the seeds. The null model is the search run on data whose structure "
-            "was destroyed by permuting each unit over the samples."
+            "All methods split the same activations. Further right is better; bars are 95% "
+            "intervals of the mean over seeds. The null model is the search run on data whose "
+            "structure was destroyed by permuting each unit over the samples; its bar spans the "
+            "permutations."
         ),
         alternative=f"The highest objective is that of {methods[best]}: "
         + "; ".join(f"{m} {in_words(v)}" for m, v in zip(methods, values, strict=True))

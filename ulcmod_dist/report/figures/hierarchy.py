@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
 
+from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
 from ulcmod_dist.report.text import number, percent
-from ulcmod_dist.report.values import Counts, Floats
+from ulcmod_dist.report.values import Overlap
 
 MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""
@@ -54,17 +55,16 @@ def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
     return float(a), float(b), float(c), float(d)
 
 
-def module_flow(
-    sizes: Sequence[int], overlaps: Sequence[Counts], names: Sequence[Sequence[str]], basis: str
-) -> Flow:
+def module_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: str) -> Flow:
     """Draw how the units of the modules of one K pass to those of the next.
 
     Args:
-        sizes: Each K, ascending.
-        overlaps: Units shared between successive K, shapes (K_i, K_{i+1}).
+        found: Overlaps between successive K, K ascending.
         names: The modules' names of each K.
         basis: Seeds and restarts behind the modules.
     """
+    overlaps = [overlap.units for overlap in found]
+    sizes = [found[0].num_modules, *(overlap.next_num_modules for overlap in found)]
     limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
     totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
     groups = _origins(overlaps)
@@ -85,7 +85,7 @@ def module_flow(
         caption=(
             "The width of a band is the number of units that two modules share; colours follow "
             f"the modules of K = {sizes[0]}. Bands below {MIN_LINK:.0%} of the smaller module "
-            "are left out."
+            "are left out. " + " ".join(map(_nested, found))
         ),
         alternative=" ".join(
             _in_words(overlap, sizes[level], sizes[level + 1])
@@ -96,6 +96,14 @@ def module_flow(
         levels=tuple(f"K = {size}" for size in sizes),
         nodes=nodes,
         links=links,
+    )
+
+
+def _nested(overlap: Overlap) -> str:
+    return (
+        f"Of the units of K = {overlap.next_num_modules}, {percent(overlap.nestedness)} lie in "
+        f"their module's main parent of K = {overlap.num_modules} "
+        f"({percent(overlap.expected)} if the two were independent)."
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.categories import shares
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.text import label, number, percent
-from ulcmod_dist.report.values import Counts, Floats
 
 
 def layer_shares(units: Counts) -> Floats:
@@ -58,9 +58,9 @@ def modules_by_layer(
     return Heatmap(
         title="Modules over the layers",
         caption=(
-            "The colour is the share of a layer's units that belongs to the module; "
-            "the diamond marks the module's mean layer. Modules are sorted by it, "
-            "those nearest the input first."
+            "The colour and the number are the share of a layer's units that belongs to the "
+            "module; the diamond marks the module's mean layer. Modules are sorted by it, those "
+            "nearest the input first. A row of one colour is a module spread like the model."
         ),
         alternative=" ".join(
             f"Module {module} has its mean at layer {number(depth[module], 2)}." for module in order
@@ -74,6 +74,7 @@ def modules_by_layer(
         value_axis="Share of the layer",
         hover=hover,
         scale=Scale.SEQUENTIAL,
+        cell_texts=tuple(tuple(percent(share) for share in row) for row in portions),
         marks=tuple(float(depth[module]) for module in order),
         row_modules=tuple(int(module) for module in order),
     )

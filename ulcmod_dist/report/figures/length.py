@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.figures.comparison import dot_series
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Dots
 from ulcmod_dist.report.text import number
-from ulcmod_dist.report.values import Estimate
 
 
 def length_by_module(

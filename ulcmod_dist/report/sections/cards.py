@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import ModuleCard, Share
 from ulcmod_dist.report.figures.layers import layer_shares, mean_layers
 from ulcmod_dist.report.text import count, number, percent, printable
-from ulcmod_dist.report.values import Absent, Categories, Discovery, Layers, Module
+from ulcmod_dist.report.values import Categories, Discovery, Layers, Module
 
 
 def cards(found: Discovery) -> tuple[ModuleCard, ...]:
@@ -44,7 +45,7 @@ def _summary(found: Discovery, module: Module) -> str:
     if module.length is not None:
         parts.append(f"Half of its samples have at most {module.length[2]:,.0f} tokens.")
     if module.stability is not None:
-        parts.append(f"Found again in other restarts with overlap {module.stability:.2f}.")
+        parts.append(f"Other restarts put {percent(module.stability)} of its units together.")
     return " ".join(parts)
 
 
@@ -86,10 +87,10 @@ def _effects(found: Discovery, module: int) -> tuple[Share, ...] | Absent:
     if row is None:
         return Absent("This module was not silenced.")
     values = (
-        ("Own samples", row.own.mean),
-        ("Other samples", row.other.mean),
-        ("Random units, own", row.random_own.mean),
-        ("Random units, other", row.random_other.mean),
+        ("Own samples", row.real.own.mean),
+        ("Other samples", row.real.other.mean),
+        ("Random units, own", row.random.own.mean),
+        ("Random units, other", row.random.other.mean),
     )
     largest = max(abs(value) for _, value in values) or 1.0
     return tuple(Share(name, max(0.0, value) / largest, number(value)) for name, value in values)

@@ -1,18 +1,31 @@
 """Whether silencing the modules confirms them."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from ulcmod_dist.report.basics import Absent, Estimate
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
+from ulcmod_dist.report.costs import Ablation, Cost
 from ulcmod_dist.report.figures.ablation import (
     loss_rise_by_category,
     loss_rise_by_module,
-    own_against_others,
+    modules_above_random,
+    selectivity_by_module,
 )
-from ulcmod_dist.report.figures.comparison import in_words
 from ulcmod_dist.report.sections.common import by_num_modules, missing, name_for, names, picture
 from ulcmod_dist.report.tables import Column, Kind, Table, table
 from ulcmod_dist.report.text import count, number
-from ulcmod_dist.report.values import Ablation, Absent, Discovery, Estimate, ReportData
+from ulcmod_dist.report.values import Discovery, ReportData
+
+_COSTS = {
+    "own": "Own samples",
+    "other": "Other samples",
+    "selectivity": "Selectivity",
+    "random_own": "Random units, own",
+    "random_other": "Random units, other",
+    "random_selectivity": "Random units, selectivity",
+}
 
 
 def section(data: ReportData) -> Section:
@@ -36,11 +49,12 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         f"K = {found.num_modules}, {count(ablation.num_samples, 'sample')}, "
         f"{count(ablation.num_random_sets, 'random set')} a module."
     )
+    by_selectivity = selectivity_by_module(ablation.modules, shown, basis)
     by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, basis)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
-        picture("ablation", found, own_against_others(ablation.modules, shown, basis), wide=True),
+        picture("ablation", found, by_selectivity, wide=True),
         picture("ablation-modules", found, by_module),
         _by_category(found, ablation, basis),
         Folded(ablation_table(found, ablation)),
@@ -49,17 +63,23 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
 
 
 def _key_figures(ablation: Ablation) -> KeyFigures:
+    above = modules_above_random(ablation.modules)
     return KeyFigures(
         (
-            _figure(ablation.selectivity, "Selectivity of modules"),
-            _figure(ablation.random_selectivity, "Selectivity of random sets"),
+            _figure(ablation.selectivity, "Mean selectivity of the modules"),
+            _figure(ablation.random_selectivity, "of random units"),
+            _figure(ablation.advantage, "Advantage over random units"),
+            KeyFigure(f"{above} of {len(ablation.modules)}", "Modules above random units"),
         )
     )
 
 
 def _figure(value: Estimate, label: str) -> KeyFigure:
-    interval = "" if value.low is None else f"95% interval {in_words(value).split('(')[1][:-1]}"
-    return KeyFigure(number(value.mean), label, interval)
+    if value.low is None or value.high is None:
+        return KeyFigure(number(value.mean), label)
+    return KeyFigure(
+        number(value.mean), label, f"95% interval {number(value.low)} to {number(value.high)}"
+    )
 
 
 def _what_was_done(ablation: Ablation) -> str:
@@ -69,7 +89,8 @@ def _what_was_done(ablation: Ablation) -> str:
     }[ablation.method]
     return (
         f"{replaced} The loss is that of {ablation.tokens}, in nats a token. Selectivity is the "
-        "mean rise on a module's own samples minus that on all others."
+        "mean rise on a module's own samples less that on all others. Intervals come from 1,000 "
+        "draws of the measured samples within each module; the random sets are averaged."
     )
 
 
@@ -82,30 +103,23 @@ def _by_category(found: Discovery, ablation: Ablation, basis: str) -> Block:
 
 def ablation_table(found: Discovery, ablation: Ablation) -> Table:
     """Return what silencing each module costs, beside random sets."""
-    columns = (
-        Column("module", "Module", Kind.COUNT),
-        Column("name", "Name"),
-        Column("own", "Own samples", Kind.NUMBER),
-        Column("own_low", "low", Kind.NUMBER),
-        Column("own_high", "high", Kind.NUMBER),
-        Column("other", "Other samples", Kind.NUMBER),
-        Column("random_own", "Random, own", Kind.NUMBER),
-        Column("random_other", "Random, other", Kind.NUMBER),
-    )
+    columns = [Column("module", "Module", Kind.COUNT), Column("name", "Name")]
+    for key, title in _COSTS.items():
+        columns += [
+            Column(key, title, Kind.NUMBER),
+            Column(f"{key}_low", "low", Kind.NUMBER),
+            Column(f"{key}_high", "high", Kind.NUMBER),
+        ]
     rows = (
-        (
-            row.module,
-            found.modules[row.module].name,
-            row.own.mean,
-            row.own.low,
-            row.own.high,
-            row.other.mean,
-            row.random_own.mean,
-            row.random_other.mean,
-        )
+        (row.module, found.modules[row.module].name, *_cells(row.real), *_cells(row.random))
         for row in ablation.modules
     )
     return table(name_for("ablation", found), "Rise of the loss, nats a token", columns, rows)
+
+
+def _cells(cost: Cost) -> Iterator[float | None]:
+    for value in (cost.own, cost.other, cost.selectivity):
+        yield from (value.mean, value.low, value.high)
 
 
 def matrix_table(found: Discovery, ablation: Ablation) -> Table:

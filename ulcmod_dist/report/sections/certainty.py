@@ -1,6 +1,9 @@
 """How sure we are: chance, restarts, and what else might explain the modules."""
 
-from ulcmod_dist.report.blocks import Block, Folded, Note, Section
+from collections.abc import Iterator
+
+from ulcmod_dist.report.basics import Absent, Score
+from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.comparison import objective_by_iteration
 from ulcmod_dist.report.figures.length import length_by_module
 from ulcmod_dist.report.sections.common import (
@@ -13,14 +16,19 @@ from ulcmod_dist.report.sections.common import (
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
 from ulcmod_dist.report.text import count, number, percent
-from ulcmod_dist.report.values import Absent, Confound, Discovery, ReportData, Score
+from ulcmod_dist.report.values import Confound, Discovery, ReportData
+
+_COUNTED_TOKENS = (
+    "Which tokens count is a choice as well. To see what it does to the modules, run the job "
+    "again with another prompt.tokens and set the two runs side by side with ulcmod compare."
+)
 
 
 def section(data: ReportData) -> Section:
     """Return the null model, the restarts and the confounds."""
     lead = (
-        "Any search finds something. These are the checks that the modules are not chance, "
-        "not luck of one restart, and not merely prompt length."
+        "Any search finds something. These are the checks whether the modules are more than "
+        "chance, more than the luck of one start, and more than the length of a prompt."
     )
     return Section(
         "certainty", "How sure we are", lead, by_num_modules=by_num_modules(data, _blocks)
@@ -30,12 +38,29 @@ def section(data: ReportData) -> Section:
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     restarts, *restart_tables = _restarts(found)
     return (
+        KeyFigures(tuple(_key_figures(found))),
         *_null(found),
         restarts,
         *_length(found),
         *restart_tables,
         *_confounds(found),
     )
+
+
+def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
+    if not isinstance(found.null, Absent):
+        largest = max(score.value for score in found.null)
+        searches = count(len(found.null), "permutation")
+        yield KeyFigure(
+            percent(largest / found.score.value), "of L is found by chance", f"most of {searches}"
+        )
+    if found.restart_agreement is not None:
+        pairs = f"adjusted Rand between {len(found.restarts)} restarts"
+        for side, value in zip(("units", "samples"), found.restart_agreement, strict=True):
+            yield KeyFigure(f"{value:.2f}", f"agreement of {side}", pairs)
+    if not isinstance(found.confounds, Absent):
+        explained = next(iter(found.confounds))
+        yield KeyFigure(f"{abs(explained.value):.2f}", explained.subject, explained.measure)
 
 
 def _null(found: Discovery) -> tuple[Block, ...]:
@@ -106,7 +131,7 @@ def _length(found: Discovery) -> tuple[Block, ...]:
 def _confounds(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.confounds, Absent):
         return (missing(found.confounds),)
-    return (confounds_table(found, found.confounds),)
+    return (Note(_COUNTED_TOKENS), confounds_table(found, found.confounds))
 
 
 def confounds_table(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
@@ -119,4 +144,8 @@ def confounds_table(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
     )
     rows = ((c.subject, c.measure, c.value, c.reading) for c in confounds)
     title = "What else goes along with the modules"
-    return table(name_for("confounds", found), title, columns, rows)
+    caption = (
+        "A module that goes along with length or with a kind of character may owe part of its "
+        "activation to that; a category that differs in length does so too."
+    )
+    return table(name_for("confounds", found), title, columns, rows, caption)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Folded, ModulePicker, Picture, Section
 from ulcmod_dist.report.figures.categories import category_mix, category_similarity
 from ulcmod_dist.report.figures.hierarchy import module_flow, tree
@@ -18,7 +19,7 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
-from ulcmod_dist.report.values import Absent, Discovery, Layers, Overlap, ReportData
+from ulcmod_dist.report.values import Categories, Discovery, Layers, Overlap, ReportData
 
 
 def section(data: ReportData) -> Section:
@@ -48,12 +49,16 @@ def modules_table(found: Discovery) -> Table:
         Column("units", "Units", Kind.COUNT),
         Column("samples", "Samples", Kind.COUNT),
         Column("activation", "Mean activation", Kind.NUMBER),
+        Column("breadth", "Categories, effective", Kind.NUMBER),
         Column("mean_layer", "Mean layer", Kind.NUMBER),
+        Column("concentration", "Layer focus", Kind.NUMBER),
         Column("median_tokens", "Median tokens", Kind.NUMBER),
         Column("stability", "Stability", Kind.NUMBER),
         Column("keywords", "Keywords"),
     )
-    depth = mean_layers(found.layers.units) if isinstance(found.layers, Layers) else None
+    layers = found.layers if isinstance(found.layers, Layers) else None
+    depth = mean_layers(layers.units) if layers else np.empty(0)
+    breadth = found.categories.breadth if isinstance(found.categories, Categories) else None
     rows = (
         (
             m.number,
@@ -61,14 +66,21 @@ def modules_table(found: Discovery) -> Table:
             m.num_units,
             m.num_samples,
             float(found.activation[m.number, m.number]),
-            None if depth is None else float(depth[m.number]),
+            None if breadth is None else float(breadth[m.number]),
+            None if layers is None else float(depth[m.number]),
+            None if layers is None else float(layers.concentration[m.number]),
             m.length[2] if m.length else None,
             m.stability,
             None if isinstance(m.keywords, Absent) else ", ".join(m.keywords),
         )
         for m in found.modules
     )
-    return table(name_for("modules", found), "All modules", columns, rows)
+    caption = (
+        "Effective categories: 1 for a module that serves one. Layer focus: 0 for a module spread "
+        "over the layers like the model itself, towards 1 for one that keeps to few. Stability: "
+        "share of the other restarts in which a unit lies in the same module."
+    )
+    return table(name_for("modules", found), "All modules", columns, rows, caption)
 
 
 def _categories(found: Discovery) -> tuple[Block, ...]:
@@ -96,12 +108,8 @@ def _flow(data: ReportData) -> tuple[Block, ...]:
         return (missing(data.overlaps),)
     shown = {found.num_modules: found for found in data.discoveries}
     sizes = [data.overlaps[0].num_modules, *(o.next_num_modules for o in data.overlaps)]
-    spec = module_flow(
-        sizes,
-        [overlap.units for overlap in data.overlaps],
-        [names(shown[size]) for size in sizes],
-        "The kept modules of each K.",
-    )
+    named = [names(shown[size]) for size in sizes]
+    spec = module_flow(data.overlaps, named, "The kept modules of each K.")
     return (Picture("flow", spec, wide=True), Folded(overlap_table(data.overlaps)))
 
 

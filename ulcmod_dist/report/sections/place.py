@@ -1,5 +1,6 @@
 """Where the modules sit in the model."""
 
+from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Folded, Section
 from ulcmod_dist.report.figures.layers import layer_shares, modules_by_layer
 from ulcmod_dist.report.sections.common import (
@@ -11,7 +12,7 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.report.values import Absent, Discovery, Layers, ReportData
+from ulcmod_dist.report.values import Discovery, Layers, ReportData
 
 
 def section(data: ReportData) -> Section:
