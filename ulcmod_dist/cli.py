@@ -2,25 +2,29 @@
 
 Results go to standard output, progress and errors to standard error, so that ``--json`` can be
 piped. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid job, 3 finished with quarantined
-samples.
+samples, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.live import Live
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.progress import Printed
+from ulcmod_dist.progress import Events, Printed, Silent
 from ulcmod_dist.stages.context import Context, open_target
 from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stopping import Stopped, ended_by_sigterm
 
 app = typer.Typer(
     name="ulcmod",
@@ -40,16 +44,24 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 
+LogFormat = Literal["text", "json"]
+_log_format: ContextVar[LogFormat] = ContextVar("log format", default="text")
+
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="ULCMOD_LOG_FORMAT", help="Progress and errors as JSON lines."),
+    ] = "text",
 ) -> None:
     """Options before the command."""
+    _log_format.set(log_format)
 
 
-def _progress() -> Printed:
-    return Printed(Console(stderr=True))
+def _progress() -> Silent:
+    return Events(sys.stderr) if _log_format.get() == "json" else Printed(Console(stderr=True))
 
 
 def _answer(summary: Summary, as_json: bool) -> None:
@@ -209,14 +221,6 @@ def gc(
     _stage(partial(stage, dry_run=dry_run), target, None, as_json)
 
 
-@app.command()
-def status(target: Target, as_json: AsJson = False) -> None:
-    """Show how far a run is."""
-    from ulcmod_dist.stages.status import status as stage
-
-    _stage(stage, target, None, as_json)
-
-
 @app.command("import")
 def import_(
     matrix: Annotated[Path, typer.Argument(help="Activations [samples, units]: .npy .npz .zarr.")],
@@ -296,6 +300,45 @@ def submit(
 
 
 @app.command()
+def status(
+    target: Target,
+    to: Annotated[
+        Literal["ray", "kuberay", "slurm"] | None,
+        typer.Option("--to", help="Ask a cluster for a job that was sent there."),
+    ] = None,
+    address: Address = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again until nobody works on the run.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a run is, or with --to what became of a job on a cluster."""
+    from ulcmod_dist.stages.status import looks
+    from ulcmod_dist.stages.status import status as stage
+    from ulcmod_dist.stages.submit import Sending, state
+
+    if to is not None:
+        _answer(state(Sending(target, overrides or [], to, address)), as_json)
+    elif watch:
+        _live(looks(open_target(target, overrides or [], _progress())), as_json)
+    else:
+        _stage(stage, target, overrides, as_json)
+
+
+def _live(summaries: Iterator[Summary], as_json: bool) -> None:
+    """Show each summary in place of the one before, until Ctrl-C; as JSON, one a line."""
+    with contextlib.suppress(KeyboardInterrupt):
+        if as_json:
+            for summary in summaries:
+                print(json.dumps(summary.as_json(), ensure_ascii=False), flush=True)
+            return
+        with Live(console=Console(), auto_refresh=False) as screen:
+            for summary in summaries:
+                screen.update(summary, refresh=True)
+
+
+@app.command()
 def logs(
     job: JobFile,
     to: Destination,
@@ -333,21 +376,20 @@ def main() -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        app(args=words, prog_name="ulcmod")
+        with ended_by_sigterm():
+            app(args=words, prog_name="ulcmod")
+    except Stopped:
+        _progress().fail(
+            "Stopped by SIGTERM. What was committed stays; the same command continues from there."
+        )
+        raise
     except UlcmodError as error:
         if debug:
             raise
-        _complain(str(error))
+        _progress().fail(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         if debug:
             raise
-        _complain(f"{type(error).__name__}: {error}. Repeat with --debug for the traceback.")
+        _progress().fail(f"{type(error).__name__}: {error}. Repeat with --debug for the traceback.")
         sys.exit(1)
-
-
-def _complain(message: str) -> None:
-    # No markup: messages quote what users wrote. No wrapping: one line stays one line.
-    console = Console(stderr=True)
-    console.print("Error:", style="bold red", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)

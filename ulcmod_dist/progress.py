@@ -1,18 +1,22 @@
-"""Progress of long steps: a live bar in a terminal, a line now and then in a log.
+"""Progress of long steps: a live bar in a terminal, a line now and then in a log, or JSON lines.
 
 Science never prints; stages open a step and pass plain callables down.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 # A log (no terminal) gets a line this often, in seconds: enough to see life, few enough to read.
 LOG_INTERVAL = 10.0
@@ -45,6 +49,24 @@ class Step:
         """Work done per second since the start."""
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
+    def seconds_left(self) -> float | None:
+        """Estimate from the rate so far; None where nothing is done or the total is not known."""
+        if not self.total or self.rate() <= 0:
+            return None
+        return (self.total - self.done) / self.rate()
+
+    def as_json(self) -> dict[str, Any]:
+        """How far it is, as JSON values."""
+        return {
+            "step": self.name,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "rate": self.rate(),
+            "seconds_left": self.seconds_left(),
+            "note": self.note,
+        }
+
     def _show(self) -> None:
         """Nothing to show: the step of a caller that wants silence."""
 
@@ -70,6 +92,17 @@ class _LogStep(Step):
             self.console.print(_line(self), highlight=False, soft_wrap=True)
 
 
+class _EventStep(Step):
+    events: Events
+    last: float = 0.0
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self.last >= LOG_INTERVAL:
+            self.last = now
+            self.events.emit("info", "progress", **self.as_json())
+
+
 class Silent:
     """Progress for callers from Python: nothing is printed."""
 
@@ -80,6 +113,9 @@ class Silent:
 
     def say(self, message: str) -> None:
         """Say nothing."""
+
+    def fail(self, message: str) -> None:
+        """Say nothing of the error that ends the work."""
 
 
 class Printed(Silent):
@@ -101,6 +137,12 @@ class Printed(Silent):
     def say(self, message: str) -> None:
         """Print one line (rich markup)."""
         self.console.print(message, highlight=False, soft_wrap=True)
+
+    def fail(self, message: str) -> None:
+        """Print an error."""
+        # No markup: messages quote what users wrote. No wrapping: one line stays one line.
+        self.console.print("Error:", style="bold red", end=" ")
+        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _open(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
@@ -129,14 +171,52 @@ class Printed(Silent):
         )
 
 
+class Events(Silent):
+    """Progress for programs that collect logs: a JSON object a line.
+
+    Each has ``time`` (ISO 8601, UTC), ``level`` and ``event``: ``started``, ``progress`` and
+    ``ended`` of a step, ``message``, ``error``.
+
+    Args:
+        stream: Where lines go.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @contextmanager
+    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
+        """Open a step: a line at its start and end, and now and then between them."""
+        self.emit("info", "started", step=name, total=total, unit=unit)
+        step = _EventStep(name, total, unit)
+        step.events, step.last = self, step.started
+        yield step
+        seconds = time.monotonic() - step.started
+        self.emit("info", "ended", step=name, done=step.done, unit=unit, seconds=seconds)
+
+    def say(self, message: str) -> None:
+        """A message, without its markup."""
+        self.emit("info", "message", message=Text.from_markup(message).plain)
+
+    def fail(self, message: str) -> None:
+        """An error."""
+        self.emit("error", "error", message=message)
+
+    def emit(self, level: str, event: str, **values: Any) -> None:
+        """Write one line."""
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = {"time": moment, "level": level, "event": event, **values}
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._stream.flush()
+
+
 def _rate(step: Step) -> str:
     return f"{step.rate():,.1f} {step.unit}/s"
 
 
 def _line(step: Step) -> str:
     share = f" of {step.total:,.0f}" if step.total else ""
-    left = ""
-    if step.total and step.rate() > 0:
-        left = f", {(step.total - step.done) / step.rate():,.0f} s left"
+    seconds = step.seconds_left()
+    left = "" if seconds is None else f", {seconds:,.0f} s left"
     note = f", {step.note}" if step.note else ""
     return f"{step.name}: {step.done:,.0f}{share} {step.unit}, {_rate(step)}{left}{note}"

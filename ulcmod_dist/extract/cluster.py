@@ -12,6 +12,7 @@ import ray
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.stopping import handler_kept
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Only prompts travel through Ray's object store; rows go straight to the activation store."""
@@ -41,10 +42,11 @@ def cluster(address: str | None) -> Iterator[None]:
         return
     quiet()
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        _start_local()
-    else:
-        _connect(address)
+    with handler_kept():
+        if address is None:
+            _start_local()
+        else:
+            _connect(address)
     try:
         yield
     finally:

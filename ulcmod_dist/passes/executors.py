@@ -20,6 +20,7 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.stopping import handler_kept
 
 _NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
 
@@ -174,7 +175,8 @@ def _ray() -> Iterator[None]:
     if not connected:
         # Without an address Ray would join whatever cluster it finds on this machine.
         address = os.environ.get("RAY_ADDRESS", "local")
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with handler_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from ulcmod_dist.job import Job, is_url
 from ulcmod_dist.lease import Fence, Lease
 from ulcmod_dist.progress import Silent
 from ulcmod_dist.rundir import JOB, RunDir
+from ulcmod_dist.stages.recording import Recorded
 from ulcmod_dist.stages.summary import Summary
 
 
@@ -52,7 +53,8 @@ def writing(context: Context, purpose: str) -> Iterator[Context]:
         yield context
         return
     with Lease.acquire(context.run, purpose) as lease:
-        yield replace(context, lease=lease.fence)
+        progress = Recorded(context.progress, context.run)
+        yield replace(context, lease=lease.fence, progress=progress)
 
 
 def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
@@ -60,7 +62,7 @@ def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
 
     @functools.wraps(stage)
     def holding(context: Context) -> Summary:
-        with writing(context, stage.__name__) as held:
+        with writing(context, stage.__name__.removesuffix("_all")) as held:
             return stage(held)
 
     return holding

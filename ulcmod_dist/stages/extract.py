@@ -7,6 +7,7 @@ from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.stages.context import Context, save_job, writing
 from ulcmod_dist.stages.plan import factory_of, prepared_for
 from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stopping import heeded
 
 
 def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
@@ -24,7 +25,10 @@ def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
         prepared = prepared_for(held, save=True)
         save_job(held)
         settings = held.job.extract
-        with held.progress.step("Extracting", prepared.plan.prompts, "prompts") as step:
+        with (
+            held.progress.step("Extracting", prepared.plan.prompts, "prompts") as step,
+            heeded() as stop,
+        ):
 
             def show(progress: Progress) -> None:
                 step.update(progress.prompts_done, _note(progress), total=progress.prompts)
@@ -39,6 +43,7 @@ def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
                 address=settings.address,
                 retry_quarantined=retry_quarantined,
                 report=show,
+                stop=stop,
             )
     facts = {
         "samples": done.view.samples.num_rows,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from ulcmod_dist.extract.reporting import extraction_status
@@ -12,10 +14,27 @@ from ulcmod_dist.stages.discover import found_metrics, search_mark
 from ulcmod_dist.stages.evaluate import evaluation_mark, name_of
 from ulcmod_dist.stages.evaluation_files import read_evaluation
 from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.recording import step_under_way
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.view import versions
 
+LOOK_SECONDS = 2.0
+BAR = 20
+
 COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation", "objective": "L"}
+
+
+def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
+    """The status again and again, until somebody has worked on the run and does no more."""
+    worked = False
+    while True:
+        look = status(context)
+        yield look
+        works = look.facts["held by"] is not None
+        if worked and not works:
+            return
+        worked = works
+        time.sleep(seconds)
 
 
 def status(context: Context) -> Summary:
@@ -24,12 +43,14 @@ def status(context: Context) -> Summary:
     views = versions(directory)
     extraction = extraction_status(directory)
     held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
+    holder = extraction["holder"]
+    step = None if holder is None else step_under_way(directory, holder["started"])
     facts: dict[str, Any] = {
         "run": directory.url,
         "shards committed": extraction["shards_committed"],
         "view": views[-1] if views else None,
         "quarantined": sorted(held_back),
-        "held by": _holder(extraction["holder"]),
+        "held by": _holder(holder),
         "report": directory.show(REPORT) if directory.exists(REPORT) else None,
     }
     if extraction["plan"] is not None:
@@ -37,8 +58,13 @@ def status(context: Context) -> Summary:
     if views:
         view = Run(directory).view
         facts |= {"samples": view.samples.num_rows, "units": view.units.num_rows}
-    data = {**extraction, **{name.replace(" ", "_"): value for name, value in facts.items()}}
+    data = {
+        **extraction,
+        "step": step,
+        **{name.replace(" ", "_"): value for name, value in facts.items()},
+    }
     rows = [_row(context, k, bool(views)) for k in context.job.discover.modules]
+    facts["now"] = _step(step)
     return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data)
 
 
@@ -47,6 +73,20 @@ def _holder(holder: dict[str, Any] | None) -> str | None:
     if holder is None:
         return None
     return f"{holder['purpose']} (process {holder['pid']} on {holder['host']})"
+
+
+def _step(step: dict[str, Any] | None) -> str | None:
+    """The step under way, for people, on two lines of at most 60 columns."""
+    if step is None:
+        return None
+    share = step["done"] / step["total"] if step["total"] else None
+    filled = 0 if share is None else round(BAR * share)
+    bar = "" if share is None else f"{'━' * filled}{'╌' * (BAR - filled)} {share:.0%} "
+    left = "" if step["seconds_left"] is None else f", {step['seconds_left']:,.0f} s left"
+    of = "" if step["total"] is None else f" of {step['total']:,.0f}"
+    return (
+        f"{bar}{step['step']}\n{step['done']:,.0f}{of} {step['unit']}, {step['rate']:,.1f}/s{left}"
+    )
 
 
 def _row(context: Context, num_modules: int, extracted: bool) -> dict[str, object]:

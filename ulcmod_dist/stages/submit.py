@@ -131,6 +131,23 @@ def _sentence(what: str, state: str, new: bool) -> str:
     return f"{what} was submitted." if new else f"{what} was submitted before and is {state}."
 
 
+def state(sending: Sending) -> Summary:
+    """What became of a job that was sent, as the cluster tells it."""
+    parcel = sending.pack()
+    name = parcel.name
+    if sending.to == "kuberay":
+        manifest = kuberay.render_manifest(parcel)
+        name, told = manifest.name, kuberay.state(manifest)
+    elif sending.to == "slurm":
+        job = slurm.queued(slurm.render_script(parcel))
+        told = "not in the queue: it has ended, or was never sent" if job is None else job.state
+    else:
+        submission = ray_jobs.latest(_client(sending), name)
+        name, told = submission.id, submission.state
+    facts = {"submission": name, "state": told, "run": parcel.job.run}
+    return Summary("Submission", facts=facts)
+
+
 def logs(sending: Sending, *, follow: bool) -> Iterator[str]:
     """What a job that was sent has printed; with ``follow``, on and on until it ends."""
     parcel = sending.pack()

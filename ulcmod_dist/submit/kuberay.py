@@ -105,6 +105,19 @@ def submit(manifest: Manifest, *, again: bool = False) -> str:
     return call(["kubectl", "apply", "-f", "-"], given=manifest.text)
 
 
+_STATES = {
+    "RayJob": "{.status.jobDeploymentStatus} {.status.jobStatus}",
+    "RayCronJob": "last started {.status.lastScheduleTime}",
+    "CronJob": "last started {.status.lastScheduleTime}",
+}
+
+
+def state(manifest: Manifest) -> str:
+    """What Kubernetes says of a job, or when a schedule last started one."""
+    path = f"jsonpath={_STATES[manifest.kind]}"
+    return call(["kubectl", "get", manifest.kind.lower(), manifest.name, "-o", path]).strip()
+
+
 def logs(manifest: Manifest, *, follow: bool) -> Iterator[str]:
     """What the job has printed; with ``follow``, on and on until it ends."""
     label = "job-name" if manifest.kind == "RayJob" else "app.kubernetes.io/instance"

@@ -1,0 +1,107 @@
+"""SIGTERM in this process."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from ulcmod_dist.stopping import EXIT_CODE, Stopped, ended_by_sigterm, handler_kept, heeded
+
+
+def ask() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm__ends_work_where_it_stands_with_its_own_exit_code() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    went_on = False
+
+    def work() -> None:
+        nonlocal went_on
+        with ended_by_sigterm():
+            ask()
+            went_on = True
+
+    with pytest.raises(Stopped) as end:
+        work()
+    assert not went_on
+    assert end.value.code == EXIT_CODE == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_heeded__lets_work_reach_a_good_end() -> None:
+    reached = False
+
+    def work() -> None:
+        nonlocal reached
+        with ended_by_sigterm(), heeded() as asked:
+            assert not asked()
+            ask()
+            ask()
+            assert asked()
+            reached = True
+
+    with pytest.raises(Stopped):
+        work()
+    assert reached
+
+
+def test_heeded__ends_work_that_outlasts_the_grace() -> None:
+    def work() -> None:
+        with ended_by_sigterm(), heeded(grace=0.2):
+            ask()
+            time.sleep(30)
+
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        work()
+    assert time.monotonic() - began < 10
+
+
+def test_heeded__replaces_whatever_error_the_stop_leads_to() -> None:
+    def work() -> None:
+        with ended_by_sigterm(), heeded():
+            ask()
+            raise RuntimeError("the work was stopped")
+
+    with pytest.raises(Stopped):
+        work()
+
+
+def test_heeded__without_a_request_changes_nothing() -> None:
+    with ended_by_sigterm():
+        with heeded():
+            pass
+        with pytest.raises(Stopped):
+            ask()
+
+
+def test_heeded__leaves_a_handler_of_the_caller_alone() -> None:
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
+    try:
+        with heeded() as asked:
+            ask()
+            assert not asked()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [1]
+
+
+def test_handler__survives_a_library_that_sets_its_own() -> None:
+    with ended_by_sigterm():
+        with handler_kept():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with pytest.raises(Stopped):
+            ask()
+
+
+def test_sigterm__counts_while_a_library_has_set_its_own_handler() -> None:
+    def work() -> None:
+        with ended_by_sigterm():
+            sys.exit(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        work()
