@@ -1,4 +1,4 @@
-"""A node is lost in mid-run."""
+"""A node is lost, or taken away with notice, in mid-run."""
 
 import json
 import subprocess
@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from tests.faults.draining import GRACE_SECONDS
+from tests.faults.killing import PROMPTS, SHARD, passed
 from tests.faults.test_kills import marks, require_whole, undisturbed
 
 __all__ = ["marks", "undisturbed"]
@@ -28,3 +30,24 @@ def test_node_loss__the_run_goes_on_elsewhere(run, marks, undisturbed):
     assert last["digest"] == undisturbed
     assert time.monotonic() - began < 120
     require_whole(run, marks, undisturbed)
+
+
+@pytest.mark.faults
+def test_preempted_node__finishes_what_it_has_begun_and_gets_no_more(run, marks, undisturbed):
+    answer = subprocess.run(
+        [sys.executable, "-m", "tests.faults.draining", run.url, marks],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr
+    last = json.loads(answer.stdout.splitlines()[-1])
+    assert last["digest"] == undisturbed
+    # Not one shard was lost on the way; its actor made way while others were still to compute, and
+    # so the node went before its time was up.
+    assert last["failures"] == 0
+    assert len(passed(marks, "started")) == PROMPTS // SHARD
+    assert last["shards_left"] > 0
+    assert last["seconds"] < GRACE_SECONDS
+    require_whole(run, marks, undisturbed, most=0)

@@ -60,8 +60,15 @@ def quiet() -> None:
 
 
 def node_resources() -> list[Mapping[str, float]]:
-    """Total resources of each node that is alive, by Ray's names."""
-    return [node["Resources"] for node in _nodes() if node["Alive"]]
+    """Total resources, by Ray's names, of each node that is alive and stays."""
+    going = draining_nodes()
+    return [n["Resources"] for n in _nodes() if n["Alive"] and n["NodeID"] not in going]
+
+
+def draining_nodes() -> frozenset[str]:
+    """Nodes that are about to go: Ray was told of their preemption, or of SIGTERM."""
+    # Ray's public lists of nodes do not say it; its own trainer asks in this way, too.
+    return frozenset(ray._private.state.state.get_draining_nodes())
 
 
 def node_alive(node_id: str) -> bool:

@@ -12,7 +12,14 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.cluster import has_free, node_alive, node_resources, room, shortage
+from ulcmod_dist.extract.cluster import (
+    draining_nodes,
+    has_free,
+    node_alive,
+    node_resources,
+    room,
+    shortage,
+)
 from ulcmod_dist.extract.values import Failure, Resources, ShardDone, ShardTask
 from ulcmod_dist.forward.values import Prompt
 
@@ -57,7 +64,8 @@ class Pool:
     """Hands tasks to actors until all are done.
 
     Actors come and go while it runs: it starts as many as the cluster has room for, or as many as
-    asked, and a task of an actor that is gone goes to another one.
+    asked, and a task of an actor that is gone goes to another one. On a node that Ray drains,
+    shards under way are finished, no others are begun, and the actors then make way.
 
     Attributes:
         make: Starts an actor.
@@ -82,6 +90,7 @@ class Pool:
     _blame: Counter[str] = field(default_factory=Counter)
     _deaths_at_start: int = 0
     _target: int = 0
+    _draining: frozenset[str] = frozenset()
     _surveyed: float = float("-inf")
     _was_free: bool = False
     _waiting_since: float = field(default_factory=time.monotonic)
@@ -130,16 +139,20 @@ class Pool:
         if now - self._surveyed >= SURVEY_SECONDS:
             self._surveyed = now
             self._target = self.workers or max(1, room(self.resources, node_resources()))
-        busy = sum(bool(actor.tasks) for actor in self._actors)
+            self._draining = draining_nodes()
+        staying = [actor for actor in self._actors if actor.node not in self._draining]
+        busy = sum(bool(actor.tasks) for actor in staying)
         wanted = min(self._target, busy + len(self._queue))
-        for _ in range(wanted - len(self._actors)):
+        for _ in range(wanted - len(staying)):
             actor = _Actor(self.make())
             self._actors.append(actor)
             self._pending[actor.handle.place.remote()] = actor
-        for number, actor in enumerate(list(self._actors)):
-            actor.leaving = number >= self._target
-            if actor.leaving and not actor.tasks:
-                self._remove(actor)
+        for actor in self._actors:
+            actor.leaving = actor.node in self._draining
+        for actor in staying[self._target :]:
+            actor.leaving = True
+        for actor in [actor for actor in self._actors if actor.leaving and not actor.tasks]:
+            self._remove(actor)
         if any(actor.node for actor in self._actors) or not self._queue:
             self._waiting_since = now
         else:
