@@ -245,6 +245,9 @@ class ClusterSection(Section):
     memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")
     gpus: int = Field(0, ge=0, description="GPUs of a machine.")
     hours: float | None = Field(None, gt=0, description="Time limit of one submission.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="What the job prints: text for people, or JSON lines for collectors."
+    )
     partition: str | None = Field(None, pattern=_NAME, description="Slurm: partition.")
     account: str | None = Field(None, pattern=_NAME, description="Slurm: account to charge.")
     image: str | None = Field(None, description="Kubernetes: container image; required there.")
@@ -257,7 +260,7 @@ class ClusterSection(Section):
     schedule: str | None = Field(
         None,
         pattern=r"^\S+( \S+){4}$",
-        description="Kubernetes: cron schedule of reruns, five fields such as `0 2 * * *`.",
+        description="Cron schedule of reruns, five fields such as `0 2 * * *`.",
     )
     time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
     scheduler: Literal["raycronjob", "cronjob"] = Field(

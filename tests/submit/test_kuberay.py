@@ -12,6 +12,7 @@ from tests.submit.job_files import CLUSTER, HUB_JOB, job_file
 from tests.submit.operator_rules import complaints
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.job import Job
+from ulcmod_dist.stopping import GRACE_SECONDS
 from ulcmod_dist.submit import kuberay
 from ulcmod_dist.submit.kuberay import Manifest, render_manifest
 from ulcmod_dist.submit.parcel import pack
@@ -143,6 +144,7 @@ def test_manifest__no_value_of_a_job_breaks_out_of_its_place(
 def test_ray_job__ends_its_machines_and_tries_again(tmp_path: Path) -> None:
     spec = rendered(tmp_path)["RayJob"]["spec"]
     assert spec["entrypoint"] == "ulcmod run /etc/ulcmod/job.yaml"
+    assert "RAY_JOB_STOP_WAIT_TIME_S" in yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     assert spec["shutdownAfterJobFinishes"] is True
     assert spec["ttlSecondsAfterFinished"] > 0
     assert spec["backoffLimit"] > 0
@@ -160,6 +162,26 @@ def test_ray_job__scales_when_fewer_machines_may_stay(tmp_path: Path) -> None:
 def test_manifest__that_scales_wants_to_know_how_many_actors_there_are(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"extract\.workers"):
         rendered(tmp_path, "cluster.min_nodes=1", "extract.workers=null")
+
+
+def test_schedule__reruns_the_job_once_a_tick(tmp_path: Path) -> None:
+    spec = rendered(tmp_path, *NIGHTLY)["RayCronJob"]["spec"]["jobTemplate"]
+    assert spec["entrypoint"] == "ulcmod rerun /etc/ulcmod/job.yaml"
+    assert spec["backoffLimit"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__gives_shards_under_way_time_before_a_pod_goes(tmp_path: Path, kind: str) -> None:
+    for pod in pods(ray_cluster(rendered(tmp_path, *KINDS[kind]))):
+        given = {entry["name"]: entry["value"] for entry in pod["containers"][0]["env"]}
+        drain = float(given["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert GRACE_SECONDS <= drain < pod["terminationGracePeriodSeconds"]
+
+
+def test_manifest__lets_a_job_print_json_lines(tmp_path: Path) -> None:
+    cluster = ray_cluster(rendered(tmp_path, "cluster.log_format=json"))
+    (head, _) = pods(cluster)
+    assert {"name": "ULCMOD_LOG_FORMAT", "value": "json"} in head["containers"][0]["env"]
 
 
 def test_schedule__keeps_its_name_when_the_job_changes(tmp_path: Path) -> None:
@@ -236,6 +258,12 @@ def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -
 def test_submit__again_removes_the_job_of_the_same_name(kubectl: Path) -> None:
     kuberay.submit(Manifest("RayJob", "ulcmod-1", "kind: RayJob\n"), again=True)
     assert kubectl.read_text().startswith("delete rayjob ulcmod-1 --ignore-not-found\napply -f -")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state__is_asked_of_kubectl(kubectl: Path, kind: str) -> None:
+    assert kuberay.state(Manifest(kind, "ulcmod-1", "")) == "done"
+    assert kubectl.read_text().startswith(f"get {kind.lower()} ulcmod-1 -o jsonpath=")
 
 
 def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:

@@ -42,11 +42,19 @@ def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
 ) -> None:
     submission = ray_jobs.submit(client(server, tmp_path), parcel)
     assert (submission.id, submission.state, submission.new) == (parcel.name, "RUNNING", True)
-    assert server.jobs[parcel.name]["entrypoint"] == "ulcmod run job.yaml"
+    job = server.jobs[parcel.name]
+    assert job["entrypoint"] == "ulcmod run job.yaml"
+    assert job["runtime_env"]["env_vars"]["ULCMOD_LOG_FORMAT"] == "text"
     (package,) = server.packages.values()
     with zipfile.ZipFile(io.BytesIO(package)) as sent:
         assert sorted(sent.namelist()) == ["job.yaml", "matrix.npy"]
         assert sent.read("matrix.npy") == b"numbers"
+
+
+def test_submit__of_a_job_with_a_schedule_is_a_rerun(server: JobServer, tmp_path: Path) -> None:
+    parcel = pack(job_file(tmp_path, HUB_JOB), ["cluster.schedule=0 2 * * *"], "ray")
+    ray_jobs.submit(client(server, tmp_path), parcel)
+    assert server.jobs[parcel.name]["entrypoint"] == "ulcmod rerun job.yaml"
 
 
 def test_submit__twice_meets_the_job_that_is_there(
@@ -146,6 +154,8 @@ def test_command__waits_and_ends_as_the_job_does(
     assert waited.exit_code == code
     assert waited.stdout.startswith("12 shards\n")
     assert f"{parcel.name} has ended: {status}." in waited.stdout
+    told = CliRunner().invoke(app, ["status", *words, "--json"])
+    assert json.loads(told.stdout)["state"] == status
     shown = CliRunner().invoke(app, ["logs", *words])
     assert (shown.exit_code, shown.stdout) == (0, "12 shards\n")
 

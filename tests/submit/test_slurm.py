@@ -53,6 +53,13 @@ def test_script__comes_back_after_a_preemption_and_is_no_array(tmp_path: Path) -
     assert not any("array" in line for line in asked)
 
 
+def test_script__prints_and_reruns_as_the_job_says(tmp_path: Path) -> None:
+    assert 'exec ulcmod run "$2"' in rendered(tmp_path)
+    changed = rendered(tmp_path, "cluster.schedule=0 2 * * *", "cluster.log_format=json")
+    assert 'exec ulcmod rerun "$2"' in changed
+    assert "export ULCMOD_LOG_FORMAT=json" in changed
+
+
 def test_script__carries_the_job_and_no_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,7 @@ def render_manifest(parcel: Parcel) -> Manifest:
         volumes=[Volume(*volume.split(":", 1)) for volume in cluster.volumes],
         min_nodes=few,
         seconds=math.ceil(cluster.hours * 3600) if cluster.hours else None,
-        entrypoint=f"ulcmod run {MOUNT}/{JOB_FILE}",
+        entrypoint=f"{parcel.command} {MOUNT}/{JOB_FILE}",
         ray_version=version("ray"),
     )
     return Manifest(kind, name, text)

@@ -50,6 +50,17 @@ class Parcel:
         return self.job.to_yaml()
 
     @property
+    def command(self) -> str:
+        """What the cluster calls, before the job file: a job with a schedule is rerun."""
+        scheduled = self.job.cluster is not None and self.job.cluster.schedule is not None
+        return "ulcmod rerun" if scheduled else "ulcmod run"
+
+    @property
+    def log_format(self) -> str:
+        """``text`` or ``json``."""
+        return "text" if self.job.cluster is None else self.job.cluster.log_format
+
+    @property
     def size(self) -> int:
         """Bytes of the files that travel."""
         return sum(path.stat().st_size for _, path in self.files)

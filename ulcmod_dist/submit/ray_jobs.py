@@ -28,7 +28,6 @@ Client: TypeAlias = JobSubmissionClient
 """A connection to the job server of a cluster."""
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
-ENTRYPOINT = f"ulcmod run {JOB_FILE}"
 GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL of a job that is cancelled."""
 
@@ -105,11 +104,11 @@ def _explained(address: str) -> Iterator[None]:
         ) from error
 
 
-def request(parcel: Parcel, entrypoint: str = ENTRYPOINT) -> dict[str, Any]:
+def request(parcel: Parcel) -> dict[str, Any]:
     """What a submission sends, apart from the files: plain values without any secret."""
     return {
         "submission_id": parcel.name,
-        "entrypoint": entrypoint,
+        "entrypoint": _command(parcel),
         "metadata": {"run": parcel.job.run},
         "files": {JOB_FILE: len(parcel.text.encode())}
         | {name: path.stat().st_size for name, path in parcel.files},
@@ -121,7 +120,7 @@ def submit(
     parcel: Parcel,
     *,
     again: bool = False,
-    entrypoint: str = ENTRYPOINT,
+    entrypoint: str | None = None,
 ) -> Submission:
     """Start a job, or meet the submission of it that is there.
 
@@ -132,7 +131,7 @@ def submit(
         client: The cluster.
         parcel: The job.
         again: Follow a submission that has succeeded, too.
-        entrypoint: Command of the driver, called beside the job file.
+        entrypoint: Command of the driver, called beside the job file; by default the parcel's.
     """
     followed = {JobStatus.FAILED, JobStatus.STOPPED}
     if again:
@@ -142,8 +141,12 @@ def submit(
         if there is not None and there.status not in followed:
             return Submission(_id(there), there.status.value, new=False)
         name = parcel.name if there is None else f"{parcel.name}-{attempt + 1}"
-        new = _start(client, parcel, name, entrypoint)
+        new = _start(client, parcel, name, entrypoint or _command(parcel))
         return Submission(name, client.get_job_status(name).value, new=new)
+
+
+def _command(parcel: Parcel) -> str:
+    return f"{parcel.command} {JOB_FILE}"
 
 
 def _start(client: Client, parcel: Parcel, name: str, entrypoint: str) -> bool:
@@ -156,7 +159,10 @@ def _start(client: Client, parcel: Parcel, name: str, entrypoint: str) -> bool:
                 submission_id=name,
                 runtime_env={
                     "working_dir": folder,
-                    "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS)},
+                    "env_vars": {
+                        "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
+                        "ULCMOD_LOG_FORMAT": parcel.log_format,
+                    },
                 },
                 metadata={"run": parcel.job.run},
             )

@@ -21,7 +21,6 @@ from ulcmod_dist.submit.tools import call
 
 PORT = 6379
 POLL_SECONDS = 5.0
-ENTRYPOINT = "ulcmod run"
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Script:
 
 
 def render_script(
-    parcel: Parcel, *, environment: Path | None = None, entrypoint: str = ENTRYPOINT
+    parcel: Parcel, *, environment: Path | None = None, entrypoint: str | None = None
 ) -> Script:
     """The batch script of a job.
 
@@ -46,7 +45,7 @@ def render_script(
         parcel: The job; its paths are absolute.
         environment: Folder of the programs ``ulcmod`` and ``ray`` on the compute nodes; by default
             the one that this Python runs from.
-        entrypoint: Command of the driver; the job file follows.
+        entrypoint: Command of the driver; the job file follows. By default that of the parcel.
     """
     cluster = parcel.job.cluster or ClusterSection()
     text = render(
@@ -56,7 +55,8 @@ def render_script(
         cluster=cluster,
         minutes=math.ceil(cluster.hours * 60) if cluster.hours else None,
         environment=environment or Path(sys.executable).parent,
-        entrypoint=entrypoint,
+        entrypoint=entrypoint or parcel.command,
+        log_format=parcel.log_format,
         port=PORT,
     )
     return Script(parcel.name, text)
