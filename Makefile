@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install demo test acceptance faults lint
+.PHONY: install demo test acceptance faults lint audit
 
 install: .venv/.installed
 demo: .venv/.installed
@@ -18,7 +18,9 @@ faults: .venv/.developer
 lint: .venv/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy ulcmod_dist jobs tests
+	$(BIN)/mypy ulcmod_dist jobs tests .ci/audit.py
+audit: .venv/.developer
+	$(BIN)/python .ci/audit.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
