@@ -1,12 +1,14 @@
 """One process writes a run; whoever was taken over commits nothing more."""
 
 import multiprocessing
+import multiprocessing.queues
 import os
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -26,11 +28,11 @@ time.sleep(60)
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path: Path) -> RunDir:
     return RunDir.at(tmp_path / "run")
 
 
-def test_lease__a_second_process_is_told_who_holds_it_within_ten_seconds(run):
+def test_lease__a_second_process_is_told_who_holds_it_within_ten_seconds(run: RunDir) -> None:
     with Lease.acquire(run, "extract"):
         began = time.monotonic()
         with pytest.raises(LeaseHeld, match=rf"process {os.getpid()} on .*ulcmod extract"):
@@ -38,7 +40,7 @@ def test_lease__a_second_process_is_told_who_holds_it_within_ten_seconds(run):
         assert time.monotonic() - began < 10
 
 
-def test_lease__what_was_given_back_is_free_at_once(run):
+def test_lease__what_was_given_back_is_free_at_once(run: RunDir) -> None:
     Lease.acquire(run, "extract").release()
     assert holder(run) is None
     began = time.monotonic()
@@ -46,26 +48,29 @@ def test_lease__what_was_given_back_is_free_at_once(run):
     assert time.monotonic() - began < 2
 
 
-def test_lease__a_killed_process_on_this_machine_holds_nothing(run):
+def test_lease__a_killed_process_on_this_machine_holds_nothing(run: RunDir) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, run.url], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        assert holder(run)["alive"] is True
+        assert (holder(run) or {})["alive"] is True
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert holder(run)["alive"] is False
+    assert (holder(run) or {})["alive"] is False
     began = time.monotonic()
     with Lease.acquire(run, "extract"):
         assert time.monotonic() - began < 2
 
 
-def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(run, monkeypatch):
+def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Lease.acquire(run, "extract", QUICK)
     first.fence.check()
     # The holder stops beating, as on a machine that was cut off.
     first._stop.set()
+    assert first._thread is not None
     first._thread.join()
     monkeypatch.setattr("ulcmod_dist.lease._machine", lambda: "another machine")
     second = Lease.acquire(run, "extract", QUICK)
@@ -77,14 +82,16 @@ def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(run
     second.release()
 
 
-def test_lease__a_beating_one_of_another_machine_is_respected(run, monkeypatch):
+def test_lease__a_beating_one_of_another_machine_is_respected(
+    run: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Lease.acquire(run, "extract", QUICK):
         monkeypatch.setattr("ulcmod_dist.lease._machine", lambda: "another machine")
         with pytest.raises(LeaseHeld):
             Lease.acquire(run, "extract", replace(QUICK, patience=2.0))
 
 
-def _try(url: str, results) -> None:
+def _try(url: str, results: "multiprocessing.queues.Queue[str]") -> None:
     try:
         lease = Lease.acquire(RunDir(url), "extract")
     except LeaseHeld:
@@ -95,7 +102,7 @@ def _try(url: str, results) -> None:
         lease.release()
 
 
-def test_lease__of_several_at_once_exactly_one_gets_it(run):
+def test_lease__of_several_at_once_exactly_one_gets_it(run: RunDir) -> None:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [context.Process(target=_try, args=(run.url, results)) for _ in range(3)]
@@ -107,7 +114,7 @@ def test_lease__of_several_at_once_exactly_one_gets_it(run):
     assert answers == ["got it", "held", "held"]
 
 
-def test_fence__an_epoch_that_was_swept_away_is_still_lost(run):
+def test_fence__an_epoch_that_was_swept_away_is_still_lost(run: RunDir) -> None:
     for _ in range(4):
         Lease.acquire(run, "extract").release()
     with pytest.raises(LeaseLost):

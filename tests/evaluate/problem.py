@@ -30,7 +30,7 @@ class Planted:
 
     def lazy(self, chunks: tuple[int, int]) -> Standardised:
         """The train activations as Dask blocks."""
-        raw = da.from_array(self.train.raw, chunks=chunks)  # type: ignore[no-untyped-call]
+        raw = da.from_array(self.train.raw, chunks=chunks)
         return Standardised(raw, self.train.mean, self.train.std)
 
 

@@ -7,9 +7,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate import downstream
-from ulcmod_dist.evaluate.downstream import Downstream, measure_agreement, score_downstream
+from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
 from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.values import Agreement
+from ulcmod_dist.report.values import Agreement, Downstream
 
 NAMES = np.array(["Coding", "Math", "Writing"])
 

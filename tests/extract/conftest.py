@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -15,6 +15,7 @@ from ulcmod_dist.lease import Lease
 from ulcmod_dist.rundir import RunDir
 
 SMALL = Resources(cpus=0.5)
+Go: TypeAlias = Callable[..., Extraction]
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +30,11 @@ def run(tmp_path: Path) -> RunDir:
 
 
 @pytest.fixture
-def go(run: RunDir, local_ray: None) -> Callable[..., Extraction]:
+def go(run: RunDir, local_ray: None) -> Go:
     """Plan and extract prompts into the run with a fake model."""
 
     def go(prompts: Prompts, factory: Any = None, **options: Any) -> Extraction:
-        plan = {"shard_samples": 4, "batch_tokens": 64, "update": False}
+        plan: dict[str, Any] = {"shard_samples": 4, "batch_tokens": 64, "update": False}
         plan |= {name: options.pop(name) for name in [*plan] if name in options}
         record = options.pop("record", RECORD)
         units = options.pop("units", UNITS)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -92,13 +93,13 @@ class FakeForward:
 class FakeFactory:
     """Makes the fake in an actor."""
 
-    options: tuple[tuple[str, object], ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self) -> FakeForward:
         return FakeForward(**dict(self.options))
 
 
-def fake(**options: object) -> FakeFactory:
+def fake(**options: Any) -> FakeFactory:
     return FakeFactory(tuple(options.items()))
 
 

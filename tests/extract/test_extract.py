@@ -1,20 +1,25 @@
 """Prompts become committed rows, once each, whoever fails on the way."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
+from tests.extract.conftest import Go
 from tests.extract.fakes import EXPERTS, RECORD, expected, fake, prompts_of, words
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.extract.values import Progress, Resources
+from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
 from ulcmod_dist.store.view import open_view
 
 
-def batches_run(folder):
+def batches_run(folder: Path) -> int:
     return len(list(folder.iterdir()))
 
 
-def test_extract__rows_are_those_of_the_model(go, run):
+def test_extract__rows_are_those_of_the_model(go: Go, run: RunDir) -> None:
     texts = words(22)
     done = go(prompts_of(texts, test=6))
     assert done.exit_code == 0
@@ -27,7 +32,7 @@ def test_extract__rows_are_those_of_the_model(go, run):
     assert view.record == RECORD
 
 
-def test_extract__again_computes_nothing_and_starts_no_actor(go, tmp_path):
+def test_extract__again_computes_nothing_and_starts_no_actor(go: Go, tmp_path: Path) -> None:
     (marks := tmp_path / "marks").mkdir()
     texts = words(9)
     first = go(prompts_of(texts), fake(marks=str(marks)))
@@ -39,8 +44,8 @@ def test_extract__again_computes_nothing_and_starts_no_actor(go, tmp_path):
     assert second.reused == 9
 
 
-def test_extract__reports_progress_to_the_end(go):
-    seen = []
+def test_extract__reports_progress_to_the_end(go: Go) -> None:
+    seen: list[Progress] = []
     go(prompts_of(words(12)), report=seen.append)
     last = seen[-1]
     assert (last.shards_done, last.shards, last.prompts_done) == (3, 3, 12)
@@ -49,9 +54,9 @@ def test_extract__reports_progress_to_the_end(go):
     assert last.seconds_left == 0
 
 
-def test_extract__a_store_of_another_job_is_refused_by_field(go):
+def test_extract__a_store_of_another_job_is_refused_by_field(go: Go) -> None:
     go(prompts_of(words(5)))
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "model.dtype": {"record": {**RECORD, "model.dtype": "bfloat16"}},
         "model.revision": {"record": {**RECORD, "model.revision": "b"}},
         "prompt.tokenizer": {"record": {**RECORD, "prompt.tokenizer": "words"}},
@@ -64,7 +69,9 @@ def test_extract__a_store_of_another_job_is_refused_by_field(go):
             go(prompts_of(words(5)), **change)
 
 
-def test_extract__another_corpus_is_refused_unless_it_is_an_update(go, run, tmp_path):
+def test_extract__another_corpus_is_refused_unless_it_is_an_update(
+    go: Go, run: RunDir, tmp_path: Path
+) -> None:
     (marks := tmp_path / "marks").mkdir()
     go(prompts_of(words(8)), shard_samples=8, batch_tokens=10**6)
     with pytest.raises(InvalidInput, match="corpus"):
@@ -83,7 +90,7 @@ def test_extract__another_corpus_is_refused_unless_it_is_an_update(go, run, tmp_
     assert open_view(run, version=1).samples.num_rows == 8
 
 
-def test_extract__another_record_reuses_nothing(go, run):
+def test_extract__another_record_reuses_nothing(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
     done = go(prompts_of(words(8)), record={**RECORD, "model.revision": "b"}, update=True)
     assert done.reused == 0
@@ -91,14 +98,16 @@ def test_extract__another_record_reuses_nothing(go, run):
     assert len(read_commits(run)) == 4
 
 
-def test_extract__equal_prompts_are_computed_once(go, run):
+def test_extract__equal_prompts_are_computed_once(go: Go, run: RunDir) -> None:
     texts = ["twin", "other", "twin", "third", "twin"]
     go(prompts_of(texts))
     assert sum(commit.rows for commit in read_commits(run).values()) == 3
     np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
 
 
-def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(go, run):
+def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(
+    go: Go, run: RunDir
+) -> None:
     texts = [f"same {number:04d}" for number in range(8)]
     options = {"shard_samples": 8, "batch_tokens": 10**6}
     go(prompts_of(texts), fake(largest=3), **options)
@@ -109,7 +118,7 @@ def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(go
     np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
 
 
-def test_extract__routed_counts_are_stored(go, run):
+def test_extract__routed_counts_are_stored(go: Go, run: RunDir) -> None:
     texts = words(6)
     go(prompts_of(texts), fake(units=EXPERTS), units=EXPERTS)
     commits = read_commits(run).values()
@@ -118,7 +127,9 @@ def test_extract__routed_counts_are_stored(go, run):
 
 
 @pytest.mark.parametrize("what", ["nan", "large", "raise", "kill"])
-def test_extract__poison_is_quarantined_and_the_rest_finishes(go, run, what):
+def test_extract__poison_is_quarantined_and_the_rest_finishes(
+    go: Go, run: RunDir, what: str
+) -> None:
     texts = [*words(6), "has poison inside", *words(3, start=20)]
     done = go(prompts_of(texts), fake(poison={"poison": what}), shard_samples=5)
     assert done.exit_code == 3
@@ -130,7 +141,7 @@ def test_extract__poison_is_quarantined_and_the_rest_finishes(go, run, what):
     np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(kept))
 
 
-def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go, run):
+def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go: Go, run: RunDir) -> None:
     texts = [*words(4), "has poison inside"]
     go(prompts_of(texts), fake(poison={"poison": "nan"}))
     assert go(prompts_of(texts)).exit_code == 3
@@ -139,24 +150,24 @@ def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go, run):
     np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
 
 
-def test_extract__nothing_but_poison_is_an_error(go):
+def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
     with pytest.raises(UlcmodError, match="Not one of the 2 prompts"):
         go(prompts_of(["poison a", "poison b"]), fake(poison={"poison": "nan"}))
 
 
-def test_extract__resources_that_no_node_has_are_named(go):
+def test_extract__resources_that_no_node_has_are_named(go: Go) -> None:
     with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
         go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3), placement_seconds=1)
 
 
-def test_extract__memory_below_the_projection_is_refused(go):
+def test_extract__memory_below_the_projection_is_refused(go: Go) -> None:
     with pytest.raises(UlcmodError, match="projected to take"):
         go(prompts_of(words(3)), resources=Resources(cpus=0.5, memory=2**20))
 
 
-def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go, run):
+def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go: Go, run: RunDir) -> None:
     texts = words(24)
-    seen = []
+    seen: list[Progress] = []
 
     def stop() -> bool:
         return bool(seen) and seen[-1].shards_done >= 2
@@ -169,11 +180,13 @@ def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go, run):
     np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
 
 
-def test_extract__actors_are_added_and_taken_while_it_goes_on(go, run, tmp_path):
+def test_extract__actors_are_added_and_taken_while_it_goes_on(
+    go: Go, run: RunDir, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     seen = []
 
-    def note(progress) -> None:
+    def note(progress: Progress) -> None:
         seen.append(progress)
         if progress.actors == 3:
             gate.touch()

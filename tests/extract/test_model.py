@@ -1,5 +1,7 @@
 """The real forward pass in actors: one process a replica, or several that share a model."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,14 +17,15 @@ from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.lease import Lease
+from ulcmod_dist.rundir import RunDir
 
 RULE = PromptRule(template="none", max_tokens=32)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
-    run, local_ray, tmp_path, ranks
-):
+    run: RunDir, local_ray: None, tmp_path: Path, ranks: int
+) -> None:
     spec = ModelSpec(str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
     encoder, units = Encoder.load(spec, RULE), units_of(load_config(spec))
     texts = words(9)

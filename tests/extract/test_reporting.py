@@ -2,28 +2,32 @@
 
 import time
 import urllib.request
+from collections.abc import Sequence
 
 import pytest
 
+from tests.extract.conftest import Go
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare
+from ulcmod_dist.extract.planner import Prepared
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.reporting import extraction_status
-from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.extract.values import Progress, Resources
+from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.shards import committed_digests
 
 
-def scraped(address):
+def scraped(address: str) -> str:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
-        return answer.read().decode()
+        return str(answer.read(), "utf-8")
 
 
-def test_status__says_how_far_it_is_and_who_works(go, run):
+def test_status__says_how_far_it_is_and_who_works(go: Go, run: RunDir) -> None:
     assert extraction_status(run)["progress"] is None
     during = []
 
-    def look(progress):
+    def look(progress: Progress) -> None:
         during.append(extraction_status(run))
 
     go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), report=look)
@@ -35,7 +39,7 @@ def test_status__says_how_far_it_is_and_who_works(go, run):
     assert [entry["samples"] for entry in after["quarantined"]] == [["s7"]]
 
 
-def test_metrics__are_served_to_prometheus(go, run):
+def test_metrics__are_served_to_prometheus(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
     (address,) = extraction_status(run)["metrics"]
     line = "ray_ulcmod_extract_shards_done{"
@@ -48,13 +52,13 @@ def test_metrics__are_served_to_prometheus(go, run):
     pytest.fail(f"no metric of this run among {found}")
 
 
-def prepared_for(run, texts):
+def prepared_for(run: RunDir, texts: Sequence[str]) -> Prepared:
     return prepare(
         run, prompts_of(texts), FakeForward(), UNITS, RECORD, shard_samples=4, batch_tokens=64
     )
 
 
-def test_probe__projects_time_from_measured_batches(run, local_ray):
+def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, words(40))
     small = Resources(cpus=0.5)
     slow = probe(run, prepared, fake(seconds=0.05), resources=small, workers=1)
@@ -65,7 +69,7 @@ def test_probe__projects_time_from_measured_batches(run, local_ray):
     assert committed_digests(run) == set()
 
 
-def test_probe__a_batch_that_fails_is_said(run, local_ray):
+def test_probe__a_batch_that_fails_is_said(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, ["poison"] * 3)
     with pytest.raises(UlcmodError, match="cannot be computed"):
         probe(run, prepared, fake(poison={"poison": "raise"}), resources=Resources(cpus=0.5))

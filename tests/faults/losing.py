@@ -8,7 +8,7 @@ from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
 from ulcmod_dist.extract.cluster import quiet
-from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.rundir import RunDir
 
 
@@ -20,7 +20,7 @@ def main() -> None:
     second = cluster.add_node(num_cpus=1)
     actors, steps = [], count()
 
-    def watch(progress):
+    def watch(progress: Progress) -> None:
         actors.append(progress.actors)
         if max(actors) == 2 and progress.shards_done >= 2 and next(steps) == 0:
             cluster.remove_node(second, allow_graceful=False)

@@ -11,6 +11,7 @@ import pytest
 from tests.faults.killing import Killer, extraction
 from tests.faults.test_kills import marks, require_whole, undisturbed
 from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.extract.values import Progress
 from ulcmod_dist.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]
@@ -29,11 +30,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def test_disk_full__one_clear_error_and_a_resume_completes(small_disk, marks, undisturbed):
+def test_disk_full__one_clear_error_and_a_resume_completes(
+    small_disk: Path, marks: str, undisturbed: str
+) -> None:
     run = RunDir.at(small_disk / "run")
     filler = small_disk / "filler"
 
-    def fill(progress):
+    def fill(progress: Progress) -> None:
         if progress.shards_done >= 1 and not filler.exists():
             with suppress(OSError), filler.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
@@ -46,7 +49,9 @@ def test_disk_full__one_clear_error_and_a_resume_completes(small_disk, marks, un
     require_whole(run, marks, undisturbed)
 
 
-def test_disk_too_small__extraction_does_not_start(small_disk, marks, local_ray):
+def test_disk_too_small__extraction_does_not_start(
+    small_disk: Path, marks: str, local_ray: None
+) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(4 * 2**20 - 16384))
     with pytest.raises(UlcmodError, match=r"The extraction writes .* GiB free"):

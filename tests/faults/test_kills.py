@@ -23,7 +23,7 @@ LIMIT = 240.0
 
 
 @pytest.fixture(scope="session")
-def undisturbed(local_ray, tmp_path_factory) -> str:
+def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Digest of the store of a run in which nothing happened."""
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "marks").mkdir()
@@ -32,12 +32,20 @@ def undisturbed(local_ray, tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def marks(tmp_path):
+def marks(tmp_path: Path) -> str:
     (tmp_path / "marks").mkdir()
     return str(tmp_path / "marks")
 
 
-def driver(run, marks, *, point="", victim="", after=2, seconds=0.02):
+def driver(
+    run: RunDir,
+    marks: str,
+    *,
+    point: str = "",
+    victim: str = "",
+    after: int = 2,
+    seconds: float = 0.02,
+) -> subprocess.Popen[str]:
     """Start the extraction as a process; a raylet that dies must not be everybody's."""
     address = "" if victim == "raylet" else ray.get_runtime_context().gcs_address
     command = [sys.executable, "-m", "tests.faults.killing", run.url, marks, point, victim]
@@ -49,18 +57,18 @@ def driver(run, marks, *, point="", victim="", after=2, seconds=0.02):
     )
 
 
-def orphans():
+def orphans() -> list[psutil.Process]:
     """Actors of extractions, whoever started them."""
     return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
 
 
-def await_end_of_orphans():
+def await_end_of_orphans() -> None:
     end = time.monotonic() + 30
     while orphans() and time.monotonic() < end:
         time.sleep(0.1)
 
 
-def require_whole(run, marks, undisturbed, most=ACTORS):
+def require_whole(run: RunDir, marks: str, undisturbed: str, most: int = ACTORS) -> None:
     view = open_view(run)
     assert view.digest == undisturbed
     assert view.sample_ids() == [f"s{number}" for number in range(PROMPTS)]
@@ -71,7 +79,7 @@ def require_whole(run, marks, undisturbed, most=ACTORS):
     assert sum(computed.values()) - len(computed) <= most
 
 
-def kill_and_resume(run, marks, point, victim):
+def kill_and_resume(run: RunDir, marks: str, point: str, victim: str) -> None:
     if victim == "actor":
         extraction(run, Killer(marks, point, victim), None, 0.02)
     else:
@@ -89,7 +97,9 @@ def kill_and_resume(run, marks, point, victim):
     ("point", "victim"),
     [(point, VICTIMS[number % 3]) for number, point in enumerate(POINTS)],
 )
-def test_kill__a_resume_ends_with_the_undisturbed_store(run, marks, undisturbed, point, victim):
+def test_kill__a_resume_ends_with_the_undisturbed_store(
+    run: RunDir, marks: str, undisturbed: str, point: str, victim: str
+) -> None:
     kill_and_resume(run, marks, point, victim)
     require_whole(run, marks, undisturbed)
 
@@ -104,14 +114,16 @@ def test_kill__a_resume_ends_with_the_undisturbed_store(run, marks, undisturbed,
         if victim != VICTIMS[number % 3]
     ],
 )
-def test_kill__the_rest_of_the_matrix(run, marks, undisturbed, point, victim):
+def test_kill__the_rest_of_the_matrix(
+    run: RunDir, marks: str, undisturbed: str, point: str, victim: str
+) -> None:
     kill_and_resume(run, marks, point, victim)
     require_whole(run, marks, undisturbed)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("number", range(20))
-def test_kill__at_a_random_moment(run, marks, undisturbed, number):
+def test_kill__at_a_random_moment(run: RunDir, marks: str, undisturbed: str, number: int) -> None:
     chance = random.Random(number)
     victim = VICTIMS[number % 3]
     point, after = chance.choice(POINTS), chance.randrange(8)

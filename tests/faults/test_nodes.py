@@ -10,12 +10,13 @@ import pytest
 from tests.faults.draining import GRACE_SECONDS
 from tests.faults.killing import PROMPTS, SHARD, passed
 from tests.faults.test_kills import marks, require_whole, undisturbed
+from ulcmod_dist.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]
 
 
 @pytest.mark.faults
-def test_node_loss__the_run_goes_on_elsewhere(run, marks, undisturbed):
+def test_node_loss__the_run_goes_on_elsewhere(run: RunDir, marks: str, undisturbed: str) -> None:
     began = time.monotonic()
     answer = subprocess.run(
         [sys.executable, "-m", "tests.faults.losing", run.url, marks],
@@ -33,7 +34,9 @@ def test_node_loss__the_run_goes_on_elsewhere(run, marks, undisturbed):
 
 
 @pytest.mark.faults
-def test_preempted_node__finishes_what_it_has_begun_and_gets_no_more(run, marks, undisturbed):
+def test_preempted_node__finishes_what_it_has_begun_and_gets_no_more(
+    run: RunDir, marks: str, undisturbed: str
+) -> None:
     answer = subprocess.run(
         [sys.executable, "-m", "tests.faults.draining", run.url, marks],
         capture_output=True,

@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from headless import PROGRAM, browser
-from report_factory import report
 
+from tests.report.headless import PROGRAM, Browser, browser
+from tests.report.report_factory import report
 from ulcmod_dist.report.page import render_page
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="chromium is not installed")
@@ -16,7 +18,7 @@ SHOWN = "[...document.querySelectorAll('.plot .main-svg')].filter(p => p.checkVi
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pages")
     (folder / "report.html").write_text(render_page(report()), encoding="utf-8")
     large = render_page(report((5, 10, 15, 20), layers=32))
@@ -25,12 +27,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tab(tmp_path_factory):
+def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with browser(tmp_path_factory.mktemp("profile")) as tab:
         yield tab
 
 
-def scroll_through(tab):
+def scroll_through(tab: Browser) -> None:
     height = tab.run("document.body.scrollHeight")
     for top in range(0, height, 700):
         tab.run(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
@@ -43,7 +45,9 @@ def scroll_through(tab):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (390, True)])
-def test_page__opens_quietly_asks_nobody_and_fits_the_width(tab, folder, width, dark):
+def test_page__opens_quietly_asks_nobody_and_fits_the_width(
+    tab: Browser, folder: Path, width: int, dark: bool
+) -> None:
     tab.complaints.clear()
     tab.open(folder / "report.html", width=width, dark=dark)
     scroll_through(tab)
@@ -55,7 +59,7 @@ def test_page__opens_quietly_asks_nobody_and_fits_the_width(tab, folder, width, 
     assert ground == ("rgb(16, 18, 22)" if dark else "rgb(250, 250, 250)")
 
 
-def test_page__a_click_on_a_module_shows_its_prompts(tab, folder):
+def test_page__a_click_on_a_module_shows_its_prompts(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     assert not tab.run("document.getElementById('module-10-4').checkVisibility()")
     tab.click("#tab-10-4")
@@ -67,7 +71,7 @@ def test_page__a_click_on_a_module_shows_its_prompts(tab, folder):
     assert tab.run("location.hash") == "#k=10&module=4"
 
 
-def test_page__an_address_opens_the_module_it_names(tab, folder):
+def test_page__an_address_opens_the_module_it_names(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     page = (folder / "report.html").as_uri()
     tab.call("Page.navigate", url="about:blank")
@@ -75,7 +79,7 @@ def test_page__an_address_opens_the_module_it_names(tab, folder):
     tab.wait("document.getElementById('module-7-2')?.checkVisibility() ?? false")
 
 
-def test_page__a_click_on_a_row_of_a_heatmap_picks_its_module(tab, folder):
+def test_page__a_click_on_a_row_of_a_heatmap_picks_its_module(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     cell = "[data-figure='activation-k010'] .plot"
     tab.run(f'document.querySelector("{cell}").scrollIntoView({{block: "center"}})')
@@ -84,7 +88,7 @@ def test_page__a_click_on_a_row_of_a_heatmap_picks_its_module(tab, folder):
     tab.wait("document.getElementById('module-10-6').checkVisibility()")
 
 
-def test_page__the_switch_changes_the_number_of_modules(tab, folder):
+def test_page__the_switch_changes_the_number_of_modules(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     tab.click("[data-choose='7']")
     tab.wait("document.getElementById('module-7-0').checkVisibility()")
@@ -96,7 +100,7 @@ def test_page__the_switch_changes_the_number_of_modules(tab, folder):
     )
 
 
-def test_page__hostile_labels_are_text_in_figures_and_hovers(tab, folder):
+def test_page__hostile_labels_are_text_in_figures_and_hovers(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     scroll_through(tab)
     labels = tab.run("[...document.querySelectorAll('.plot text')].map(t => t.textContent)")
@@ -120,7 +124,7 @@ def test_page__hostile_labels_are_text_in_figures_and_hovers(tab, folder):
     assert tab.run("window.pwned === undefined")
 
 
-def test_page__tables_sort_by_a_click_on_a_heading(tab, folder):
+def test_page__tables_sort_by_a_click_on_a_heading(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     box = "[data-table='modules-k010']"
     column = f'[...document.querySelectorAll("{box} tbody tr")].map(r => +r.cells[2].dataset.v)'
@@ -131,7 +135,9 @@ def test_page__tables_sort_by_a_click_on_a_heading(tab, folder):
     assert tab.run(column) == sorted(values)
 
 
-def test_page__tables_and_figures_are_saved_as_files(tab, folder, tmp_path):
+def test_page__tables_and_figures_are_saved_as_files(
+    tab: Browser, folder: Path, tmp_path: Path
+) -> None:
     tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     tab.complaints.clear()
     tab.open(folder / "report.html")
@@ -153,7 +159,7 @@ def test_page__tables_and_figures_are_saved_as_files(tab, folder, tmp_path):
     assert tab.complaints == []
 
 
-def test_page__the_theme_button_turns_page_and_figures_dark(tab, folder):
+def test_page__the_theme_button_turns_page_and_figures_dark(tab: Browser, folder: Path) -> None:
     tab.open(folder / "report.html")
     tab.wait(f"{SHOWN} > 0")
     tab.click("#theme")
@@ -163,7 +169,7 @@ def test_page__the_theme_button_turns_page_and_figures_dark(tab, folder):
     tab.run("localStorage.clear()")
 
 
-def test_page__opens_in_time(tab, folder):
+def test_page__opens_in_time(tab: Browser, folder: Path) -> None:
     tab.call("Performance.enable", timeDomain="threadTicks")
     tab.open(folder / "large.html")
     metrics = tab.call("Performance.getMetrics")["metrics"]

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_factory import report
 from scipy.cluster.hierarchy import linkage
 
+from tests.report.report_factory import report
 from ulcmod_dist.report import png
 from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.colours import DARK, LIGHT, contrast, legend, luminance, scale_bar
@@ -37,7 +37,7 @@ ALL = pictures(sections(report()))
 NAMES = ("alpha", "beta", "gamma")
 
 
-def test_activation__words_name_the_diagonal_and_the_strongest_cell_off_it():
+def test_activation__words_name_the_diagonal_and_the_strongest_cell_off_it() -> None:
     means = np.array([[1.0, 0.0, 0.1], [0.0, 0.8, 0.5], [0.0, 0.0, 0.6]])
     spec = activation(means, NAMES, "K = 3.")
     assert "0.800" in spec.alternative
@@ -46,13 +46,13 @@ def test_activation__words_name_the_diagonal_and_the_strongest_cell_off_it():
     assert spec.scale is Scale.DIVERGING
 
 
-def test_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty():
+def test_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty() -> None:
     counts = np.array([[3, 1], [0, 0], [0, 5]])
     spec = category_mix(counts, ("law", "code"), NAMES, "")
-    np.testing.assert_allclose(spec.shares, [[0.75, 0.25], [0, 0], [0, 1]])
+    np.testing.assert_allclose(spec.shares, [[0.75, 0.25], [0.0, 0.0], [0.0, 1.0]])
 
 
-def test_category_mix__many_categories_are_gathered_without_losing_a_sample():
+def test_category_mix__many_categories_are_gathered_without_losing_a_sample() -> None:
     counts = np.arange(1, 1 + 2 * 12).reshape(2, 12)
     spec = category_mix(counts, [f"c{i}" for i in range(12)], NAMES[:2], "")
     assert len(spec.parts) == MAX_PARTS
@@ -60,28 +60,28 @@ def test_category_mix__many_categories_are_gathered_without_losing_a_sample():
     np.testing.assert_allclose(spec.shares.sum(axis=1), 1)
 
 
-def test_confusion__colour_is_the_share_of_the_row_and_text_the_count():
+def test_confusion__colour_is_the_share_of_the_row_and_text_the_count() -> None:
     spec = confusion(np.array([[9, 1], [0, 4]]), ("law", "code"), "SVC", "")
-    np.testing.assert_allclose(spec.values, [[0.9, 0.1], [0, 1]])
+    np.testing.assert_allclose(spec.values, [[0.9, 0.1], [0.0, 1.0]])
     assert spec.cell_texts == (("9", "1"), ("", "4"))
     assert "13 of 14" in spec.alternative
 
 
-def test_mean_layers__layers_of_different_size_weigh_the_same():
+def test_mean_layers__layers_of_different_size_weigh_the_same() -> None:
     units = np.array([[10, 0, 50], [10, 20, 50]])
     np.testing.assert_allclose(layer_shares(units), [[0.5, 0, 0.5], [0.5, 1, 0.5]])
     np.testing.assert_allclose(mean_layers(units), [1.0, 1.0])
 
 
-def test_modules_by_layer__modules_are_sorted_by_their_mean_layer():
+def test_modules_by_layer__modules_are_sorted_by_their_mean_layer() -> None:
     units = np.array([[0, 0, 4], [4, 0, 0], [0, 4, 0]])
     spec = modules_by_layer(units, ("0", "1", "2"), NAMES, "")
     assert spec.row_modules == (1, 2, 0)
     assert spec.row_labels[0] == "1 beta"
-    np.testing.assert_allclose(spec.marks, [0, 1, 2])
+    assert spec.marks == pytest.approx((0, 1, 2))
 
 
-def test_objective_by_method__words_name_the_best_method():
+def test_objective_by_method__words_name_the_best_method() -> None:
     values = (Estimate(10.0, 9.0, 11.0), Estimate(4.0))
     spec = objective_by_method(("IterD", "k-means"), values, "")
     assert spec.alternative.startswith("The highest objective is that of IterD")
@@ -89,13 +89,13 @@ def test_objective_by_method__words_name_the_best_method():
     assert math.isnan(spec.series[0].low[1])
 
 
-def test_objective_by_iteration__the_kept_restart_stands_out():
+def test_objective_by_iteration__the_kept_restart_stands_out() -> None:
     spec = objective_by_iteration(((0, (1.0, 2.0)), (1, (1.0, 3.0, 4.0))), 1, "")
     assert spec.highlighted == 1
     assert "from 1 to 4 in 2 iterations" in spec.alternative
 
 
-def test_tree__every_module_is_a_leaf_once():
+def test_tree__every_module_is_a_leaf_once() -> None:
     joins = linkage(np.array([[0.0], [0.1], [5.0]]), "average")
     spec = tree(joins, NAMES, "")
     assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
@@ -103,7 +103,7 @@ def test_tree__every_module_is_a_leaf_once():
     assert "Modules 0 and 1 are the most alike" in spec.alternative
 
 
-def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level():
+def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level() -> None:
     overlap = np.array([[60, 40, 1], [0, 0, 90]])
     found = Overlap(2, 3, overlap, overlap, 0.995, 0.53)
     spec = module_flow((found,), (NAMES[:2], NAMES), "")
@@ -117,7 +117,7 @@ def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_l
     assert "100% lie in their module's main parent of K = 2 (53% if" in spec.caption
 
 
-def test_loss_rise_by_module__words_compare_own_others_and_random_units():
+def test_loss_rise_by_module__words_compare_own_others_and_random_units() -> None:
     rises, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
     spec = loss_rise_by_module(rises, random, NAMES[:2], "")
     assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
@@ -125,14 +125,14 @@ def test_loss_rise_by_module__words_compare_own_others_and_random_units():
     assert spec.hover[1][0].endswith("Random units: 0.400")
 
 
-def test_loss_rise_by_category__words_name_the_largest_rise():
+def test_loss_rise_by_category__words_name_the_largest_rise() -> None:
     rises = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
     spec = loss_rise_by_category(rises, NAMES[:2], ("law", "code", "art"), "")
     assert "1.50 nats a token: module 1 silenced, samples of art" in spec.alternative
 
 
-def test_selectivity_by_module__counts_modules_above_chance():
-    def row(module, selectivity):
+def test_selectivity_by_module__counts_modules_above_chance() -> None:
+    def row(module: int, selectivity: Estimate) -> AblatedModule:
         around = Estimate(0.1, 0.0, 0.2)
         return AblatedModule(
             module, Cost(around, around, selectivity), Cost(around, around, around)
@@ -146,12 +146,12 @@ def test_selectivity_by_module__counts_modules_above_chance():
 
 @pytest.mark.parametrize("name", sorted(ALL))
 @pytest.mark.parametrize("narrow", [False, True])
-def test_figure__plotly_accepts_every_property(name, narrow):
+def test_figure__plotly_accepts_every_property(name: str, narrow: bool) -> None:
     go.Figure(figure(ALL[name], Look(DARK, narrow)))
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name):
+def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name: str) -> None:
     made = json.loads(json.dumps(variants(ALL[name]), allow_nan=False))
     parts = {"data": made["data"], "layout": made["layout"]}
     assert made["dark"]
@@ -164,14 +164,14 @@ def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name):
 
 
 @given(st.text())
-def test_safe__no_text_can_open_a_tag(text):
+def test_safe__no_text_can_open_a_tag(text: str) -> None:
     shown = safe(text)
     assert ">" not in shown.replace("<br>", "")
     assert "<" not in shown.replace("<br>", "")
 
 
 @pytest.mark.parametrize("name", ["activation-k007", "categories-k007", "ablation-k007", "flow"])
-def test_render__is_a_png_with_the_same_bytes_each_time(name):
+def test_render__is_a_png_with_the_same_bytes_each_time(name: str) -> None:
     first = png.render(ALL[name])
     assert first.startswith(b"\x89PNG")
     assert png.render(ALL[name]) == first
@@ -181,21 +181,21 @@ def test_render__is_a_png_with_the_same_bytes_each_time(name):
 @pytest.mark.parametrize(
     "name", sorted(n for n in ALL if n.endswith("k010") and not n.startswith("activation"))
 )
-def test_render__draws_every_kind_of_figure(name):
+def test_render__draws_every_kind_of_figure(name: str) -> None:
     assert len(png.render(ALL[name])) > 5_000
 
 
-def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn():
+def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn() -> None:
     names = (r"$\frac{1}{0}$", "中文 \U0001f600", "tab\tnewline\n")
     assert png.render(activation(np.eye(3), names, "$")).startswith(b"\x89PNG")
 
 
-def test_render__arrays_of_one_module_or_without_variation_are_drawn():
+def test_render__arrays_of_one_module_or_without_variation_are_drawn() -> None:
     assert png.render(activation(np.zeros((1, 1)), ("only",), ""))
     assert figure(activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
 
 
-def test_heatmap__a_cell_without_a_value_stays_empty():
+def test_heatmap__a_cell_without_a_value_stays_empty() -> None:
     spec = loss_rise_by_category(
         np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), ""
     )
@@ -204,23 +204,27 @@ def test_heatmap__a_cell_without_a_value_stays_empty():
     assert png.render(spec)
 
 
-def test_scale_bar__prints_the_two_ends_of_the_colours():
+def test_scale_bar__prints_the_two_ends_of_the_colours() -> None:
     bar = scale_bar(activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
+    assert bar is not None
     assert bar.ends == (f"{MINUS}0.50", "0.50")
     assert scale_bar(ALL["flow"]) is None
 
 
-def test_legend__names_each_part_in_both_themes():
+def test_legend__names_each_part_in_both_themes() -> None:
     entries = legend(ALL["categories-k007"])
     assert len({entry.light for entry in entries}) == len(entries) == 7
     assert {entry.dark for entry in entries} <= set(DARK.palette)
     assert legend(ALL["activation-k007"]) == ()
 
 
-def test_themes__texts_are_readable_on_every_colour():
-    def readable(a, b):
-        values = (luminance([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in (a, b))
-        return contrast(*values)
+def test_themes__texts_are_readable_on_every_colour() -> None:
+    def readable(a: str, b: str) -> float:
+        first, second = (
+            luminance(np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)], np.float64))
+            for c in (a, b)
+        )
+        return contrast(first, second)
 
     assert readable("#ffffff", "#000000") == pytest.approx(21)
     for theme in (LIGHT, DARK):

@@ -6,8 +6,8 @@ from html import unescape
 from html.parser import HTMLParser
 
 import pytest
-from report_factory import CATEGORIES, report
 
+from tests.report.report_factory import CATEGORIES, report
 from ulcmod_dist.report.blocks import Note, Section
 from ulcmod_dist.report.page import render_document, render_page
 from ulcmod_dist.report.tables import Column, Kind, table
@@ -18,13 +18,17 @@ SIZE_LIMIT = 15_000_000
 class Outline(HTMLParser):
     """Collects elements, identifiers and visible text."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.elements, self.ids, self.links, self.text, self.scripts = [], [], [], [], []
-        self._inside = None
+        self.elements: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.scripts: list[str] = []
+        self._inside: str | None = None
 
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {key: value or "" for key, value in attrs}
         self._inside = tag if tag in ("script", "style") else None
         self.elements.append(tag)
         if "id" in values:
@@ -34,49 +38,53 @@ class Outline(HTMLParser):
         if tag == "script":
             self.scripts.append("")
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         self._inside = None
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if self._inside == "script":
             self.scripts[-1] += data
         elif self._inside is None:
             self.text.append(data)
 
 
-def outline(page):
+def outline(page: str) -> Outline:
     parser = Outline()
     parser.feed(page)
     return parser
 
 
 @pytest.fixture(scope="module")
-def page():
+def page() -> str:
     return render_page(report())
 
 
 @pytest.fixture(scope="module")
-def parsed(page):
+def parsed(page: str) -> Outline:
     return outline(page)
 
 
-def test_page__answers_in_the_order_in_which_a_reader_asks(page):
+def test_page__answers_in_the_order_in_which_a_reader_asks(page: str) -> None:
     keys = re.findall(r'<section id="([a-z]+)"', page)
     assert keys == ["run", "quality", "modules", "place", "ablation", "certainty", "reproduce"]
 
 
-def test_page__equal_data_give_equal_text(page):
+def test_page__equal_data_give_equal_text(page: str) -> None:
     assert render_page(report()) == page
 
 
-def test_page__identifiers_are_unique_and_links_stay_on_the_page(parsed):
+def test_page__identifiers_are_unique_and_links_stay_on_the_page(parsed: Outline) -> None:
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert all(link.startswith(("#", "data:")) for link in parsed.links)
     assert {link[1:] for link in parsed.links if link.startswith("#")} <= set(parsed.ids)
 
 
-def test_page__runs_only_its_own_two_scripts_and_reaches_nothing(page, parsed):
-    policy = unescape(re.search(r'Content-Security-Policy" content="([^"]+)"', page).group(1))
+def test_page__runs_only_its_own_two_scripts_and_reaches_nothing(
+    page: str, parsed: Outline
+) -> None:
+    found = re.search(r'Content-Security-Policy" content="([^"]+)"', page)
+    assert found is not None
+    policy = unescape(found.group(1))
     assert policy.startswith("default-src 'none'")
     assert len(re.findall(r"'sha256-", policy)) == 2
     assert "unsafe-eval" not in policy
@@ -84,7 +92,7 @@ def test_page__runs_only_its_own_two_scripts_and_reaches_nothing(page, parsed):
     assert len(parsed.scripts) == 3  # figures as JSON, plotly, the page's own
 
 
-def test_page__markup_in_prompts_and_names_is_shown_as_text(page, parsed):
+def test_page__markup_in_prompts_and_names_is_shown_as_text(page: str, parsed: Outline) -> None:
     text = "".join(parsed.text)
     assert "<script>window.pwned = 1</script><img src=x onerror=" in text
     assert "{{ 7 * 7 }}" in text
@@ -93,7 +101,7 @@ def test_page__markup_in_prompts_and_names_is_shown_as_text(page, parsed):
     assert "<" not in parsed.scripts[0]
 
 
-def test_page__figures_have_words_for_those_who_do_not_see_them(page):
+def test_page__figures_have_words_for_those_who_do_not_see_them(page: str) -> None:
     figures = page.count('<figure class="picture"')
     assert figures > 20
     assert page.count('role="img" aria-label="') >= figures
@@ -101,14 +109,14 @@ def test_page__figures_have_words_for_those_who_do_not_see_them(page):
     assert all(f'<p id="{name}"' in page for name in described)
 
 
-def test_page__long_prompts_are_cut_at_the_length_it_states(parsed):
+def test_page__long_prompts_are_cut_at_the_length_it_states(parsed: Outline) -> None:
     text = "".join(parsed.text)
     assert "Prompts are cut after 600 characters." in text
     assert "more characters)" in text
     assert max(len(piece) for piece in parsed.text) < 2_000
 
 
-def test_page__every_k_has_its_modules_and_one_is_shown(page):
+def test_page__every_k_has_its_modules_and_one_is_shown(page: str) -> None:
     for size in (7, 10):
         for module in range(size):
             assert f'id="module-{size}-{module}"' in page
@@ -116,7 +124,7 @@ def test_page__every_k_has_its_modules_and_one_is_shown(page):
     assert 'data-k="10" hidden' not in page
 
 
-def test_page__what_a_run_lacks_is_said_in_one_sentence_each():
+def test_page__what_a_run_lacks_is_said_in_one_sentence_each() -> None:
     text = "".join(outline(render_page(report((5,), bare=True))).text)
     for reason in (
         "The corpus has no categories.",
@@ -133,11 +141,11 @@ def test_page__what_a_run_lacks_is_said_in_one_sentence_each():
     assert "nan" not in text.split()
 
 
-def test_page__one_module_alone_is_a_page():
+def test_page__one_module_alone_is_a_page() -> None:
     assert 'id="module-1-0"' in render_page(report((1,), bare=True))
 
 
-def test_page__hostile_title_and_facts_stay_text():
+def test_page__hostile_title_and_facts_stay_text() -> None:
     data = report((5,), bare=True)
     title = '"><script>window.pwned=1</script>'
     parsed = outline(render_page(replace(data, run=replace(data.run, name=title, model=title))))
@@ -145,11 +153,11 @@ def test_page__hostile_title_and_facts_stay_text():
     assert title in parsed.text
 
 
-def test_page__four_values_of_k_over_many_layers_stay_small():
+def test_page__four_values_of_k_over_many_layers_stay_small() -> None:
     assert len(render_page(report((5, 10, 15, 20), layers=80)).encode()) < SIZE_LIMIT
 
 
-def test_render_document__sections_without_any_k_are_a_page():
+def test_render_document__sections_without_any_k_are_a_page() -> None:
     block = table("moved", "What moved", (Column("unit", "Unit", Kind.COUNT),), [(3,), (4,)])
     part = Section("drift", "What moved", "", shared=(Note("Two units moved."), block))
     page = render_document("A and B", (part,))

@@ -2,15 +2,16 @@
 
 import io
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_factory import report
 from rich.console import Console
 
+from tests.report.report_factory import report
 from ulcmod_dist.report.page import tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.tables import Column, Kind, table
@@ -26,36 +27,36 @@ SMALL = table(
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_tables__survive_parquet_and_json(name, tmp_path):
+def test_tables__survive_parquet_and_json(name: str, tmp_path: Path) -> None:
     made = ALL[name]
     pq.write_table(made.to_arrow(), tmp_path / "t.parquet")
     back = pq.read_table(tmp_path / "t.parquet").to_pylist()
     assert back == made.to_records() == json.loads(json.dumps(made.to_records()))
 
 
-def test_tables__iterd_comes_first_and_each_module_has_a_row():
+def test_tables__iterd_comes_first_and_each_module_has_a_row() -> None:
     assert ALL["methods-k010"].to_records()[0]["method"] == "IterD"
     assert [row["module"] for row in ALL["modules-k010"].to_records()] == list(range(10))
     assert len(ALL["layers-k010"].rows) == 10 * 6
 
 
-def test_to_arrow__an_empty_table_keeps_its_types():
+def test_to_arrow__an_empty_table_keeps_its_types() -> None:
     empty = table("e", "E", SMALL.columns, [])
     assert empty.to_arrow().schema.types == [pa.string(), pa.int64(), pa.float64()]
 
 
-def test_table__a_number_that_is_not_finite_is_an_empty_cell():
+def test_table__a_number_that_is_not_finite_is_an_empty_cell() -> None:
     made = table("t", "T", SMALL.columns, [("a", 1, float("nan")), ("b", 2, float("-inf"))])
     assert [row["x"] for row in made.to_records()] == [None, None]
 
 
-def test_to_rich__markup_in_a_cell_is_text():
-    console = Console(file=io.StringIO(), width=80)
-    console.print(SMALL.to_rich())
-    assert "[red]a[/red]" in console.file.getvalue()
+def test_to_rich__markup_in_a_cell_is_text() -> None:
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(SMALL.to_rich())
+    assert "[red]a[/red]" in screen.getvalue()
 
 
-def test_filled__drops_columns_that_hold_nothing():
+def test_filled__drops_columns_that_hold_nothing() -> None:
     rows = [("a", None, 1.0), ("b", None, None)]
     assert [c.key for c in table("t", "T", SMALL.columns, rows).filled().columns] == ["name", "x"]
 
@@ -69,27 +70,27 @@ def test_filled__drops_columns_that_hold_nothing():
         (float("inf"), "∞"),
     ],
 )  # fmt: skip
-def test_number__is_short_and_keeps_whole_thousands(value, shown):
+def test_number__is_short_and_keeps_whole_thousands(value: float, shown: str) -> None:
     assert number(value) == shown
 
 
-def test_percent__what_would_round_to_nothing_is_not_zero():
+def test_percent__what_would_round_to_nothing_is_not_zero() -> None:
     assert [percent(0.0), percent(0.001), percent(0.256)] == ["0%", "<1%", "26%"]
 
 
 @given(st.text(), st.integers(2, 50))
-def test_label__is_one_line_within_its_limit(text, limit):
+def test_label__is_one_line_within_its_limit(text: str, limit: int) -> None:
     short = label(text, limit)
     assert len(short) <= limit
     assert "\n" not in short
 
 
 @given(st.text(max_size=40))
-def test_shorten__short_texts_stay_and_long_ones_say_what_is_left_out(text):
+def test_shorten__short_texts_stay_and_long_ones_say_what_is_left_out(text: str) -> None:
     assert shorten(text, 40) == printable(text).strip()
     long = shorten("x" * 100, 40)
     assert long == "x" * 40 + " … (60 more characters)"
 
 
-def test_printable__marks_that_reorder_text_are_removed():
+def test_printable__marks_that_reorder_text_are_removed() -> None:
     assert printable("a\u202eb\u0000c\u2066d\n\te") == "abcd\n\te"

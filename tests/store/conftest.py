@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from ulcmod_dist.store.view import UNIT_SCHEMA
 
 RECORD = {"model.id": "tiny", "model.dtype": "float32", "model.library.torch": "2.13.0"}
 UNITS = 10
+Write: TypeAlias = Callable[[Sequence[str]], Commit]
 GRID = Grid(rows=4, columns=3)
 
 
@@ -37,7 +39,7 @@ def content_of(prompts: Sequence[str]) -> ShardContent:
 
 
 @pytest.fixture
-def write(run: RunDir) -> Callable[[Sequence[str]], Commit]:
+def write(run: RunDir) -> Write:
     writer = ShardWriter(run, GRID)
     return lambda prompts: writer.write(content_of(prompts), Origin(RECORD))
 

@@ -1,22 +1,28 @@
 """A matrix from elsewhere becomes a run."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
+from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
 from ulcmod_dist.store.shards import committed_digests
 from ulcmod_dist.store.view import open_view
 
 
 @pytest.fixture
-def matrix():
+def matrix() -> NDArray[np.float64]:
     return np.random.default_rng(0).gamma(1.0, size=(SHARD_ROWS + 30, 7))
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
-def test_import__every_format_becomes_the_same_view(run, tmp_path, matrix, kind):
+def test_import__every_format_becomes_the_same_view(
+    run: RunDir, tmp_path: Path, matrix: NDArray[np.float64], kind: str
+) -> None:
     path = tmp_path / f"matrix.{kind}"
     if kind == "npy":
         np.save(path, matrix)
@@ -32,7 +38,7 @@ def test_import__every_format_becomes_the_same_view(run, tmp_path, matrix, kind)
     assert view.units["layer"].null_count == 7
 
 
-def test_import__again_writes_nothing(run, matrix):
+def test_import__again_writes_nothing(run: RunDir, matrix: NDArray[np.float64]) -> None:
     first = import_matrix(run, matrix)
     keys = list(run.keys())
     assert import_matrix(run, matrix).digest == first.digest
@@ -41,13 +47,15 @@ def test_import__again_writes_nothing(run, matrix):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
-def test_import__what_is_not_finite_is_named(run, matrix, bad):
+def test_import__what_is_not_finite_is_named(
+    run: RunDir, matrix: NDArray[np.float64], bad: float
+) -> None:
     matrix[SHARD_ROWS + 2, 5] = bad
     with pytest.raises(InvalidInput, match=rf"sample {SHARD_ROWS + 2} .* unit 5"):
         import_matrix(run, matrix)
 
 
-def test_import__nothing_but_numbers_of_two_dimensions(tmp_path):
+def test_import__nothing_but_numbers_of_two_dimensions(tmp_path: Path) -> None:
     np.save(tmp_path / "cube.npy", np.zeros((2, 2, 2)))
     with pytest.raises(InvalidInput, match=r"shape \(2, 2, 2\)"):
         open_matrix(str(tmp_path / "cube.npy"))
@@ -56,19 +64,19 @@ def test_import__nothing_but_numbers_of_two_dimensions(tmp_path):
         open_matrix(str(tmp_path / "words.npy"))
 
 
-def test_import__pickles_are_never_loaded(tmp_path):
+def test_import__pickles_are_never_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "objects.npy", np.array([[{}]], dtype=object), allow_pickle=True)
     with pytest.raises(InvalidInput, match="cannot be read"):
         open_matrix(str(tmp_path / "objects.npy"))
 
 
 @pytest.mark.parametrize("name", ["absent.npy", "absent.zarr", "matrix.csv"])
-def test_import__what_cannot_be_read_is_said(tmp_path, name):
+def test_import__what_cannot_be_read_is_said(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=name):
         open_matrix(str(tmp_path / name))
 
 
-def test_import__an_archive_of_several_arrays_must_name_one(tmp_path):
+def test_import__an_archive_of_several_arrays_must_name_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros((2, 2)), b=np.zeros((2, 2)))
     with pytest.raises(InvalidInput, match=r"\['a', 'b'\]"):
         open_matrix(str(tmp_path / "two.npz"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,7 +34,9 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request) -> RunDir:
+def bucket(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> RunDir:
     """A run directory in a new bucket; credentials come from the environment alone."""
     name = f"bucket-{abs(hash(request.node.name))}"
     with urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{name}", method="PUT")):
@@ -50,7 +53,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch, request) -> RunDir:
     return RunDir.at(f"s3://{name}/runs/mine")
 
 
-def test_bucket__write_publish_open_verify(bucket):
+def test_bucket__write_publish_open_verify(bucket: RunDir) -> None:
     prompts = [f"prompt {number}" for number in range(9)]
     writer = ShardWriter(bucket, GRID)
     shards = [writer.write(content_of(part), Origin(RECORD)) for part in (prompts[:5], prompts[5:])]
@@ -66,7 +69,7 @@ def test_bucket__write_publish_open_verify(bucket):
     assert [finding.problem for finding in verify(bucket).findings] == ["missing"]
 
 
-def test_bucket__of_two_writers_one_commits(bucket):
+def test_bucket__of_two_writers_one_commits(bucket: RunDir) -> None:
     content = content_of(["a", "b"])
     first = ShardWriter(bucket, GRID).write(content, Origin(RECORD))
     assert ShardWriter(bucket, GRID).write(content, Origin(RECORD, attempt=2)) == first
@@ -75,7 +78,7 @@ def test_bucket__of_two_writers_one_commits(bucket):
         bucket.create("once", b"y")
 
 
-def test_bucket__lease_and_fence(bucket):
+def test_bucket__lease_and_fence(bucket: RunDir) -> None:
     first = Lease.acquire(bucket, "extract")
     with pytest.raises(LeaseHeld):
         Lease.acquire(bucket, "extract")
@@ -84,13 +87,15 @@ def test_bucket__lease_and_fence(bucket):
         first.fence.check()
 
 
-def test_bucket__a_matrix_is_imported(bucket):
+def test_bucket__a_matrix_is_imported(bucket: RunDir) -> None:
     matrix = np.random.default_rng(0).gamma(1.0, size=(20, 5)).astype(np.float32)
     view = import_matrix(bucket, matrix)
     np.testing.assert_array_equal(view.activations().raw.compute(), matrix)
 
 
-def test_bucket__actors_write_into_it_and_no_credential_is_printed(bucket, tmp_path):
+def test_bucket__actors_write_into_it_and_no_credential_is_printed(
+    bucket: RunDir, tmp_path: Path
+) -> None:
     (tmp_path / "marks").mkdir()
     command = [sys.executable, "-m", "tests.faults.killing", bucket.url, str(tmp_path / "marks")]
     answer = subprocess.run(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.store.conftest import GRID, RECORD, content_of
+from tests.store.conftest import GRID, RECORD, Write, content_of
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.lease import LeaseLost
 from ulcmod_dist.rundir import RunDir
@@ -31,7 +31,7 @@ from ulcmod_dist.store.shards import (
 ALL = (slice(None), slice(None))
 
 
-def test_write__what_was_written_is_read(run, write):
+def test_write__what_was_written_is_read(run: RunDir, write: Write) -> None:
     commit = write(["a", "bb", "ccc"])
     content = content_of(["a", "bb", "ccc"])
     np.testing.assert_array_equal(
@@ -42,7 +42,7 @@ def test_write__what_was_written_is_read(run, write):
     assert read_commit(run, commit.digest) == commit
 
 
-def test_write__statistics_are_those_of_the_rows(run, write):
+def test_write__statistics_are_those_of_the_rows(run: RunDir, write: Write) -> None:
     prompts = [f"p{number}" for number in range(9)]
     kept = shard_moments(run, write(prompts))
     rows = content_of(prompts).activations.astype(float)
@@ -50,14 +50,14 @@ def test_write__statistics_are_those_of_the_rows(run, write):
     np.testing.assert_allclose(kept.std(), rows.std(0, ddof=1), rtol=1e-12)
 
 
-def test_write__routed_counts_are_kept(run):
+def test_write__routed_counts_are_kept(run: RunDir) -> None:
     routed = np.arange(12, dtype=np.int32).reshape(2, 6)
     content = replace(content_of(["a", "b"]), routed=routed)
     commit = ShardWriter(run, GRID).write(content, Origin(RECORD))
     np.testing.assert_array_equal(read_region(run, commit.folder, ROUTED_ARRAY, ALL), routed)
 
 
-def test_write__all_zero_rows_are_stored_and_not_left_out(run):
+def test_write__all_zero_rows_are_stored_and_not_left_out(run: RunDir) -> None:
     content = replace(content_of(["a", "b"]), activations=np.zeros((2, 10), np.float32))
     commit = ShardWriter(run, GRID).write(content, Origin(RECORD))
     chunks = [key for key in commit.objects if key.startswith("activations/c/")]
@@ -67,7 +67,9 @@ def test_write__all_zero_rows_are_stored_and_not_left_out(run):
     }
 
 
-def test_write__of_two_attempts_one_holds_and_the_other_leaves_nothing(run, write):
+def test_write__of_two_attempts_one_holds_and_the_other_leaves_nothing(
+    run: RunDir, write: Write
+) -> None:
     first = write(["a", "b"])
     second = write(["a", "b"])
     assert second == first
@@ -75,7 +77,7 @@ def test_write__of_two_attempts_one_holds_and_the_other_leaves_nothing(run, writ
     assert folders == {first.folder.split("/")[-1]}
 
 
-def test_write__nothing_is_committed_before_everything_is_there(run):
+def test_write__nothing_is_committed_before_everything_is_there(run: RunDir) -> None:
     class Stop(Exception):
         pass
 
@@ -89,7 +91,7 @@ def test_write__nothing_is_committed_before_everything_is_there(run):
     assert committed_digests(run) == set()
 
 
-def test_write__a_fenced_writer_does_not_commit(run):
+def test_write__a_fenced_writer_does_not_commit(run: RunDir) -> None:
     def lost() -> None:
         raise LeaseLost("taken over")
 
@@ -99,14 +101,14 @@ def test_write__a_fenced_writer_does_not_commit(run):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_write__non_finite_names_row_and_unit(run, bad):
+def test_write__non_finite_names_row_and_unit(run: RunDir, bad: float) -> None:
     content = content_of(["a", "b", "c"])
     content.activations[1, 7] = bad
     with pytest.raises(InvalidInput, match=r"unit 7 on row 1"):
         ShardWriter(run, GRID).write(content, Origin(RECORD))
 
 
-def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir):
+def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir) -> None:
     def flip(step: str) -> None:
         if step == "written":
             key = next(key for key, _ in run.keys("activations.zarr/shards") if "/c/" in key)
@@ -119,7 +121,7 @@ def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir):
     assert committed_digests(run) == set()
 
 
-def test_digest__covers_record_and_prompts_but_no_library_version():
+def test_digest__covers_record_and_prompts_but_no_library_version() -> None:
     digest = shard_digest(RECORD, ["a", "b"])
     assert shard_digest({**RECORD, "model.dtype": "bfloat16"}, ["a", "b"]) != digest
     assert shard_digest(RECORD, ["b", "a"]) != digest
@@ -128,7 +130,7 @@ def test_digest__covers_record_and_prompts_but_no_library_version():
 
 @pytest.mark.parametrize("units", [1, 9216, 126 * 53248, 396_288])
 @pytest.mark.parametrize("rows", [1, 512, 3000])
-def test_grid__chunks_are_bounded_on_both_axes(rows, units):
+def test_grid__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
     grid = Grid.of(rows, units)
     size = 4 * grid.rows * grid.columns
     assert grid.rows <= 1024
@@ -137,7 +139,7 @@ def test_grid__chunks_are_bounded_on_both_axes(rows, units):
         assert size >= 4 * 2**20
 
 
-def test_seal__any_changed_byte_is_noticed():
+def test_seal__any_changed_byte_is_noticed() -> None:
     data = seal({"name": "x", "values": [1, 2.5, None]})
     assert unseal(data, "it") == {"name": "x", "values": [1, 2.5, None]}
     for place in range(len(data)):
@@ -148,7 +150,7 @@ def test_seal__any_changed_byte_is_noticed():
                 unseal(bytes(changed), "it")
 
 
-def test_moments__merging_any_cut_equals_the_whole():
+def test_moments__merging_any_cut_equals_the_whole() -> None:
     rows = np.random.default_rng(0).lognormal(3.0, 2.0, (700, 5)).astype(np.float32)
     merged = Moments.none(5)
     for part in np.split(rows, [1, 3, 300, 690]):
@@ -158,6 +160,6 @@ def test_moments__merging_any_cut_equals_the_whole():
     np.testing.assert_allclose(merged.std(), rows.astype(float).std(0, ddof=1), rtol=1e-12)
 
 
-def test_moments__a_constant_unit_and_a_single_sample_count_as_one():
+def test_moments__a_constant_unit_and_a_single_sample_count_as_one() -> None:
     assert Moments.of(np.full((5, 2), 3.0)).std().tolist() == [1.0, 1.0]
     assert Moments.of(np.full((1, 2), 3.0)).std().tolist() == [1.0, 1.0]

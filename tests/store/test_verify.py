@@ -1,11 +1,13 @@
 """Damage is found, all of it; leftovers are found, and nothing else is removed."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from tests.store.conftest import RECORD, corpus_of, units_table
+from tests.store.conftest import RECORD, Write, corpus_of, units_table
 from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.quarantine import Quarantined, quarantine
 from ulcmod_dist.store.verify import Leftover, leftovers, remove, verify
@@ -13,7 +15,7 @@ from ulcmod_dist.store.view import open_view
 
 
 @pytest.fixture
-def whole(run, write):
+def whole(run: RunDir, write: Write) -> RunDir:
     """A run with two shards, a view and an entry in quarantine."""
     prompts = [f"prompt {number}" for number in range(9)]
     shards = [write(prompts[:5]), write(prompts[5:])]
@@ -22,33 +24,39 @@ def whole(run, write):
     return run
 
 
-def stored(run):
+def folder_of(run: RunDir) -> Path:
+    assert run.local is not None
+    return run.local
+
+
+def stored(run: RunDir) -> list[str]:
     return [key for key, _ in run.keys("activations.zarr")]
 
 
-def test_verify__a_whole_store_has_no_findings(whole):
-    seen = []
+def test_verify__a_whole_store_has_no_findings(whole: RunDir) -> None:
+    seen: list[int] = []
     result = verify(whole, seen.append)
     assert result.findings == ()
     assert result.objects > 20
     assert seen[-1] == result.bytes
 
 
-def test_verify__three_hundred_flipped_bits_are_three_hundred_findings(whole):
+def test_verify__three_hundred_flipped_bits_are_three_hundred_findings(whole: RunDir) -> None:
     chance = random.Random(0)
+    folder = folder_of(whole)
     sizes = dict(whole.keys("activations.zarr"))
     for _ in range(300):
         key = chance.choice([*sizes])
         data = whole.read(key)
         changed = bytearray(data)
         changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
-        whole.local.joinpath(key).write_bytes(changed)
+        folder.joinpath(key).write_bytes(changed)
         assert key in {finding.key for finding in verify(whole).findings}
-        whole.local.joinpath(key).write_bytes(data)
+        folder.joinpath(key).write_bytes(data)
     assert verify(whole).findings == ()
 
 
-def test_verify__every_missing_object_is_found(whole):
+def test_verify__every_missing_object_is_found(whole: RunDir) -> None:
     for key in stored(whole):
         if "/commits/" in key or "/quarantine/" in key or key.endswith("000001.json"):
             continue
@@ -60,17 +68,17 @@ def test_verify__every_missing_object_is_found(whole):
         whole.write(key, data)
 
 
-def test_verify__a_missing_commit_is_found_through_the_manifest(whole):
+def test_verify__a_missing_commit_is_found_through_the_manifest(whole: RunDir) -> None:
     key = next(key for key in stored(whole) if "/commits/" in key)
     whole.delete(key)
     assert ["names the absent shard" in f.problem for f in verify(whole).findings] == [True]
 
 
-def test_leftovers__nothing_committed_is_named(whole):
+def test_leftovers__nothing_committed_is_named(whole: RunDir) -> None:
     assert leftovers(whole) == []
 
 
-def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole):
+def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole: RunDir) -> None:
     folder = next(key for key in stored(whole) if "/shards/" in key).split("/")[2]
     strays = [
         f"activations.zarr/shards/{folder}/2-00000000/activations/c/0/0",
@@ -78,7 +86,7 @@ def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole
         f"activations.zarr/shards/{folder}/2-00000000/mean/c/0#1",
     ]
     for key in strays:
-        path = whole.local / key
+        path = folder_of(whole) / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
     found = leftovers(whole)
@@ -86,12 +94,12 @@ def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole
     digest = open_view(whole).digest
     remove(whole, found)
     assert leftovers(whole) == []
-    assert not any((whole.local / key).exists() for key in strays)
+    assert not any((folder_of(whole) / key).exists() for key in strays)
     assert verify(whole).findings == ()
     assert open_view(whole).digest == digest
 
 
-def test_remove__what_is_in_use_is_never_removed(whole):
+def test_remove__what_is_in_use_is_never_removed(whole: RunDir) -> None:
     key = next(key for key in stored(whole) if "/shards/" in key)
     with pytest.raises(UlcmodError, match="in use"):
         remove(whole, [Leftover(key, 1)])

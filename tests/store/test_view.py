@@ -1,18 +1,23 @@
 """A view is the newest manifest: samples in corpus order, read lazily from shards."""
 
 import pickle
+from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias
 
 import dask
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from tests.store.conftest import (
     GRID,
     RECORD,
     UNITS,
+    Write,
     activation_of,
     content_of,
     corpus_of,
@@ -23,20 +28,27 @@ from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.blocks import _row_bounds, lazy_rows
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.sealed import Damaged
-from ulcmod_dist.store.shards import Origin, ShardWriter
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.shards import Commit, Origin, ShardWriter
+from ulcmod_dist.store.view import View, open_view
+
+Thirty: TypeAlias = tuple[RunDir, list[str], NDArray[np.int64]]
 
 
-def names(count):
+def names(count: int) -> list[str]:
     return [f"prompt {number}" for number in range(count)]
 
 
-def publish(run, prompts, shards, splits=None):
+def publish(
+    run: RunDir,
+    prompts: Sequence[str],
+    shards: Sequence[Commit],
+    splits: Sequence[str] | None = None,
+) -> View:
     corpus = corpus_of(prompts, splits)
     return write_manifest(run, corpus, units_table(), shards, record=RECORD)
 
 
-def test_view__rows_are_in_corpus_order(run, write):
+def test_view__rows_are_in_corpus_order(run: RunDir, write: Write) -> None:
     prompts = names(11)
     publish(run, prompts, [write(prompts[6:]), write(prompts[:6])])
     view = open_view(run)
@@ -50,7 +62,7 @@ def test_view__rows_are_in_corpus_order(run, write):
     assert view.units["path"].to_pylist()[7] == "layers.1.mlp.down_proj"
 
 
-def test_view__statistics_are_those_of_the_train_samples_alone(run, write):
+def test_view__statistics_are_those_of_the_train_samples_alone(run: RunDir, write: Write) -> None:
     prompts = names(8)
     splits = ["train"] * 5 + ["test"] * 3
     view = publish(run, prompts, [write(prompts[:3]), write(prompts[3:])], splits)
@@ -61,7 +73,7 @@ def test_view__statistics_are_those_of_the_train_samples_alone(run, write):
     np.testing.assert_array_equal(raw.compute(), content_of(prompts[5:]).activations)
 
 
-def test_view__equal_prompts_share_a_row_and_each_counts(run, write):
+def test_view__equal_prompts_share_a_row_and_each_counts(run: RunDir, write: Write) -> None:
     prompts = ["x", "y", "x", "z", "x"]
     view = publish(run, prompts, [write(["x", "y", "z"])])
     raw, mean, _ = view.activations()
@@ -70,7 +82,9 @@ def test_view__equal_prompts_share_a_row_and_each_counts(run, write):
     np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-9)
 
 
-def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(run, write):
+def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(
+    run: RunDir, write: Write
+) -> None:
     prompts = names(6)
     shards = [write(prompts)]
     first = publish(run, prompts, shards)
@@ -85,18 +99,20 @@ def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(run, w
     np.testing.assert_array_equal(old.activations().raw.compute(), content_of(prompts).activations)
 
 
-def test_view__the_same_again_makes_no_version(run, write):
+def test_view__the_same_again_makes_no_version(run: RunDir, write: Write) -> None:
     shards = [write(names(4))]
     publish(run, names(4), shards)
     assert publish(run, names(4), shards).version == 1
 
 
-def test_view__samples_without_rows_stay_out(run, write):
+def test_view__samples_without_rows_stay_out(run: RunDir, write: Write) -> None:
     view = publish(run, ["a", "lost", "b"], [write(["a", "b"])])
     assert view.sample_ids() == ["s0", "s2"]
 
 
-def test_view__another_run_with_the_same_rows_has_the_same_digest(run, write, tmp_path):
+def test_view__another_run_with_the_same_rows_has_the_same_digest(
+    run: RunDir, write: Write, tmp_path: Path
+) -> None:
     first = publish(run, names(5), [write(names(5))])
     other = RunDir.at(tmp_path / "other")
     origin = Origin(RECORD, attempt=3, worker="elsewhere", seconds=9.0)
@@ -104,18 +120,18 @@ def test_view__another_run_with_the_same_rows_has_the_same_digest(run, write, tm
     assert publish(other, names(5), [commit]).digest == first.digest
 
 
-def test_view__nothing_there_is_said(run):
+def test_view__nothing_there_is_said(run: RunDir) -> None:
     with pytest.raises(InvalidInput, match="no activations"):
         open_view(run)
 
 
-def test_view__unknown_version_names_those_there(run, write):
+def test_view__unknown_version_names_those_there(run: RunDir, write: Write) -> None:
     publish(run, ["a"], [write(["a"])])
     with pytest.raises(InvalidInput, match=r"version 7, only \[1\]"):
         open_view(run, version=7)
 
 
-def test_view__a_deleted_chunk_is_found_when_opened(run, write):
+def test_view__a_deleted_chunk_is_found_when_opened(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     publish(run, names(6), [commit])
     run.delete(f"{commit.folder}/activations/c/1/2")
@@ -123,7 +139,7 @@ def test_view__a_deleted_chunk_is_found_when_opened(run, write):
         open_view(run)
 
 
-def test_view__a_chunk_deleted_later_never_reads_as_zero(run, write):
+def test_view__a_chunk_deleted_later_never_reads_as_zero(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     view = publish(run, names(6), [commit])
     run.delete(f"{commit.folder}/activations/c/1/2")
@@ -131,7 +147,7 @@ def test_view__a_chunk_deleted_later_never_reads_as_zero(run, write):
         view.activations().raw.compute()
 
 
-def test_view__a_flipped_bit_is_an_error_when_read(run, write):
+def test_view__a_flipped_bit_is_an_error_when_read(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     view = publish(run, names(6), [commit])
     key = f"{commit.folder}/activations/c/0/0"
@@ -142,7 +158,7 @@ def test_view__a_flipped_bit_is_an_error_when_read(run, write):
         view.activations().raw.compute()
 
 
-def test_view__graph_is_a_rule_and_pickles_small(run, write):
+def test_view__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) -> None:
     prompts = names(40)
     view = publish(run, prompts, [write(prompts[start : start + 8]) for start in range(0, 40, 8)])
     raw = view.activations().raw
@@ -151,7 +167,7 @@ def test_view__graph_is_a_rule_and_pickles_small(run, write):
     assert raw.chunks[0] == (4,) * 10
 
 
-def test_view__reading_whole_rows_opens_a_shard_once_a_block(run, write):
+def test_view__reading_whole_rows_opens_a_shard_once_a_block(run: RunDir, write: Write) -> None:
     prompts = names(8)
     view = publish(run, prompts, [write(prompts)])
     raw = view.activations().raw
@@ -159,7 +175,7 @@ def test_view__reading_whole_rows_opens_a_shard_once_a_block(run, write):
 
 
 @pytest.fixture(scope="module")
-def thirty(tmp_path_factory):
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> Thirty:
     """Thirty prompts in shards of uneven size, and where each of them lies."""
     run = RunDir.at(tmp_path_factory.mktemp("run"))
     bounds = [0, 1, 9, 13, 30]
@@ -171,7 +187,7 @@ def thirty(tmp_path_factory):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(order=st.lists(st.integers(0, 29), min_size=1, max_size=60))
-def test_lazy_rows__any_selection_reads_the_right_rows(thirty, order):
+def test_lazy_rows__any_selection_reads_the_right_rows(thirty: Thirty, order: list[int]) -> None:
     run, folders, places = thirty
     shard, row = places[order].T
     raw = lazy_rows(run, folders, shard, row, units=UNITS, grid=GRID)
@@ -181,7 +197,7 @@ def test_lazy_rows__any_selection_reads_the_right_rows(thirty, order):
     np.testing.assert_array_equal(values, content_of([names(30)[i] for i in order]).activations)
 
 
-def test_row_bounds__full_chunks_stay_whole_and_scraps_are_gathered():
+def test_row_bounds__full_chunks_stay_whole_and_scraps_are_gathered() -> None:
     shard = np.array([0] * 8 + [1, 2, 3, 4, 5] + [6] * 4)
     row = np.array([*range(8), 0, 0, 0, 0, 0, *range(4)])
     assert _row_bounds(shard, row, 4).tolist() == [0, 4, 8, 12, 13, 17]

@@ -76,7 +76,7 @@ class Engine:
             UlcmodError: Its units are not those planned for.
         """
         torch.set_num_threads(threads)
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()
         config = load_config(spec)
         promised = units_of(config)
         if units is not None and tuple(units) != promised:

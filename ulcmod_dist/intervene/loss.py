@@ -74,7 +74,7 @@ class LossEngine:
             InvalidInput: The model cannot be used, is no decoder, or was saved without its head.
         """
         torch.set_num_threads(threads)
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        transformers_logging.disable_progress_bar()
         config = load_config(spec)
         return cls(load_model(spec, config, device, head=family_of(config).decoder))
 

@@ -87,11 +87,9 @@ def lazy_rows(
         return empty
     rule = _Blocks(chunks, run, tuple(folders), shard, row, grid.rows)
     name = f"activations-{tokenize(run.url, folders, shard, row, chunks)}"
-    layer = blockwise(  # type: ignore[no-untyped-call]
-        read_block, name, "su", rule, "su", numblocks={}, _data_producer=True
-    )
+    layer = blockwise(read_block, name, "su", rule, "su", numblocks={}, _data_producer=True)
     graph = HighLevelGraph.from_collections(name, layer)
-    return da.Array(graph, name, chunks, dtype=np.float32)  # type: ignore[no-untyped-call]
+    return da.Array(graph, name, chunks, dtype=np.float32)
 
 
 def read_block(block: Block) -> NDArray[np.float32]:
