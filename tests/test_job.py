@@ -86,3 +86,19 @@ def test_job__broken_yaml_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not valid YAML") as caught:
         Job.from_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("run=s3://AKIAPLANTED:planted-secret@bucket/runs", "run"),
+        ("corpus.train=https://host/x.parquet?X-Amz-Signature=planted-secret", "corpus.train"),
+        ("corpus.test=[/data/x.parquet, https://planted-secret@host/x.parquet]", "corpus.test"),
+    ],
+)
+def test_job__refuses_a_planted_secret_and_does_not_repeat_it(
+    override: str, key: str, folder: Path
+) -> None:
+    with pytest.raises(InvalidInput, match=f"^{key} is a URL that carries credentials") as caught:
+        parse(COMPLETE, folder, override)
+    assert "planted" not in str(caught.value).lower()

@@ -14,6 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -39,6 +40,7 @@ from ulcmod_dist.sections import (
 )
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_SECRET = re.compile(r"(signature|token|secret|password|credential)[^=&]*=", re.IGNORECASE)
 
 
 def is_url(location: str) -> bool:
@@ -102,9 +104,11 @@ class Job(Section):
         for override in overrides:
             _apply_override(data, override)
         try:
-            return cls.model_validate(data)
+            job = cls.model_validate(data)
         except ValidationError as error:
             raise InvalidInput(f"{source}: {_explain(error)}") from error
+        _refuse_credentials(job)
+        return job
 
     def resolved(self, folder: Path) -> Job:
         """The same job with input paths made absolute, so that it can be opened from anywhere."""
@@ -134,6 +138,33 @@ class Job(Section):
     def to_yaml(self) -> str:
         """The job as YAML, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _refuse_credentials(job: Job) -> None:
+    """Refuse URLs that carry credentials: a job is stored, shown and sent.
+
+    Raises:
+        InvalidInput: The message names the key and never the value.
+    """
+    for key, text in _texts(job.model_dump(mode="json")):
+        parts = urlsplit(text) if is_url(text) else None
+        if parts and ("@" in parts.netloc or _SECRET.search(parts.query)):
+            raise InvalidInput(
+                f"{key} is a URL that carries credentials; a job is stored and shown.",
+                "Give credentials through the environment, on Kubernetes by a Secret.",
+            )
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a job's values, with its dotted key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _texts(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
 
 
 def _absolute(location: str, folder: Path) -> str:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.job import Job, is_url
@@ -26,8 +24,6 @@ MAX_BYTES = 256 * 2**20
 """Size of what may travel: Ray keeps it in the memory of the head node."""
 
 Target = Literal["ray", "kuberay", "slurm"]
-
-_SECRET = re.compile(r"(signature|token|secret|password|credential)[^=&]*=", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -87,12 +83,10 @@ def pack(path: str | Path, overrides: Sequence[str], target: Target) -> Parcel:
     path = Path(path)
     if target == "slurm":
         job = Job.from_yaml(path, overrides)
-        refuse_secrets(job)
         if not is_url(job.run):
             job = job.model_copy(update={"run": str(Path(job.run).expanduser().resolve())})
         return Parcel(job, _name(job, ()), ())
     written = _read(path, overrides)
-    refuse_secrets(written)
     _refuse_local_run(written, target)
     files = tuple(_inputs(written, path.parent))
     if files and target == "kuberay":
@@ -124,21 +118,6 @@ def _read(path: Path, overrides: Sequence[str]) -> Job:
 def _elsewhere(location: str) -> bool:
     """Whether a location means the same on every machine of the cluster."""
     return is_url(location) or Path(location).is_absolute() or location.startswith("~")
-
-
-def refuse_secrets(job: Job) -> None:
-    """Refuse a job whose locations carry credentials: a job is stored, shown and sent.
-
-    Raises:
-        InvalidInput: The message names the key and never the value.
-    """
-    for key, location in _locations(job):
-        parts = urlsplit(location) if is_url(location) else None
-        if parts and (parts.password or _SECRET.search(parts.query) or "@" in parts.netloc):
-            raise InvalidInput(
-                f"{key} is a URL that carries credentials; a job is stored and shown.",
-                "Give credentials through the environment of the cluster, or a Secret.",
-            )
 
 
 def _locations(job: Job) -> Iterator[tuple[str, str]]:
