@@ -117,7 +117,12 @@ class ExtractSection(Section):
         None, gt=0, description="Actors; by default as many as the cluster has room for."
     )
     cpus: float = Field(1.0, gt=0, description="CPUs of an actor, also its threads.")
-    gpus: float = Field(0.0, ge=0, description="GPUs of an actor.")
+    gpus: float = Field(
+        0.0,
+        ge=0,
+        description="GPUs of an actor. Several, with `ranks: 1`, hold whole layers each and work "
+        "one after another (`device_map`): for models that no GPU holds and no ranks can share.",
+    )
     ranks: int = Field(
         1, gt=0, description="Processes that share one model by tensor parallelism, a GPU each."
     )
@@ -125,7 +130,12 @@ class ExtractSection(Section):
         None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
     )
     shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
-    batch_tokens: int = Field(4096, gt=0, description="Tokens of a batch, padding included.")
+    batch_tokens: int | None = Field(
+        None,
+        gt=0,
+        description="Tokens of a batch, padding included; by default as the device's memory "
+        "allows, from 512 to 4,096 on CPUs and to 65,536 on GPUs.",
+    )
 
     @model_validator(mode="after")
     def _a_gpu_for_each_rank(self) -> Self:

@@ -131,9 +131,6 @@ class Bench:
         notes = Notes(self.folder / f"notes{self._runs}")
         Path(notes.folder).mkdir()
         run = RunDir.at(self.folder / f"run{self._runs}")
-        model_bytes = parameter_bytes(self.config, self.spec.dtype) + (
-            self.options.batch_tokens * token_bytes(self.config, self.spec.dtype)
-        )
         prepared = prepare(
             run,
             self.prompts,
@@ -142,7 +139,7 @@ class Bench:
             forward_record(model_record(self.spec), self.encoder.record),
             shard_samples=shard,
             batch_tokens=self.options.batch_tokens,
-            model_bytes=model_bytes,
+            model_bytes=self._model_bytes,
         )
         gpus = float(self.options.device != "cpu")
         factory = ModelFactory(self.spec, RULE, self.units, self.options.device, threads)
@@ -157,6 +154,12 @@ class Bench:
                 notice=notes,
             )
         return self.tokens / notes.seconds(), done, prepared
+
+    def _model_bytes(self, tokens: int, longest: int) -> int:
+        """Memory of the machine that the model takes, as a job's plan counts it."""
+        weights = parameter_bytes(self.config, self.spec.dtype)
+        each = token_bytes(self.config, self.spec.dtype, longest=longest)
+        return weights + (tokens * each if self.options.device == "cpu" else 0)
 
 
 def main() -> None:

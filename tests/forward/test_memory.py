@@ -3,12 +3,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.forward.tiny import prompts_of, tiny_config, tiny_model
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.memory import budget, parameter_bytes, token_bytes
+from ulcmod_dist.forward.memory import (
+    DeviceMemory,
+    batch_tokens_within,
+    device_memory,
+    parameter_bytes,
+    token_bytes,
+)
 from ulcmod_dist.forward.values import Rows
 
 
@@ -63,12 +71,43 @@ def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_budget__grows_with_memory_and_shrinks_with_precision_and_length(family: str) -> None:
+def test_token_bytes__shrink_with_precision_and_grow_with_length(family: str) -> None:
     config = tiny_config(family)
-    assert budget(config, 0, "float32") == 1
-    tokens = budget(config, 10**8, "float32")
-    assert 1 < tokens < budget(config, 10**8, "bfloat16")
-    assert tokens * token_bytes(config, "float32") <= 10**8
-    assert budget(config, 10**9, "float32") >= 9 * tokens
-    assert budget(config, 10**8, "float32", attention="eager") < tokens
-    assert budget(config, 10**8, "float32", longest=10**6) < tokens
+    each = token_bytes(config, "float32")
+    assert token_bytes(config, "bfloat16") < each
+    assert token_bytes(config, "float32", attention="eager") > each
+    assert token_bytes(config, "float32", longest=10**6) > each
+
+
+def tokens_within(total: int, free: int | None = None, **options: Any) -> int:
+    memory = DeviceMemory(total, total if free is None else free)
+    options = {"kind": "cuda", "weights": 0, **options}
+    return batch_tokens_within(memory, tiny_config("llama"), "float32", **options)
+
+
+def test_batch_tokens__grow_with_memory_and_fit_into_it() -> None:
+    each = token_bytes(tiny_config("llama"), "float32", longest=64)
+    found = [tokens_within(2**power, longest=64) for power in range(18, 32)]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (512, 65_536)
+    assert len(set(found)) == 8
+    for power, tokens in zip(range(18, 32), found, strict=True):
+        assert tokens == 512 or tokens * each <= 0.8 * 2**power
+    assert tokens_within(2**31, kind="cpu") == 4096
+    assert tokens_within(2**25, weights=2**24) < tokens_within(2**25)
+    assert tokens_within(2**25, longest=None, attention="eager") < tokens_within(2**25, longest=64)
+
+
+@given(st.integers(2**18, 2**32), st.floats(0.0, 0.2))
+def test_batch_tokens__what_little_is_taken_does_not_change_them(total: int, taken: float) -> None:
+    assert tokens_within(total, total - int(taken * total)) == tokens_within(total)
+
+
+def test_batch_tokens__a_crowded_device_gets_fewer() -> None:
+    assert tokens_within(2**25, 2**22) < tokens_within(2**25)
+
+
+def test_device_memory__of_this_machine() -> None:
+    memory = device_memory("cpu")
+    assert 0 < memory.free <= memory.total
+    assert memory.part(0.5) == DeviceMemory(memory.total // 2, memory.free // 2)

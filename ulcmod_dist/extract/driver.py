@@ -16,6 +16,7 @@ from ulcmod_dist.extract.cluster import cluster, node_resources
 from ulcmod_dist.extract.course import Course
 from ulcmod_dist.extract.planner import (
     Encodes,
+    ModelBytes,
     Plan,
     Prepared,
     corpus_fingerprint,
@@ -86,7 +87,7 @@ def prepare(
     *,
     shard_samples: int,
     batch_tokens: int,
-    model_bytes: int = 0,
+    model_bytes: ModelBytes = lambda tokens, longest: 0,
     update: bool = False,
     save: bool = True,
 ) -> Prepared:
@@ -100,7 +101,7 @@ def prepare(
         record: What rows depend on (``forward_record``).
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
-        model_bytes: Projected memory of the model in an actor: weights and one batch.
+        model_bytes: Projected memory of the model in an actor.
         update: Whether a changed job makes a new plan, which reuses rows that still hold.
         save: Whether a new plan becomes the run's.
 

@@ -6,10 +6,10 @@ follows it, so that a rerun on the same hardware gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
@@ -28,6 +28,10 @@ PROCESS_BYTES = 900 * 2**20
 """Memory of an actor before it has loaded a model: Python, Ray and torch."""
 CHUNKS_IN_FLIGHT = 10
 """Chunks that Zarr encodes or decodes at a time, each held about three times meanwhile."""
+
+ModelBytes: TypeAlias = Callable[[int, int], int]
+"""Memory of the machine that a model takes in an actor, from the tokens of its largest batch,
+padding included, and of its longest prompt."""
 
 
 class Encodes(Protocol):
@@ -130,6 +134,7 @@ class Plan:
             "tokens": self.tokens,
             "units": self.num_units,
             "shards": len(self.shards),
+            "batch_tokens": self.batch_tokens,
             "batches": sum(len(shard.batches) for shard in self.shards),
             "bytes": self.bytes,
             "actor_bytes": self.actor_bytes,
@@ -176,7 +181,7 @@ def make_plan(
     shard_samples: int,
     batch_tokens: int,
     known: AbstractSet[str] = frozenset(),
-    model_bytes: int = 0,
+    model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> Plan:
     """Plan the prompts that have no rows yet.
 
@@ -199,6 +204,7 @@ def make_plan(
     splits = prompts.table["split"].to_pylist()
     ids = prompts.table["sample_id"]
     shards, truncated, seen = [], 0, set(known)
+    largest = longest = 0
     for split in dict.fromkeys(splits):
         rows = [row for row, name in enumerate(splits) if name == split]
         cut = plan_shards([digests[row] for row in rows], seen, shard_samples)
@@ -211,6 +217,8 @@ def make_plan(
             digest = shard_digest(record, [digests[row] for row in chosen])
             batches = plan_batches(lengths, batch_tokens)
             shards.append(PlannedShard(digest, chosen, sum(lengths), batches))
+            largest = max(largest, *(len(batch) * lengths[batch[0]] for batch in batches))
+            longest = max(longest, *lengths)
     return Plan(
         corpus=corpus_fingerprint(digests),
         record=record,
@@ -222,7 +230,7 @@ def make_plan(
         reused=sum(digest in known for digest in digests),
         truncated=truncated,
         shards=tuple(shards),
-        model_bytes=model_bytes,
+        model_bytes=model_bytes(largest, longest),
     )
 
 

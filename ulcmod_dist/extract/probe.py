@@ -13,7 +13,8 @@ from ulcmod_dist.extract.cluster import cluster, node_resources, room, shortage
 from ulcmod_dist.extract.planner import Prepared, prompts_at
 from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
 from ulcmod_dist.extract.values import Failure, ForwardFactory, Resources
-from ulcmod_dist.extract.worker import Worker
+from ulcmod_dist.extract.worker import Worker, one_line
+from ulcmod_dist.forward.memory import DeviceMemory, device_memory
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.shards import ShardWriter
 
@@ -96,6 +97,39 @@ def probe(
     total = loaded + plan.tokens / (rate * actors) if plan.tokens else 0.0
     hours = total * actors * resources.gpus / 3600
     return Projection(rate, loaded, peak, actors, total, hours)
+
+
+def memory_of_actor(
+    device: str, resources: Resources, workers: int | None, address: str | None
+) -> DeviceMemory:
+    """Memory that an actor of this size has on its device, asked where one would run.
+
+    Args:
+        device: Device of torch; actors with less than a whole GPU share it, and those on the CPU
+            their machine.
+        resources: What an actor takes.
+        workers: Number of actors; None for as many as the cluster has room for.
+        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
+
+    Raises:
+        UlcmodError: The cluster cannot give an actor what it asks for.
+    """
+    with cluster(address):
+        ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(device_memory)
+        answer = ask.remote(device)
+        if not ray.wait([answer], timeout=PLACEMENT_SECONDS)[0]:
+            ray.cancel(answer)
+            raise UlcmodError(shortage(resources, node_resources()))
+        try:
+            memory: DeviceMemory = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            raise UlcmodError(
+                f"An actor cannot use its {device} device: {one_line(error)}"
+            ) from error
+        if device != "cpu":
+            return memory.part(min(1.0, resources.gpus))
+        beside = max(room(resources, [node]) for node in node_resources())
+        return memory.part(1 / max(1, min(beside, workers or beside)))
 
 
 def _measure(actor: Any, prepared: Prepared, seconds: float) -> tuple[float, int]:

@@ -6,8 +6,11 @@ engine, at the price of the time of the failed attempt.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
+import psutil
 import torch
 import transformers
 from transformers import PretrainedConfig
@@ -15,8 +18,13 @@ from transformers import PretrainedConfig
 from ulcmod_dist.forward.architectures import family_of, units_of
 
 _BYTES = {"float32": 4, "bfloat16": 2}
-# Share of the free memory given to a batch; the rest is for kernels' workspaces and fragments.
+# Share of a device's memory that a batch may take; the rest is for kernels' workspaces, fragments
+# and what little else the device holds.
 _SHARE = 0.8
+# Larger batches gain nothing: cores are busy with few tokens, GPUs with some ten thousands.
+_MOST = {"cpu": 4096, "cuda": 65_536}
+# Smaller ones are hardly batches any more; what does not fit after all is split.
+_LEAST = 512
 # Shortest prompt that the estimate of the output's share assumes, template included.
 _SHORTEST = 16
 
@@ -60,21 +68,66 @@ def token_bytes(
     return 4 * hidden * size + max(attending, computing) + rows
 
 
-def budget(
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Memory of a device.
+
+    Attributes:
+        total: All of it, in bytes.
+        free: What is free at this moment.
+    """
+
+    total: int
+    free: int
+
+    def part(self, share: float) -> DeviceMemory:
+        """That of one of several that share the device."""
+        return DeviceMemory(int(self.total * share), int(self.free * share))
+
+
+def device_memory(device: str) -> DeviceMemory:
+    """Memory of a device of torch; for ``cpu`` that of the machine, or what a container may use."""
+    if device == "cpu":
+        limit = int(import_module("distributed.system").MEMORY_LIMIT)
+        return DeviceMemory(limit, min(limit, int(psutil.virtual_memory().available)))
+    free, total = torch.cuda.mem_get_info(device)
+    return DeviceMemory(int(total), int(free))
+
+
+def batch_tokens_within(
+    memory: DeviceMemory,
     config: PretrainedConfig,
-    free_bytes: int,
     dtype: str,
     *,
+    kind: str,
+    weights: int,
     attention: str = "sdpa",
-    longest: int = 2048,
+    longest: int | None = None,
 ) -> int:
-    """Tokens of a batch, padding included, that fit into ``free_bytes``; at least one.
+    """Tokens of a batch, padding included, that fit on a device beside the weights.
 
-    ``free_bytes`` is what is left once the weights are on the device, such as the free memory less
-    ``parameter_bytes``.
+    The most that is worth while is halved until it fits into a share of the whole memory and into
+    what is free. So a device gives the same number again unless most of it is taken by others.
+
+    Args:
+        memory: That of the device.
+        config: The model.
+        dtype: ``float32`` or ``bfloat16``.
+        kind: ``cpu`` or ``cuda``.
+        weights: Bytes of the weights that the device will hold.
+        attention: ``sdpa`` or ``eager``.
+        longest: Tokens that a prompt may have; None for no limit.
     """
-    each = token_bytes(config, dtype, attention=attention, longest=longest)
-    return max(1, int(_SHARE * free_bytes) // each)
+    room = min(_SHARE * (memory.total - weights), memory.free - weights)
+
+    def fits(tokens: int) -> bool:
+        within = min(tokens, longest or tokens)
+        return tokens * token_bytes(config, dtype, attention=attention, longest=within) <= room
+
+    tokens = _MOST[kind]
+    while tokens > _LEAST and not fits(tokens):
+        tokens //= 2
+    return tokens
 
 
 def _routed(config: PretrainedConfig) -> int:

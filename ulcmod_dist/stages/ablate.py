@@ -25,6 +25,7 @@ from ulcmod_dist.report.costs import AblatedModule, Ablation, Cost
 from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.corpus import prompts_of
+from ulcmod_dist.stages.devices import device_of
 from ulcmod_dist.stages.evaluation_files import (
     ablation_mark,
     ablation_name,
@@ -36,6 +37,8 @@ from ulcmod_dist.stages.plan import rule_of, spec_of
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules
 
+# The logits of a whole batch are held, which the plan of the extraction knows nothing of.
+BATCH_TOKENS = 4096
 TOKENS = "the tokens of the prompt's own text"
 
 COLUMNS = {
@@ -105,8 +108,8 @@ def _fleet(context: Context) -> Fleet:
     """As many actors as the job asks for or the cluster has room for."""
     settings = context.job.extract
     resources = Resources(settings.cpus, settings.gpus)
-    device = "cuda" if settings.gpus > 0 else "cpu"
-    machine = Machine(device, max(1, int(settings.cpus)), settings.cpus, settings.gpus)
+    threads = max(1, int(settings.cpus))
+    machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus)
     workers = settings.workers or max(1, room(resources, node_resources()))
     return Fleet(spec_of(context.job), machine, workers)
 
@@ -165,7 +168,7 @@ def _subjects(
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(
         encoded=encoded,
-        batches=plan_batches(lengths, context.job.extract.batch_tokens),
+        batches=plan_batches(lengths, context.job.extract.batch_tokens or BATCH_TOKENS),
         modules=labels[drawn],
         categories=chosen["category"].to_pylist(),
     )

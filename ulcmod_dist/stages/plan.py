@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 
 import pyarrow.compute as pc
 
@@ -14,7 +15,6 @@ from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, model_record
-from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.iterd.plan import Plan
@@ -22,6 +22,7 @@ from ulcmod_dist.job import Job
 from ulcmod_dist.passes.executors import executor_named
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
+from ulcmod_dist.stages.devices import batch_tokens_of, device_of, model_bytes
 from ulcmod_dist.stages.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.stages.summary import Summary, size_text
 
@@ -94,7 +95,6 @@ def prepared_for(context: Context, *, save: bool) -> Prepared:
     with context.progress.step("Planning", None, "samples") as step:
         prompts = prompts_of(job.corpus)
         encoder = Encoder.load(spec, rule)
-        batch = job.extract.batch_tokens * token_bytes(config, spec.dtype, attention=spec.attention)
         prepared = prepare(
             context.run,
             prompts,
@@ -102,8 +102,8 @@ def prepared_for(context: Context, *, save: bool) -> Prepared:
             units_of(config),
             forward_record(model_record(spec), encoder.record),
             shard_samples=job.extract.shard_samples,
-            batch_tokens=job.extract.batch_tokens,
-            model_bytes=parameter_bytes(config, spec.dtype) + batch,
+            batch_tokens=batch_tokens_of(context, spec, encoder.max_tokens),
+            model_bytes=partial(model_bytes, job, spec),
             save=save,
         )
         step.update(len(prompts))
@@ -116,7 +116,7 @@ def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
         spec_of(job),
         rule_of(job),
         prepared.plan.units,
-        device="cuda" if job.extract.gpus > 0 else "cpu",
+        device=device_of(job),
         threads=max(1, int(job.extract.cpus)),
         ranks=job.extract.ranks,
     )
