@@ -27,6 +27,11 @@ def real7() -> Path:
 
 
 @pytest.fixture(scope="session")
+def small_qwen2() -> Path:
+    return _beside("models/small-qwen2")
+
+
+@pytest.fixture(scope="session")
 def minilm(real7: Path, pytestconfig: pytest.Config) -> dict[str, NDArray[np.float32]]:
     """MiniLM's activations on real7: ``train`` and ``test``, float32 [samples, 6 x 1536]."""
     assert pytestconfig.cache is not None

@@ -1,43 +1,55 @@
-"""Evaluation of matrices that exist nowhere: blocks made on demand, passes and memory counted.
+"""Evaluation and report of matrices that exist nowhere: blocks made on demand, passes counted.
 
-    python tests/benchmarks/evaluation.py --samples 100000 --units 400000
+    python -m tests.benchmarks.evaluation --samples 100000 --units 400000
 
 A block is noise from one tile plus the planted modules. Each step prints its seconds, its passes,
 what that is beside as many bare readings (a sum over every block), and the peak memory since the
-start. The command fails where memory went beyond the limit.
+start. The page is rendered as a run's is, and opened in Chromium where there is one. The command
+fails where memory went beyond the limit, or the page beyond its size or its time.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import pyarrow as pa
+from numba import njit
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from tests.report.headless import PROGRAM, browser
 from ulcmod_dist.evaluate.baselines import METHODS, find_baselines, unit_space
 from ulcmod_dist.evaluate.comparison import score_methods
-from ulcmod_dist.evaluate.confounds import measure_confounds
-from ulcmod_dist.evaluate.downstream import score_downstream
 from ulcmod_dist.evaluate.features import MeanTable, module_features
-from ulcmod_dist.evaluate.hierarchy import link_modules
 from ulcmod_dist.evaluate.null import permuted
-from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
-from ulcmod_dist.evaluate.spread import spread_over_layers
-from ulcmod_dist.evaluate.topics import describe_topics
+from ulcmod_dist.job import Job
 from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.products import unit_sums_of
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.page import render_page
+from ulcmod_dist.report.values import Discovery, ReportData, Reproduction, RunFacts
+from ulcmod_dist.stages.discovery import Found, Samples, describe
+from ulcmod_dist.store.modules import StoredModules
 
 CHUNK = (1024, 4096)
 LAYERS = 36
+PAGE_MEGABYTES, PAGE_SECONDS = 15, 3
+JOB = Job.from_text(
+    "run: runs/virtual\nmatrix: {path: none.npy}\ndiscover: {modules: [10]}\n",
+    source="the benchmark",
+    folder=Path.cwd(),
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,19 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+@njit(nogil=True)
+def planted_block(
+    tile: NDArray[np.float32], shift: int, mine: NDArray[np.int32], theirs: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Noise from the tile, its rows shifted, one higher where sample and unit share a module."""
+    block = np.empty((len(mine), len(theirs)), np.float32)
+    for row in range(len(mine)):
+        noise = tile[(row + shift) % len(tile)]
+        for column in range(len(theirs)):
+            block[row, column] = noise[column] + np.float32(mine[row] == theirs[column])
+    return block
+
+
 def virtual(samples: int, units: int, num_modules: int, seed: int) -> Virtual:
     """Planted modules of equal size in noise."""
     rng = np.random.default_rng(seed)
@@ -81,10 +106,9 @@ def virtual(samples: int, units: int, num_modules: int, seed: int) -> Virtual:
 
     def block(block_info: Any = None) -> Any:
         rows, columns = (slice(*bounds) for bounds in block_info[None]["array-location"])
-        mine, theirs = sample_labels[rows], unit_labels[columns]
         # Another part of the tile for each block, so that columns are not equal.
-        noise = np.roll(tile, rows.start // CHUNK[0] + 7 * (columns.start // CHUNK[1]), axis=0)
-        return noise[: len(mine), : len(theirs)] + (mine[:, None] == theirs).astype(np.float32)
+        shift = rows.start // CHUNK[0] + 7 * (columns.start // CHUNK[1])
+        return planted_block(tile, shift, sample_labels[rows], unit_labels[columns])
 
     chunks = tuple(
         tuple(min(size, length - first) for first in range(0, length, size))
@@ -97,24 +121,76 @@ def virtual(samples: int, units: int, num_modules: int, seed: int) -> Virtual:
     return Virtual(Standardised(raw, mean, std), sample_labels, unit_labels)
 
 
-def evaluate_features(problem: Virtual, features: MeanTable, num_modules: int, seed: int) -> None:
-    """Everything that follows from the features without the matrix."""
-    labels = problem.sample_labels.astype(np.int64)
-    names: list[str | None] = [f"category {label}" for label in labels]
+def found_modules(problem: Virtual, features: MeanTable, num_modules: int, seed: int) -> Found:
+    """The planted modules as a search would have stored them."""
+    units, samples = len(problem.unit_labels), len(problem.sample_labels)
+    score = features.objective(problem.sample_labels)
+    stored = StoredModules(
+        units=pa.table(
+            {
+                "layer": np.arange(units) * LAYERS // units,
+                "module": problem.unit_labels,
+                "stability": np.full(units, 0.9),
+            }
+        ),
+        samples=pa.table({"split": ["train"] * samples, "module": problem.sample_labels}),
+        history=pa.table(
+            {
+                "restart": [0, 0],
+                "objective": [score.value / 2, score.value],
+                "units_moved": [units, 0],
+                "samples_moved": [samples, 0],
+            }
+        ),
+        metrics={
+            "num_modules": num_modules,
+            "seed": seed,
+            "objective": score.value,
+            "xi": score.xi,
+            "balance": score.balance,
+            "unit_agreement": None,
+            "sample_agreement": None,
+        },
+    )
+    return Found(stored, features, None)
+
+
+def prompts(problem: Virtual, seed: int) -> dict[str, Samples]:
+    """Prompts of twenty words each, which follow the planted modules a little."""
+    labels = problem.sample_labels
     rng = np.random.default_rng(seed)
     words = np.array([f"word{chr(97 + a)}{chr(97 + b)}" for a in range(26) for b in range(26)])
     picks = (rng.integers(0, len(words), (len(labels), 20)) // (1 + labels[:, None])).tolist()
-    texts = [" ".join(words[row]) for row in picks]
-    tokens = rng.integers(5, 500, len(labels))
-    activation_heatmap(features.values, labels, num_modules)
-    category_similarity(features.values, names)
-    link_modules(features.values)
-    score_downstream(features.values, names, seed=seed)
-    layers = np.arange(len(problem.unit_labels)) * LAYERS // len(problem.unit_labels)
-    spread_over_layers(problem.unit_labels.astype(np.int64), layers, num_modules, LAYERS)
-    measure_confounds({"length": tokens}, labels, features.values, num_modules)
-    margins = features.margins(problem.sample_labels)
-    describe_topics(margins, labels, num_modules, texts=texts, categories=names, tokens=tokens)
+    train = Samples(
+        ids=[f"sample-{row}" for row in range(len(labels))],
+        categories=[f"category {label}" for label in labels],
+        tokens=rng.integers(5, 500, len(labels)),
+        texts=[" ".join(words[row]) for row in picks],
+    )
+    return {"train": train, "test": Samples([], [], np.empty(0, np.int64), [])}
+
+
+def report_of(problem: Virtual, discovery: Discovery) -> ReportData:
+    """The report of one K."""
+    return ReportData(
+        run=RunFacts(
+            "virtual", None, *problem.activations.shape[:1], 0, problem.activations.n_units
+        ),
+        discoveries=(discovery,),
+        overlaps=Absent("The modules of a single K have been found."),
+        reproduction=Reproduction((), "", (), ()),
+    )
+
+
+def seconds_to_open(page: Path) -> float | None:
+    """Processor time of the page's main thread in Chromium; None where there is no Chromium."""
+    if PROGRAM is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as tab:
+        tab.call("Performance.enable", timeDomain="threadTicks")
+        tab.open(page)
+        metrics = tab.call("Performance.getMetrics")["metrics"]
+    return float(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
 
 
 def run(options: argparse.Namespace) -> Meter:
@@ -127,13 +203,17 @@ def run(options: argparse.Namespace) -> Meter:
     (features,) = meter.measure(
         "module features", 1, lambda: module_features(activations, [labels], [k], threads)
     )
-    found = features.objective(problem.sample_labels)
-    print(f"planted modules: xi {found.xi:.3f}, L {found.value:,.0f}")
-    meter.measure(
+    found = found_modules(problem, features, k, options.seed)
+    print(f"planted modules: xi {found.stored.metrics['xi']:.3f}")
+    samples = prompts(problem, options.seed)
+    absent = Absent("Not measured here.")
+    discovery = meter.measure(
         "all that follows from them",
         0,
-        lambda: evaluate_features(problem, features, k, options.seed),
+        lambda: describe(JOB, found, samples, null=absent, methods=absent),
     )
+    page = meter.measure("page", 0, lambda: render_page(report_of(problem, discovery)))
+    options.page.write_text(page, encoding="utf-8")
     if options.baselines:
         space = meter.measure("baselines: unit space", 7, lambda: unit_space(activations, threads))
         candidates = meter.measure(
@@ -164,6 +244,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--memory", type=float, default=4096, help="limit in MiB")
+    parser.add_argument("--page", type=Path, default=Path(tempfile.gettempdir()) / "virtual.html")
     parser.add_argument("--baselines", action="store_true", help="also the clusterings")
     parser.add_argument("--null", action="store_true", help="also a pass over permuted columns")
     options = parser.parse_args()
@@ -173,6 +254,13 @@ def main() -> None:
         f"K = {options.modules}, {options.threads} threads"
     )
     Console().print(meter.table)
+    megabytes, seconds = options.page.stat().st_size / 1e6, seconds_to_open(options.page)
+    opening = (
+        "no Chromium here" if seconds is None else f"{seconds:.2f} s of processor time to open"
+    )
+    print(f"page: {megabytes:.1f} MB, {opening}")
+    if megabytes > PAGE_MEGABYTES or (seconds or 0.0) > PAGE_SECONDS:
+        raise SystemExit(f"The page is beyond {PAGE_MEGABYTES} MB or {PAGE_SECONDS} s.")
     if peak_mib() > options.memory:
         raise SystemExit(f"Peak memory {peak_mib():,.0f} MiB is beyond {options.memory:,.0f} MiB.")
 

@@ -23,6 +23,7 @@ from ulcmod_dist.intervene.masks import from_safetensors
 DEMO = Path(__file__).parents[2] / "jobs" / "demo"
 CATEGORIES = ["Coding", "Math", "Translation"]
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
+SENTINEL = "xylographist"  # in every confidential prompt
 JOB = f"""\
 run: RUN
 model: {{id: {DEMO / "model"}}}
@@ -92,17 +93,33 @@ def test_run__fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path, ulcmo
         assert (tmp_path / "again/modules/K=003" / name).read_bytes() == one
 
 
-def test_run__confidential_page_holds_no_word_of_a_prompt(
+def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
-    quiet = ("--set", "report.prompts=none")
-    assert ulcmod("evaluate", folder / "run", *quiet).code == 0
-    assert ulcmod("report", folder / "run", *quiet).code == 0
-    texts = pq.read_table(folder / "train.parquet")["text"].to_pylist()
-    for file in [folder / "run/report.html", *(folder / "run/evaluation").glob("*.json")]:
-        content = file.read_text(encoding="utf-8")
-        assert "lighthouse" not in content
-        assert [text for text in texts if len(text) > 20 and text in content] == []
+    job = (folder / "job.yaml").read_text().replace(str(folder / "run"), str(tmp_path / "run"))
+    for split in ("train", "test"):
+        table = pq.read_table(folder / f"{split}.parquet")
+        texts = [f"{SENTINEL} {text}" for text in table["text"].to_pylist()]
+        place = table.schema.get_field_index("text")
+        pq.write_table(table.set_column(place, "text", [texts]), tmp_path / f"{split}.parquet")
+    (tmp_path / "job.yaml").write_text(job)
+    words = ("--set", "report.prompts=none", "--set", "ablate.with_run=true", "--json")
+    answer = ulcmod("run", tmp_path / "job.yaml", "--set", "discover.modules=[3]", *words)
+    assert answer.code == 0, answer.err
+    shown = [answer.out, answer.err, *map(content, (tmp_path / "run").rglob("*"))]
+    assert len(shown) > 60
+    assert [text[:200] for text in shown if SENTINEL in text.lower()] == []
+    assert content(tmp_path / "train.parquet").count(SENTINEL) == 60
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "report.prompts is none" in page
+    assert "Mean selectivity of the modules" in page
+
+
+def content(path: Path) -> str:
+    """What a file says: the rows of a table, the characters of any other."""
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist())
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
 
 
 def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> None:
