@@ -53,6 +53,9 @@ _OVERSAMPLING = 16
 _POWER_ROUNDS = 2
 _NEIGHBOURS = 9
 
+COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
+"""Passes over the matrix that `unit_components` makes."""
+
 
 @dataclass(frozen=True, eq=False)
 class UnitSpace:

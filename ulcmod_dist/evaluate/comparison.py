@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,7 @@ def score_methods(
     train_categories: Sequence[str | None],
     test_categories: Sequence[str | None],
     executor: Executor,
+    advance: Callable[[int], None] = lambda scored: None,
 ) -> tuple[MethodScore, ...]:
     """Score modules of any methods, K and seeds by one pass over train and one over held-out rows.
 
@@ -58,6 +59,7 @@ def score_methods(
         train_categories: Category of each train sample.
         test_categories: Category of each held-out sample.
         executor: Where the passes run.
+        advance: Told how many candidates are scored, after each.
     """
     labels = [candidate.unit_labels for candidate in candidates]
     numbers = [candidate.num_modules for candidate in candidates]
@@ -85,6 +87,7 @@ def score_methods(
                 macro_f1=None if best is None else best.macro_f1.mean,
             )
         )
+        advance(len(scores))
     return tuple(scores)
 
 

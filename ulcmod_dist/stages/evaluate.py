@@ -8,7 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from ulcmod_dist.evaluate.baselines import Candidate, find_baselines, unit_components, unit_space
+from ulcmod_dist.evaluate.baselines import (
+    COMPONENT_PASSES,
+    Candidate,
+    find_baselines,
+    unit_components,
+    unit_space,
+)
 from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.hierarchy import overlap
@@ -16,8 +22,10 @@ from ulcmod_dist.evaluate.null import null_objectives
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import Executor, executor_named
+from ulcmod_dist.passes.followed import Followed
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.progress import Step
 from ulcmod_dist.report.basics import Absent, Score
 from ulcmod_dist.report.values import Discovery, MethodRow
 from ulcmod_dist.rundir import fingerprint
@@ -51,10 +59,15 @@ class _Inputs:
     """What the evaluation of several K shares."""
 
     context: Context
-    run: Run
     train: Standardised
     test: Standardised | None
     samples: dict[str, Samples]
+    executor: Executor
+
+    @property
+    def splits(self) -> int:
+        """Splits with samples: so many passes build features of both."""
+        return 1 if self.test is None else 2
 
 
 @writes
@@ -72,10 +85,11 @@ def evaluate(context: Context) -> Summary:
     known = {k: read_evaluation(context.run, name_of(k), Discovery, marks[k]) for k in numbers}
     pending = [k for k in numbers if known[k] is None]
     if pending:
-        inputs = _inputs(context, run)
-        for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
-            write_evaluation(context.run, name_of(k), discovery, marks[k])
-            known[k] = discovery
+        with executor_named(context.job.discover.executor) as executor:
+            inputs = _inputs(context, run, executor)
+            for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
+                write_evaluation(context.run, name_of(k), discovery, marks[k])
+                known[k] = discovery
     _write_overlaps(context, modules, marks)
     rows = [
         {**_row(discovery), "state": "evaluated" if k in pending else "as before"}
@@ -102,7 +116,7 @@ def evaluation_mark(context: Context, stored: StoredModules) -> str:
     )
 
 
-def _inputs(context: Context, run: Run) -> _Inputs:
+def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
     texts = texts_of(context, run)
     table = run.view.samples
     split = table["split"].to_numpy()
@@ -111,20 +125,21 @@ def _inputs(context: Context, run: Run) -> _Inputs:
         chosen = table.filter(split == name)
         samples[name] = Samples.of(chosen, texts)
     test = run.activations("test") if samples["test"].ids else None
-    return _Inputs(context, run, run.activations("train"), test, samples)
+    return _Inputs(context, run.activations("train"), test, samples, executor)
 
 
 def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
     step = inputs.context.progress.step
     numbers = list(modules)
     labels = [stored.unit_labels for stored in modules.values()]
-    with step("Module features", None, "passes"):
-        train = module_features(inputs.train, labels, numbers, Threads())
+    with step("Module features", inputs.splits, "passes") as shown:
+        executor = Followed(inputs.executor, shown.update)
+        train = module_features(inputs.train, labels, numbers, executor)
         test: list[MeanTable | None] = [None] * len(numbers)
         if inputs.test is not None:
-            test = [*module_features(inputs.test, labels, numbers, Threads())]
-    null = {k: _null(inputs, k) for k in numbers}
-    methods = _methods(inputs, modules)
+            test = [*module_features(inputs.test, labels, numbers, executor)]
+    null = {k: _null(inputs, k, stored) for k, stored in modules.items()}
+    methods = _kept_methods(inputs, modules)
     described: dict[int, Discovery] = {}
     with step("Topics, classifiers, places", len(numbers), "K") as shown:
         for k, stored, mine, held_out in zip(numbers, modules.values(), train, test, strict=True):
@@ -137,22 +152,43 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
 
 
 def _search(
-    inputs: _Inputs, activations: Standardised, num_modules: int, **changes: int
+    inputs: _Inputs, activations: Standardised, num_modules: int, step: Step, **changes: int
 ) -> Modules:
     """The job's own search with another seed or number of restarts."""
-    settings = settings_of(inputs.context.job.discover, **changes)
+    settings = settings_of(
+        inputs.context.job.discover,
+        executor=inputs.executor,
+        progress=lambda iteration: step.update(step.done, f"iteration {iteration.iteration}"),
+        **changes,
+    )
     return discover_all(activations, [num_modules], settings)[num_modules]
 
 
-def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
+def _null(inputs: _Inputs, num_modules: int, stored: StoredModules) -> tuple[Score, ...] | Absent:
+    """The null model of one K; kept, since neither prompts nor methods change it."""
     settings = inputs.context.job.evaluate
     if settings.null_permutations == 0:
         return Absent("The job asks for no null model (evaluate.null_permutations is 0).")
+    run, name = inputs.context.run, f"null-{name_of(num_modules)}"
+    shaping = {"seed": settings.seed, "permutations": settings.null_permutations}
+    mark = fingerprint(
+        {"modules": stored.metrics["fingerprint"], "version": EVALUATION_VERSION, **shaping}
+    )
+    scores = read_evaluation(run, name, tuple[Score, ...], mark)
+    if scores is None:
+        scores = _searched_null(inputs, num_modules)
+        write_evaluation(run, name, scores, mark)
+    return scores
+
+
+def _searched_null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...]:
+    settings = inputs.context.job.evaluate
     name = f"Null model, K = {num_modules}"
     with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
 
         def searched(permuted: Standardised, seed: int) -> Objective:
-            objective = _search(inputs, permuted, num_modules, seed=seed, restarts=1).objective
+            found = _search(inputs, permuted, num_modules, step, seed=seed, restarts=1)
+            objective = found.objective
             step.update(step.done + 1)
             return objective
 
@@ -162,18 +198,42 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...] | Absent:
     return tuple(Score(o.value, o.xi, o.balance) for o in objectives)
 
 
+def _kept_methods(
+    inputs: _Inputs, modules: dict[int, StoredModules]
+) -> dict[int, tuple[MethodRow, ...]]:
+    """The comparison of methods for each K; kept, since what the page shows does not change it."""
+    run, settings = inputs.context.run, inputs.context.job.evaluate.model_dump(mode="json")
+    names = {k: f"methods-{name_of(k)}" for k in modules}
+    marks = {
+        k: fingerprint(
+            {"modules": stored.metrics["fingerprint"], "version": EVALUATION_VERSION, **settings}
+        )
+        for k, stored in modules.items()
+    }
+    kept = {k: read_evaluation(run, names[k], tuple[MethodRow, ...], marks[k]) for k in modules}
+    known = {k: rows for k, rows in kept.items() if rows is not None}
+    pending = {k: stored for k, stored in modules.items() if k not in known}
+    if pending:
+        for k, rows in _methods(inputs, pending).items():
+            write_evaluation(run, names[k], rows, marks[k])
+            known[k] = rows
+    return known
+
+
 def _methods(
     inputs: _Inputs, modules: dict[int, StoredModules]
-) -> dict[int, tuple[MethodRow, ...] | Absent]:
+) -> dict[int, tuple[MethodRow, ...]]:
     candidates = [*_searched(inputs, modules), *_baselines(inputs, list(modules))]
-    with inputs.context.progress.step("Comparing methods", len(candidates), "sets of modules"):
+    total = inputs.splits + len(candidates)
+    with inputs.context.progress.step("Comparing methods", total, "parts") as step:
         scores = score_methods(
             candidates,
             inputs.train,
             inputs.test,
             inputs.samples["train"].categories,
             inputs.samples["test"].categories,
-            Threads(),
+            Followed(inputs.executor, step.update),
+            lambda done: step.update(inputs.splits + done),
         )
     return {k: tabulate_methods(scores, k) for k in modules}
 
@@ -189,7 +249,7 @@ def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candid
             first = stored.unit_labels, stored.sample_labels("train")
             candidates.append(Candidate(ITERD, k, seed, *first))
             for other_seed in range(seed + 1, seed + settings.evaluate.seeds):
-                other = _search(inputs, inputs.train, k, seed=other_seed)
+                other = _search(inputs, inputs.train, k, step, seed=other_seed)
                 labels = other.unit_labels, other.sample_labels
                 candidates.append(Candidate(ITERD, k, other_seed, *labels))
                 step.update(step.done + 1)
@@ -202,10 +262,14 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     if not settings.baselines:
         return candidates
     total = settings.seeds * len(numbers)
+    with inputs.context.progress.step(
+        "Components of the units", COMPONENT_PASSES, "passes"
+    ) as step:
+        followed = Followed(inputs.executor, step.update)
+        points = unit_components(inputs.train, followed, seed=settings.seed)
     with inputs.context.progress.step("Baselines", total, "rounds") as step:
-        points = unit_components(inputs.train, Threads(), seed=settings.seed)
         for seed in range(settings.seed, settings.seed + settings.seeds):
-            space = unit_space(inputs.train, Threads(), seed=seed, points=points)
+            space = unit_space(inputs.train, inputs.executor, seed=seed, points=points)
             for k in numbers:
                 candidates += find_baselines(
                     space, inputs.train.n_samples, k, seed=seed, methods=settings.baselines

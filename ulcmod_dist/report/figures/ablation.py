@@ -9,7 +9,7 @@ from ulcmod_dist.report.costs import AblatedModule
 from ulcmod_dist.report.figures.comparison import dot_series, in_words
 from ulcmod_dist.report.figures.naming import numbers, short_names
 from ulcmod_dist.report.specs import Dots, Heatmap, Scale
-from ulcmod_dist.report.text import label, number
+from ulcmod_dist.report.text import MINUS, label, number
 
 
 def loss_rise_by_module(rises: Floats, random: Floats, names: Sequence[str], basis: str) -> Heatmap:
@@ -51,6 +51,7 @@ def loss_rise_by_module(rises: Floats, random: Floats, names: Sequence[str], bas
         value_axis="Nats a token",
         hover=hover,
         scale=Scale.DIVERGING,
+        cell_texts=_in_cells(rises),
         row_modules=tuple(range(len(names))),
     )
 
@@ -96,7 +97,15 @@ def loss_rise_by_category(
         value_axis="Nats a token",
         hover=hover,
         scale=Scale.DIVERGING,
+        cell_texts=_in_cells(rises),
         row_modules=tuple(range(len(names))),
+    )
+
+
+def _in_cells(rises: Floats) -> tuple[tuple[str, ...], ...]:
+    """The rises with two decimals; nothing where no sample was measured."""
+    return tuple(
+        tuple("" if np.isnan(v) else f"{v:z.2f}".replace("-", MINUS) for v in row) for row in rises
     )
 
 

@@ -67,7 +67,7 @@ def _key_figures(ablation: Ablation) -> KeyFigures:
     return KeyFigures(
         (
             _figure(ablation.selectivity, "Mean selectivity of the modules"),
-            _figure(ablation.random_selectivity, "of random units"),
+            _figure(ablation.random_selectivity, "The same of random units"),
             _figure(ablation.advantage, "Advantage over random units"),
             KeyFigure(f"{above} of {len(ablation.modules)}", "Modules above random units"),
         )

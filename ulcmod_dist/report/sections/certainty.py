@@ -52,15 +52,15 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
         largest = max(score.value for score in found.null)
         searches = count(len(found.null), "permutation")
         yield KeyFigure(
-            percent(largest / found.score.value), "of L is found by chance", f"most of {searches}"
+            percent(largest / found.score.value), "Found by chance", f"of L, most of {searches}"
         )
     if found.restart_agreement is not None:
         pairs = f"adjusted Rand between {len(found.restarts)} restarts"
         for side, value in zip(("units", "samples"), found.restart_agreement, strict=True):
-            yield KeyFigure(f"{value:.2f}", f"agreement of {side}", pairs)
+            yield KeyFigure(f"{value:.2f}", f"Agreement of {side}", pairs)
     if not isinstance(found.confounds, Absent):
-        explained = next(iter(found.confounds))
-        yield KeyFigure(f"{abs(explained.value):.2f}", explained.subject, explained.measure)
+        first = found.confounds[0]
+        yield KeyFigure(number(first.value, 2), first.subject.capitalize(), first.measure)
 
 
 def _null(found: Discovery) -> tuple[Block, ...]:
