@@ -87,3 +87,13 @@ def test_describe_topics__without_texts_nothing_of_them_shows() -> None:
 def test_describe_topics__equal_prompts_are_shown_once() -> None:
     first, _ = describe_topics(MARGINS, LABELS, 2, texts=["same", "same", "other", "x", "y", "z"])
     assert first.typical == (1, 2)
+
+
+def test_describe_topics__prompts_that_say_the_same_come_after_others() -> None:
+    texts = ["Sort these words now: cat, dog", "Sort these words now: red, dog", "Write a poem"]
+    margins, labels = np.array([0.9, 0.8, 0.1]), np.zeros(3, np.int64)
+    few, many = (
+        describe_topics(margins, labels, 1, texts=texts, num_typical=count)[0] for count in (2, 3)
+    )
+    assert few.typical == (0, 2)
+    assert many.typical == (0, 2, 1)

@@ -21,6 +21,10 @@ MAX_TEXTS = 4000
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
+ALIKE = 0.4
+"""Share of the words of two prompts in both from which they say the same (Jaccard overlap)."""
+
+_READ = 200
 _NAMED_SHARE = 0.25
 _NAME_WORDS = 3
 
@@ -68,7 +72,8 @@ def describe_topics(
         texts: Text of each sample, or None where there is none or it must not be shown.
         categories: Category of each sample, if any.
         tokens: Token count of each sample, if known.
-        num_typical: Typical samples a module; of samples with equal texts only the first counts.
+        num_typical: Typical samples a module; of samples that say much the same only the first
+            counts, as long as there are others.
         num_keywords: Keywords a module.
         seed: Seed of the draw of texts where a module has more than ``MAX_TEXTS``.
     """
@@ -144,12 +149,25 @@ def _drawn_rows(sample_labels: Labels, num_modules: int, seed: int) -> Iterator[
 def _typical(
     rows: NDArray[np.int64], margins: Floats, texts: Sequence[str] | None, count: int
 ) -> tuple[int, ...]:
-    chosen: dict[str, int] = {}
-    for row in rows[np.argsort(-margins[rows], kind="stable")]:
-        chosen.setdefault(str(row) if texts is None else texts[row], int(row))
-        if len(chosen) == count:
-            break
-    return tuple(chosen.values())
+    strongest = [int(row) for row in rows[np.argsort(-margins[rows], kind="stable")][:_READ]]
+    if texts is None:
+        return tuple(strongest[:count])
+    shown: dict[str, int] = {}
+    for row in strongest:
+        shown.setdefault(texts[row], row)
+    chosen: list[int] = []
+    seen: list[frozenset[str]] = []
+    for text, row in shown.items():
+        words = frozenset(words_of(text))
+        if not any(_alike(words, other) for other in seen):
+            chosen.append(row)
+            seen.append(words)
+    rest = [row for row in shown.values() if row not in chosen]
+    return tuple([*chosen, *rest][:count])
+
+
+def _alike(words: frozenset[str], others: frozenset[str]) -> bool:
+    return len(words & others) >= ALIKE * max(1, len(words | others))
 
 
 def _mix(

@@ -127,6 +127,8 @@ def column_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any
         tickvals=list(shown),
         ticktext=safe_all(labels[i] for i in shown),
         ticklen=4,
+        # Plotly's own slant would push the last labels out of the figure, where it hides them.
+        autotickangles=[0, -35, -90],
         **{"range": [-0.5, len(labels) - 0.5]} | parts,
     )
 

@@ -22,7 +22,6 @@ from ulcmod_dist.report.plotly_frame import (
     value_axis,
 )
 from ulcmod_dist.report.specs import (
-    MAX_NARROW_TEXT_COLUMNS,
     MAX_TEXT_COLUMNS,
     Dendrogram,
     Dots,
@@ -56,9 +55,10 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
             "nticks": 5,
         },
     }
-    data = [cells]
     if spec.cell_texts is not None and len(spec.column_labels) <= MAX_TEXT_COLUMNS:
-        data.append(_cell_texts(spec, spec.cell_texts, look))
+        # Without a size and a colour of its own, plotly fits a text into its cell.
+        cells |= {"text": [safe_all(row) for row in spec.cell_texts], "texttemplate": "%{text}"}
+    data = [cells]
     if spec.marks is not None:
         data.append(_marks(spec.marks, look))
     columns = column_axis(look, spec.column_labels, spec.column_axis)
@@ -69,24 +69,6 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
         yaxis=row_axis(look, spec.row_labels, spec.row_axis),
     )
     return {"data": data, "layout": layout}
-
-
-def _cell_texts(spec: Heatmap, shown: Sequence[Sequence[str]], look: Look) -> Json:
-    low, high = colour_limits(spec)
-    places = (spec.values - low) / (high - low)
-    room = not look.narrow or len(spec.column_labels) <= MAX_NARROW_TEXT_COLUMNS
-    return {
-        "type": "scatter",
-        "mode": "text",
-        "x": [column for row in shown for column in range(len(row))],
-        "y": [index for index, row in enumerate(shown) for _ in row],
-        "text": [safe(cell) if room else "" for row in shown for cell in row],
-        "textfont": {
-            "size": 9 if look.narrow else 11,
-            "color": [look.theme.cell_ink(float(place), spec.scale) for place in places.flat],
-        },
-        "hoverinfo": "skip",
-    }
 
 
 def _marks(marks: Sequence[float], look: Look) -> Json:

@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from ulcmod_dist.report.basics import Floats
 
-MAX_TEXT_COLUMNS, MAX_NARROW_TEXT_COLUMNS = 16, 8
-"""Columns up to which the cells of a heatmap bear their texts, in general and on a phone."""
+MAX_TEXT_COLUMNS = 16
+"""Columns up to which the cells of a heatmap bear their texts."""
 
 
 class Scale(StrEnum):

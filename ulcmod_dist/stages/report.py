@@ -134,7 +134,8 @@ def _counted(run: Run) -> Iterator[Fact]:
 
 def _recorded(record: dict[str, str]) -> Iterator[Fact]:
     """The record of the forward pass for people; the whole digests are in the store's manifest."""
-    for key in (*RECORD, *sorted(record.keys() - RECORD.keys())):
+    others = sorted(record.keys() - RECORD.keys() - {"model.id"})
+    for key in (*RECORD, *others):
         if key in record:
             value = record[key]
             name = RECORD.get(key, key.replace(".", " ").replace("_", " "))

@@ -48,11 +48,11 @@ def modules_table(found: Discovery) -> Table:
         Column("name", "Name"),
         Column("units", "Units", Kind.COUNT),
         Column("samples", "Samples", Kind.COUNT),
-        Column("activation", "Mean activation", Kind.NUMBER),
-        Column("breadth", "Categories, effective", Kind.NUMBER),
+        Column("activation", "Activation", Kind.NUMBER),
+        Column("breadth", "Categories", Kind.NUMBER),
         Column("mean_layer", "Mean layer", Kind.NUMBER),
         Column("concentration", "Layer focus", Kind.NUMBER),
-        Column("median_tokens", "Median tokens", Kind.NUMBER),
+        Column("median_tokens", "Tokens", Kind.NUMBER),
         Column("stability", "Stability", Kind.NUMBER),
         Column("keywords", "Keywords"),
     )
@@ -76,7 +76,8 @@ def modules_table(found: Discovery) -> Table:
         for m in found.modules
     )
     caption = (
-        "Effective categories: 1 for a module that serves one. Layer focus: 0 for a module spread "
+        "Activation: mean z on the module's own samples. Categories: their effective number, 1 for "
+        "a module that serves one. Tokens: the median sample's. Layer focus: 0 for a module spread "
         "over the layers like the model itself, towards 1 for one that keeps to few. Stability: "
         "share of the other restarts in which a unit lies in the same module."
     )
