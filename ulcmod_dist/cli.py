@@ -2,7 +2,7 @@
 
 Results go to standard output, progress and errors to standard error, so that ``--json`` can be
 piped. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid job, 3 finished with quarantined
-samples, 143 stopped by SIGTERM.
+samples, 4 a rerun after which the modules have drifted, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -98,6 +98,21 @@ def run(target: Target, overrides: Overrides = None, as_json: AsJson = False) ->
     from ulcmod_dist.stages.run import run_all
 
     _stage(run_all, target, overrides, as_json)
+
+
+@app.command()
+def rerun(
+    target: Target,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take the last version's drift as it is: no alarm.")
+    ] = False,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read the corpus again and do what has changed; keep the version before, and compare."""
+    from ulcmod_dist.stages.rerun import rerun as stage
+
+    _stage(partial(stage, accept=accept), target, overrides, as_json)
 
 
 @app.command()

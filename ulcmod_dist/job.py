@@ -36,6 +36,7 @@ from ulcmod_dist.sections import (
     ModelSection,
     PromptSection,
     ReportSection,
+    RerunSection,
     Section,
 )
 
@@ -65,6 +66,7 @@ class Job(Section):
     evaluate: EvaluateSection = EvaluateSection()
     ablate: AblateSection = AblateSection()
     report: ReportSection = ReportSection()
+    rerun: RerunSection = RerunSection()
     cluster: ClusterSection | None = None
 
     @model_validator(mode="after")

@@ -25,6 +25,10 @@ JOB = "job.yaml"
 PLAN = "plan.json"
 ACTIVATIONS = "activations.zarr"
 REPORT = "report.html"
+EVALUATION = "evaluation"
+CHECKPOINTS = "modules/checkpoints"
+VERSIONS = "versions"
+DRIFT = "drift"
 
 
 def modules_key(num_modules: int, name: str) -> str:
@@ -34,7 +38,7 @@ def modules_key(num_modules: int, name: str) -> str:
 
 def evaluation_key(name: str) -> str:
     """Key of one JSON file of the evaluation."""
-    return f"evaluation/{name}.json"
+    return f"{EVALUATION}/{name}.json"
 
 
 def figure_key(name: str) -> str:
@@ -45,6 +49,16 @@ def figure_key(name: str) -> str:
 def table_key(name: str) -> str:
     """Key of one table."""
     return f"tables/{name}.parquet"
+
+
+def version_folder(number: int) -> str:
+    """Folder of one version of the results."""
+    return f"{VERSIONS}/{number:06d}"
+
+
+def drift_key(name: str) -> str:
+    """Key of one file about what a rerun changed."""
+    return f"{DRIFT}/{name}"
 
 
 class AlreadyThere(UlcmodError):

@@ -224,6 +224,29 @@ class ReportSection(Section):
     keywords: int = Field(12, gt=0, description="Keywords shown for each module.")
 
 
+class RerunSection(Section):
+    """What `ulcmod rerun` keeps and where it raises the alarm."""
+
+    start: Literal["warm", "cold"] = Field(
+        "warm", description="The search goes on from the last modules, or starts anew."
+    )
+    keep: int = Field(5, ge=0, description="Past versions of the results that are kept.")
+    min_units_rand: float = Field(
+        0.7,
+        le=1,
+        description="Alarm where the adjusted Rand index of shared units, before and after, is "
+        "lower.",
+    )
+    min_samples_rand: float = Field(
+        0.7, le=1, description="The same for the samples (train split) that both versions have."
+    )
+    min_objective: float = Field(
+        0.9,
+        ge=0,
+        description="Alarm where L per sample and unit, relative to that before, is lower.",
+    )
+
+
 class MatrixSection(Section):
     """A matrix that someone extracted elsewhere, in place of model and corpus."""
 

@@ -109,7 +109,6 @@ def prepare(
         InvalidInput: The run follows the plan of another job; the message names each field.
     """
     digests = tuple(prompts.digests())
-    changes: list[str] = []
     old = load_plan(run)
     if old is not None:
         changes = differences(
@@ -127,7 +126,8 @@ def prepare(
                 "Name another run directory, restore the job, or update the run with "
                 "`ulcmod rerun`.",
             )
-    known = {prompt for commit in usable(run, record) for prompt in commit.prompts}
+    there = usable(run, record)
+    known = {prompt for commit in there for prompt in commit.prompts}
     plan = make_plan(
         prompts,
         digests,
@@ -137,11 +137,12 @@ def prepare(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         known=known,
+        grid=there[0].grid if there else None,
         model_bytes=model_bytes,
     )
     if save:
         save_plan(run, plan)
-    return Prepared(plan, prompts, digests, tuple(changes))
+    return Prepared(plan, prompts, digests)
 
 
 def extract(

@@ -149,13 +149,11 @@ class Prepared:
         plan: The plan that the run follows.
         prompts: The corpus.
         digests: The digest of each of its prompts.
-        changes: Fields in which this plan differs from the one before, as sentences.
     """
 
     plan: Plan
     prompts: Prompts
     digests: tuple[str, ...]
-    changes: tuple[str, ...] = ()
 
 
 def forward_record(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
@@ -181,6 +179,7 @@ def make_plan(
     shard_samples: int,
     batch_tokens: int,
     known: AbstractSet[str] = frozenset(),
+    grid: Grid | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> Plan:
     """Plan the prompts that have no rows yet.
@@ -196,6 +195,7 @@ def make_plan(
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
         known: Digests of prompts whose rows are committed.
+        grid: Chunk shape of those rows, which new ones share.
         model_bytes: Projected memory of the model in an actor.
 
     Raises:
@@ -225,7 +225,7 @@ def make_plan(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         units=tuple(units),
-        grid=Grid.of(shard_samples, sum(part.width for part in units)),
+        grid=grid or Grid.of(shard_samples, sum(part.width for part in units)),
         samples=len(prompts),
         reused=sum(digest in known for digest in digests),
         truncated=truncated,
@@ -274,13 +274,20 @@ def differences(old: Plan, new_record: Mapping[str, str], **settings: Any) -> li
         new_record: The job's record.
         settings: Other fields of ``Plan`` by name, such as ``corpus``.
     """
-    before, after = identity(old.record), identity(dict(new_record))
-    fields = {name: (before.get(name), after.get(name)) for name in sorted({*before, *after})}
-    fields.update({name: (getattr(old, name), value) for name, value in settings.items()})
+    others = {name: getattr(old, name) for name in settings}
+    return [*record_differences(old.record, new_record), *_differences(others, settings)]
+
+
+def record_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """What rows depend on and what has changed of it, with both values."""
+    return _differences(identity(dict(old)), identity(dict(new)))
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} (was {_short(was)}, now {_short(now)})"
-        for name, (was, now) in fields.items()
-        if was != now
+        f"{name} (was {_short(before.get(name))}, now {_short(after.get(name))})"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     ]
 
 

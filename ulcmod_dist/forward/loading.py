@@ -5,7 +5,6 @@ Weights are read from safetensors only, and code that comes with a checkpoint is
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from transformers.distributed.configuration_utils import DistributedConfig
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import family_of
+from ulcmod_dist.forward.identity import FORWARD_VERSION, files_digest
 from ulcmod_dist.forward.values import ModelSpec
-
-FORWARD_VERSION = "1"
-"""Raised by hand whenever the same model and prompt would yield other rows than before."""
 
 LIBRARY_PREFIX = "library."
 """Keys of the model's record that name the version of a library, not a choice of the job."""
@@ -167,14 +164,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _digest(folder: Path) -> str:
-    """SHA-256 over names and contents of configuration and weights."""
-    total = hashlib.sha256()
-    for path in (folder / "config.json", *_weight_files(folder)):
-        with path.open("rb") as file:
-            total.update(
-                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
-    return total.hexdigest()
+    """Digest of configuration and weights."""
+    return files_digest((folder / "config.json", *_weight_files(folder)))
 
 
 def _get(settings: Any, key: str) -> Any:

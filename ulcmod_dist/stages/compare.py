@@ -67,10 +67,16 @@ def compare(
 
 
 def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:
-    """Two sets of modules over what their runs share."""
+    """Two sets of modules over what their runs share.
+
+    Samples are known by their prompts, since ids may count the rows of a corpus; those of imported
+    matrices by their ids.
+    """
     units = shared_positions(*(_unit_keys(stored.units) for stored in modules))
-    ids = [_train(stored)["sample_id"].to_pylist() for stored in modules]
-    samples = shared_positions(*ids)
+    views = [run.view_of(stored) for run, stored in zip(runs, modules, strict=True)]
+    named = any(view.imported for view in views)
+    keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
+    samples = shared_positions(*keys)
     numbers = [int(stored.metrics["num_modules"]) for stored in modules]
     unit_labels = [
         stored.unit_labels[at].astype(np.int64) for stored, at in zip(modules, units, strict=True)
@@ -130,7 +136,3 @@ def _unit_keys(units: pa.Table) -> list[object]:
         return list(range(units.num_rows))
     columns = (units[name].to_pylist() for name in ("layer", "expert", "index"))
     return list(zip(*columns, strict=True))
-
-
-def _train(stored: StoredModules) -> pa.Table:
-    return stored.samples.filter(stored.samples["split"].to_numpy() == "train")

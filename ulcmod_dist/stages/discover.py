@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,17 @@ from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor, executor_named
 from ulcmod_dist.progress import Step
-from ulcmod_dist.rundir import RunDir, fingerprint
+from ulcmod_dist.rundir import CHECKPOINTS, RunDir, fingerprint
 from ulcmod_dist.sections import DiscoverSection
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.search_plan import facts_of, plan_of
+from ulcmod_dist.stages.start import Start
 from ulcmod_dist.stages.summary import Summary
-from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules, write_modules
+from ulcmod_dist.store.modules import StoredModules, modules_found, read_metrics, write_modules
 
 # Raised whenever the same activations and settings would lead to other modules than before.
 SEARCH_VERSION = 1
-CHECKPOINTS = "modules/checkpoints"
 
 COLUMNS = {
     "num_modules": "K",
@@ -54,6 +54,11 @@ def discover(context: Context) -> Summary:
     Raises:
         InvalidInput: There are no activations yet, K does not fit them, or memory is too small.
     """
+    return find_modules(context, {})
+
+
+def find_modules(context: Context, starts: Mapping[int, Start]) -> Summary:
+    """As `discover`, under a lease that is held, from the given start for each K that has one."""
     run = Run(context.run)
     numbers = context.job.discover.modules
     marks = {k: search_mark(context, run, k) for k in numbers}
@@ -64,8 +69,9 @@ def discover(context: Context) -> Summary:
     if pending:
         with executor_named(context.job.discover.executor) as executor:
             data["plan"] = _planned(context, run, pending, executor)
-            for k, found in _search(context, run, pending, marks, executor).items():
-                known[k] = _write(context, run, k, found, marks[k], executor)
+            search = _Search(context, run, marks, executor)
+            for group in _together(pending, starts):
+                known |= search.find(group, starts.get(group[0]))
     rows = [
         {**(known[k] or {}), "state": "found" if k in pending else "as before"} for k in numbers
     ]
@@ -81,19 +87,28 @@ def discover(context: Context) -> Summary:
     return Summary(title="Modules", columns=COLUMNS, rows=rows, data=data, closing=closing)
 
 
+def _together(pending: Sequence[int], starts: Mapping[int, Start]) -> list[list[int]]:
+    """Which K share a search: all that start anew; each that goes on from labels is alone."""
+    anew = [k for k in pending if k not in starts]
+    return [*([anew] if anew else []), *([k] for k in pending if k in starts)]
+
+
 def search_mark(context: Context, run: Run, num_modules: int) -> str:
-    """Fingerprint of what the modules for one K follow from."""
+    """Fingerprint of what the modules for one K are to be found in, and with which settings."""
+    return mark_in(context, run.view.digest, num_modules)
+
+
+def mark_in(context: Context, view: str, num_modules: int) -> str:
+    """The same for a view of a given digest."""
     settings = context.job.discover.model_dump(mode="json", exclude={"modules", "executor"})
-    return fingerprint(
-        {"view": run.view.digest, "K": num_modules, "search": SEARCH_VERSION, **settings}
-    )
+    return fingerprint({"view": view, "K": num_modules, "search": SEARCH_VERSION, **settings})
 
 
 def found_metrics(run: RunDir, num_modules: int) -> dict[str, Any] | None:
     """Metrics of the modules found for one K, or None where there are none."""
     if num_modules not in modules_found(run):
         return None
-    return dict(read_modules(run, num_modules).metrics)
+    return read_metrics(run, num_modules)
 
 
 def settings_of(section: DiscoverSection, **changes: Any) -> Settings:
@@ -112,26 +127,61 @@ def _planned(
     return asdict(plan)
 
 
-def _search(
-    context: Context, run: Run, pending: Sequence[int], marks: dict[int, str], executor: Executor
-) -> dict[int, Modules]:
-    key = f"{CHECKPOINTS}/{fingerprint([marks[k] for k in pending])}.npz"
-    shown = ", ".join(str(k) for k in pending)
-    with context.progress.step(f"Searching K = {shown}", None, "iterations") as step:
-        found = discover_all(
-            run.activations(),
-            pending,
-            settings_of(
-                context.job.discover,
-                executor=executor,
-                progress=lambda iteration: _show(step, iteration),
-                checkpoint=lambda checkpoint: _save(context, key, checkpoint),
-                resume=_saved(context.run, key),
-            ),
-        )
-    for old, _ in list(context.run.keys(CHECKPOINTS)):
-        context.run.delete(old)
-    return found
+@dataclass(frozen=True)
+class _Search:
+    """The searches of one call: for which job, in which run, and where their passes run."""
+
+    context: Context
+    run: Run
+    marks: Mapping[int, str]
+    executor: Executor
+
+    def find(self, modules: Sequence[int], start: Start | None) -> dict[int, dict[str, Any]]:
+        """Search for several K together and store their modules; returns the metrics of each."""
+        found = self._found(modules, start)
+        return {k: self._write(k, found[k], start) for k in modules}
+
+    def _found(self, modules: Sequence[int], start: Start | None) -> dict[int, Modules]:
+        context = self.context
+        search = [*(self.marks[k] for k in modules), start and start.modules]
+        key = f"{CHECKPOINTS}/{fingerprint(search)}.npz"
+        shown = ", ".join(str(k) for k in modules)
+        with context.progress.step(f"Searching K = {shown}", None, "iterations") as step:
+            found = discover_all(
+                self.run.activations(),
+                modules,
+                settings_of(
+                    context.job.discover,
+                    executor=self.executor,
+                    progress=lambda iteration: _show(step, iteration),
+                    checkpoint=lambda checkpoint: _save(context, key, checkpoint),
+                    resume=_saved(context.run, key),
+                    **({} if start is None else start.settings()),
+                ),
+            )
+        for old, _ in list(context.run.keys(CHECKPOINTS)):
+            context.run.delete(old)
+        return found
+
+    def _write(self, num_modules: int, found: Modules, start: Start | None) -> dict[str, Any]:
+        samples, held_out_objective = _samples(self.run, num_modules, found, self.executor)
+        units = self.run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
+        for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
+            units = units.append_column(name, pa.array(values, from_pandas=True))
+        mark = self.marks[num_modules]
+        metrics = {
+            **_metrics(self.context, found, self.run),
+            "num_modules": num_modules,
+            "held_out_objective": held_out_objective,
+            "fingerprint": mark,
+            "identity": fingerprint([mark, start and start.modules]),
+            "start": None if start is None else f"version {start.version}",
+        }
+        history = pa.Table.from_pylist([asdict(record) for record in found.history])
+        stored = StoredModules(units, samples, history, metrics)
+        self.context.fence.check()
+        write_modules(self.context.run, num_modules, stored)
+        return metrics
 
 
 def _show(step: Step, iteration: Iteration) -> None:
@@ -161,25 +211,6 @@ def _saved(run: RunDir, key: str) -> Checkpoint | None:
             f"The checkpoint {run.show(key)} cannot be read: {error}.",
             "Remove it to search from the start.",
         ) from error
-
-
-def _write(
-    context: Context, run: Run, num_modules: int, found: Modules, mark: str, executor: Executor
-) -> dict[str, Any]:
-    samples, held_out_objective = _samples(run, num_modules, found, executor)
-    units = run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
-    for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
-        units = units.append_column(name, pa.array(values, from_pandas=True))
-    metrics = {
-        **_metrics(context, found, run),
-        "num_modules": num_modules,
-        "held_out_objective": held_out_objective,
-        "fingerprint": mark,
-    }
-    history = pa.Table.from_pylist([asdict(record) for record in found.history])
-    context.fence.check()
-    write_modules(context.run, num_modules, StoredModules(units, samples, history, metrics))
-    return metrics
 
 
 def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def evaluation_mark(context: Context, stored: StoredModules) -> str:
     """Fingerprint of what the evaluation of one K follows from."""
     return fingerprint(
         {
-            "modules": stored.metrics["fingerprint"],
+            "modules": stored.metrics["identity"],
             "evaluate": context.job.evaluate.model_dump(mode="json"),
             "report": context.job.report.model_dump(mode="json"),
             "version": EVALUATION_VERSION,

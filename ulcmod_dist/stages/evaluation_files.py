@@ -33,7 +33,7 @@ def ablation_name(num_modules: int) -> str:
 def ablation_mark(job: Job, stored: StoredModules) -> str:
     """Fingerprint of what the ablation of one K follows from."""
     settings = job.ablate.model_dump(mode="json", exclude={"with_run"})
-    found = stored.metrics["fingerprint"]
+    found = stored.metrics["identity"]
     return fingerprint({"modules": found, "ablate": settings, "version": ABLATION_VERSION})
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from ulcmod_dist.extract.driver import extract as run_extraction
 from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.stages.context import Context, save_job, writing
+from ulcmod_dist.stages.inputs import inputs_mark, note_extracted
 from ulcmod_dist.stages.plan import factory_of, prepared_for
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.stopping import heeded
 
 
-def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
+def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
     """Compute the rows that are not there yet and make the corpus the run's view.
 
     Args:
         context: The job and its run directory.
+        update: Whether the corpus or the model may have changed since an earlier extraction.
         retry_quarantined: Whether prompts in quarantine are tried again.
 
     Raises:
@@ -22,7 +24,7 @@ def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
         UlcmodError: The cluster, the disk or the model does not allow it.
     """
     with writing(context, "extract") as held:
-        prepared = prepared_for(held, save=True)
+        prepared = prepared_for(held, save=True, update=update)
         save_job(held)
         settings = held.job.extract
         with (
@@ -45,6 +47,7 @@ def extract(context: Context, *, retry_quarantined: bool = False) -> Summary:
                 report=show,
                 stop=stop,
             )
+        note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
     facts = {
         "samples": done.view.samples.num_rows,
         "reused": done.reused,

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.stages.versions import read_version, run_of
 from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules
 from ulcmod_dist.store.view import View, open_view
 
@@ -30,7 +31,19 @@ class Run:
     @cached_property
     def view(self) -> View:
         """The samples and units of the run's store."""
-        return open_view(self.directory, self.version)
+        version = self.version
+        if self.store != self.directory:
+            version = read_version(self.directory).view
+        return open_view(self.store, version)
+
+    @property
+    def store(self) -> RunDir:
+        """The directory that holds the activations: that of the run, also for its past versions."""
+        return run_of(self.directory) or self.directory
+
+    def view_of(self, modules: StoredModules) -> View:
+        """The samples and units among which modules were found."""
+        return open_view(self.store, modules.metrics["view"])
 
     def activations(self, split: str | None = "train") -> Standardised:
         """Activations z [samples, units] of a split (None: all), lazily over Dask.
@@ -92,7 +105,7 @@ def open_run(url: str | Path, version: int | None = None) -> Run:
     """Open a run directory (local path or URL); nothing is read until it is asked for.
 
     Args:
-        url: The run directory.
+        url: The run directory, or ``versions/000003`` below it: an earlier version of its results.
         version: Number of an earlier version of its samples; None for the newest.
     """
     return Run(RunDir.at(url), version)

@@ -81,12 +81,13 @@ def _projection(context: Context, prepared: Prepared) -> Projection:
         )
 
 
-def prepared_for(context: Context, *, save: bool) -> Prepared:
+def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepared:
     """The plan of a job and the corpus it was made for.
 
     Args:
         context: The job and its run directory.
         save: Whether a new plan becomes the run's.
+        update: Whether a job that has changed makes a new plan, which reuses rows that still hold.
     """
     job = context.job
     spec, rule = spec_of(job), rule_of(job)
@@ -104,6 +105,7 @@ def prepared_for(context: Context, *, save: bool) -> Prepared:
             shard_samples=job.extract.shard_samples,
             batch_tokens=batch_tokens_of(context, spec, encoder.max_tokens),
             model_bytes=partial(model_bytes, job, spec),
+            update=update,
             save=save,
         )
         step.update(len(prompts))

@@ -24,6 +24,7 @@ from ulcmod_dist.stages.context import Context, writes
 from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
 from ulcmod_dist.stages.evaluation_files import ablation_mark, ablation_name, read_evaluation
 from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.reported import note_reported
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import write_table
 
@@ -73,6 +74,7 @@ def report(context: Context) -> Summary:
     _remove_others(context.run, {table_key(name) for name in shown})
     with context.progress.step("Page", None, "pages"):
         context.run.write(REPORT, render_page(data).encode("utf-8"))
+    note_reported(context)
     facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
     records = {name: table.to_records() for name, table in shown.items()}
     return Summary(title="Report", facts=facts, data={**facts, "tables": records})

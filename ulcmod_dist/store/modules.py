@@ -74,8 +74,12 @@ def read_modules(run: RunDir, num_modules: int) -> StoredModules:
         name: read_table(run, modules_key(num_modules, f"{name}.parquet"))
         for name in ("units", "samples", "history")
     }
-    metrics = run.read_json(modules_key(num_modules, "metrics.json"))
-    return StoredModules(**tables, metrics=metrics)
+    return StoredModules(**tables, metrics=read_metrics(run, num_modules))
+
+
+def read_metrics(run: RunDir, num_modules: int) -> dict[str, Any]:
+    """The metrics of one K (FileNotFoundError where there are none)."""
+    return dict(run.read_json(modules_key(num_modules, "metrics.json")))
 
 
 def modules_found(run: RunDir) -> list[int]:

@@ -75,12 +75,12 @@ class ShardOfView:
     Attributes:
         digest: Its digest.
         folder: Key of its group.
-        rows: Its number of rows, whether in the view or not.
+        prompts: Digest of the prompt of each of its rows, whether in the view or not.
     """
 
     digest: str
     folder: str
-    rows: int
+    prompts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,18 @@ class View:
         if split is not None:
             table = table.filter(pc.equal(table["split"], split))
         return [str(value) for value in table["sample_id"].to_pylist()]
+
+    def prompts(self, split: str | None = None) -> list[str]:
+        """Digest of the prompt (of an import: of the row) of each sample of a split, in order."""
+        pairs = zip(*self._places, self.samples["split"].to_pylist(), strict=True)
+        return [
+            self.shards[shard].prompts[row] for shard, row, name in pairs if split in (None, name)
+        ]
+
+    @property
+    def imported(self) -> bool:
+        """Whether the rows were computed elsewhere, so that nobody knows their prompts."""
+        return "source" in self.record
 
     @cached_property
     def _places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
@@ -205,7 +217,7 @@ def view_of(run: RunDir, version: int, header: dict[str, Any], commits: list[Com
         samples=tables["samples"].cast(SAMPLE_SCHEMA),
         units=units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA),
         moments=Moments(header["train_samples"], mean, m2),
-        shards=tuple(ShardOfView(c.digest, c.folder, c.rows) for c in commits),
+        shards=tuple(ShardOfView(c.digest, c.folder, c.prompts) for c in commits),
     )
 
 
