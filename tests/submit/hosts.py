@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = Path(sys.executable).parent
-TOOLS = ("ip", "unshare", "nsenter")
+TOOLS = ("ip", "unshare", "nsenter", "setpriv")
 # The first process of a machine has to take leave of orphans that have ended.
 FIRST_PROCESS = """
 import os, time
@@ -101,6 +101,8 @@ class Host:
 def network(number: int) -> Iterator[str]:
     """A switch at ``10.77.<number>.254``, on which hosts are plugged; yields its name."""
     bridge = f"ulc{number}"
+    # A test that was killed leaves its switch behind.
+    _ip_if_there("link", "delete", bridge)
     _ip("link", "add", bridge, "type", "bridge")
     try:
         _ip("address", "add", f"10.77.{number}.254/24", "dev", bridge)
@@ -141,7 +143,7 @@ def host(
         for process in staying:
             process.wait()
         # The kernel may keep the namespace, and so the cable, for some time.
-        subprocess.run(["ip", "link", "delete", f"{name}o"], check=False, capture_output=True)
+        _ip_if_there("link", "delete", f"{name}o")
 
 
 def _hold(name: str, home: Path) -> subprocess.Popen[bytes]:
@@ -153,7 +155,9 @@ def _hold(name: str, home: Path) -> subprocess.Popen[bytes]:
         'exec "$0" -c "$1"'
     )
     holder = subprocess.Popen(
-        ["unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc",
+        # The host ends with the test, even when that is killed.
+        ["setpriv", "--pdeathsig=KILL",
+         "unshare", "--net", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc",
          "sh", "-c", script, sys.executable, FIRST_PROCESS],
         start_new_session=True,
     )  # fmt: skip
@@ -166,6 +170,10 @@ def _inside(holder: int) -> int:
     children = Path(f"/proc/{holder}/task/{holder}/children").read_text().split()
     (child,) = children
     return int(child)
+
+
+def _ip_if_there(*words: str) -> None:
+    subprocess.run(["ip", *words], check=False, capture_output=True)
 
 
 def _ip(*words: str) -> None:
