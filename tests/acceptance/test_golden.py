@@ -1,5 +1,6 @@
 """The published implementation's answers, label for label."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,28 @@ import pytest
 
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.objective import objective
+from ulcmod_dist.iterd.plan import plan_search
+from ulcmod_dist.iterd.settings import Settings
+from ulcmod_dist.iterd.values import Modules
+from ulcmod_dist.passes.executors import Executor, executor_named
+from ulcmod_dist.passes.standardised import from_array
 
 pytestmark = pytest.mark.acceptance
 chunked: Any = da.from_array  # untyped in Dask
 PROBLEMS = ("planted_a", "planted_b", "planted_c")
+
+
+def searched(given: Any, chunks: tuple[int, int] | None, **options: Any) -> Modules:
+    """The search of a golden problem: its start and its orders."""
+    matrix = given["activations"]
+    return discover(
+        matrix if chunks is None else chunked(matrix, chunks=chunks),
+        int(given["num_modules"]),
+        initial_sample_labels=given["initial_sample_labels"],
+        initial_unit_labels=given["initial_unit_labels"],
+        sweep_orders=list(zip(given["unit_orders"], given["sample_orders"], strict=True)),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
@@ -21,19 +40,44 @@ def test_discover__returns_the_published_labels(
     golden: Path, problem: str, chunks: tuple[int, int] | None
 ) -> None:
     with np.load(golden / f"{problem}.npz") as given:
-        matrix = given["activations"]
-        modules = discover(
-            matrix if chunks is None else chunked(matrix, chunks=chunks),
-            int(given["num_modules"]),
-            initial_sample_labels=given["initial_sample_labels"],
-            initial_unit_labels=given["initial_unit_labels"],
-            sweep_orders=list(zip(given["unit_orders"], given["sample_orders"], strict=True)),
-        )
+        modules = searched(given, chunks)
         assert np.array_equal(modules.sample_labels, given["final_sample_labels"])
         assert np.array_equal(modules.unit_labels, given["final_unit_labels"])
         after = [record.objective for record in modules.history[1:]]
         np.testing.assert_allclose(after, given["objective_per_iteration"], atol=1e-6)
         assert modules.objective.value == pytest.approx(float(given["objective"]), rel=1e-9)
+
+
+@pytest.fixture(scope="module", params=["distributed", "an address", "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    if request.param != "an address":
+        with executor_named(request.param) as running:
+            yield running
+        return
+    import distributed
+
+    cluster_of: Any = distributed.LocalCluster
+    local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with cluster_of(**local) as cluster, executor_named(cluster.scheduler_address) as running:
+        yield running
+
+
+# Ray and distributed warn about their own insides and leave sockets to the end of the process.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("memory", [None, "streaming"])
+def test_discover__returns_the_published_labels_on_every_executor(
+    golden: Path, problem: str, executor: Executor, memory: str | None
+) -> None:
+    with np.load(golden / f"{problem}.npz") as given:
+        limit = None
+        if memory == "streaming":
+            lazy = from_array(chunked(given["activations"], chunks=(50, 130)))
+            resident = Settings(mode="exact")
+            limit = plan_search(lazy, [int(given["num_modules"])], resident, executor).needed - 1
+        modules = searched(given, (50, 130), mode="exact", executor=executor, memory=limit)
+        assert np.array_equal(modules.sample_labels, given["final_sample_labels"])
+        assert np.array_equal(modules.unit_labels, given["final_unit_labels"])
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)

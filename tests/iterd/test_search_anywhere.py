@@ -1,15 +1,24 @@
 """The search answers the same on every executor, and outlives a lost worker."""
 
+import contextlib
+import os
+import signal
+import uuid
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.iterd.problem import Planted, planted
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.plan import plan_search
+from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import Distributed
+from ulcmod_dist.passes.executors import Distributed, Threads
 from ulcmod_dist.passes.standardised import Standardised
 
 chunked: Any = da.from_array  # untyped in Dask
@@ -33,14 +42,90 @@ def same(first: Modules, second: Modules) -> bool:
 def test_discover__labels_do_not_depend_on_the_executor(
     hard: Planted, executor: str, mode: Any
 ) -> None:
-    settings: dict[str, Any] = {"mode": mode, "block_units": 100, "max_iterations": 4}
-    here = discover(lazily(hard), 4, **settings)
-    assert same(here, discover(lazily(hard), 4, executor=executor, **settings))
-    assert same(here, discover(hard.standardised(), 4, executor=executor, **settings))
+    search: dict[str, Any] = {"mode": mode, "block_units": 100, "max_iterations": 4}
+    here = discover(lazily(hard), 4, **search)
+    assert same(here, discover(lazily(hard), 4, executor=executor, **search))
+    assert same(here, discover(hard.standardised(), 4, executor=executor, **search))
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[int, int, int, int]:
+    """Seed of a problem, chunk shape, threads."""
+    return (
+        draw(st.integers(0, 1000)),
+        draw(st.integers(7, 60)),
+        draw(st.integers(11, 90)),
+        draw(st.integers(1, 5)),
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(cuts())
+def test_exact__labels_depend_on_neither_chunks_nor_workers(cut: tuple[int, int, int, int]) -> None:
+    seed, rows, columns, workers = cut
+    problem = planted(noise=2.0, samples=60, units=90, seed=seed)
+    given_ = problem.standardised()
+    lazy = Standardised(chunked(problem.raw, chunks=(rows, columns)), given_.mean, given_.std)
+    search: dict[str, Any] = {"seed": seed, "restarts": 2}
+    search["initial_sample_labels"] = np.arange(60) % 3
+    whole = discover(given_, 3, **search)
+    assert same(whole, discover(lazy, 3, executor=Threads(workers), **search))
+
+
+def murderous(problem: Planted, folder: Path, reads: int) -> Standardised:
+    """A lazy matrix whose reader kills its own process, once, after so many chunks."""
+    given_, home = problem.standardised(), os.getpid()
+
+    def reading(block: np.ndarray) -> np.ndarray:
+        read = folder / f"{os.getpid()}-{uuid.uuid4()}"
+        read.touch()
+        if os.getpid() != home and len(list(folder.iterdir())) >= reads:
+            with contextlib.suppress(FileExistsError):
+                (folder.parent / "killed").touch(exist_ok=False)
+                os.kill(os.getpid(), signal.SIGKILL)
+        return block
+
+    lazy = chunked(problem.raw, chunks=(100, 150)).map_blocks(
+        reading, dtype=problem.raw.dtype, meta=problem.raw[:0, :0]
+    )
+    return Standardised(lazy, given_.mean, given_.std)
 
 
 @pytest.mark.faults
-def test_discover__a_lost_worker_costs_no_label() -> None:
+@pytest.mark.parametrize("mode", ["exact", "blockwise"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_discover__a_worker_lost_in_mid_pass_costs_no_label(
+    tmp_path: Path, mode: Any, keep: bool
+) -> None:
+    import distributed
+
+    cluster_of: Any = distributed.LocalCluster
+    client_of: Any = distributed.Client
+    problem = planted(noise=3.0, samples=400, units=900)
+    search: dict[str, Any] = {
+        "mode": mode,
+        "block_units": 150,
+        "initial_sample_labels": np.arange(400) % 5,
+        "max_iterations": 4,
+    }
+    here = discover(problem.standardised(), 5, **search)
+    (reads := tmp_path / "reads").mkdir()
+    # Kept, a matrix is read once: 24 chunks. Read anew, the kill falls into an iteration.
+    activations = murderous(problem, reads, 15 if keep else 60)
+    with (
+        cluster_of(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        client_of(cluster, set_as_default=False) as client,
+    ):
+        executor = Distributed(client)
+        plan = plan_search(activations, [5], Settings(mode=mode, block_units=150), executor)
+        memory = plan.needed if keep else plan.needed - 1
+        found = discover(activations, 5, executor=executor, memory=memory, **search)
+    assert (tmp_path / "killed").exists()
+    assert same(here, found)
+
+
+@pytest.mark.faults
+def test_discover__a_worker_lost_with_what_it_kept_costs_no_label() -> None:
     import distributed
 
     cluster_of: Any = distributed.LocalCluster
