@@ -1,10 +1,11 @@
 """The search against the published one in plain Python, and against what the machine can read.
 
-    python -m tests.benchmarks.iterd speed|kernels|store|slope|restarts|noise [options]
+    python -m tests.benchmarks.iterd speed|kernels|store|slope|restarts|starts|noise [options]
 
-Each command prints one table whose ratios come from one run. `store` and `slope` write a Zarr array
-into --folder first and leave it to the page cache ("warm": every read is from memory); a limit on
-the cache, if any, is the operator's to set and to state.
+Each command prints one table whose ratios come from one run. `store`, `slope` and `restarts` first
+write a Zarr array coded as the store codes it into --folder. With --cache cold (the default) its
+files are put out of the page cache before every iteration and every bare reading, so that each of
+them reads the disk; with --cache warm they are read once before, and stay if memory allows.
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
 from tests.benchmarks import published
+from tests.benchmarks.stored import lazily, set_cache, side, written
+from ulcmod_dist.iterd.balanced import balanced_kmeans
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.settings import Settings
+from ulcmod_dist.iterd.start import principal_components
 from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.grid import total
@@ -38,10 +41,8 @@ from ulcmod_dist.passes.standardised import Standardised, from_array
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 
 GIB = 2**30
-# Untyped in Dask and Zarr.
+# Untyped in Dask.
 DASK: Any = da
-ZARR: Any = zarr
-CHUNKS = (1024, 2048)
 
 
 def main() -> None:
@@ -57,12 +58,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/ulcmod-benchmark"))
     parser.add_argument("--gigabytes", type=float, nargs="*", default=[1, 2, 4])
     parser.add_argument("--memory-share", type=float, default=0.25)
+    parser.add_argument("--cache", choices=["cold", "warm"], default="cold")
     parser.add_argument("--no-start", action="store_true", help="speed: leave out k-means")
     options = parser.parse_args()
     Console().print(commands[options.command](options))
 
 
-NAMES = ("speed", "kernels", "store", "measured", "slope", "restarts", "noise")
+NAMES = ("speed", "kernels", "store", "measured", "slope", "restarts", "starts", "noise")
 
 
 def planted(samples: int, units: int, k: int, noise: float) -> tuple[Any, Any, Any]:
@@ -114,7 +116,8 @@ def run_speed(options: argparse.Namespace) -> Table:
     z = ((activations.raw - activations.mean) / activations.std).astype(np.float32)
     rng = np.random.default_rng(1)
     orders = [(rng.permutation(units), rng.permutation(samples)) for _ in range(options.iterations)]
-    begun = discover(activations, k, max_iterations=0)
+    begin = partial(discover, activations, k, max_iterations=0)
+    begun = begin()
     labels = begun.sample_labels.astype(np.int64), begun.unit_labels.astype(np.int64)
     ours, found = timed(
         lambda: discover(
@@ -142,6 +145,9 @@ def run_speed(options: argparse.Namespace) -> Table:
             *_ratio(start + plain_all, whole),
             f"{found.objective.value / value:.7f}",
         )
+        points = principal_components(activations, 0, Threads())
+        quality = spread_within(points, labels[0]) / spread_within(points, begun_plain[0])
+        table.add_row("its start alone", *_ratio(start, timed(begin)[0]), f"{quality:.5f} (spread)")
     return table
 
 
@@ -184,62 +190,21 @@ def _sum(block: Any) -> tuple[None, None]:
     return None, None
 
 
-def written(folder: Path, samples: int, units: int) -> Path:
-    """An uncompressed, checksummed Zarr array of noise with modules, made once."""
-    path = folder / f"{samples}x{units}.zarr"
-    if not path.exists():
-        array = ZARR.create_array(
-            str(path),
-            shape=(samples, units),
-            chunks=CHUNKS,
-            dtype="float32",
-            compressors=None,
-            serializer=ZARR.codecs.BytesCodec(),
-            filters=None,
-        )
-        rng = np.random.default_rng(0)
-        columns = rng.permutation(units) % 10
-        for first in range(0, samples, CHUNKS[0]):
-            rows = min(CHUNKS[0], samples - first)
-            block = rng.standard_normal((rows, units), dtype=np.float32) * np.float32(3)
-            block += (rng.integers(0, 10, rows)[:, None] == columns).astype(np.float32)
-            array[first : first + rows] = block
-    return path
-
-
-def lazily(path: Path, count: list[int] | None = None) -> Standardised:
-    """A stored matrix over Dask; counts the bytes of every chunk that is read."""
-    stored: Any = zarr.open_array(str(path), mode="r")
-
-    def read(block_info: Any = None) -> NDArray[np.float32]:
-        place = tuple(slice(a, b) for a, b in block_info[None]["array-location"])
-        block: NDArray[np.float32] = stored[place]
-        if count is not None:
-            count[0] += block.nbytes
-        return block
-
-    chunks = DASK.core.normalize_chunks(stored.chunks, stored.shape, dtype=stored.dtype)
-    return from_array(
-        DASK.map_blocks(read, chunks=chunks, dtype=stored.dtype, meta=np.empty((0, 0)))
-    )
-
-
 def run_store(options: argparse.Namespace) -> Table:
     """A matrix of four times the memory limit, in a process of its own."""
     table = Table("GB", "limit", "peak", "reads/iter", "s/iter", "GB/s", "bare GB/s", "share")
     for gigabytes in options.gigabytes:
-        samples = int(gigabytes * 1e9 / 4 / 16_384) // 1024 * 1024
-        path = written(options.folder, samples, 16_384)
-        limit = int(options.memory_share * samples * 16_384 * 4)
+        path = written(options.folder, gigabytes)
+        size = lazily(path).raw.nbytes
+        limit = int(options.memory_share * size)
         arguments = ["measured", "--matrix", str(path), "--gigabytes", str(limit)]
         done = subprocess.run(
-            [sys.executable, "-m", "tests.benchmarks.iterd", *arguments],
-            capture_output=True,
+            [sys.executable, "-m", "tests.benchmarks.iterd", *arguments, "--cache", options.cache],
+            stdout=subprocess.PIPE,
             text=True,
             check=True,
         )
         peak, reads, seconds, bare = (float(word) for word in done.stdout.split())
-        size = path_bytes(samples)
         table.add_row(
             f"{size / 1e9:.1f}",
             f"{limit / GIB:.2f} GiB",
@@ -253,63 +218,76 @@ def run_store(options: argparse.Namespace) -> Table:
     return table
 
 
-def path_bytes(samples: int) -> int:
-    """Bytes of a stored matrix of 16,384 units."""
-    return samples * 16_384 * 4
-
-
 def run_measured(options: argparse.Namespace) -> str:
     """In a fresh process: peak memory, reads and seconds an iteration, and of a bare reading."""
     count = [0]
     activations = lazily(options.matrix, count)
-    size = activations.raw.nbytes
-    limit = int(options.gigabytes[0])
-    seconds: dict[int, float] = {}
-    read: dict[int, int] = {}
+    set_cache(options.matrix, options.cache)
+    seconds: list[float] = []
+    read: list[int] = []
 
     def note(done: Iteration) -> None:
-        seconds[done.iteration], read[done.iteration] = done.seconds, count[0]
+        seconds.append(done.seconds)
+        read.append(count[0])
+        set_cache(options.matrix, options.cache)
 
-    samples = np.arange(activations.n_samples) % 10
     discover(
         activations,
         10,
-        memory=limit,
-        max_iterations=3,
-        initial_sample_labels=samples,
+        memory=int(options.gigabytes[0]),
+        max_iterations=4,
+        initial_sample_labels=np.arange(activations.n_samples) % 10,
         progress=note,
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    bare, _ = timed(lambda: total(activations.raw, _nothing, executor=Threads()), 2)
-    last = max(seconds)
-    return f"{peak} {(read[last] - read[last - 1]) / size} {seconds[last]} {bare}"
+    bare = []
+    for _ in range(3):
+        set_cache(options.matrix, options.cache)
+        bare.append(timed(lambda: total(activations.raw, _nothing, executor=Threads()))[0])
+    reads = (read[-1] - read[-2]) / activations.raw.nbytes
+    # The first iteration compiles the kernels.
+    return f"{peak} {reads} {np.median(seconds[2:])} {np.median(bare)}"
 
 
 def _nothing(block: Any) -> tuple[None, None]:
     return None, None
 
 
+def iterations(
+    path: Path, activations: Standardised, options: argparse.Namespace, **settings: Any
+) -> list[float]:
+    """Seconds of each iteration of all restarts, the cache in its state before each."""
+    heard: dict[int, float] = {}
+    set_cache(path, options.cache)
+
+    def note(done: Iteration) -> None:
+        heard[done.iteration] = heard.get(done.iteration, 0.0) + done.seconds
+
+    discover(
+        activations,
+        10,
+        mode="blockwise",
+        initial_sample_labels=np.arange(activations.n_samples) % 10,
+        progress=note,
+        checkpoint=lambda _: set_cache(path, options.cache),
+        **settings,
+    )
+    return [heard[i] for i in sorted(heard) if i]
+
+
 def run_slope(options: argparse.Namespace) -> Table:
-    """Seconds an iteration against the size of the matrix, from a warm page cache."""
+    """Seconds an iteration against the size of the matrix."""
     warm_up()
     table = Table("GB", "s/iteration", "s/GB")
+    path = written(options.folder, max(options.gigabytes))
     sizes, times = [], []
     for gigabytes in options.gigabytes:
-        samples = int(gigabytes * 1e9 / 4 / 16_384) // 1024 * 1024
-        activations = lazily(written(options.folder, samples, 16_384))
-        total(activations.raw, _sum, executor=Threads())
-        heard: list[float] = []
-        discover(
-            activations,
-            10,
-            mode="blockwise",
-            memory=int(options.memory_share * path_bytes(samples)),
-            max_iterations=3,
-            initial_sample_labels=np.arange(samples) % 10,
-            progress=partial(_note, heard),
-        )
-        sizes.append(path_bytes(samples) / 1e9)
-        times.append(min(heard[1:]))
+        activations = lazily(path, size=side(gigabytes))
+        size = activations.raw.nbytes
+        memory = max(GIB // 2, int(options.memory_share * size))
+        seconds = iterations(path, activations, options, memory=memory, max_iterations=3)
+        sizes.append(size / 1e9)
+        times.append(float(np.median(seconds)))
         table.add_row(f"{sizes[-1]:.2f}", f"{times[-1]:.2f}", f"{times[-1] / sizes[-1]:.3f}")
     if len(sizes) > 1:
         slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
@@ -317,37 +295,48 @@ def run_slope(options: argparse.Namespace) -> Table:
     return table
 
 
-def _note(heard: list[float], done: Iteration) -> None:
-    heard.append(done.seconds)
-
-
-def _note_second(heard: list[float], done: Iteration) -> None:
-    heard.append(done.seconds if done.iteration == 2 else 0.0)
-
-
 def run_restarts(options: argparse.Namespace) -> Table:
     """Ten restarts against one, reading a store."""
     warm_up()
-    samples = int(options.gigabytes[0] * 1e9 / 4 / 16_384) // 1024 * 1024
-    activations = lazily(written(options.folder, samples, 16_384))
+    path = written(options.folder, options.gigabytes[0])
     table = Table("restarts", "s/iteration of all", "against one")
     first = 0.0
     for restarts in (1, 10):
-        heard: list[float] = []
-        settings: dict[str, Any] = {"mode": "blockwise", "max_iterations": 2, "restarts": restarts}
-        plan = plan_search(activations, [10], Settings(**settings), Threads())
-        discover(
-            activations,
-            10,
-            **settings,
-            memory=plan.needed - 1,
-            initial_sample_labels=np.arange(samples) % 10,
-            progress=partial(_note_second, heard),
+        settings: dict[str, Any] = {"mode": "blockwise", "restarts": restarts}
+        plan = plan_search(lazily(path), [10], Settings(**settings), Threads())
+        memory = plan.needed - 1
+        found = iterations(
+            path, lazily(path), options, memory=memory, max_iterations=3, restarts=restarts
         )
-        seconds = sum(heard)
+        seconds = float(np.median(found))
         first = first or seconds
         table.add_row(str(restarts), f"{seconds:.2f}", f"{seconds / first:.2f}x")
     return table
+
+
+def run_starts(options: argparse.Namespace) -> Table:
+    """Balanced k-means of millions of samples in 16 dimensions: time, balance, quality."""
+    balanced_kmeans(np.random.default_rng(0).normal(size=(100, 16)), 3, np.random.default_rng(0))
+    table = Table("samples", "s", "sizes", "mean squared distance")
+    for samples in (20_000, 200_000, 2_000_000):
+        rng = np.random.default_rng(1)
+        centres = rng.normal(size=(options.modules, 16)) * 2
+        points = rng.normal(size=(samples, 16)) + centres[rng.integers(0, len(centres), samples)]
+        seconds, labels = timed(partial(balanced_kmeans, points, options.modules, rng))
+        sizes = np.bincount(labels, minlength=options.modules)
+        table.add_row(
+            f"{samples:,}",
+            f"{seconds:.1f}",
+            f"{sizes.min():,} to {sizes.max():,}",
+            f"{spread_within(points, labels):.4f}",
+        )
+    return table
+
+
+def spread_within(points: NDArray[np.float64], labels: NDArray[Any]) -> float:
+    """Mean squared distance of points to the mean of their group."""
+    means = np.stack([points[labels == k].mean(axis=0) for k in range(labels.max() + 1)])
+    return float(((points - means[labels]) ** 2).sum(axis=1).mean())
 
 
 def run_noise(options: argparse.Namespace) -> Table:
