@@ -153,6 +153,13 @@ class DiscoverSection(Section):
     restarts: int = Field(10, gt=0, description="Starts of the search; the best L wins.")
     seed: int = Field(0, ge=0, description="Seed of starts and orders.")
     max_iterations: int = Field(100, gt=0, description="Iterations at most.")
+    tolerance: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="An iteration that raises L by no more than this share of it is the last; 0: "
+        "until nothing moves.",
+    )
     mode: Literal["auto", "exact", "blockwise"] = Field(
         "auto", description="`exact`, `blockwise` (one read an iteration), or as memory allows."
     )

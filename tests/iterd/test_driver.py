@@ -154,3 +154,57 @@ def test_discover__float16_finds_the_same_modules() -> None:
     raw, by_sample, _ = planted()
     modules = discover(raw.astype(np.float16), 4)
     assert adjusted_rand_score(by_sample, modules.sample_labels) == 1.0
+
+
+@pytest.mark.parametrize("mode", ["exact", "blockwise"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("samples", "units", "chunks", "block_units"),
+    [
+        (7, 200, (40, 64), 500),  # fewer samples than a chunk, fewer units than a block
+        (120, 5, (40, 64), 64),  # fewer units than a chunk
+        (101, 131, (25, 26), 40),  # ragged last chunks, blocks that are no whole number of chunks
+    ],
+)
+def test_discover__shapes_that_fit_no_block(
+    mode: Any, dtype: str, samples: int, units: int, chunks: tuple[int, int], block_units: int
+) -> None:
+    raw = planted(k=3, samples=samples, units=units)[0].astype(dtype)
+    settings: dict[str, Any] = {"mode": mode, "block_units": block_units}
+    here = discover(raw, 3, **settings)
+    lazy = discover(chunked(raw, chunks=chunks), 3, **settings)
+    for found in (here, lazy):
+        assert np.bincount(found.sample_labels, minlength=3).min() >= 1
+        assert np.bincount(found.unit_labels, minlength=3).min() >= 1
+        again = objective(raw, found.sample_labels, found.unit_labels, 3)
+        assert found.objective.value == pytest.approx(again.value, rel=1e-9)
+    assert lazy.objective.value == pytest.approx(here.objective.value, rel=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["exact", "blockwise"])
+def test_tolerance__ends_with_the_first_iteration_that_hardly_raises_l(mode: Any) -> None:
+    problem = planted(k=5, noise=6.0, samples=300, units=400)[0]
+    whole = discover(problem, 5, mode=mode)
+    short = discover(problem, 5, mode=mode, tolerance=0.01)
+    values = [record.objective for record in short.history]
+    rises = np.diff(values) / values[1:]
+    assert 1 <= len(rises) < len(whole.history) - 1
+    assert (rises[:-1] > 0.01).all()
+    assert rises[-1] <= 0.01
+    assert values == [record.objective for record in whole.history][: len(values)]
+
+
+@pytest.mark.parametrize("mode", ["exact", "blockwise"])
+def test_discover__one_module_in_any_mode(mode: Any) -> None:
+    raw, _, _ = planted()
+    modules = discover(chunked(raw, chunks=(50, 60)), 1, mode=mode, restarts=2)
+    assert set(modules.sample_labels) == set(modules.unit_labels) == {0}
+    assert [record.moved for record in modules.history] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("mode", ["exact", "blockwise"])
+def test_discover__equal_activations_end_and_empty_nothing(mode: Any) -> None:
+    modules = discover(np.ones((30, 40), np.float32), 4, mode=mode, block_units=10)
+    assert np.bincount(modules.sample_labels).min() >= 1
+    assert np.bincount(modules.unit_labels).min() >= 1
+    assert modules.history[-1].moved == 0

@@ -34,7 +34,7 @@ def begun(matrix: Matrix, modules: Sequence[int], settings: Settings) -> list[Se
         starts = [one[0].copy() for _ in places]
         units_started = [one[1].copy() for _ in places]
     return [
-        Search(restart, k, settings.seed, samples, units)
+        Search(restart, k, settings.seed, samples, units, tolerance=settings.tolerance)
         for (k, restart), samples, units in zip(places, starts, units_started, strict=True)
     ]
 
@@ -54,7 +54,7 @@ def gone_on(checkpoint: Checkpoint, modules: Sequence[int], settings: Settings) 
             f"{settings.seed}, K = {list(modules)} and {len(wanted)} starts.",
             "Resume with the settings of the earlier search, or start anew.",
         )
-    return [resumed(state, settings.seed) for state in checkpoint.states]
+    return [resumed(state, settings.seed, settings.tolerance) for state in checkpoint.states]
 
 
 def complete(matrix: Matrix, searches: Sequence[Search]) -> None:

@@ -27,6 +27,7 @@ def discover(
     restarts: int = 1,
     seed: int = 0,
     max_iterations: int = 100,
+    tolerance: float = 0.0,
     mode: Mode = "auto",
     memory: int | None = None,
     keep: Precision = "float32",
@@ -42,8 +43,8 @@ def discover(
     """Find the modules that maximise L(F) by IterD.
 
     An iteration visits all units in random order and moves each to the module where L is highest,
-    then all samples likewise. It ends when nothing moved, at ``max_iterations``, or when given
-    orders are used up. The restarts share passes over the matrix.
+    then all samples likewise. It ends when nothing moved or L hardly rose (``tolerance``), at
+    ``max_iterations``, or when given orders are used up. The restarts share passes over the matrix.
 
     Args:
         activations: NumPy or Dask array of floats [samples, units], used as given, or a
@@ -52,6 +53,8 @@ def discover(
         restarts: Starts of the search; the best L wins.
         seed: Seed of starts and sweep orders.
         max_iterations: Iterations at most.
+        tolerance: An iteration that raises L by no more than this share of it is the last; with 0
+            the search ends when nothing moves.
         mode: ``exact``, ``blockwise`` or ``auto``; see `Settings`.
         memory: Bytes the search may use; 70% of what the executor's machines have by default.
         keep: Precision of blocks kept in memory, ``float32`` or ``float16``.
@@ -75,6 +78,7 @@ def discover(
         restarts=restarts,
         seed=seed,
         max_iterations=max_iterations,
+        tolerance=tolerance,
         mode=mode,
         memory=memory,
         keep=keep,

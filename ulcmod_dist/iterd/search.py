@@ -33,6 +33,7 @@ class Search:
         sample_table: T_s [samples, K], belonging to ``unit_labels``.
         history: Its iterations so far.
         repaired: Modules that were empty at the start.
+        tolerance: Share of L by which an iteration has to raise it for the search to go on.
     """
 
     restart: int
@@ -44,6 +45,7 @@ class Search:
     sample_table: FloatArray = field(default_factory=_no_table)
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0
+    tolerance: float = 0.0
 
     @property
     def iteration(self) -> int:
@@ -52,8 +54,13 @@ class Search:
 
     @property
     def converged(self) -> bool:
-        """The last iteration moved nothing."""
-        return self.iteration > 0 and self.history[-1].moved == 0
+        """The last iteration moved nothing, or raised L by no more than the tolerance."""
+        if self.iteration < 1:
+            return False
+        before, last = self.history[-2:]
+        # Without a tolerance moves alone count: L is rounded, and rounding may hide a small rise.
+        hardly = last.objective - before.objective <= self.tolerance * abs(last.objective)
+        return last.moved == 0 or (self.tolerance > 0 and hardly)
 
     def order(self, items: int, iteration: int, place: int) -> LabelArray:
         """Order in which an iteration visits items: a function of seed and place only.
@@ -145,7 +152,7 @@ class Search:
         return np.bincount(self.unit_labels, minlength=self.num_modules)
 
 
-def resumed(state: SearchState, seed: int) -> Search:
+def resumed(state: SearchState, seed: int, tolerance: float) -> Search:
     """A search that goes on from a state; its tables are still missing."""
     return Search(
         restart=state.restart,
@@ -155,4 +162,5 @@ def resumed(state: SearchState, seed: int) -> Search:
         unit_labels=state.unit_labels.astype(np.int32),
         history=list(state.history),
         repaired=state.repaired,
+        tolerance=tolerance,
     )

@@ -24,6 +24,8 @@ class Settings:
         restarts: Starts of the search; the best L wins. They share passes over the matrix.
         seed: Seed of starts and sweep orders.
         max_iterations: Iterations at most.
+        tolerance: An iteration that raises L by no more than this share of it is the last; with 0
+            the search ends when nothing moves.
         mode: ``exact``: whole tables, every item visited in one random order. ``blockwise``: units
             are visited block by block, with one read of the matrix an iteration. ``auto``: exact
             where the matrix can be kept in memory, else blockwise.
@@ -50,6 +52,7 @@ class Settings:
     restarts: int = 1
     seed: int = 0
     max_iterations: int = 100
+    tolerance: float = 0.0
     mode: Mode = "auto"
     memory: int | None = None
     keep: Precision = "float32"
@@ -67,6 +70,10 @@ class Settings:
             raise InvalidInput(
                 f"A search needs a restart and no negative number of iterations, not "
                 f"{self.restarts} and {self.max_iterations}."
+            )
+        if not 0 <= self.tolerance < 1:
+            raise InvalidInput(
+                f"A tolerance is a share of L, at least 0 and below 1, not {self.tolerance}."
             )
         if self.mode not in ("auto", "exact", "blockwise"):
             raise InvalidInput(f"There is no mode {self.mode!r}.", "Use auto, exact or blockwise.")

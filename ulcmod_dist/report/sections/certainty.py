@@ -113,7 +113,7 @@ def restarts_table(found: Discovery) -> Table:
             r.objectives[0],
             r.objectives[-1],
             len(r.objectives) - 1,
-            "nothing moved" if r.converged else "limit of iterations",
+            "nothing moved" if r.converged else "limit of iterations or tolerance",
         )
         for r in found.restarts
     )
