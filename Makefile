@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install demo test acceptance faults lint audit
+.PHONY: install demo test acceptance faults lint audit docs
 
 install: .venv/.installed
 demo: .venv/.installed
@@ -21,6 +21,9 @@ lint: .venv/.developer
 	$(BIN)/mypy ulcmod_dist jobs tests .ci/audit.py
 audit: .venv/.developer
 	$(BIN)/python .ci/audit.py
+docs: .venv/.developer
+	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
+	@echo "Open build/docs/index.html"
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -31,5 +34,5 @@ $(BIN)/python:
 	@touch $@
 
 .venv/.developer: .venv/.installed
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,docs]'
 	@touch $@

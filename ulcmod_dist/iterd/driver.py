@@ -55,7 +55,7 @@ def discover(
         max_iterations: Iterations at most.
         tolerance: An iteration that raises L by no more than this share of it is the last; with 0
             the search ends when nothing moves.
-        mode: ``exact``, ``blockwise`` or ``auto``; see `Settings`.
+        mode: ``exact``, ``blockwise``, or ``auto``: as memory allows.
         memory: Bytes the search may use; 70% of what the executor's machines have by default.
         keep: Precision of blocks kept in memory, ``float32`` or ``float16``.
         block_units: Units in a block of the blockwise mode.

@@ -21,7 +21,7 @@ class Objective:
 
     Attributes:
         xi: Activation modularity, the mean z inside the modules.
-        balance: Harmonic mean of the module sizes |S_k||U_k| over all K.
+        balance: Harmonic mean of the module sizes `|S_k||U_k|` over all K.
     """
 
     xi: float
@@ -38,8 +38,8 @@ def objective(
 ) -> Objective:
     """Objective of given modules.
 
-    xi(F) = sum_k sum_{s in S_k, u in U_k} z[s,u] / (sum_k |S_k||U_k| + 1e-8) and
-    B(F) = K / sum_k 1 / (|S_k||U_k| + 1e-8), over all K modules, empty ones included.
+    `xi(F) = sum_k sum_{s in S_k, u in U_k} z[s,u] / (sum_k |S_k||U_k| + 1e-8)` and
+    `B(F) = K / sum_k 1 / (|S_k||U_k| + 1e-8)`, over all K modules, empty ones included.
 
     Args:
         activations: NumPy or Dask array of floats [samples, units], used as given, or a
