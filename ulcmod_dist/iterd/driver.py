@@ -19,6 +19,9 @@ from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor, executor_named
 from ulcmod_dist.passes.standardised import AnyArray, from_array
 
+# Relative difference of two L that may be the same modules, summed in another order.
+_ROUNDING = 1e-12
+
 
 def discover(
     activations: AnyArray,
@@ -179,13 +182,16 @@ def _answers(
     matrix: Matrix, searches: list[Search], modules: Sequence[int], plan: Plan
 ) -> dict[int, Modules]:
     groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
-    best = {
-        k: group[int(np.argmax([s.history[-1].objective for s in group]))]
-        for k, group in groups.items()
-    }
-    if plan.mode == "blockwise":
-        complete(matrix, list(best.values()))
+    best = {k: _best(group) for k, group in groups.items()}
+    # From tables built anew: an update rounds otherwise, and an interrupted search updates less.
+    complete(matrix, list(best.values()))
     return {k: _answer(best[k], groups[k]) for k in modules}
+
+
+def _best(group: list[Search]) -> Search:
+    """The first restart whose L none beats by more than rounding."""
+    values = np.array([search.history[-1].objective for search in group])
+    return group[int(np.argmax(values >= values.max() - _ROUNDING * abs(values.max())))]
 
 
 def _answer(best: Search, group: list[Search]) -> Modules:
