@@ -1,5 +1,6 @@
 """Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -132,6 +133,17 @@ def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> Non
     assert "ulcmod ablate" not in (folder / "run/report.html").read_text(encoding="utf-8")
     again = ulcmod("ablate", folder / "run", "--json").json()
     assert {row["state"] for row in again["rows"]} == {"as before"}
+
+
+def test_ablate__without_room_for_an_actor_says_what_is_short(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ulcmod_dist.intervene.fleet.PATIENCE", 1.0)
+    shutil.copytree(folder / "run", tmp_path / "run")
+    words = ("--set", "extract.cpus=1000", "--set", "ablate.seed=5")
+    answer = ulcmod("ablate", tmp_path / "run", *words)
+    assert answer.code == 1
+    assert "An actor needs 1000 CPU, of which the largest node has" in answer.err
 
 
 def test_export__masks_silence_just_their_units(

@@ -20,6 +20,9 @@ from ulcmod_dist.intervene.masks import Mask
 RESTARTS = 3
 """How often an actor that died is started again, and its batch with it."""
 
+PATIENCE = 30.0
+"""Seconds without an answer after which it is asked whether there is still room for an actor."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -63,9 +66,17 @@ class Fleet:
         spec: The model.
         machine: What each actor computes with.
         workers: Number of actors.
+        require_room: Asked while no answer comes; raises where no node could hold an actor, for
+            which Ray would wait for ever.
     """
 
-    def __init__(self, spec: ModelSpec, machine: Machine, workers: int) -> None:
+    def __init__(
+        self,
+        spec: ModelSpec,
+        machine: Machine,
+        workers: int,
+        require_room: Callable[[], None] = lambda: None,
+    ) -> None:
         # A batch's losses follow from its prompts and masks alone, so it may run twice.
         actor: Any = ray.remote(
             num_cpus=machine.cpus,
@@ -73,6 +84,7 @@ class Fleet:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )(_Measurer)
+        self._require_room = require_room
         self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
 
     def __enter__(self) -> Fleet:
@@ -86,7 +98,13 @@ class Fleet:
         self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens of all samples [units]."""
-        means: NDArray[np.float64] = _answer(self._actors[0].means.remote(encoded, batches))
+        answer = self._actors[0].means.remote(encoded, batches)
+        try:
+            while not ray.wait([answer], timeout=PATIENCE)[0]:
+                self._require_room()
+            means: NDArray[np.float64] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            raise _failed(error) from error
         return means
 
     def ablate(
@@ -99,27 +117,31 @@ class Fleet:
         """Measure every sample's loss intact and with each mask, as ``ablation.ablate`` does.
 
         Raises:
-            UlcmodError: An actor died again and again, or its model failed.
+            UlcmodError: An actor died again and again, its model failed, or there is no room left
+                for one.
         """
         shared = ray.put(list(masks))
         losses = np.full((1 + len(masks), len(encoded)), np.nan)
         pool = ActorPool(self._actors)
-        prompts = [[encoded[index] for index in batch] for batch in batches]
-        answers = pool.map(lambda actor, batch: actor.losses.remote(batch, shared), prompts)
+        for batch in batches:
+            prompts = [encoded[index] for index in batch]
+            pool.submit(lambda actor, given: actor.losses.remote(given, shared), prompts)
         try:
-            for batch, answer in zip(batches, answers, strict=True):
-                losses[:, list(batch)] = answer
+            for batch in batches:
+                losses[:, list(batch)] = self._next(pool)
                 advance(len(batch))
         except ray.exceptions.RayError as error:
             raise _failed(error) from error
         return Ablation(losses[0], losses[1:])
 
-
-def _answer(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except ray.exceptions.RayError as error:
-        raise _failed(error) from error
+    def _next(self, pool: ActorPool) -> NDArray[np.float64]:
+        while True:
+            try:
+                answer: NDArray[np.float64] = pool.get_next(timeout=PATIENCE)
+            except TimeoutError:
+                self._require_room()
+            else:
+                return answer
 
 
 def _failed(error: Exception) -> UlcmodError:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.cluster import cluster, node_resources, room
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.extract.cluster import cluster, node_resources, room, shortage
 from ulcmod_dist.extract.planner import prompts_at
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
@@ -111,7 +112,15 @@ def _fleet(context: Context) -> Fleet:
     threads = max(1, int(settings.cpus))
     machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus)
     workers = settings.workers or max(1, room(resources, node_resources()))
-    return Fleet(spec_of(context.job), machine, workers)
+    return Fleet(spec_of(context.job), machine, workers, partial(_require_room, resources))
+
+
+def _require_room(resources: Resources) -> None:
+    nodes = node_resources()
+    if room(resources, nodes) < 1:
+        raise UlcmodError(
+            shortage(resources, nodes), "Start the same command again when machines are back."
+        )
 
 
 def _corpus(context: Context, run: Run) -> Prompts:
