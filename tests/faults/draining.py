@@ -44,7 +44,8 @@ def main() -> None:
         RunDir(url),
         Killer(folder),
         cluster.address,
-        0.5,
+        # Long enough that a busy machine tells Ray of the signal before the shards are used up.
+        1.5,
         workers=None,
         resources=Resources(cpus=1.0),
         report=watch,

@@ -129,6 +129,7 @@ def host(
     staying: list[subprocess.Popen[bytes]] = []
     try:
         pid = _inside(holder.pid)
+        _ip_if_there("link", "delete", f"{name}o")
         _ip("link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         _ip("link", "set", f"{name}o", "master", bridge, "up")
         machine = Host(name, address, pid, home, environment or {}, staying)
