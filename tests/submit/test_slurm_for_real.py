@@ -96,6 +96,7 @@ def test_demo__put_back_in_the_middle_of_its_shards_computes_none_twice(
 ) -> None:
     run = tmp_path / "run"
     small = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
+    small.append("ablate.with_run=false")
     machine = "cluster={cpus: 2, memory_gib: 8, hours: 1}"
     parcel = pack(DEMO / "demo.yaml", [f"run={run}", machine, *small], "slurm")
     number = sbatch(login, render_script(parcel).text, tmp_path)
