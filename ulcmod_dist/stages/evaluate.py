@@ -206,7 +206,7 @@ def _kept_methods(
     names = {k: f"methods-{name_of(k)}" for k in modules}
     marks = {
         k: fingerprint(
-            {"modules": stored.metrics["fingerprint"], "version": EVALUATION_VERSION, **settings}
+            {"modules": stored.metrics["identity"], "version": EVALUATION_VERSION, **settings}
         )
         for k, stored in modules.items()
     }
