@@ -62,7 +62,7 @@ def total(
 
 
 class _Graph:
-    """The tasks of a pass, written down directly: `dask.delayed` takes 7 ms a block to do that.
+    """The tasks of a pass, written down directly: `dask.delayed` takes longer than small blocks.
 
     Args:
         raw: Dask or NumPy array [samples, units].
