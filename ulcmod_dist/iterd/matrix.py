@@ -13,6 +13,7 @@ from ulcmod_dist.iterd.plan import Plan, unit_blocks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.finite import check_finite
 from ulcmod_dist.passes.grid import block_slices
+from ulcmod_dist.passes.here import block_columns
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 from ulcmod_dist.passes.updates import updated_sample_tables, updated_unit_tables
@@ -102,7 +103,7 @@ class Matrix:
         if isinstance(raw, da.Array):
             starts = [part.start for part in block_slices(raw)[1]]
             first, end = np.searchsorted(starts, [units.start, units.stop])
-            raw = raw.blocks[:, int(first) : int(end)]
+            raw = block_columns(raw, int(first), int(end))
             raw = raw if self.resident else self.executor.persist(raw)
         else:
             raw = raw[:, units]

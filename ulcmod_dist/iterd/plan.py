@@ -39,6 +39,7 @@ class Plan:
         tables: Tables and labels of all searches, held by the driver.
         working: Chunks and partial sums of the tasks that run at once.
         start: Sketch and components of the start, before the tables are there.
+        held_out: Table and labels of the held-out samples, once a search is over.
         limit: What the search may use.
     """
 
@@ -52,18 +53,23 @@ class Plan:
     tables: int
     working: int
     start: int
+    held_out: int
     limit: int
 
     @property
     def needed(self) -> int:
         """Memory the search needs at its peak."""
         if self.resident:
-            return self.kept + self.working + max(self.tables, self.start)
-        return self.working + max(self.kept + self.tables, self.start)
+            return self.working + max(self.kept + max(self.tables, self.start), self.held_out)
+        return self.working + max(self.kept + self.tables, self.start, self.held_out)
 
 
 def plan_search(
-    activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
+    activations: Standardised,
+    modules: Sequence[int],
+    settings: Settings,
+    executor: Executor,
+    held_out: int = 0,
 ) -> Plan:
     """The plan that fits the memory: resident, else with the fewest reads.
 
@@ -72,6 +78,7 @@ def plan_search(
         modules: Every K that is searched for.
         settings: Options of the search.
         executor: Where it will run.
+        held_out: Samples on which the modules will be judged.
 
     Raises:
         InvalidInput: K does not fit the matrix, or the memory is too small; names the smallest
@@ -79,8 +86,12 @@ def plan_search(
     """
     _check_modules(activations, modules)
     limit = settings.memory or int(_DEFAULT_SHARE * executor.memory)
+    # One search at a time is judged, the labels of all at hand.
+    labels = len(modules) * sum(activations.shape) * 12
+    judged = held_out and labels + held_out * (max(modules) * 16 + 4)
     candidates = [
-        replace(plan, limit=limit) for plan in _candidates(activations, modules, settings, executor)
+        replace(plan, limit=limit, held_out=judged)
+        for plan in _candidates(activations, modules, settings, executor)
     ]
     fitting = [plan for plan in candidates if plan.needed <= limit]
     if not fitting:
@@ -128,7 +139,7 @@ def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
 def _candidates(
     activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
 ) -> list[Plan]:
-    """Plans in the order of preference, the limit still missing."""
+    """Plans in the order of preference; limit and held-out samples are still missing."""
     samples, units = activations.shape
     itemsize = activations.raw.dtype.itemsize
     kept_size = min(itemsize, np.dtype(settings.keep).itemsize)
@@ -149,6 +160,7 @@ def _candidates(
         working=_working(activations, width, executor.workers),
         # The sketch with its products and the factors of it, or the tables of the first labels.
         start=(samples + units) * max(SKETCH_WIDTH * 24, width * 16),
+        held_out=0,
         limit=0,
     )
     streaming = replace(exact, resident=False, kept=0, reads=2)

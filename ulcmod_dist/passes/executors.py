@@ -66,10 +66,10 @@ class Threads:
         with self._blas.limit(limits=1, user_api="blas"):
             return _computed(tasks, **self._run)
 
-    def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """Call with each item, in threads: what `compute` does, for work that needs no graph."""
+    def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+        """The answer for each item in order, from threads: for work that needs no graph."""
         with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
-            return list(pool.map(call, items))
+            yield from pool.map(call, items)
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks computed and kept in this process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import getitem
 from typing import Any
@@ -14,14 +14,11 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from ulcmod_dist.passes.executors import Executor, Threads
+from ulcmod_dist.passes.here import FAN_IN, Kernel, held_blocks, part_of, total_here
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray
 
 # Blocks that a matrix in memory is cut into, in bytes: some for every thread, none too small.
 _BLOCK_BYTES = 16 * 2**20
-# Partial sums that one task adds up.
-_FAN_IN = 8
-
-Kernel = Callable[..., tuple[FloatArray | None, FloatArray | None]]
 
 
 def total(
@@ -52,8 +49,9 @@ def total(
     """
     all_rows, all_columns = block_slices(raw)
     rows, columns = _touched(all_rows, only_samples), _touched(all_columns, only_units)
-    if isinstance(raw, np.ndarray) and isinstance(executor, Threads):
-        return _total_here(raw, kernel, by_sample, by_unit, [part for _, part in rows], executor)
+    if isinstance(executor, Threads) and (block_at := held_blocks(raw)) is not None:
+        sums = total_here(block_at, kernel, rows, columns, by_sample, by_unit, executor)
+        return _joined(sums[0], 0), _joined(sums[1], 1)
     graph = _Graph(raw, rows, columns, kernel, by_sample, by_unit)
     sample_sums = [graph.sum(0, [(i, j) for j in range(len(columns))]) for i in range(len(rows))]
     unit_sums = [graph.sum(1, [(i, j) for i in range(len(rows))]) for j in range(len(columns))]
@@ -90,7 +88,7 @@ class _Graph:
         # One node for each array of a row or column, which all of its blocks read.
         self._values = [
             [
-                [self._put((side, n, i), _part(array, part)) for n, array in enumerate(arrays)]
+                [self._put((side, n, i), part_of(array, part)) for n, array in enumerate(arrays)]
                 for i, (_, part) in enumerate(parts)
             ]
             for arrays, parts, side in sides
@@ -112,8 +110,8 @@ class _Graph:
         while len(keys) > 1:
             place = ("sum", side, *blocks[0], level)
             keys = [
-                self._put((*place, first), (_add, keys[first : first + _FAN_IN]))
-                for first in range(0, len(keys), _FAN_IN)
+                self._put((*place, first), (_add, keys[first : first + FAN_IN]))
+                for first in range(0, len(keys), FAN_IN)
             ]
             level += 1
         return keys[0]
@@ -136,23 +134,6 @@ class _Graph:
         if isinstance(self._raw, da.Array):
             return (self._raw.name, row, column)
         return self._put(("raw", i, j), self._raw[rows, columns])
-
-
-def _total_here(
-    raw: AnyArray,
-    kernel: Kernel,
-    by_sample: Sequence[AnyArray],
-    by_unit: Sequence[AnyArray],
-    rows: list[slice],
-    executor: Threads,
-) -> tuple[FloatArray | None, FloatArray | None]:
-    """`total` for a matrix of this process, without the cost of a graph (a pass takes 20 ms)."""
-
-    def part(row: slice) -> tuple[FloatArray | None, FloatArray | None]:
-        return kernel(raw[row], *[_part(array, row) for array in by_sample], *by_unit)
-
-    parts = executor.each(part, rows)
-    return _joined([by_row for by_row, _ in parts], 0), _add([by_column for _, by_column in parts])
 
 
 def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
@@ -180,10 +161,6 @@ def _apply(
     kernel: Kernel, block: AnyArray, *values: AnyArray
 ) -> tuple[FloatArray | None, FloatArray | None]:
     return kernel(np.asarray(block), *values)
-
-
-def _part(array: AnyArray, part: slice) -> AnyArray:
-    return np.ascontiguousarray(array[..., part])
 
 
 def _add(parts: list[FloatArray | None]) -> FloatArray | None:

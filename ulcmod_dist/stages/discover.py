@@ -121,7 +121,9 @@ def _planned(
     context: Context, run: Run, pending: Sequence[int], executor: Executor
 ) -> dict[str, Any]:
     """Show how the search will use its memory, before anything is read."""
-    plan = plan_of(context.job.discover, pending, run.activations(), executor)
+    activations = run.activations()
+    held_out = run.view.samples.num_rows - activations.n_samples
+    plan = plan_of(context.job.discover, pending, activations, executor, held_out)
     for name, fact in facts_of(plan).items():
         context.progress.say(f"[dim]{name}:[/dim] {fact}")
     return asdict(plan)

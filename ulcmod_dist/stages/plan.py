@@ -64,8 +64,9 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
 def _search_plan(job: Job, prepared: Prepared) -> Plan:
     train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
     extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
+    held_out = len(prepared.prompts) - train
     with executor_named(job.discover.executor) as executor:
-        return plan_of(job.discover, job.discover.modules, extracted, executor)
+        return plan_of(job.discover, job.discover.modules, extracted, executor, held_out)
 
 
 def _projection(context: Context, prepared: Prepared) -> Projection:

@@ -21,6 +21,7 @@ def plan_of(
     modules: Sequence[int],
     activations: Standardised,
     executor: Executor,
+    held_out: int,
 ) -> Plan:
     """How a job's search will use its memory.
 
@@ -29,12 +30,13 @@ def plan_of(
         modules: Every K that is searched for.
         activations: Activations of the train samples; nothing is read.
         executor: Where the search will run.
+        held_out: Samples of the test split.
 
     Raises:
         InvalidInput: The memory is too small; names the smallest that works.
     """
     settings = Settings(**section.model_dump(exclude={"modules"}))
-    return plan_search(activations, modules, settings, executor)
+    return plan_search(activations, modules, settings, executor, held_out)
 
 
 def to_be_extracted(samples: int, units: int, grid: Grid) -> Standardised:
@@ -59,5 +61,6 @@ def facts_of(plan: Plan) -> dict[str, str]:
         "tables and labels": size_text(plan.tables),
         "chunks and sums at work": size_text(plan.working),
         "sketch of the start": size_text(plan.start),
+        "held-out samples": size_text(plan.held_out),
         "memory of the search": f"{size_text(plan.needed)} of {size_text(plan.limit)} allowed",
     }
