@@ -1,8 +1,10 @@
-"""How fast extraction is, and how much memory it takes, side by side in one run.
+r"""How fast extraction is, and how much memory it takes, side by side in one run.
 
-    python tests/benchmarks/extraction.py               # the shape of Qwen2.5-0.5B, two cores
-    python tests/benchmarks/extraction.py --layers 4    # a sixth of its depth, for a quick look
-    python tests/benchmarks/extraction.py --device cuda --dtype bfloat16 --batch-tokens 32768
+    python -m tests.benchmarks.extraction                    # Qwen2.5-0.5B's shape, two cores
+    python -m tests.benchmarks.extraction whole --layers 4   # a sixth of its depth, a quick look
+    python -m tests.benchmarks.extraction memory --layers 2 --hidden 64 --width 100000 \
+        --prompts 6000 --longest 20 --shard 100              # much data from little computing
+    python -m tests.benchmarks.extraction --device cuda --dtype bfloat16 --batch-tokens 32768
 
 Weights are random: time and memory do not depend on them.
 """
@@ -11,14 +13,18 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import torch
+from rich.console import Console
+from rich.table import Table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
@@ -28,7 +34,7 @@ from ulcmod_dist.extract.planner import Prepared, forward_record
 from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.batching import plan_batches
-from ulcmod_dist.forward.engine import Engine, padded
+from ulcmod_dist.forward.engine import Engine, count_units, padded
 from ulcmod_dist.forward.loading import load_config, load_model, model_record
 from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
@@ -40,6 +46,9 @@ TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
 RULE = PromptRule(template="none")
 # Hidden size, width of the MLP, layers, heads, key-value heads.
 SHAPES = {"0.5b": (896, 4864, 24, 14, 2), "3b": (2048, 11008, 36, 16, 2)}
+WORDS = ["the", "sum", "of", "two", "numbers", "is", "a", "long", "story", "code", "and", "rain"]
+# What was measured, its value and its unit.
+Row: TypeAlias = tuple[str, float, str]
 
 
 class Notes:
@@ -67,7 +76,7 @@ class Bench:
         self.encoder = Encoder.load(self.spec, RULE)
         self.config = load_config(self.spec)
         self.units = units_of(self.config)
-        self.prompts = _prompts(options.prompts, options.seed)
+        self.prompts = _prompts(options.prompts, options.longest, options.seed)
         texts = self.prompts.table["text"].to_pylist()
         self.encoded = self.encoder.encode(texts)
         self.tokens = sum(len(entry.ids) for entry in self.encoded)
@@ -99,8 +108,16 @@ class Bench:
         seconds = time.perf_counter() - began
         return sum(len(entry.ids) for entry in chosen) / seconds, np.array(rows)
 
-    def headless(self) -> float:
-        """The same batches without hooks, reduction, head and writing: tokens/s."""
+    def planned(self, prepared: Prepared) -> list[list[Encoded]]:
+        """The batches that an extraction runs: each lies within one shard."""
+        return [
+            [self.encoded[shard.rows[index]] for index in batch]
+            for shard in prepared.plan.shards
+            for batch in shard.batches
+        ]
+
+    def headless(self, prepared: Prepared) -> float:
+        """A plan's batches without hooks, reduction, head and writing: tokens/s."""
         torch.set_num_threads(self.options.threads)
         model = load_model(self.spec, self.config, self.options.device)
 
@@ -109,7 +126,7 @@ class Bench:
             with torch.inference_mode():
                 model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
 
-        return self.tokens / _timed(run, self.batches(), self.options.device)
+        return self.tokens / _timed(run, self.planned(prepared), self.options.device)
 
     def engine(self) -> tuple[float, np.ndarray]:
         """The project's forward pass alone: tokens/s and rows in prompt order."""
@@ -167,53 +184,74 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="ulcmod-benchmark-"))
     try:
         bench = Bench(options, folder)
-        print(
-            f"{options.prompts} prompts, {bench.tokens} tokens, "
-            f"{sum(part.width for part in bench.units)} units, {options.dtype} on {options.device}"
+        title = (
+            f"{options.prompts:,} prompts, {bench.tokens:,} tokens, "
+            f"{count_units(bench.units):,} units, {options.dtype} on {options.device}"
         )
-        _forward(bench)
-        _whole(bench)
-        if options.device == "cpu":
-            _two_actors(bench)
-        _memory(bench)
+        for part in options.parts or (PARTS if options.device == "cpu" else PARTS[:2]):
+            table = Table("measured", "value", "unit", title=title)
+            for name, value, unit in globals()[f"_{part}"](bench):
+                table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", unit)
+            table.columns[1].justify = "right"
+            Console().print(table)
     finally:
         shutil.rmtree(folder)
 
 
-def _forward(bench: Bench) -> None:
+PARTS = ("forward", "whole", "actors", "memory")
+
+
+def _forward(bench: Bench) -> Iterator[Row]:
     limit = min(bench.options.loop_prompts, bench.options.prompts)
     loop, alone = bench.plain_loop(limit)
     rate, rows = bench.engine()
     difference = np.abs(rows[:limit] - alone).max() / np.abs(alone).max()
-    _say(f"plain loop, batch 1, logits, {bench.options.loop_dtype}", loop, "tokens/s")
-    _say("batches, no logits", rate, "tokens/s")
-    _say("  ratio", rate / loop, "x")
-    _say("  relative difference", difference, "of the largest")
+    prompts = len(bench.encoded) / bench.tokens
+    yield f"plain loop, batch 1, logits, {bench.options.loop_dtype}", loop * prompts, "prompts/s"
+    yield "batches, no logits", rate * prompts, "prompts/s"
+    yield "  ratio", rate / loop, "x"
+    yield "  relative difference", difference, "of the largest"
 
 
-def _whole(bench: Bench) -> None:
-    bare = bench.headless()
-    rate, _, _ = bench.whole(1, bench.options.threads, bench.options.shard)
-    _say("forward passes without hooks and writing", bare, "tokens/s")
-    _say("extraction: Ray, Zarr, commits", rate, "tokens/s")
-    _say("  share", rate / bare, "")
+def _whole(bench: Bench) -> Iterator[Row]:
+    """The two alternate, so that a machine that slows down slows both."""
+    bare, whole = [], []
+    for _ in range(bench.options.repeats):
+        rate, _, prepared = bench.whole(1, bench.options.threads, bench.options.shard)
+        whole.append(rate)
+        bare.append(bench.headless(prepared))
+    batches = bench.planned(prepared)
+    longest = sum(len(batch) * max(len(entry.ids) for entry in batch) for batch in batches)
+    yield "tokens a batch, at most", bench.options.batch_tokens, "tokens"
+    yield "padding of the plan's batches", longest / bench.tokens - 1, "of the tokens"
+    yield "those batches, no hooks, nothing written", statistics.median(bare), "tokens/s"
+    yield "extraction: Ray, Zarr, commits", statistics.median(whole), "tokens/s"
+    shares = sorted(one / other for one, other in zip(whole, bare, strict=True))
+    yield f"  share, median of {len(shares)} pairs", statistics.median(shares), ""
+    yield "  lowest", shares[0], ""
+    yield "  highest", shares[-1], ""
 
 
-def _two_actors(bench: Bench) -> None:
-    one, _, _ = bench.whole(1, 1, bench.options.shard)
-    two, _, _ = bench.whole(2, 1, bench.options.shard)
-    _say("one actor of one thread", one, "tokens/s")
-    _say("two actors of one thread", two, "tokens/s")
-    _say("  ratio", two / one, "x")
+def _actors(bench: Bench) -> Iterator[Row]:
+    one, two = [], []
+    for _ in range(bench.options.repeats):
+        one.append(bench.whole(1, 1, bench.options.shard)[0])
+        two.append(bench.whole(2, 1, bench.options.shard)[0])
+    ratios = [more / less for more, less in zip(two, one, strict=True)]
+    yield "one actor of one thread", statistics.median(one), "tokens/s"
+    yield "two actors of one thread", statistics.median(two), "tokens/s"
+    yield f"  ratio, median of {len(ratios)} pairs", statistics.median(ratios), "x"
 
 
-def _memory(bench: Bench) -> None:
+def _memory(bench: Bench) -> Iterator[Row]:
+    """The projection is the cap: Ray sets it aside, and a smaller one would be refused."""
     _, done, prepared = bench.whole(1, bench.options.threads, bench.options.shard)
     last: Progress = done.progress
-    _say("peak memory of an actor", last.peak_bytes / 2**30, "GiB")
-    _say("  as projected by the plan", prepared.plan.actor_bytes / 2**30, "GiB")
-    _say("  peak over projection", last.peak_bytes / prepared.plan.actor_bytes, "")
-    _say("data written, over the projection", prepared.plan.bytes / prepared.plan.actor_bytes, "x")
+    yield "cap: memory as the plan projects it", prepared.plan.actor_bytes / 2**30, "GiB"
+    yield "data written", prepared.plan.bytes / 2**30, "GiB"
+    yield "  over the cap", prepared.plan.bytes / prepared.plan.actor_bytes, "x"
+    yield "peak memory of an actor", last.peak_bytes / 2**30, "GiB"
+    yield "  over the cap", last.peak_bytes / prepared.plan.actor_bytes, "x"
 
 
 def _timed(
@@ -231,33 +269,12 @@ def _timed(
     return time.perf_counter() - began
 
 
-def _say(name: str, value: float, unit: str) -> None:
-    print(f"{name:<46}{value:>14.5g} {unit}", flush=True)
-
-
-def _prompts(count: int, seed: int) -> Prompts:
+def _prompts(count: int, longest: int, seed: int) -> Prompts:
     """Texts of lognormal length: a median of about 50 tokens."""
     chance = np.random.default_rng(seed)
-    words = np.array(
-        [
-            "the",
-            "sum",
-            "of",
-            "two",
-            "numbers",
-            "is",
-            "a",
-            "long",
-            "story",
-            "about",
-            "code",
-            "and",
-            "rain",
-        ]
-    )
-    lengths = np.clip(np.exp(chance.normal(np.log(42), 0.7, count)).astype(int), 4, 600)
+    lengths = np.clip(np.exp(chance.normal(np.log(42), 0.7, count)).astype(int), 4, longest)
     texts = [
-        f"{number} " + " ".join(chance.choice(words, size)) for number, size in enumerate(lengths)
+        f"{number} " + " ".join(chance.choice(WORDS, size)) for number, size in enumerate(lengths)
     ]
     ids = [f"s{number}" for number in range(count)]
     columns = [ids, ["train"] * count, [None] * count, texts, [None] * count]
@@ -285,6 +302,7 @@ def _write_model(options: argparse.Namespace, folder: Path) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed and memory of an extraction.")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; or all")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="0.5b")
     parser.add_argument("--layers", type=int, default=0, help="other than the shape's")
     parser.add_argument("--hidden", type=int, default=0, help="other than the shape's")
@@ -300,6 +318,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--loop-prompts", type=int, default=48)
     parser.add_argument("--batch-tokens", type=int, default=512)
     parser.add_argument("--shard", type=int, default=64)
+    parser.add_argument("--longest", type=int, default=600, help="words of a prompt, at most")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of runs for each share")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

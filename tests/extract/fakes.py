@@ -103,6 +103,17 @@ def fake(**options: Any) -> FakeFactory:
     return FakeFactory(tuple(options.items()))
 
 
+@dataclass(frozen=True)
+class SlowStore:
+    """Notes when each point of each shard is passed; a written shard takes long to be checked."""
+
+    folder: str
+
+    def __call__(self, point: str, digest: str) -> None:
+        (Path(self.folder) / f"{time.time_ns()}-{point}-{digest}").touch()
+        time.sleep(0.5 if point == "written" else 0)
+
+
 def prompts_of(texts: Sequence[str], test: int = 0) -> Prompts:
     count = len(texts)
     return Prompts(

@@ -1,5 +1,7 @@
 """Prompts become committed rows, once each, whoever fails on the way."""
 
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.extract.conftest import Go
-from tests.extract.fakes import EXPERTS, RECORD, expected, fake, prompts_of, words
+from tests.extract.fakes import EXPERTS, RECORD, SlowStore, expected, fake, prompts_of, words
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.rundir import RunDir
@@ -158,6 +160,25 @@ def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
 def test_extract__resources_that_no_node_has_are_named(go: Go) -> None:
     with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
         go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3), placement_seconds=1)
+
+
+@pytest.mark.faults
+def test_extract__resources_that_no_node_has_end_the_run_within_a_minute(go: Go) -> None:
+    began = time.monotonic()
+    with pytest.raises(UlcmodError, match="An actor needs 3 GPU"):
+        go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3))
+    assert time.monotonic() - began < 60
+
+
+def test_extract__the_next_shard_is_computed_while_one_is_written(go: Go, tmp_path: Path) -> None:
+    (folder := tmp_path / "marks").mkdir()
+    go(prompts_of(words(12)), notice=SlowStore(str(folder)))
+    passed = [name.name.split("-")[1:] for name in sorted(folder.iterdir())]
+    order = list(dict.fromkeys(digest for _, digest in passed))
+    assert len(order) == 3
+    for one, following in pairwise(order):
+        computed, committed = passed.index(["computed", one]), passed.index(["committed", one])
+        assert computed < passed.index(["halfway", following]) < committed
 
 
 def test_extract__memory_below_the_projection_is_refused(go: Go) -> None:

@@ -143,8 +143,10 @@ class Worker:
                 self._writer.check()
                 checked = time.monotonic()
             if number == len(task.batches) - 1:
-                # Only one finished shard may wait for its commit: no more is lost with an actor.
+                # Only one finished shard may wait for its commit: no more is lost with an actor,
+                # or with a driver whose successor computes it again.
                 finished.enter_context(self._finished)
+                self._writer.check()
             shard.run(batch)
         shard.require_whole()
         self._notice("computed", task.digest)

@@ -1,0 +1,46 @@
+"""A model that fails on one prompt, until it is healed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ulcmod_dist.extract.values import Forward, ForwardFactory
+from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Prompt, Rows
+
+
+@dataclass(frozen=True)
+class Sick:
+    """A model that fails on one prompt for as long as a file is there.
+
+    Attributes:
+        make: Loads the model itself.
+        poison: Tokens of the prompt.
+        illness: The file.
+    """
+
+    make: ForwardFactory
+    poison: tuple[int, ...]
+    illness: str
+
+    def __call__(self) -> Forward:
+        return SickModel(self.make(), self.poison, self.illness)
+
+
+@dataclass(frozen=True)
+class SickModel:
+    model: Forward
+    poison: tuple[int, ...]
+    illness: str
+
+    @property
+    def units(self) -> tuple[LayerUnits, ...]:
+        return self.model.units
+
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+        return self.model.encode(prompts)
+
+    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        found = [place for place, entry in enumerate(batch) if tuple(entry.ids) == self.poison]
+        if found and Path(self.illness).exists():
+            raise NonFiniteActivation(found[0], "A unit is not a number.")
+        return self.model.rows(batch)
