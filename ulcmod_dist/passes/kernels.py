@@ -194,9 +194,26 @@ def _add_both_sums(block, sample_labels, unit_labels, weights, by_sample, by_uni
 
 @njit(cache=True, nogil=True)
 def _add_sample_changes(block, before, after, weights, changes):  # type: ignore[no-untyped-def]
+    lanes = np.zeros((changes.shape[1], _LANES))
+    whole = block.shape[0] - block.shape[0] % _LANES
     for search in range(before.shape[0]):
         moved = np.flatnonzero(before[search] != after[search])
-        for row in range(block.shape[0]):
+        if moved.size == 0:
+            continue
+        first = min(before[search].min(), after[search].min())
+        last = max(before[search].max(), after[search].max()) + 1
+        for row in range(0, whole, _LANES):
+            lanes[first:last] = 0.0
+            for column in moved:
+                old, new, weight = before[search, column], after[search, column], weights[column]
+                for i in range(_LANES):
+                    value = block[row + i, column] * weight
+                    lanes[old, i] -= value
+                    lanes[new, i] += value
+            for k in range(first, last):
+                for i in range(_LANES):
+                    changes[row + i, k] += lanes[k, i]
+        for row in range(whole, block.shape[0]):
             for column in moved:
                 value = block[row, column] * weights[column]
                 changes[row, before[search, column]] -= value

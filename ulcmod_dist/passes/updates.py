@@ -1,7 +1,7 @@
 """Tables brought up to date from the rows and columns of what moved, in place of a full pass.
 
 Whether that pays is decided by the bytes either would read: whole chunks where the matrix is read
-from elsewhere, cache lines where it is in memory.
+from elsewhere, the moved rows or columns of each search where it is in memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ulcmod_dist.passes.kernels import sample_changes, unit_changes
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 from ulcmod_dist.passes.tables import firsts, sample_tables, stacked, unit_tables
 
-_CACHE_LINE = 64
 # An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
 # memory, it wins while it reads less than this share.
 _WORTH = 0.75
@@ -46,8 +45,7 @@ def updated_sample_tables(
     moved = _moved(before, after)
     if not moved.size:
         return list(tables)
-    share = _share(activations.raw, moved, axis=1, resident=resident)
-    if share > _WORTH:
+    if _share(activations.raw, before, after, axis=1, resident=resident) > _WORTH:
         return sample_tables(activations, after, num_modules, executor)
     kernel = partial(_for_samples, num_modules=sum(num_modules))
     changes, _ = total(
@@ -89,7 +87,7 @@ def updated_unit_tables(
     moved = _moved(before, after)
     if not moved.size:
         return list(tables)
-    if _share(activations.raw, moved, axis=0, resident=resident) > _WORTH:
+    if _share(activations.raw, before, after, axis=0, resident=resident) > _WORTH:
         return unit_tables(activations, after, num_modules, executor)
     kernel = partial(_for_units, num_modules=sum(num_modules))
     _, changes = total(
@@ -116,16 +114,22 @@ def _moved(before: Sequence[LabelArray], after: Sequence[LabelArray]) -> LabelAr
     return np.flatnonzero(changed)
 
 
-def _share(raw: AnyArray, moved: LabelArray, *, axis: int, resident: bool) -> float:
-    """Share of the matrix's bytes that an update from the moved items would read."""
-    length = int(raw.shape[axis])
+def _share(
+    raw: AnyArray,
+    before: Sequence[LabelArray],
+    after: Sequence[LabelArray],
+    *,
+    axis: int,
+    resident: bool,
+) -> float:
+    """Share of a full pass's bytes that an update from the moved items would read."""
     if resident:
-        line = _CACHE_LINE // raw.dtype.itemsize if axis == 1 else 1
-        return min(1.0, float(len(moved)) * line / length)
+        pairs = zip(before, after, strict=True)
+        return float(np.mean([np.mean(old != new) for old, new in pairs]))
     slices = block_slices(raw)[axis]
     ends = np.array([part.stop for part in slices])
-    touched = np.unique(np.searchsorted(ends, moved, side="right"))
-    return float(sum(slices[i].stop - slices[i].start for i in touched)) / float(length)
+    touched = np.unique(np.searchsorted(ends, _moved(before, after), side="right"))
+    return float(sum(slices[i].stop - slices[i].start for i in touched)) / float(raw.shape[axis])
 
 
 def _for_samples(
