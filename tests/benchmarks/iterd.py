@@ -164,7 +164,7 @@ def run_kernels(options: argparse.Namespace) -> Table:
     thin = np.eye(k, dtype=np.float32)[by_unit]
     steps: dict[str, Callable[[], Any]] = {
         "sum of every block (memory)": lambda: total(activations.raw, _sum, executor=threads),
-        "product with one-hot [units, K] (BLAS)": lambda: activations.raw @ thin,
+        "product with one-hot (units, K) (BLAS)": lambda: activations.raw @ thin,
         "T_u": lambda: unit_tables(activations, [by_sample], [k], threads),
         "T_s": lambda: sample_tables(activations, [by_unit], [k], threads),
         "T_u and T_s in one pass": lambda: both_tables(
@@ -281,14 +281,18 @@ def run_slope(options: argparse.Namespace) -> Table:
     table = Table("GB", "s/iteration", "s/GB")
     path = written(options.folder, max(options.gigabytes))
     sizes, times = [], []
-    for gigabytes in options.gigabytes:
+    # The first run is thrown away: memory that a machine hands out for the first time is slow.
+    for number, gigabytes in enumerate([options.gigabytes[0], *options.gigabytes]):
         activations = lazily(path, size=side(gigabytes))
         size = activations.raw.nbytes
         memory = max(GIB // 2, int(options.memory_share * size))
-        seconds = iterations(path, activations, options, memory=memory, max_iterations=3)
-        sizes.append(size / 1e9)
-        times.append(float(np.median(seconds)))
-        table.add_row(f"{sizes[-1]:.2f}", f"{times[-1]:.2f}", f"{times[-1] / sizes[-1]:.3f}")
+        seconds = float(
+            np.median(iterations(path, activations, options, memory=memory, max_iterations=3))
+        )
+        if number:
+            sizes.append(size / 1e9)
+            times.append(seconds)
+            table.add_row(f"{sizes[-1]:.2f}", f"{seconds:.2f}", f"{seconds / sizes[-1]:.3f}")
     if len(sizes) > 1:
         slope = np.polyfit(np.log(sizes), np.log(times), 1)[0]
         table.add_row("exponent", f"{slope:.3f}", "")

@@ -1,5 +1,6 @@
 """The ablation engine on tiny decoders: what is silenced, and what it costs."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tests.forward.tiny import SPARSE, prompts_of, save_tiny, tiny_model
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES, units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.engine import Engine
@@ -51,6 +52,29 @@ def test_losses__of_a_batch_equal_those_alone(model: PreTrainedModel) -> None:
         alone = [engine.losses([prompt], mask).total[0] for prompt in prompts]
         np.testing.assert_allclose(together.total, alone, rtol=1e-5)
         assert together.tokens.tolist() == [length - 1 for length in LENGTHS]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_losses__a_batch_that_does_not_fit_is_halved(most: int) -> None:
+    model: Any = tiny_model("llama", head=True)
+    engine, prompts, mask = LossEngine(model), prompts_of(LENGTHS), some_of(model)
+    whole = engine.losses(prompts, mask)
+    model.register_forward_pre_hook(partial(_out_of_memory, most), with_kwargs=True)
+    halved = engine.losses(prompts, mask)
+    np.testing.assert_allclose(halved.total, whole.total, rtol=1e-5)
+    assert halved.tokens.tolist() == whole.tokens.tolist()
+
+
+def test_losses__a_prompt_that_does_not_fit_alone_is_named() -> None:
+    model: Any = tiny_model("llama", head=True)
+    model.register_forward_pre_hook(partial(_out_of_memory, 0), with_kwargs=True)
+    with pytest.raises(UlcmodError, match="A prompt of 31 tokens and its logits do not fit"):
+        LossEngine(model).losses(prompts_of([31]))
+
+
+def _out_of_memory(most: int, _: Any, __: Any, words: dict[str, Any]) -> None:
+    if len(words["input_ids"]) > most:
+        raise torch.OutOfMemoryError
 
 
 def test_losses__are_those_that_the_library_computes(model: PreTrainedModel) -> None:

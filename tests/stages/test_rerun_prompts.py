@@ -1,8 +1,10 @@
 """A rerun of a real model's run: forward passes for new prompts alone, and none without any."""
 
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -116,3 +118,34 @@ def test_rerun__of_another_model_reuses_nothing_and_says_why(folder: Path, ulcmo
     assert "No row was reused: model." in answer.out
     assert "reused    0" in answer.out
     assert "The search for K = 3 started anew" in answer.out
+
+
+@pytest.mark.faults
+def test_rerun__killed_in_mid_extraction_and_started_again_ends_as_if_undisturbed(
+    made: Path, folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    calm = tmp_path / "calm"
+    shutil.copytree(made, calm)
+    (calm / "job.yaml").write_text(JOB.format(folder=calm))
+    words = "--set", "extract.shard_samples=4", "--json"
+    for place in (folder, calm):
+        write_corpus(place, 30)
+    assert ulcmod("rerun", calm / "job.yaml", *words).json()["computed"] == 30
+
+    run = RunDir.at(folder / "run")
+    before = len(read_commits(run))
+    program = "from ulcmod_dist.cli import main; main()"
+    command = [sys.executable, "-c", program, "rerun", str(folder / "job.yaml"), *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
+        while len(read_commits(run)) < before + 2 and killed.poll() is None:
+            time.sleep(0.01)
+        killed.kill()
+    assert killed.returncode == -signal.SIGKILL
+    committed = len(read_commits(run)) - before
+    assert committed >= 2
+    again = ulcmod("rerun", folder / "job.yaml", *words)
+    assert again.code == 0, again.err
+    assert again.json()["computed"] <= 30 - 4 * (committed - 1)
+    one, other = (um.open_run(place / "run") for place in (folder, calm))
+    assert one.view.digest == other.view.digest
+    assert one.units(3).equals(other.units(3))

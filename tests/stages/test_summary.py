@@ -1,8 +1,11 @@
 """What people read in a terminal."""
 
-import pytest
+import io
 
-from ulcmod_dist.stages.summary import shown, size_text
+import pytest
+from rich.console import Console
+
+from ulcmod_dist.stages.summary import Summary, shown, size_text
 
 
 @pytest.mark.parametrize(
@@ -31,3 +34,23 @@ def test_shown__has_few_digits_and_separates_thousands(value: object, text: str)
 )
 def test_size_text__is_in_binary_units(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_summary__breaks_no_number_however_narrow_the_terminal(width: int) -> None:
+    columns = {"k": "K", **{f"value_{number}": f"Value {number}" for number in range(12)}}
+    rows = [
+        {"k": k, **{f"value_{n}": 1_000_000.0 * k + n for n in range(12)}, "state": "as before"}
+        for k in (5, 10)
+    ]
+    summary = Summary("Modules", {**columns, "state": "State"}, rows)
+    out = io.StringIO()
+    summary.print(Console(file=out, width=width))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    found = {word for line in lines for word in line.split()}
+    assert {f"{10_000_000 + n:,}" for n in range(12)} <= found
+    # Whoever reads a part of the table still knows whose numbers these are.
+    parts = sum("┏" in line for line in lines)
+    assert sum(line.startswith("│ 10 │") for line in lines) == parts
+    assert lines[0].strip() == "Modules"

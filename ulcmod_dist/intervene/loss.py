@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import family_of, units_of
 from ulcmod_dist.forward.engine import padded
 from ulcmod_dist.forward.experts import Routing
@@ -81,6 +81,8 @@ class LossEngine:
     def losses(self, encoded: Sequence[Encoded], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask silenced.
 
+        A batch is halved as often as the device's memory demands.
+
         Args:
             encoded: The prompts of the batch, at least one; the losses are those of the tokens that
                 count, each predicted from all tokens before it.
@@ -88,8 +90,27 @@ class LossEngine:
 
         Raises:
             InvalidInput: The mask is of another model.
-            UlcmodError: A token is not in the vocabulary.
+            UlcmodError: A token is not in the vocabulary, or a single prompt does not fit.
         """
+        try:
+            return self._losses(encoded, mask)
+        except torch.OutOfMemoryError as error:
+            if len(encoded) == 1:
+                raise UlcmodError(
+                    f"A prompt of {len(encoded[0].ids)} tokens and its logits do not fit into the "
+                    f"memory of {self._model.device}.",
+                    "Lower prompt.max_tokens, or use more devices.",
+                ) from error
+        # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
+        torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
+        middle = len(encoded) // 2
+        halves = [self.losses(half, mask) for half in (encoded[:middle], encoded[middle:])]
+        return Losses(
+            np.concatenate([half.total for half in halves]),
+            np.concatenate([half.tokens for half in halves]),
+        )
+
+    def _losses(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:
         device = self._model.device
         ids, attention = (array.to(device) for array in padded(encoded, self._vocabulary))
         with torch.inference_mode(), mask_units(self._model, mask) if mask else nullcontext():

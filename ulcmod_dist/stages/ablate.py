@@ -38,7 +38,7 @@ from ulcmod_dist.stages.plan import rule_of, spec_of
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules
 
-# The logits of a whole batch are held, which the plan of the extraction knows nothing of.
+# At most: the logits of a whole batch are held, for which extraction's batches leave no room.
 BATCH_TOKENS = 4096
 TOKENS = "the tokens of the prompt's own text"
 
@@ -177,7 +177,9 @@ def _subjects(
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(
         encoded=encoded,
-        batches=plan_batches(lengths, context.job.extract.batch_tokens or BATCH_TOKENS),
+        batches=plan_batches(
+            lengths, min(BATCH_TOKENS, context.job.extract.batch_tokens or BATCH_TOKENS)
+        ),
         modules=labels[drawn],
         categories=chosen["category"].to_pylist(),
     )

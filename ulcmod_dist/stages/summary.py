@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -39,15 +40,13 @@ class Summary:
         facts = self.facts if self.data is None else self.data
         return {**facts, "rows": [dict(row) for row in self.rows]}
 
-    def __rich__(self) -> RenderableType:
-        parts: list[RenderableType] = []
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.facts:
-            parts.append(self._facts())
+            yield self._facts()
         if self.rows:
-            parts.append(self._table())
+            yield from self._tables(console, options)
         # Text, not markup: paths and names may hold brackets.
-        parts.extend(Text(sentence, overflow="fold") for sentence in self.closing)
-        return Group(*parts)
+        yield from (Text(sentence, overflow="fold") for sentence in self.closing)
 
     def print(self, console: Console) -> None:
         """Print the form for people."""
@@ -59,13 +58,35 @@ class Summary:
             table.add_row(Text(name.replace("_", " "), style="dim"), Text(shown(value)))
         return table
 
-    def _table(self) -> Table:
-        table = Table(title=self.title, title_justify="left", title_style="bold")
-        for key, heading in self.columns.items():
+    def _tables(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        """The rows, in as many tables as the width asks for; each begins with the first column."""
+        unlimited = options.update_width(10**6)
+        first, *others = self.columns
+        keys, title = [first], self.title
+        for key in others:
+            wider = self._table([*keys, key], title)
+            least = Measurement.get(console, unlimited, wider).minimum
+            if len(keys) > 1 and least > options.max_width:
+                yield self._table(keys, title)
+                keys, title = [first], ""
+            keys.append(key)
+        yield self._table(keys, title)
+
+    def _table(self, keys: Sequence[str], title: str) -> Table:
+        table = Table(title=title or None, title_justify="left", title_style="bold")
+        for key in keys:
+            heading = self.columns[key]
             numeric = all(isinstance(row.get(key), int | float | None) for row in self.rows)
-            table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
+            # A number broken over two lines is read as two numbers.
+            least = max(len(heading), *(len(shown(row.get(key))) for row in self.rows))
+            table.add_column(
+                heading,
+                justify="right" if numeric else "left",
+                min_width=least if numeric else None,
+                overflow="fold",
+            )
         for row in self.rows:
-            table.add_row(*(Text(shown(row.get(key))) for key in self.columns))
+            table.add_row(*(Text(shown(row.get(key))) for key in keys))
         return table
 
 
