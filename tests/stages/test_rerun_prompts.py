@@ -1,5 +1,6 @@
 """A rerun of a real model's run: forward passes for new prompts alone, and none without any."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ extract: {{shard_samples: 32, batch_tokens: 4096, workers: 1}}
 discover: {{modules: 3, restarts: 2}}
 evaluate: {{seeds: 1, null_permutations: 0, baselines: []}}
 """
+PROGRAM = "from ulcmod_dist.cli import main; main()"
 # A process that says which of the heavy libraries it has loaded in the end.
 LOADING = """
 import sys
@@ -120,6 +122,40 @@ def test_rerun__of_another_model_reuses_nothing_and_says_why(folder: Path, ulcmo
     assert "The search for K = 3 started anew" in answer.out
 
 
+def test_rerun__of_another_revision_on_the_hub_reuses_nothing_and_says_why(
+    tmp_path: Path,
+) -> None:
+    revisions = ["a" * 40, "b" * 40]
+    for revision in revisions:
+        snapshot = tmp_path / "hub/models--someone--decoder/snapshots" / revision
+        shutil.copytree(DEMO / "model", snapshot)
+    write_corpus(tmp_path, 3, 1)
+    job = Path(tmp_path / "job.yaml")
+    job.write_text(JOB.format(folder=tmp_path).replace("id: model", "id: someone/decoder"))
+    offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+
+    def ulcmod(command: str, revision: str) -> subprocess.CompletedProcess[str]:
+        words = [command, str(job), "--set", f"model.revision={revision}"]
+        no_limits = ["--set", "rerun={min_units_rand: -1, min_samples_rand: -1, min_objective: 0}"]
+        return subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words, *no_limits],
+            env={**os.environ, **offline},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    first = ulcmod("run", revisions[0])
+    assert first.returncode == 0, first.stderr
+    other = ulcmod("rerun", revisions[1])
+    assert other.returncode == 0, other.stderr
+    assert "No row was reused: model.revision" in other.stdout
+    assert "reused    0" in other.stdout
+    refused = ulcmod("extract", revisions[0])
+    assert refused.returncode == 2
+    assert "model.revision" in refused.stderr
+
+
 @pytest.mark.faults
 def test_rerun__killed_in_mid_extraction_and_started_again_ends_as_if_undisturbed(
     made: Path, folder: Path, tmp_path: Path, ulcmod: Ulcmod
@@ -134,8 +170,7 @@ def test_rerun__killed_in_mid_extraction_and_started_again_ends_as_if_undisturbe
 
     run = RunDir.at(folder / "run")
     before = len(read_commits(run))
-    program = "from ulcmod_dist.cli import main; main()"
-    command = [sys.executable, "-c", program, "rerun", str(folder / "job.yaml"), *words]
+    command = [sys.executable, "-c", PROGRAM, "rerun", str(folder / "job.yaml"), *words]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
         while len(read_commits(run)) < before + 2 and killed.poll() is None:
             time.sleep(0.01)
