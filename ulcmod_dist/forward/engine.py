@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.halving import in_pieces
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.pooling import Pool
 from ulcmod_dist.forward.taps import require_once, tapped, taps_of
@@ -125,22 +126,22 @@ class Engine:
             UlcmodError: The model is shared by ranks, which could not split together; or as
                 ``rows``.
         """
+        pieces = in_pieces(self._rows_or_why, encoded)
+        return Rows.joined([rows for _, rows in pieces]), tuple(size for size, _ in pieces)
+
+    def _rows_or_why(self, encoded: Sequence[Encoded]) -> Rows:
         try:
-            return self.rows(encoded), (len(encoded),)
+            return self.rows(encoded)
         except torch.OutOfMemoryError as error:
-            if len(encoded) == 1 or self._ranks > 1:
-                longest = max(len(prompt.ids) for prompt in encoded)
-                kind = PromptTooLarge if len(encoded) == 1 else UlcmodError
-                raise kind(
-                    f"A batch of {len(encoded)} prompts of up to {longest} tokens does not fit "
-                    f"into the memory of {self._model.device}.",
-                    "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
-                ) from error
-        # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
-        torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
-        middle = len(encoded) // 2
-        halves = [self.rows_within_memory(half) for half in (encoded[:middle], encoded[middle:])]
-        return Rows.joined([rows for rows, _ in halves]), halves[0][1] + halves[1][1]
+            if len(encoded) > 1 and self._ranks == 1:
+                raise
+            longest = max(len(prompt.ids) for prompt in encoded)
+            kind = PromptTooLarge if len(encoded) == 1 else UlcmodError
+            raise kind(
+                f"A batch of {len(encoded)} prompts of up to {longest} tokens does not fit "
+                f"into the memory of {self._model.device}.",
+                "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
+            ) from error
 
     def _check_finite(self, activations: NDArray[np.float32]) -> None:
         if np.isfinite(activations).all():

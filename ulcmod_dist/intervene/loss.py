@@ -17,6 +17,7 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import family_of, units_of
 from ulcmod_dist.forward.engine import padded
 from ulcmod_dist.forward.experts import Routing
+from ulcmod_dist.forward.halving import in_pieces
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.taps import Tap, tapped, taps_of
 from ulcmod_dist.forward.values import Encoded, ModelSpec
@@ -93,21 +94,17 @@ class LossEngine:
             UlcmodError: A token is not in the vocabulary, or a single prompt does not fit.
         """
         try:
-            return self._losses(encoded, mask)
+            pieces = in_pieces(lambda batch: self._losses(batch, mask), encoded)
         except torch.OutOfMemoryError as error:
-            if len(encoded) == 1:
-                raise UlcmodError(
-                    f"A prompt of {len(encoded[0].ids)} tokens and its logits do not fit into the "
-                    f"memory of {self._model.device}.",
-                    "Lower prompt.max_tokens, or use more devices.",
-                ) from error
-        # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
-        torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
-        middle = len(encoded) // 2
-        halves = [self.losses(half, mask) for half in (encoded[:middle], encoded[middle:])]
+            longest = max(len(prompt.ids) for prompt in encoded)
+            raise UlcmodError(
+                f"A prompt of up to {longest} tokens and its logits do not fit into the memory of "
+                f"{self._model.device}.",
+                "Lower prompt.max_tokens, or use more devices.",
+            ) from error
         return Losses(
-            np.concatenate([half.total for half in halves]),
-            np.concatenate([half.tokens for half in halves]),
+            np.concatenate([piece.total for _, piece in pieces]),
+            np.concatenate([piece.tokens for _, piece in pieces]),
         )
 
     def _losses(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:

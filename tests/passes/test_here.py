@@ -1,0 +1,62 @@
+"""A pass over blocks at hand gives the bits of a graph's."""
+
+from functools import partial
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.grid import total
+from ulcmod_dist.passes.here import TreeSum, block_columns, held_blocks
+from ulcmod_dist.passes.kernels import both_sums
+
+# Untyped in Dask.
+DASK: Any = da
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows=st.integers(1, 150), columns=st.integers(1, 20), seed=st.integers(0, 99))
+def test_total__of_held_chunks_has_the_bits_of_a_graph(rows: int, columns: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    raw = rng.standard_normal((rows, columns), dtype=np.float32)
+    # One row a chunk: trees of up to three levels.
+    lazy = DASK.from_array(raw, chunks=(1, 3)).map_blocks(np.asarray, dtype=raw.dtype)
+    given_labels: dict[str, Any] = {
+        "by_sample": [rng.integers(0, 3, (1, rows)).astype(np.int32)],
+        "by_unit": [rng.integers(0, 3, (1, columns)).astype(np.int32), rng.random(columns)],
+    }
+    executor, kernel = Threads(2), partial(both_sums, num_modules=3)
+    held = executor.persist(lazy)
+    assert held_blocks(lazy) is None
+    assert held_blocks(held) is not None
+    for one, other in zip(
+        total(lazy, kernel, executor=executor, **given_labels),
+        total(held, kernel, executor=executor, **given_labels),
+        strict=True,
+    ):
+        assert one is not None
+        assert other is not None
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 64, 65, 513])
+def test_tree_sum__adds_up_every_part_and_changes_none(count: int) -> None:
+    parts = [np.array([float(number)]) for number in range(1, count + 1)]
+    tree = TreeSum()
+    for part in parts:
+        tree.add(part)
+    assert tree.result() == [count * (count + 1) / 2]
+    assert [part[0] for part in parts] == list(range(1, count + 1))
+    assert TreeSum().result() is None
+
+
+def test_block_columns__of_held_chunks_are_held() -> None:
+    raw = np.arange(60.0, dtype=np.float32).reshape(6, 10)
+    held = Threads(2).persist(DASK.from_array(raw, chunks=(4, 3)) + 0)
+    part = block_columns(held, 1, 3)
+    assert held_blocks(part) is not None
+    np.testing.assert_array_equal(part.compute(), raw[:, 3:9])
