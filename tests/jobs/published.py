@@ -33,65 +33,61 @@ class Published:
     units: int
 
 
-def _qwen2(hidden: int, width: int, layers: int, heads: int, groups: int, **more: Any) -> Any:
+def _shape(kind: Any, hidden: int, width: int, layers: int, heads: int, **more: Any) -> Any:
     return partial(
-        Qwen2Config,
+        kind,
         hidden_size=hidden,
         intermediate_size=width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        num_key_value_heads=groups,
-        max_position_embeddings=32768,
-        **{"vocab_size": 151_936, "tie_word_embeddings": True, **more},
+        max_position_embeddings=32_768,
+        **{"vocab_size": 151_936, **more},
     )
 
 
-_LLAMA = partial(
-    LlamaConfig,
-    hidden_size=8192,
-    intermediate_size=28_672,
-    num_hidden_layers=80,
-    num_attention_heads=64,
-    num_key_value_heads=8,
-    vocab_size=128_256,
-    max_position_embeddings=131_072,
-)
-# It takes more arguments than it declares.
-_MOE: Any = Qwen3MoeConfig
-_QWEN3_MOE = partial(
-    _MOE,
-    hidden_size=2048,
-    intermediate_size=6144,
-    moe_intermediate_size=768,
-    num_hidden_layers=48,
-    num_attention_heads=32,
-    num_key_value_heads=4,
-    head_dim=128,
-    num_experts=128,
-    num_experts_per_tok=8,
-    vocab_size=151_936,
-    max_position_embeddings=262_144,
-)
 QWEN_1_5B = Published(
-    _qwen2(1536, 8960, 28, 12, 2), parameters=1_543_714_304, head=0, units=28 * 8960
+    _shape(Qwen2Config, 1536, 8960, 28, 12, num_key_value_heads=2, tie_word_embeddings=True),
+    parameters=1_543_714_304,
+    head=0,
+    units=28 * 8960,
 )
 MODELS = {
     "qwen2.5-1.5b": QWEN_1_5B,
     "nightly": QWEN_1_5B,
     "qwen2.5-3b": Published(
-        _qwen2(2048, 11_008, 36, 16, 2), parameters=3_085_938_688, head=0, units=36 * 11_008
+        _shape(Qwen2Config, 2048, 11_008, 36, 16, num_key_value_heads=2, tie_word_embeddings=True),
+        parameters=3_085_938_688,
+        head=0,
+        units=36 * 11_008,
     ),
     "qwen2.5-7b": Published(
-        _qwen2(3584, 18_944, 28, 28, 4, vocab_size=152_064, tie_word_embeddings=False),
+        _shape(Qwen2Config, 3584, 18_944, 28, 28, num_key_value_heads=4, vocab_size=152_064),
         parameters=7_615_616_512,
         head=152_064 * 3584,
         units=28 * 18_944,
     ),
     "llama-3.1-70b": Published(
-        _LLAMA, parameters=70_553_706_496, head=128_256 * 8192, units=80 * 28_672
+        _shape(LlamaConfig, 8192, 28_672, 80, 64, num_key_value_heads=8, vocab_size=128_256),
+        parameters=70_553_706_496,
+        head=128_256 * 8192,
+        units=80 * 28_672,
     ),
     "qwen3-30b-a3b": Published(
-        _QWEN3_MOE, parameters=30_532_122_624, head=151_936 * 2048, units=48 * 128 * 768
+        _shape(
+            Qwen3MoeConfig,
+            2048,
+            6144,
+            48,
+            32,
+            num_key_value_heads=4,
+            head_dim=128,
+            moe_intermediate_size=768,
+            num_experts=128,
+            num_experts_per_tok=8,
+        ),
+        parameters=30_532_122_624,
+        head=151_936 * 2048,
+        units=48 * 128 * 768,
     ),
 }
 
