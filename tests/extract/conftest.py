@@ -1,6 +1,6 @@
-"""One Ray for all tests of a session, and the shortest way through an extraction."""
+"""The shortest way through an extraction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -8,7 +8,6 @@ import pytest
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake
 from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.extract.cluster import cluster
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.lease import Lease
@@ -16,12 +15,6 @@ from ulcmod_dist.rundir import RunDir
 
 SMALL = Resources(cpus=0.5)
 Go: TypeAlias = Callable[..., Extraction]
-
-
-@pytest.fixture(scope="session")
-def local_ray() -> Iterator[None]:
-    with cluster(None):
-        yield
 
 
 @pytest.fixture

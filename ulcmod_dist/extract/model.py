@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ulcmod_dist.extract.replica import SharedEngine
 from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.ranks import Ranks
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, Prompt, PromptRule, Rows
 
@@ -17,16 +17,16 @@ class LoadedModel:
 
     Attributes:
         encoder: Turns prompts into tokens.
-        engine: Turns tokens into rows.
+        ranks: Turn tokens into rows, an engine each.
     """
 
     encoder: Encoder
-    engine: Engine | SharedEngine
+    ranks: Ranks[Engine]
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
         """What the columns of a row are, in order."""
-        return self.engine.units
+        return self.ranks.own.units
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
         """Tokens of each prompt."""
@@ -34,7 +34,8 @@ class LoadedModel:
 
     def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
         """One row a prompt, and the sizes of the batches run."""
-        return self.engine.rows_within_memory(batch)
+        answer: tuple[Rows, tuple[int, ...]] = self.ranks.call("rows_within_memory", batch)
+        return answer
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,11 @@ class ModelFactory:
     def __call__(self) -> LoadedModel:
         """Load tokenizer and model."""
         encoder = Encoder.load(self.spec, self.rule)
-        engine = self.load_rank(0) if self.ranks == 1 else SharedEngine(self.load_rank, self.ranks)
-        return LoadedModel(encoder, engine)
+        return LoadedModel(encoder, Ranks(self.load_rank, self.ranks))
 
-    def load_rank(self, rank: int) -> Engine:
+    def load_rank(self, _rank: int) -> Engine:
         """Load the engine of one rank in the process that is it."""
-        device = self.device if self.ranks == 1 or self.device == "cpu" else f"cuda:{rank}"
+        # With several ranks the device of each follows from its number.
         return Engine.load(
-            self.spec, self.units, device=device, threads=self.threads, ranks=self.ranks
+            self.spec, self.units, device=self.device, threads=self.threads, ranks=self.ranks
         )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ulcmod_dist.forward.experts import Routing
-from ulcmod_dist.forward.taps import Tap
+from ulcmod_dist.forward.taps import Tap, held_columns
 from ulcmod_dist.forward.values import Encoded
 
 
@@ -48,9 +48,8 @@ class Pool:
             means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
         else:
             means = self._reduce_experts(tap, units, routing)
-        first = self._rank * width if width < tap.width else 0
         columns = self._means[:, tap.start : tap.stop].view(self.shape[0], -1, tap.width)
-        columns[:, :, first : first + width] = means
+        columns[:, :, held_columns(width, tap.width)] = means
 
     def _reduce_experts(self, tap: Tap, units: torch.Tensor, routing: Routing) -> torch.Tensor:
         """Means [batch, experts, width]; the routed tokens are counted on the way.

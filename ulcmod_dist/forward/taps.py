@@ -112,6 +112,15 @@ def tapped(
         yield fired
 
 
+def held_columns(held: int, width: int) -> slice:
+    """Which of a down-projection's ``width`` units this process holds, if it holds ``held``.
+
+    Ranks that share a model hold equal parts in the order of their numbers, or all of them.
+    """
+    first = torch.distributed.get_rank() * held if held < width else 0
+    return slice(first, first + held)
+
+
 def require_once(fired: dict[Tap, int]) -> None:
     """Hold the counts after one forward pass against the promise that each tap fires once.
 

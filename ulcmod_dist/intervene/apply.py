@@ -13,18 +13,20 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import unit_parameters, units_of
 from ulcmod_dist.forward.experts import Routing
 from ulcmod_dist.forward.memory import parameter_bytes
-from ulcmod_dist.forward.taps import Tap, tapped, taps_of
+from ulcmod_dist.forward.taps import Tap, held_columns, tapped, taps_of
 from ulcmod_dist.intervene.masks import Mask
 
 
 @contextmanager
-def mask_units(model: PreTrainedModel, mask: Mask) -> Iterator[None]:
+def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[None]:
     """Silence the units of a mask within the block, at the places where they are captured.
 
     Args:
         model: A model of transformers, with or without a head; any number of forward passes, and
             generation as well, run within the block. It is left as it was.
         mask: What to silence.
+        ranks: Processes that share the model, each within such a block; the process group of
+            torch.distributed says which of them this is.
 
     Raises:
         InvalidInput: The mask is of a model with other units.
@@ -35,9 +37,16 @@ def mask_units(model: PreTrainedModel, mask: Mask) -> Iterator[None]:
             "which this one has not.",
             "Name the model that the run was made with.",
         )
-    taps = [tap for tap in taps_of(mask.units) if mask.silenced[tap.start : tap.stop].any()]
-    silencers = {tap: _Silencer(tap, mask) for tap in taps}
-    with tapped(model, taps, lambda tap, units, routing: silencers[tap](units, routing)):
+    taps = taps_of(mask.units)
+    silencers = {t: _Silencer(t, mask) for t in taps if mask.silenced[t.start : t.stop].any()}
+    # Experts without a silenced unit, too: seen or not, they are computed in the same way then, and
+    # masks differ by nothing else.
+    seen = [tap for tap in taps if tap in silencers or tap.experts]
+
+    def silence(tap: Tap, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
+        return silencers[tap](units, routing) if tap in silencers else None
+
+    with tapped(model, seen, silence, ranks):
         yield
 
 
@@ -77,4 +86,5 @@ class _Silencer:
         self._silenced = self._silenced.to(units.device)
         self._values = self._values.to(units)
         expert = 0 if routing is None else routing.expert
-        return torch.where(self._silenced[expert], self._values[expert], units)
+        held = held_columns(units.shape[-1], self._silenced.shape[1])
+        return torch.where(self._silenced[expert, held], self._values[expert, held], units)

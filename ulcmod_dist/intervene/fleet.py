@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ray.util.actor_pool import ActorPool
 
 from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.forward.ranks import Ranks
 from ulcmod_dist.forward.values import Encoded, ModelSpec
 from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
 from ulcmod_dist.intervene.loss import LossEngine
@@ -33,23 +35,30 @@ class Machine:
         threads: Threads for computing on the CPU.
         cpus: CPUs that Ray sets aside for it.
         gpus: GPUs that Ray sets aside for it.
+        ranks: Processes that share the model by tensor parallelism, each with a GPU of the actor's.
     """
 
     device: str = "cpu"
     threads: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    ranks: int = 1
 
 
-class _Measurer:
-    """An actor: one model, asked for the losses of one batch at a time."""
+class _Rank:
+    """What each process of an actor holds: the model, or its part of it, and the masks."""
 
     def __init__(self, spec: ModelSpec, machine: Machine) -> None:
-        self._engine = LossEngine.load(spec, machine.device, machine.threads)
+        self._engine = LossEngine.load(spec, machine.device, machine.threads, machine.ranks)
+        self._masks: Sequence[Mask] = ()
 
-    def losses(self, batch: Sequence[Encoded], masks: Sequence[Mask]) -> NDArray[np.float64]:
+    def hold(self, masks: Sequence[Mask]) -> None:
+        """Take the masks that the next batches are measured with."""
+        self._masks = masks
+
+    def losses(self, batch: Sequence[Encoded]) -> NDArray[np.float64]:
         """Losses [1 + masks, batch] of a batch, intact first."""
-        done = ablate(self._engine, batch, [range(len(batch))], masks)
+        done = ablate(self._engine, batch, [range(len(batch))], self._masks)
         return np.vstack([done.intact, done.masked])
 
     def means(
@@ -57,6 +66,36 @@ class _Measurer:
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens [units]."""
         return unit_means(self._engine, encoded, batches)
+
+
+class _Measurer:
+    """An actor: one model, asked for the losses of one batch at a time."""
+
+    def __init__(self, spec: ModelSpec, machine: Machine) -> None:
+        self._ranks = Ranks(partial(_load, spec, machine), machine.ranks)
+        self._held: int | None = None
+
+    def losses(
+        self, batch: Sequence[Encoded], number: int, masks: Sequence[Mask]
+    ) -> NDArray[np.float64]:
+        """Losses [1 + masks, batch] of a batch, intact first; the masks have a number."""
+        if self._held != number:
+            # Once, not with each batch: every rank is sent a copy.
+            self._ranks.call("hold", masks)
+            self._held = number
+        losses: NDArray[np.float64] = self._ranks.call("losses", batch)
+        return losses
+
+    def means(
+        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+    ) -> NDArray[np.float64]:
+        """Mean of each unit over the counted tokens [units]."""
+        means: NDArray[np.float64] = self._ranks.call("means", encoded, batches)
+        return means
+
+
+def _load(spec: ModelSpec, machine: Machine, _rank: int) -> _Rank:
+    return _Rank(spec, machine)
 
 
 class Fleet:
@@ -85,6 +124,7 @@ class Fleet:
             max_task_retries=RESTARTS,
         )(_Measurer)
         self._require_room = require_room
+        self._measured = 0
         self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
 
     def __enter__(self) -> Fleet:
@@ -120,12 +160,13 @@ class Fleet:
             UlcmodError: An actor died again and again, its model failed, or there is no room left
                 for one.
         """
-        shared = ray.put(list(masks))
+        shared, number = ray.put(list(masks)), self._measured
+        self._measured += 1
         losses = np.full((1 + len(masks), len(encoded)), np.nan)
         pool = ActorPool(self._actors)
         for batch in batches:
             prompts = [encoded[index] for index in batch]
-            pool.submit(lambda actor, given: actor.losses.remote(given, shared), prompts)
+            pool.submit(lambda actor, given: actor.losses.remote(given, number, shared), prompts)
         try:
             for batch in batches:
                 losses[:, list(batch)] = self._next(pool)

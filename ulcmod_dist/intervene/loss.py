@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +15,13 @@ from transformers.utils import logging as transformers_logging
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import family_of, units_of
 from ulcmod_dist.forward.engine import padded
-from ulcmod_dist.forward.experts import Routing
 from ulcmod_dist.forward.halving import in_pieces
 from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.taps import Tap, tapped, taps_of
+from ulcmod_dist.forward.taps import tapped, taps_of
 from ulcmod_dist.forward.values import Encoded, ModelSpec
 from ulcmod_dist.intervene.apply import mask_units
 from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.intervene.means import UnitSums
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class LossEngine:
         units: What the model's units are, in order.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
         """Take a loaded model in evaluation mode; ``LossEngine.load`` also loads it.
 
         Raises:
@@ -65,11 +64,15 @@ class LossEngine:
             )
         self.units = units_of(model.config)
         self._model = model
+        self._ranks = ranks
+        self._nothing = Mask.of_nothing(self.units)
         self._vocabulary = model.config.get_text_config().vocab_size
 
     @classmethod
-    def load(cls, spec: ModelSpec, device: str = "cpu", threads: int = 1) -> LossEngine:
-        """Load a model with its head.
+    def load(
+        cls, spec: ModelSpec, device: str = "cpu", threads: int = 1, ranks: int = 1
+    ) -> LossEngine:
+        """Load a model with its head; the arguments are those of ``Engine.load``.
 
         Raises:
             InvalidInput: The model cannot be used, is no decoder, or was saved without its head.
@@ -77,7 +80,8 @@ class LossEngine:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
         config = load_config(spec)
-        return cls(load_model(spec, config, device, head=family_of(config).decoder))
+        model = load_model(spec, config, device, ranks, head=family_of(config).decoder)
+        return cls(model, ranks)
 
     def losses(self, encoded: Sequence[Encoded], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask silenced.
@@ -91,26 +95,32 @@ class LossEngine:
 
         Raises:
             InvalidInput: The mask is of another model.
-            UlcmodError: A token is not in the vocabulary, or a single prompt does not fit.
+            UlcmodError: A token is not in the vocabulary, or a single prompt does not fit, or a
+                batch does not where ranks share the model, which could not halve it together.
         """
-        try:
-            pieces = in_pieces(lambda batch: self._losses(batch, mask), encoded)
-        except torch.OutOfMemoryError as error:
-            longest = max(len(prompt.ids) for prompt in encoded)
-            raise UlcmodError(
-                f"A prompt of up to {longest} tokens and its logits do not fit into the memory of "
-                f"{self._model.device}.",
-                "Lower prompt.max_tokens, or use more devices.",
-            ) from error
+        pieces = in_pieces(lambda batch: self._losses_or_why(batch, mask), encoded)
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
         )
 
+    def _losses_or_why(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:
+        try:
+            return self._losses(encoded, mask)
+        except torch.OutOfMemoryError as error:
+            if len(encoded) > 1 and self._ranks == 1:
+                raise
+            longest = max(len(prompt.ids) for prompt in encoded)
+            raise UlcmodError(
+                f"A batch of {len(encoded)} prompts of up to {longest} tokens and its logits do "
+                f"not fit into the memory of {self._model.device}.",
+                "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
+            ) from error
+
     def _losses(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:
         device = self._model.device
         ids, attention = (array.to(device) for array in padded(encoded, self._vocabulary))
-        with torch.inference_mode(), mask_units(self._model, mask) if mask else nullcontext():
+        with torch.inference_mode(), mask_units(self._model, mask or self._nothing, self._ranks):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
             totals = [_total(logits[row], prompt) for row, prompt in enumerate(encoded)]
         tokens = np.array([sum(prompt.counted[1:]) for prompt in encoded], np.int64)
@@ -127,26 +137,13 @@ class LossEngine:
         """
         device = self._model.device
         ids, attention = (array.to(device) for array in padded(encoded, self._vocabulary))
-        counted = torch.zeros(ids.shape, dtype=torch.bool, device=device)
-        for row, prompt in enumerate(encoded):
-            counted[row, : len(prompt.ids)] = torch.tensor(prompt.counted, device=device)
-        taps = taps_of(self.units)
-        sums = np.zeros(taps[-1].stop)
-        tokens = np.zeros(taps[-1].stop, np.int64)
-
-        def add(tap: Tap, units: torch.Tensor, routing: Routing | None) -> None:
-            flat = units.reshape(-1, tap.width)
-            token = slice(None) if routing is None else routing.token
-            kept = counted.to(units.device).flatten()[token]
-            for expert in range(max(1, tap.experts)):
-                mine = kept if routing is None else kept & (routing.expert == expert)
-                columns = slice(start := tap.start + expert * tap.width, start + tap.width)
-                sums[columns] = flat[mine].sum(0, dtype=torch.float64).cpu().numpy()
-                tokens[columns] = int(mine.sum())
-
-        with torch.inference_mode(), tapped(self._model, taps, add):
+        sums = UnitSums(encoded, taps_of(self.units), self._ranks)
+        with (
+            torch.inference_mode(),
+            tapped(self._model, sums.taps, sums.visit, self._ranks),
+        ):
             self._model.base_model(input_ids=ids, attention_mask=attention)
-        return sums, tokens
+        return sums.collect(device)
 
 
 def _total(logits: torch.Tensor, prompt: Encoded) -> torch.Tensor:

@@ -46,6 +46,12 @@ class Mask:
     values: NDArray[np.float32]
 
     @classmethod
+    def of_nothing(cls, units: Sequence[LayerUnits]) -> Mask:
+        """The mask that silences no unit."""
+        width = sum(part.width for part in units)
+        return cls(tuple(units), np.zeros(width, np.bool_), np.zeros(width, np.float32))
+
+    @classmethod
     def of_modules(
         cls, units: Sequence[LayerUnits], labels: NDArray[np.integer[Any]], modules: Collection[int]
     ) -> Mask:
@@ -170,8 +176,7 @@ def _layout(units: Sequence[LayerUnits]) -> str:
 def _mask(
     units: Sequence[LayerUnits], silenced: NDArray[np.int64], values: NDArray[np.float32]
 ) -> Mask:
-    width = sum(part.width for part in units)
-    mask = Mask(tuple(units), np.zeros(width, np.bool_), np.zeros(width, np.float32))
+    mask = Mask.of_nothing(units)
     mask.silenced[silenced] = True
     mask.values[silenced] = values
     return mask

@@ -110,7 +110,7 @@ def _fleet(context: Context) -> Fleet:
     settings = context.job.extract
     resources = Resources(settings.cpus, settings.gpus)
     threads = max(1, int(settings.cpus))
-    machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus)
+    machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
     workers = settings.workers or max(1, room(resources, node_resources()))
     return Fleet(spec_of(context.job), machine, workers, partial(_require_room, resources))
 

@@ -13,33 +13,37 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.values import Encoded, Rows
 
-LoadRank = Callable[[int], Any]
-"""Loads the engine of a rank in the process that calls it; must survive pickling."""
+Own = TypeVar("Own")
 
 
-class SharedEngine:
-    """The engines of all ranks.
+class Ranks(Generic[Own]):
+    """What all ranks hold, an engine each.
 
     Attributes:
-        units: What the columns of a row are, in order.
+        own: What this process holds.
     """
 
-    def __init__(self, load: LoadRank, ranks: int) -> None:
+    def __init__(self, load: Callable[[int], Own], ranks: int) -> None:
         """Start the other ranks and load the own one.
 
         Args:
-            load: Loads the engine of a rank.
+            load: Loads what a rank holds, in the process that is it; must survive pickling.
             ranks: Number of processes, this one included.
         """
-        port = _free_port()
-        context = multiprocessing.get_context("spawn")
         self._followers: list[Connection] = []
-        processes = []
+        if ranks > 1:
+            port = _free_port()
+            self._start(load, ranks, port)
+            _join(0, ranks, port)
+        self.own = load(0)
+
+    def _start(self, load: Callable[[int], Own], ranks: int, port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        sentinels = []
         for rank in range(1, ranks):
             ours, theirs = context.Pipe()
             process = context.Process(
@@ -47,33 +51,30 @@ class SharedEngine:
             )
             process.start()
             theirs.close()
-            processes.append(process)
+            sentinels.append(process.sentinel)
             self._followers.append(ours)
-        sentinels = [process.sentinel for process in processes]
         threading.Thread(target=_end_with, args=(sentinels,), daemon=True).start()
-        _join(0, ranks, port)
-        self._engine = load(0)
-        self.units = self._engine.units
 
-    def rows_within_memory(self, encoded: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
-        """Run one batch on all ranks, as the engine of one would."""
+    def call(self, method: str, *given: Any) -> Any:
+        """Call a method of what each rank holds, all at once; the answer is the own one's."""
         for follower in self._followers:
-            follower.send(encoded)
-        answer: tuple[Rows, tuple[int, ...]] = self._engine.rows_within_memory(encoded)
-        return answer
+            follower.send((method, given))
+        return getattr(self.own, method)(*given)
 
 
-def _follow(load: LoadRank, rank: int, ranks: int, port: int, leader: Connection) -> None:
+def _follow(
+    load: Callable[[int], Any], rank: int, ranks: int, port: int, leader: Connection
+) -> None:
     """Run what the leader runs until it is gone."""
     _join(rank, ranks, port)
-    engine = load(rank)
+    own = load(rank)
     while True:
         try:
-            encoded = leader.recv()
+            method, given = leader.recv()
         except EOFError:
             return
         try:
-            engine.rows_within_memory(encoded)
+            getattr(own, method)(*given)
         except UlcmodError:
             # Every rank sees the same rows, so the leader has said so; the next batch may be sound.
             continue
