@@ -1,3 +1,5 @@
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +79,66 @@ def test_script__quotes_the_folder_of_programs(tmp_path: Path) -> None:
     parcel = pack(job_file(tmp_path, MATRIX_JOB.format(run="/runs")), [], "slurm")
     text = render_script(parcel, environment=Path("/opt/my $(programs)/bin")).text
     assert "export PATH='/opt/my $(programs)/bin':\"$PATH\"" in text
+
+
+def part(text: str, first: str, last: str) -> str:
+    """Lines of a script from the one that begins with ``first`` to the one before ``last``."""
+    return text[text.index(f"\n{first}") : text.index(f"\n{last}")]
+
+
+def run_part(lines: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    known = {"PATH": os.environ["PATH"], "HOME": str(folder), "SLURM_JOB_ID": "7"}
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail\n{lines}"],
+        env=known | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_script__forgets_the_memory_and_the_ray_of_the_job_it_was_sent_from(tmp_path: Path) -> None:
+    text = rendered(tmp_path)
+    unset = part(text, "unset SLURM_MEM_PER_CPU", "# The job as it was")
+    assert text.index(unset) < text.index("\nsrun ")
+    inherited = {"SLURM_MEM_PER_CPU": "2000", "SLURM_MEM_PER_GPU": "1", "RAY_ADDRESS": "other:1"}
+    done = run_part(f"{unset}\nenv", tmp_path, **inherited)
+    assert not [name for name in inherited if name in done.stdout]
+
+
+def test_script__makes_the_token_private_and_nothing_else(tmp_path: Path) -> None:
+    lines = part(rendered(tmp_path), "token=", "trap 'rm -f")
+    done = run_part(f"umask 022\n{lines}\ntouch results\necho $token", tmp_path)
+    token = Path(done.stdout.strip())
+    assert len(token.read_text()) == 64
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "results").stat().st_mode) == 0o644
+
+
+def test_script__reads_the_address_of_a_named_network_on_the_node(tmp_path: Path) -> None:
+    lines = part(rendered(tmp_path), 'if [[ -n "${ULCMOD_INTERFACE', "export RAY_SYMMETRIC")
+    ip = tmp_path / "ip"
+    ip.write_text(
+        "#!/bin/sh\n"
+        '[ "$*" = "-4 -o addr show dev ib0" ] && echo "3: ib0    inet 10.0.0.7/16 brd x"\n'
+    )
+    ip.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    shown = run_part(f"{lines}\necho $address", tmp_path, PATH=path, ULCMOD_INTERFACE="ib0")
+    assert shown.stdout == f"10.0.0.7:{slurm.PORT}\n"
+    missing = run_part(lines, tmp_path, PATH=path, ULCMOD_INTERFACE="ib9")
+    assert missing.returncode == 1
+    assert "ULCMOD_INTERFACE=ib9" in missing.stderr
+
+
+def test_script__goes_back_to_the_queue_a_hundred_times_at_most(tmp_path: Path) -> None:
+    requeue = part(rendered(tmp_path), "requeue() {", "trap requeue")
+    lines = f"end_step() {{ :; }}\nscontrol() {{ echo $*; }}\n{requeue}\nrequeue"
+    often = run_part(lines, tmp_path, SLURM_RESTART_COUNT="99")
+    assert often.stdout.endswith("requeue 7\n")
+    too_often = run_part(lines, tmp_path, SLURM_RESTART_COUNT="100")
+    assert (too_often.returncode, too_often.stdout) == (1, "")
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from ulcmod_dist.submit.tools import call
 
 PORT = 6379
 POLL_SECONDS = 5.0
+MAX_RESTARTS = 100
+"""How often a job may go back to the queue before its time limit ends it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def render_script(
         entrypoint=entrypoint or parcel.command,
         log_format=parcel.log_format,
         port=PORT,
+        restarts=MAX_RESTARTS,
     )
     return Script(parcel.name, text)
 
