@@ -13,7 +13,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.pa
 
 # From the ground up; a room imports rooms of lower floors only.
 FLOORS = (
-    {"errors", "sections", "stopping"},
+    {"errors", "printable", "sections", "stopping"},
     {"job", "rundir", "progress", "report"},
     {"lease"},
     {"corpus", "passes"},

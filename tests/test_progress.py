@@ -20,14 +20,19 @@ def test_events__are_one_json_object_a_line(monkeypatch: pytest.MonkeyPatch) -> 
     with events.step("Extracting", 10, "prompts") as step:
         step.update(4, "2 actors")
     events.say("[green]✓[/green] two\nlines")
+    events.warn("Attempt 1 failed.")
     events.fail("run [x] is in use.")
-    started, moved, ended, said, failed = lines(stream)
+    events.result({"rows": []}, ["Nothing new."], 4)
+    started, moved, ended, said, warned, failed, result = lines(stream)
     assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines(stream))
     assert [started["event"], moved["event"], ended["event"]] == ["started", "progress", "ended"]
     assert (moved["step"], moved["done"], moved["total"]) == ("Extracting", 4, 10)
     assert (moved["unit"], moved["note"]) == ("prompts", "2 actors")
     assert moved["rate"] > 0 < moved["seconds_left"]
     assert said["message"] == "✓ two\nlines"
+    assert (warned["level"], warned["message"]) == ("warning", "Attempt 1 failed.")
+    assert (result["event"], result["level"], result["exit_code"]) == ("result", "warning", 4)
+    assert (result["closing"], result["answer"]) == (["Nothing new."], {"rows": []})
     assert (failed["level"], failed["message"]) == ("error", "run [x] is in use.")
 
 

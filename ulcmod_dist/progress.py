@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
+
+from ulcmod_dist.printable import printable
 
 # A log (no terminal) gets a line this often, in seconds: enough to see life, few enough to read.
 LOG_INTERVAL = 10.0
@@ -114,8 +116,14 @@ class Silent:
     def say(self, message: str) -> None:
         """Say nothing."""
 
+    def warn(self, message: str) -> None:
+        """Say nothing of what went wrong without ending the work."""
+
     def fail(self, message: str) -> None:
         """Say nothing of the error that ends the work."""
+
+    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
+        """Say nothing of what came of the work."""
 
 
 class Printed(Silent):
@@ -138,11 +146,19 @@ class Printed(Silent):
         """Print one line (rich markup)."""
         self.console.print(message, highlight=False, soft_wrap=True)
 
+    def warn(self, message: str) -> None:
+        """Print a warning."""
+        self._quote("Warning:", "bold yellow", message)
+
     def fail(self, message: str) -> None:
         """Print an error."""
-        # No markup: messages quote what users wrote. No wrapping: one line stays one line.
-        self.console.print("Error:", style="bold red", end=" ")
-        self.console.print(message, markup=False, highlight=False, soft_wrap=True)
+        self._quote("Error:", "bold red", message)
+
+    def _quote(self, heading: str, style: str, message: str) -> None:
+        # No markup, no control characters: messages quote what users and corpora say. No wrapping:
+        # one line stays one line.
+        self.console.print(heading, style=style, end=" ")
+        self.console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def _open(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
@@ -175,7 +191,8 @@ class Events(Silent):
     """Progress for programs that collect logs: a JSON object a line.
 
     Each has ``time`` (ISO 8601, UTC), ``level`` and ``event``: ``started``, ``progress`` and
-    ``ended`` of a step, ``message``, ``error``.
+    ``ended`` of a step, ``message``, ``warning``, ``error``, and at the end ``result``: the answer
+    as ``--json`` prints it, its closing sentences and the exit code.
 
     Args:
         stream: Where lines go.
@@ -201,6 +218,15 @@ class Events(Silent):
     def fail(self, message: str) -> None:
         """An error."""
         self.emit("error", "error", message=message)
+
+    def warn(self, message: str) -> None:
+        """What went wrong without ending the work, such as an attempt that is repeated."""
+        self.emit("warning", "warning", message=message)
+
+    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
+        """What came of the work."""
+        level = "warning" if exit_code else "info"
+        self.emit(level, "result", exit_code=exit_code, closing=list(closing), answer=dict(answer))
 
     def emit(self, level: str, event: str, **values: Any) -> None:
         """Write one line."""

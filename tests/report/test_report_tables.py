@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.report.report_factory import report
+from ulcmod_dist.printable import printable
 from ulcmod_dist.report.page import tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.tables import Column, Kind, table
-from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, printable, shorten
+from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, shorten
 
 ALL = tables(sections(report()))
 SMALL = table(

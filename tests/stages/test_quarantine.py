@@ -1,5 +1,6 @@
 """A prompt that fails again and again: what a user sees of it, and how it is tried again."""
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -41,9 +42,14 @@ def test_extract__a_poisonous_prompt_is_listed_and_tried_again_on_request(
     sick: Path, ulcmod: Ulcmod
 ) -> None:
     name = pq.read_table(sick / "train.parquet")["id"][5].as_py()
-    first = ulcmod("extract", sick / "job.yaml")
-    assert first.code == 3
-    assert f"In quarantine: {name}: A unit is not a number." in " ".join(first.out.split())
+    first = ulcmod("--log-format", "json", "extract", sick / "job.yaml")
+    assert (first.code, first.out) == (3, "")
+    log = [json.loads(line) for line in first.err.splitlines() if line.startswith("{")]
+    warnings = [line["message"] for line in log if line["event"] == "warning"]
+    assert [line for line in warnings if "Attempt 3 of 3 at a shard failed" in line]
+    assert "1 prompts go into quarantine: A unit is not a number." in warnings
+    assert (log[-1]["event"], log[-1]["exit_code"], log[-1]["level"]) == ("result", 3, "warning")
+    assert log[-1]["closing"] == [f"In quarantine: {name}: A unit is not a number."]
     assert ulcmod("status", sick / "run", "--json").json()["quarantined"] == [name]
     assert name in ulcmod("status", sick / "run").out
     assert ulcmod("discover", sick / "run").code == 0  # the other 23 are there
@@ -51,6 +57,7 @@ def test_extract__a_poisonous_prompt_is_listed_and_tried_again_on_request(
     (sick / "illness").unlink()
     again = ulcmod("extract", sick / "job.yaml")
     assert again.code == 3  # nobody asked
+    assert f"In quarantine: {name}: A unit is not a number." in " ".join(again.out.split())
     healed = ulcmod("extract", sick / "job.yaml", "--retry-quarantined", "--json")
     assert healed.code == 0, healed.err
     assert (healed.json()["computed"], healed.json()["samples"]) == (1, 24)

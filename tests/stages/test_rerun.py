@@ -149,6 +149,8 @@ def test_drift__beyond_the_limits_ends_with_four_until_it_is_accepted(
     for state in ("updated", "unchanged"):
         answer = ulcmod("rerun", folder / "run", "--json")
         assert (answer.code, answer.json()["state"]) == (4, state)
+        (alarm,) = answer.json()["alarms"]
+        assert alarm.startswith("Drift, K = 3: the adjusted Rand index of units is 0.")
     said = " ".join(ulcmod("rerun", folder / "run").out.split())
     assert "Drift, K = 3: the adjusted Rand index of units is 0." in said
     assert "below rerun.min_units_rand (0.7)" in said

@@ -1,6 +1,9 @@
 """How far a run is, seen from another process than the one that works on it."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -40,6 +43,29 @@ def test_status__tells_the_step_under_way_and_who_is_at_it(run: str, ulcmod: Ulc
     with writing(mine, "evaluate"):
         assert status(mine).as_json()["step"] is None
     assert status(mine).as_json()["step"] is None
+
+
+LEASE = """
+import os, signal, sys
+from ulcmod_dist.lease import Lease
+from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.stages.recording import Recorded
+from ulcmod_dist.progress import Silent
+run = RunDir.at(sys.argv[1])
+with Lease.acquire(run, "discover"), Recorded(Silent(), run).step("Searching", 40, "iterations"):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_status__a_killed_process_works_on_the_run_no_more(run: str, ulcmod: Ulcmod) -> None:
+    killed = subprocess.run([sys.executable, "-c", LEASE, run], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    seen = ulcmod("status", run, "--json").json()
+    assert (seen["held_by"], seen["step"], seen["holder"]["alive"]) == (None, None, False)
+    shown = " ".join(ulcmod("status", run).out.split())
+    assert "left by discover (process" in shown
+    assert "which is gone" in shown
+    assert "Searching" not in shown
 
 
 def test_watch__looks_until_nobody_works_on_the_run_any_more(run: str) -> None:

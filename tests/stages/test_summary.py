@@ -1,6 +1,7 @@
 """What people read in a terminal."""
 
 import io
+import unicodedata
 
 import pytest
 from rich.console import Console
@@ -34,6 +35,15 @@ def test_shown__has_few_digits_and_separates_thousands(value: object, text: str)
 )
 def test_size_text__is_in_binary_units(count: int, text: str) -> None:
     assert size_text(count) == text
+
+
+def test_summary__names_from_a_corpus_do_not_command_the_terminal() -> None:
+    name = "train-\x1b[2J\x1b]0;title\x07\x9b31m\u202e=id"
+    summary = Summary("Rows", {"id": "Id"}, [{"id": name}], {"held": [name]}, closing=[name])
+    out = io.StringIO()
+    summary.print(Console(file=out, width=80))
+    assert out.getvalue().count("train-[2J]0;title31m=id") == 3
+    assert not [c for c in out.getvalue() if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -194,7 +194,8 @@ def status(
     ] = None,
     address: Address = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Look again until nobody works on the run.")
+        bool,
+        typer.Option("--watch", help="Look again until work, under way or yet to begin, ends."),
     ] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,

@@ -45,7 +45,9 @@ def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
     log_format: Annotated[
         LogFormat,
-        typer.Option(envvar="ULCMOD_LOG_FORMAT", help="Progress and errors as JSON lines."),
+        typer.Option(
+            envvar="ULCMOD_LOG_FORMAT", help="Progress, errors and results as JSON lines."
+        ),
     ] = "text",
 ) -> None:
     """Options before the command."""
@@ -61,8 +63,10 @@ def answer(summary: Summary, as_json: bool) -> None:
     """Print a stage's answer and end with its exit code."""
     if as_json:
         print(json.dumps(summary.as_json(), indent=1, ensure_ascii=False))
-    else:
+    elif _log_format.get() == "text":
+        # A log of JSON lines holds the answer as its last one: no table in between.
         summary.print(Console())
+    progress().result(summary.as_json(), summary.closing, summary.exit_code)
     if summary.exit_code:
         raise typer.Exit(summary.exit_code)
 

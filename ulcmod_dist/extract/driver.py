@@ -156,6 +156,7 @@ def extract(
     address: str | None = None,
     retry_quarantined: bool = False,
     report: Callable[[Progress], None] = lambda progress: None,
+    warn: Callable[[str], None] = lambda message: None,
     stop: Callable[[], bool] = lambda: False,
     notice: Notice = lambda point, digest: None,
     placement_seconds: float = PLACEMENT_SECONDS,
@@ -173,6 +174,7 @@ def extract(
         address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
         retry_quarantined: Whether prompts in quarantine are tried again.
         report: Called with the progress now and then.
+        warn: Told what goes wrong and is made good, such as an attempt that failed.
         stop: Once true, shards under way are committed and the run ends with an error that says so.
         notice: Called in the actors at each point of a shard's life; must survive pickling.
         placement_seconds: How long actors may wait for their resources.
@@ -196,6 +198,7 @@ def extract(
             actor = _actor(run, plan, factory, fence, size, notice)
             pool = Pool(actor, lambda task: prompts_at(prepared.prompts, task.rows), size)
             pool.stop, pool.placement_seconds = stop, placement_seconds
+            pool.warn = warn
             extraction = Course(run, prepared, fence, pool, tasks, report, held)
             try:
                 progress = extraction.follow(workers)

@@ -74,6 +74,7 @@ class Pool:
         workers: Number of actors wanted; None for as many as the cluster has room for.
         placement_seconds: How long actors may wait for resources.
         stop: Asked now and then; once true, shards under way are finished and no others begun.
+        warn: Told what goes wrong and is made good: an attempt that failed, an actor or node lost.
         failures: Attempts that failed.
     """
 
@@ -83,6 +84,7 @@ class Pool:
     workers: int | None = None
     placement_seconds: float = PLACEMENT_SECONDS
     stop: Callable[[], bool] = lambda: False
+    warn: Callable[[str], None] = lambda message: None
     failures: int = 0
     _actors: list[_Actor] = field(default_factory=list)
     _pending: dict[Ref, _Actor] = field(default_factory=dict)
@@ -139,7 +141,7 @@ class Pool:
         if now - self._surveyed >= SURVEY_SECONDS:
             self._surveyed = now
             self._target = self.workers or max(1, room(self.resources, node_resources()))
-            self._draining = draining_nodes()
+            self._look_for_draining()
         staying = [actor for actor in self._actors if actor.node not in self._draining]
         busy = sum(bool(actor.tasks) for actor in staying)
         wanted = min(self._target, busy + len(self._queue))
@@ -157,6 +159,13 @@ class Pool:
             self._waiting_since = now
         else:
             self._require_placement(now - self._waiting_since)
+
+    def _look_for_draining(self) -> None:
+        draining = draining_nodes()
+        for node in sorted(draining - self._draining):
+            if any(actor.node == node for actor in self._actors):
+                self.warn(f"Node {node} is about to go: its actors finish their shards and leave.")
+        self._draining = draining
 
     def _require_placement(self, waited: float) -> None:
         """Return if the first actors may still come.
@@ -232,6 +241,7 @@ class Pool:
             lost = list(actor.tasks.values())
             self._lose(actor)
             if self._innocent(actor):
+                self.warn(f"An actor was lost with node {actor.node}; {len(lost)} shards go back.")
                 self._queue.extendleft(reversed(lost))
                 return
             death = Failure("shard", f"The actor died: {_words(error)}", clean=False)
@@ -257,7 +267,9 @@ class Pool:
             raise UlcmodError(failure.reason, failure.remedy)
         self.failures += 1
         self._blame[task.digest] += 1
-        if self._blame[task.digest] < ATTEMPTS:
+        attempt = self._blame[task.digest]
+        self.warn(f"Attempt {attempt} of {ATTEMPTS} at a shard failed: {failure.reason}")
+        if attempt < ATTEMPTS:
             self._queue.appendleft(task)
         elif failure.scope == "store":
             raise UlcmodError(failure.reason, "Start the same command again once it takes data.")

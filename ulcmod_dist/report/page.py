@@ -14,13 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from ulcmod_dist.printable import printable
 from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
 from ulcmod_dist.report.colours import colour_names, legend, scale_bar
 from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
 from ulcmod_dist.report.tables import Table, printed
-from ulcmod_dist.report.text import label, printable, shorten
+from ulcmod_dist.report.text import label, shorten
 from ulcmod_dist.report.values import ReportData
 
 PROMPT_HEAD = 220

@@ -9,7 +9,8 @@ import pyarrow as pa
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ulcmod_dist.report.text import DASH, number, percent, printable
+from ulcmod_dist.printable import printable
+from ulcmod_dist.report.text import DASH, number, percent
 
 Cell = str | int | float | None
 

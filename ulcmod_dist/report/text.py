@@ -3,6 +3,8 @@
 import math
 import re
 
+from ulcmod_dist.printable import printable
+
 PROMPT_LIMIT = 600
 """Characters of a prompt that the page shows; the rest is counted."""
 
@@ -12,16 +14,6 @@ LABEL_LIMIT = 24
 MINUS, DASH, TIMES = "\u2212", "\u2013", "\u00d7"
 
 _SPACES = re.compile(r"\s+")
-# Control characters and the marks that reorder text would let a prompt disturb its surroundings.
-_CONTROLS = re.compile(
-    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-    "\ud800-\udfff\ufffe\uffff]"
-)
-
-
-def printable(text: str) -> str:
-    """Return the text without control and reordering characters (tab and newline stay)."""
-    return _CONTROLS.sub("", text.replace("\r\n", "\n"))
 
 
 def shorten(text: str, limit: int = PROMPT_LIMIT) -> str:

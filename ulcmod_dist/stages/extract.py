@@ -45,6 +45,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 address=settings.address,
                 retry_quarantined=retry_quarantined,
                 report=show,
+                warn=held.progress.warn,
                 stop=stop,
             )
         note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))

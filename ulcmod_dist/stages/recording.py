@@ -62,6 +62,10 @@ class Recorded(Silent):
         """Show a message."""
         self.shown.say(message)
 
+    def warn(self, message: str) -> None:
+        """Show a warning."""
+        self.shown.warn(message)
+
 
 def step_under_way(run: RunDir, since: float) -> dict[str, Any] | None:
     """The step that the holder of a run is at, as JSON values, or None before its first.

@@ -77,7 +77,7 @@ def rerun(context: Context, *, accept: bool = False) -> Summary:
     except LeaseHeld as error:
         return Summary(
             title="Rerun",
-            facts={"state": "skipped"},
+            facts={"state": "skipped", "reasons": [error.fact]},
             closing=[f"{error.fact} Nothing was done; the next rerun takes up what is new."],
         )
 
@@ -116,7 +116,8 @@ def _rerun(context: Context, accept: bool) -> Summary:
         "computed": extracted.facts.get("computed"),
         "seconds": round(time.monotonic() - started, 1),
     }
-    closing = [*_reasons(last, Run(run)), *said, *extracted.closing, _sentence(now, now == before)]
+    facts["reasons"] = [*_reasons(last, Run(run)), *said]
+    closing = [*extracted.closing, _sentence(now, now == before)]
     return _summary(context, facts, found.rows, closing, extracted.exit_code)
 
 
@@ -220,9 +221,13 @@ def _summary(
     closing: list[str],
     exit_code: int,
 ) -> Summary:
+    """The answer; for programs with the reasons of what was done anew and the alarms."""
     drifts = {drift.num_modules: drift for drift in read_drift(context.run)}
     alarms = [text for drift in drifts.values() for text in drift.alarms(context.job.rerun)]
-    if alarms and is_accepted(context.run):
+    accepted = is_accepted(context.run)
+    data = {**facts, "alarms": [*alarms], "accepted": accepted, "quarantined": exit_code == 3}
+    reasons = facts.pop("reasons")
+    if alarms and accepted:
         alarms = ["The drift of this version was accepted."]
     elif alarms:
         exit_code = DRIFTED
@@ -233,7 +238,8 @@ def _summary(
         columns=COLUMNS,
         rows=rows,
         facts=facts,
-        closing=[*closing, *alarms],
+        data=data,
+        closing=[*reasons, *closing, *alarms],
         exit_code=exit_code,
     )
 

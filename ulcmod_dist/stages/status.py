@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ulcmod_dist.extract.reporting import extraction_status
+from ulcmod_dist.lease import Timing
 from ulcmod_dist.report.values import Discovery
 from ulcmod_dist.rundir import REPORT
 from ulcmod_dist.stages.context import Context
@@ -25,12 +26,18 @@ COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation",
 
 
 def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
-    """The status again and again, until somebody has worked on the run and does no more."""
+    """The status again and again, until work that is under way or yet to begin has ended."""
     worked = False
+    beat, since = None, time.monotonic()
     while True:
         look = status(context)
         yield look
-        works = look.facts["held by"] is not None
+        holder = look.as_json()["holder"]
+        if holder is not None and holder["beat"] != beat:
+            beat, since = holder["beat"], time.monotonic()
+        # Of a process on another machine only the beat tells whether it is still there.
+        silent = time.monotonic() - since > Timing().patience
+        works = look.facts["held by"] is not None and not silent
         if worked and not works:
             return
         worked = works
@@ -44,15 +51,18 @@ def status(context: Context) -> Summary:
     extraction = extraction_status(directory)
     held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
     holder = extraction["holder"]
-    step = None if holder is None else step_under_way(directory, holder["started"])
+    works = holder is not None and holder["alive"]
+    step = step_under_way(directory, holder["started"]) if works else None
     facts: dict[str, Any] = {
         "run": directory.url,
         "shards committed": extraction["shards_committed"],
         "view": views[-1] if views else None,
         "quarantined": sorted(held_back),
-        "held by": _holder(holder),
+        "held by": _holder(holder) if works else None,
         "report": directory.show(REPORT) if directory.exists(REPORT) else None,
     }
+    if holder is not None and not works:
+        facts["left by"] = f"{_holder(holder)}, which is gone"
     if extraction["plan"] is not None:
         facts["shards planned"] = extraction["plan"]["shards"]
     if views:
@@ -68,10 +78,8 @@ def status(context: Context) -> Summary:
     return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data)
 
 
-def _holder(holder: dict[str, Any] | None) -> str | None:
+def _holder(holder: dict[str, Any]) -> str:
     """Who works on the run, for people."""
-    if holder is None:
-        return None
     return f"{holder['purpose']} (process {holder['pid']} on {holder['host']})"
 
 

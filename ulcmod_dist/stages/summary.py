@@ -12,6 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from ulcmod_dist.printable import printable
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -46,7 +48,7 @@ class Summary:
         if self.rows:
             yield from self._tables(console, options)
         # Text, not markup: paths and names may hold brackets.
-        yield from (Text(sentence, overflow="fold") for sentence in self.closing)
+        yield from (Text(printable(line), overflow="fold") for line in self.closing)
 
     def print(self, console: Console) -> None:
         """Print the form for people."""
@@ -102,7 +104,8 @@ def shown(value: Any) -> str:
         return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ", ".join(shown(part) for part in value) or "none"
-    return str(value)
+    # Ids and categories come from corpora.
+    return printable(str(value))
 
 
 def size_text(count: float) -> str:

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from ulcmod_dist.printable import printable
 from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import ModuleCard, Share
 from ulcmod_dist.report.figures.layers import layer_shares, mean_layers
-from ulcmod_dist.report.text import count, number, percent, printable
+from ulcmod_dist.report.text import count, number, percent
 from ulcmod_dist.report.values import Categories, Discovery, Layers, Module
 
 
