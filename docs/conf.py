@@ -18,6 +18,7 @@ highlight_language = "text"
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
+autodoc_default_options = {"exclude-members": "__init__, __new__"}
 maximum_signature_line_length = 88
 autodoc_typehints_format = "short"
 napoleon_use_rtype = False

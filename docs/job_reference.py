@@ -8,7 +8,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, BeforeValidator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ulcmod_dist.job import Job
@@ -18,9 +20,10 @@ HEAD = """\
 
 A job is one YAML file. Paths of inputs (model, corpus, matrix) are relative to the file's folder;
 `run` is relative to where the command is called. Unknown keys are refused, and the nearest known
-one is named. `--set section.key=value` overrides a key on the command line; the value is YAML.
+one is named. `--set section.key=value` overrides a key on the command line; the value is YAML. The
+run directory keeps the job of the last command that computed, with every default, as `job.yaml`.
 
-A job names `model` and `corpus`, or `matrix` alone.
+A job names `model` and `corpus`, or `matrix` alone. Sections with defaults alone may be left out.
 """
 
 
@@ -54,22 +57,29 @@ def type_name(annotation: Any) -> str:
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
 
 
+def value_name(field: FieldInfo) -> str:
+    """What a key holds; some lists may be given as their only entry."""
+    name = type_name(field.annotation)
+    alone = any(isinstance(part, BeforeValidator) for part in field.metadata)
+    if typing.get_origin(field.annotation) is tuple and not alone:
+        return f"list of {name.removesuffix(' or a list')}"
+    return name
+
+
 def default_text(default: Any) -> str:
     """A default in the words of YAML."""
     if default is PydanticUndefined:
         return "required"
-    if default is None:
-        return "`null`"
-    if default == ():
-        return "`[]`"
-    return f"`{default}`"
+    value = list(default) if isinstance(default, tuple) else default
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    # YAML ends a value that stands alone with a mark of its own.
+    return f"`{text.split(chr(10))[0]}`"
 
 
 def rows(section: type[BaseModel]) -> list[str]:
     """One table row a key."""
     return [
-        f"| `{name}` | {type_name(field.annotation)} | {default_text(field.default)} "
-        f"| {field.description} |"
+        f"| `{name}` | {value_name(field)} | {default_text(field.default)} | {field.description} |"
         for name, field in section.model_fields.items()
         if section_of(field.annotation) is None
     ]
