@@ -1,3 +1,8 @@
+import json
+import os
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,9 +12,11 @@ import ray
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from tests.submit.job_files import CLUSTER, HUB_JOB, job_file
 from tests.submit.operator_rules import complaints
+from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.job import Job
 from ulcmod_dist.stopping import GRACE_SECONDS
@@ -20,8 +27,8 @@ from ulcmod_dist.submit.parcel import pack
 NIGHTLY = ["cluster.schedule=0 2 * * *", "cluster.time_zone=Europe/Zurich"]
 KINDS = {
     "RayJob": [],
-    "RayCronJob": NIGHTLY,
-    "CronJob": [*NIGHTLY, "cluster.scheduler=cronjob"],
+    "RayCronJob": [*NIGHTLY, "cluster.scheduler=raycronjob"],
+    "CronJob": NIGHTLY,
 }
 
 
@@ -142,11 +149,13 @@ def test_manifest__no_value_of_a_job_breaks_out_of_its_place(
 
 
 def test_ray_job__ends_its_machines_and_tries_again(tmp_path: Path) -> None:
-    spec = rendered(tmp_path)["RayJob"]["spec"]
-    assert spec["entrypoint"] == "ulcmod run /etc/ulcmod/job.yaml"
+    objects = rendered(tmp_path)
+    spec = objects["RayJob"]["spec"]
+    assert spec["entrypoint"] == "sh /etc/ulcmod/run.sh"
+    assert "ulcmod run /etc/ulcmod/job.yaml" in objects["ConfigMap"]["data"]["run.sh"]
     assert "RAY_JOB_STOP_WAIT_TIME_S" in yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["ttlSecondsAfterFinished"] > 0
+    assert 0 < spec["ttlSecondsAfterFinished"] <= 60
     assert spec["backoffLimit"] > 0
     assert spec["activeDeadlineSeconds"] == 5400
     assert "enableInTreeAutoscaling" not in spec["rayClusterSpec"]
@@ -165,8 +174,10 @@ def test_manifest__that_scales_wants_to_know_how_many_actors_there_are(tmp_path:
 
 
 def test_schedule__reruns_the_job_once_a_tick(tmp_path: Path) -> None:
-    spec = rendered(tmp_path, *NIGHTLY)["RayCronJob"]["spec"]["jobTemplate"]
-    assert spec["entrypoint"] == "ulcmod rerun /etc/ulcmod/job.yaml"
+    objects = rendered(tmp_path, *KINDS["RayCronJob"])
+    spec = objects["RayCronJob"]["spec"]["jobTemplate"]
+    assert spec["entrypoint"] == "sh /etc/ulcmod/run.sh"
+    assert "ulcmod rerun /etc/ulcmod/job.yaml" in objects["ConfigMap"]["data"]["run.sh"]
     assert spec["backoffLimit"] == 0
 
 
@@ -186,7 +197,7 @@ def test_manifest__lets_a_job_print_json_lines(tmp_path: Path) -> None:
 
 def test_schedule__keeps_its_name_when_the_job_changes(tmp_path: Path) -> None:
     names = {
-        rendered(tmp_path, *NIGHTLY, f"discover.seed={seed}")["RayCronJob"]["metadata"]["name"]
+        rendered(tmp_path, *NIGHTLY, f"discover.seed={seed}")["CronJob"]["metadata"]["name"]
         for seed in (0, 1)
     }
     assert len(names) == 1
@@ -201,6 +212,8 @@ def test_cron_job__submits_to_its_cluster_with_the_operators_token(tmp_path: Pat
     spec = objects["CronJob"]["spec"]
     assert (spec["schedule"], spec["timeZone"]) == ("0 2 * * *", "Europe/Zurich")
     assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["startingDeadlineSeconds"] == 12 * 3600
+    assert objects["RayCluster"]["spec"]["upgradeStrategy"] == {"type": "Recreate"}
     container = spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
     name = objects["RayCluster"]["metadata"]["name"]
     assert f"--address=http://{name}-head-svc:8265" in container["command"]
@@ -220,7 +233,13 @@ def test_manifest__wants_an_image(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("cluster.schedule=daily", "schedule"),
+        ("cluster.schedule=daily", "'daily' has not five fields"),
+        ("cluster.schedule=0 25 * * *", "'25' is no hour"),
+        ("cluster.schedule=99 2 * * *", "'99' is no minute"),
+        ("cluster.schedule=0 2 * * funday", "'funday' is no day of the week"),
+        ("cluster.schedule=0 2 0 * *", "'0' is no day of the month"),
+        ("cluster.schedule='*/0 2 * * *'", r"'\*/0' is no minute"),
+        ("cluster.schedule=0 5-2 * * *", "'5-2' is no hour"),
         ("cluster.time_zone=Mars/Olympus", "no time zone"),
         ("cluster.volumes=data", "claim:/path"),
         ("cluster.secrets=[planted secret]", "names of Secrets"),
@@ -236,39 +255,170 @@ def test_cluster_section__refuses_what_cannot_be_rendered(
     assert "planted" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schedule", ["*/15 0-6/2 1,15 jan-MAR mon-fri", "05 02 * * SUN"])
+def test_cluster_section__takes_every_form_of_a_schedule(tmp_path: Path, schedule: str) -> None:
+    job = Job.from_yaml(job_file(tmp_path), [f"cluster.schedule='{schedule}'"])
+    assert job.cluster is not None
+    assert job.cluster.schedule == schedule
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_manifest__lets_the_user_of_the_image_write_to_volumes(tmp_path: Path, kind: str) -> None:
+    for pod in pods(ray_cluster(rendered(tmp_path, *KINDS[kind]))):
+        assert pod["securityContext"]["fsGroup"] == 1000
+
+
+def run_script(folder: Path, body: str) -> Path:
+    """The script that Ray calls, with a program of this body in place of ``ulcmod``."""
+    program = folder / "ulcmod"
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    script = folder / "run.sh"
+    script.write_text(rendered(folder)["ConfigMap"]["data"]["run.sh"])
+    return script
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (2, 2), (3, 0), (143, 143)])
+def test_ray_job__that_ends_with_samples_in_quarantine_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, seen: int
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    script = run_script(tmp_path, f"exit {code}")
+    assert subprocess.run(["sh", script], check=False).returncode == seen
+
+
+def test_ray_job__that_is_told_to_end_waits_for_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    body = "trap 'sleep 1; touch committed; exit 143' TERM\ntouch ready\nsleep 3 & wait"
+    script = run_script(tmp_path, body)
+    with subprocess.Popen(["sh", script], cwd=tmp_path, start_new_session=True) as process:
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(10) == 143
+    assert (tmp_path / "committed").exists()
+
+
 @pytest.fixture
 def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A kubectl that writes down how it was called and what it was given."""
+    """A kubectl that writes down how it was called, and answers `get` with a file beside."""
     tools = tmp_path / "tools"
     tools.mkdir()
     calls = tmp_path / "calls"
+    (tmp_path / "there").touch()
     program = tools / "kubectl"
-    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ncat >> {calls} 2> /dev/null\necho done\n')
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n'
+        f"case $1 in get) exec cat {tmp_path}/there ;; apply) cat >> {calls} ;; esac\necho done\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=":")
     return calls
 
 
+RAY_JOB = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
+
+
 def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -> None:
-    manifest = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
-    assert kuberay.submit(manifest) == "done\n"
-    assert kubectl.read_text() == "apply -f -\nkind: RayJob\n"
+    sent = kuberay.submit(RAY_JOB)
+    assert (sent.name, sent.new, sent.said) == ("ulcmod-1", True, "done\n")
+    assert kubectl.read_text().endswith("apply -f -\nkind: RayJob\n")
 
 
-def test_submit__again_removes_the_job_of_the_same_name(kubectl: Path) -> None:
-    kuberay.submit(Manifest("RayJob", "ulcmod-1", "kind: RayJob\n"), again=True)
-    assert kubectl.read_text().startswith("delete rayjob ulcmod-1 --ignore-not-found\napply -f -")
+@pytest.mark.parametrize(
+    ("state", "again", "done"),
+    [
+        ("Failed FAILED", False, ["delete", "apply"]),
+        ("ValidationFailed", False, ["delete", "apply"]),
+        ("Complete STOPPED", False, ["delete", "apply"]),
+        ("Complete SUCCEEDED", False, []),
+        ("Complete SUCCEEDED", True, ["delete", "apply"]),
+        ("Running RUNNING", True, []),
+        ("Retrying", True, []),
+        ("", True, []),
+    ],
+)
+def test_submit__of_a_job_that_is_there_does_as_on_ray(
+    kubectl: Path, state: str, again: bool, done: list[str]
+) -> None:
+    (kubectl.parent / "there").write_text(f"ulcmod-1 {state}")
+    sent = kuberay.submit(RAY_JOB, again=again)
+    calls = [line for line in kubectl.read_text().splitlines() if not line.startswith("kind")]
+    assert [line.split()[0] for line in calls] == ["get", *done]
+    assert sent.new == bool(done)
+    assert done or sent.state == (state or "New")
+
+
+def test_submit__of_a_schedule_replaces_it(kubectl: Path) -> None:
+    assert kuberay.submit(Manifest("CronJob", "ulcmod-1", "kind: CronJob\n")).new
+    assert kubectl.read_text() == "apply -f -\nkind: CronJob\n"
+
+
+def test_command__tells_what_became_of_a_job_that_is_there(kubectl: Path) -> None:
+    path = job_file(kubectl.parent)
+    name = pack(path, [], "kuberay").name
+    (kubectl.parent / "there").write_text(f"{name} Running RUNNING")
+    done = CliRunner().invoke(app, ["submit", str(path), "--to", "kuberay", "--json"])
+    facts = json.loads(done.stdout)
+    assert (facts["submission"], facts["state"], facts["new"]) == (name, "Running RUNNING", False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_state__is_asked_of_kubectl(kubectl: Path, kind: str) -> None:
-    assert kuberay.state(Manifest(kind, "ulcmod-1", "")) == "done"
+    (kubectl.parent / "there").write_text("Running RUNNING\n")
+    assert kuberay.state(Manifest(kind, "ulcmod-1", "")) == "Running RUNNING"
     assert kubectl.read_text().startswith(f"get {kind.lower()} ulcmod-1 -o jsonpath=")
 
 
 def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:
-    assert "".join(kuberay.logs(Manifest("RayJob", "ulcmod-1", ""), follow=True)) == "done\n"
-    assert "--selector=job-name=ulcmod-1" in kubectl.read_text()
+    assert "".join(kuberay.logs(RAY_JOB, follow=True)) == "done\n"
+    assert "logs --selector=job-name=ulcmod-1 --tail=-1 --follow" in kubectl.read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed", "where"),
+    [
+        ("CronJob", "pod/ulcmod-1-28-a\npod/ulcmod-1-29-b\n", "pod/ulcmod-1-29-b"),
+        (
+            "RayCronJob",
+            "rayjob.ray.io/ulcmod-1-x\nrayjob.ray.io/ulcmod-1-y\n",
+            "--selector=job-name=ulcmod-1-y",
+        ),
+    ],
+)
+def test_logs__of_a_schedule_are_those_of_its_newest_job(
+    kubectl: Path, kind: str, listed: str, where: str
+) -> None:
+    (kubectl.parent / "there").write_text(listed)
+    assert "".join(kuberay.logs(Manifest(kind, "ulcmod-1", ""), follow=False)) == "done\n"
+    asked, shown = kubectl.read_text().splitlines()
+    assert "--sort-by=.metadata.creationTimestamp" in asked
+    assert shown == f"logs {where} --tail=-1"
+
+
+def test_logs__of_a_schedule_that_has_not_started_say_so(kubectl: Path) -> None:
+    with pytest.raises(UlcmodError, match="started no job yet"):
+        kuberay.logs(Manifest("CronJob", "ulcmod-1", ""), follow=False)
+
+
+def test_cron_job__marks_the_pod_whose_output_is_shown(tmp_path: Path) -> None:
+    objects = rendered(tmp_path, *KINDS["CronJob"])
+    labels = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["metadata"]["labels"]
+    assert labels["app.kubernetes.io/component"] == "submit"
+    head = objects["RayCluster"]["spec"]["headGroupSpec"]["template"]["metadata"]["labels"]
+    assert "app.kubernetes.io/component" not in head
+
+
+def test_command__without_kubectl_says_the_whole_command_that_sends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [str(job_file(tmp_path)), "--to", "kuberay", "--set", "discover.modules=[2, 3]"]
+    done = CliRunner().invoke(app, ["submit", *words])
+    assert done.exit_code == 1
+    assert "--set 'discover.modules=[2, 3]' --dry-run | kubectl apply -f -" in done.stdout
 
 
 def test_tools__say_where_to_go_when_they_are_missing(

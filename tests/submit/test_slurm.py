@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.submit.job_files import CLUSTER, MATRIX_JOB, job_file
+from tests.submit.job_files import CLUSTER, HUB_JOB, MATRIX_JOB, job_file
+from ulcmod_dist.cli import app
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.submit import slurm
 from ulcmod_dist.submit.parcel import pack
 from ulcmod_dist.submit.slurm import Script, render_script
@@ -157,6 +160,24 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tools / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=":")
     return jobs
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        (HUB_JOB.replace("/data/", "data/"), "data/train.parquet"),
+        (MATRIX_JOB.format(run="/runs"), "matrix.npy"),
+    ],
+)
+def test_command__wants_the_inputs_to_be_there(
+    tmp_path: Path, queue: Path, text: str, missing: str
+) -> None:
+    path = job_file(tmp_path, text)
+    for option in ([], ["--dry-run"]):
+        done = CliRunner().invoke(app, ["submit", str(path), "--to", "slurm", *option])
+        assert isinstance(done.exception, InvalidInput) or done.exit_code == 2
+        assert missing in f"{done.output}{done.exception}"
+    assert queue.read_text() == ""
 
 
 def test_submit__queues_once_and_then_meets_its_job(tmp_path: Path, queue: Path) -> None:

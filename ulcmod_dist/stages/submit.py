@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulcmod_dist.corpus.locations import find_files
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.job import Job, is_url
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm, tools
 from ulcmod_dist.submit.parcel import Parcel, Target, pack
@@ -43,6 +46,7 @@ def preview(sending: Sending) -> str:
     if sending.to == "kuberay":
         return kuberay.render_manifest(parcel).text
     if sending.to == "slurm":
+        _require_inputs(parcel.job)
         return slurm.render_script(parcel).text
     address = ray_jobs.resolve(sending.address, os.environ)
     return json.dumps({"address": address, **ray_jobs.request(parcel)}, indent=1) + "\n"
@@ -104,17 +108,52 @@ def _to_kuberay(sending: Sending, parcel: Parcel, again: bool) -> Summary:
             facts={"submission": manifest.name, "sent": False},
             closing=[
                 f"kubectl is not installed here, so {manifest.kind} {manifest.name} was not sent.",
-                f"Send it with: ulcmod submit {sending.job} --to kuberay --dry-run "
-                "| kubectl apply -f -",
+                f"Send it with: {_command(sending)} --dry-run | kubectl apply -f -",
             ],
             exit_code=1,
         )
-    said = kuberay.submit(manifest, again=again)
-    facts = {"submission": manifest.name, "kind": manifest.kind, "sent": True}
-    return Summary("Submission", facts=facts, closing=said.splitlines())
+    sent = kuberay.submit(manifest, again=again)
+    return Summary(
+        "Submission",
+        facts={
+            "submission": sent.name,
+            "kind": manifest.kind,
+            "sent": True,
+            "state": sent.state,
+            "new": sent.new,
+        },
+        closing=[
+            *sent.said.splitlines(),
+            _sentence(f"{manifest.kind} {sent.name}", sent.state, sent.new),
+        ],
+    )
+
+
+def _command(sending: Sending) -> str:
+    """The command that sends a job, as one types it: the overrides are part of what the job is."""
+    words = ["ulcmod", "submit", sending.job, "--to", sending.to]
+    return shlex.join([*words, *(w for given in sending.overrides for w in ("--set", given))])
+
+
+def _require_inputs(job: Job) -> None:
+    """Return if the inputs of a job are there: Slurm shares the file system with this machine.
+
+    Raises:
+        InvalidInput: One is not, or holds no samples.
+    """
+    if job.matrix is not None:
+        place = job.matrix.path
+        if not is_url(place) and not Path(place).exists():
+            raise InvalidInput(f"matrix.path is {place!r}, and it does not exist.")
+    if job.corpus is not None:
+        named = [("train", place) for place in job.corpus.train]
+        for split, place in [*named, *(("test", place) for place in job.corpus.test)]:
+            if not is_url(place):
+                find_files(place, split)
 
 
 def _to_slurm(parcel: Parcel) -> Summary:
+    _require_inputs(parcel.job)
     script = slurm.render_script(parcel)
     job = slurm.submit(script)
     return Summary(

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.sections import ClusterSection
-from ulcmod_dist.submit.parcel import JOB_FILE, Parcel, named
+from ulcmod_dist.submit.parcel import Parcel, named
 from ulcmod_dist.submit.templates import render
 from ulcmod_dist.submit.tools import call, stream
 
-MOUNT = "/etc/ulcmod"
 MAX_JOB_BYTES = 900_000
 """A ConfigMap holds 1 MiB."""
 
@@ -69,7 +68,7 @@ def render_manifest(parcel: Parcel) -> Manifest:
         volumes=[Volume(*volume.split(":", 1)) for volume in cluster.volumes],
         min_nodes=few,
         seconds=math.ceil(cluster.hours * 3600) if cluster.hours else None,
-        entrypoint=f"{parcel.command} {MOUNT}/{JOB_FILE}",
+        command=parcel.command,
         ray_version=version("ray"),
     )
     return Manifest(kind, name, text)
@@ -93,16 +92,48 @@ def _section(parcel: Parcel) -> ClusterSection:
     return cluster
 
 
-def submit(manifest: Manifest, *, again: bool = False) -> str:
-    """Apply a manifest to the cluster of kubectl's current context; what kubectl says of it.
+@dataclass(frozen=True)
+class Sent:
+    """A manifest on its cluster.
+
+    Attributes:
+        name: Name of the RayJob or of the schedule.
+        state: What Kubernetes says of it.
+        new: Whether this call started or changed it.
+        said: What kubectl said of each object; empty where the job was met.
+    """
+
+    name: str
+    state: str
+    new: bool
+    said: str = ""
+
+
+def submit(manifest: Manifest, *, again: bool = False) -> Sent:
+    """Apply a manifest to the cluster of kubectl's current context, or meet its job there.
+
+    A RayJob that waits, runs or has succeeded is met; one that failed makes room for another. A
+    schedule is applied in any case, so that a changed job replaces it.
 
     Args:
         manifest: The objects.
-        again: Remove a RayJob of the same name first, so that it runs another time.
+        again: Follow a RayJob that has succeeded, too; never one that runs.
     """
-    if again and manifest.kind == "RayJob":
+    if manifest.kind == "RayJob" and (there := _state_of_job(manifest.name)) is not None:
+        failed = there.startswith(("Failed", "ValidationFailed")) or there.endswith("STOPPED")
+        if not failed and not (again and there.startswith("Complete")):
+            return Sent(manifest.name, there, new=False)
+        # Kubernetes starts nothing for a RayJob that it has already.
         call(["kubectl", "delete", "rayjob", manifest.name, "--ignore-not-found"])
-    return call(["kubectl", "apply", "-f", "-"], given=manifest.text)
+    said = call(["kubectl", "apply", "-f", "-"], given=manifest.text)
+    return Sent(manifest.name, "applied", new=True, said=said)
+
+
+def _state_of_job(name: str) -> str | None:
+    """What the operator says of a RayJob, such as "Complete SUCCEEDED"; None without one."""
+    path = f"jsonpath={{.metadata.name}} {_STATES['RayJob']}"
+    words = call(["kubectl", "get", "rayjob", name, "--ignore-not-found", "-o", path]).split()
+    return (" ".join(words[1:]) or "New") if words else None
 
 
 _STATES = {
@@ -119,11 +150,36 @@ def state(manifest: Manifest) -> str:
 
 
 def logs(manifest: Manifest, *, follow: bool) -> Iterator[str]:
-    """What the job has printed; with ``follow``, on and on until it ends."""
-    label = "job-name" if manifest.kind == "RayJob" else "app.kubernetes.io/instance"
+    """What the job has printed, or the newest one of a schedule; with ``follow``, until it ends.
+
+    A driver's output is not that of the head's pod, which runs Ray: the pod that submits the driver
+    follows it.
+
+    Raises:
+        UlcmodError: The schedule has started no job yet.
+    """
+    if manifest.kind == "RayJob":
+        where = f"--selector=job-name={manifest.name}"
+    elif manifest.kind == "RayCronJob":
+        label = f"ray.io/cronjob-name={manifest.name}"
+        where = f"--selector=job-name={_newest('rayjobs', label).partition('/')[2]}"
+    else:
+        label = f"app.kubernetes.io/instance={manifest.name},app.kubernetes.io/component=submit"
+        where = _newest("pods", label)
     options = ["--follow"] if follow else []
-    selector = f"--selector={label}={manifest.name}"
-    return stream(["kubectl", "logs", selector, "--tail=-1", *options])
+    return stream(["kubectl", "logs", where, "--tail=-1", *options])
+
+
+def _newest(kind: str, label: str) -> str:
+    """The newest object with a label, as kubectl names it: kind, a slash, and its name."""
+    order = "--sort-by=.metadata.creationTimestamp"
+    listed = call(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
+    if not listed:
+        raise UlcmodError(
+            "The schedule has started no job yet, or what it started is gone.",
+            "`ulcmod status JOB --to kuberay` says when it last did.",
+        )
+    return listed[-1]
 
 
 def cancel(manifest: Manifest) -> str:
