@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 import typing
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from dask.utils import parse_bytes
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -266,6 +274,48 @@ class MatrixSection(Section):
     )
 
 
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_CRON: tuple[tuple[str, int, int, Sequence[str]], ...] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("day of the week", 0, 6, _DAYS),
+)
+"""Name, lowest and highest value of each field as Kubernetes takes it, and names of its values."""
+
+
+def _cron(schedule: str | None) -> str | None:
+    """A schedule that Kubernetes takes; it would refuse any other, or never start a job."""
+    if schedule is None:
+        return None
+    fields = schedule.split()
+    if len(fields) != len(_CRON):
+        raise ValueError(f"{schedule!r} has not five fields, such as 0 2 * * *")
+    for text, (name, low, high, names) in zip(fields, _CRON, strict=True):
+        for part in text.split(","):
+            if not _cron_part(part, low, high, names):
+                allowed = f"{low} to {high}" + (f" or {names[0]} to {names[-1]}" if names else "")
+                raise ValueError(f"{part!r} is no {name} of a schedule: {allowed}")
+    return " ".join(fields)
+
+
+def _cron_part(part: str, low: int, high: int, names: Sequence[str]) -> bool:
+    """Whether one of a field's parts is ``*``, a value or a range, each with or without a step."""
+    span, slash, step = part.partition("/")
+    if slash and re.fullmatch(r"0*[1-9][0-9]*", step) is None:
+        return False
+    if span == "*":
+        return True
+    known = {name: low + number for number, name in enumerate(names)}
+    known |= {f"{n:0{width}}": n for n in range(low, high + 1) for width in (1, 2)}
+    ends = [known.get(end.lower()) for end in span.split("-")]
+    if None in ends or len(ends) > 2:
+        return False
+    return ends == sorted(ends, key=lambda end: end or 0)
+
+
 def _is_time_zone(name: str) -> bool:
     """Whether a time zone is known here, or no time zone is: small images come without them."""
     try:
@@ -297,15 +347,13 @@ class ClusterSection(Section):
     secrets: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
         (), description="Kubernetes: names of Secrets whose keys become environment variables."
     )
-    schedule: str | None = Field(
-        None,
-        pattern=r"^\S+( \S+){4}$",
-        description="Cron schedule of reruns, five fields such as `0 2 * * *`.",
+    schedule: Annotated[str | None, AfterValidator(_cron)] = Field(
+        None, description="Cron schedule of reruns, five fields such as `0 2 * * *`."
     )
     time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
-    scheduler: Literal["raycronjob", "cronjob"] = Field(
-        "raycronjob",
-        description="Kubernetes: RayCronJob (alpha), or CronJob beside a standing RayCluster.",
+    scheduler: Literal["cronjob", "raycronjob"] = Field(
+        "cronjob",
+        description="Kubernetes: CronJob beside a standing RayCluster, or RayCronJob (alpha).",
     )
 
     @model_validator(mode="after")
