@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.problem import Planted
-from ulcmod_dist.evaluate.null import null_objectives, permuted
+from ulcmod_dist.evaluate.null import held_bytes, null_objectives, permuted
 from ulcmod_dist.iterd.objective import Objective, objective
 from ulcmod_dist.passes.standardised import Standardised
 
@@ -25,6 +25,14 @@ def test_permuted__does_not_depend_on_chunks_and_stays_lazy(
     found = permuted(planted.lazy(chunks), seed=1).raw
     assert isinstance(found, da.Array)
     np.testing.assert_array_equal(np.asarray(found), permuted(planted.train, seed=1).raw)
+
+
+def test_held_bytes__are_those_of_the_widest_column_of_chunks(planted: Planted) -> None:
+    samples, units = planted.train.shape
+    itemsize = planted.train.raw.dtype.itemsize
+    assert held_bytes(planted.lazy((13, 7))) == samples * 7 * itemsize
+    assert held_bytes(planted.lazy((50, units))) == samples * units * itemsize
+    assert held_bytes(planted.train) == 0
 
 
 def test_null_objectives__search_sees_another_permutation_each_time(planted: Planted) -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import ulcmod_dist as um
 from tests.stages.conftest import Planted, Ulcmod
+from ulcmod_dist.stages import evaluate
 
 QUICK = ("--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1")
 FEW = ("--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[k-means]")
@@ -134,11 +135,50 @@ def test_discover__refuses_in_one_line_and_loses_nothing(
     words: list[str], message: str, imported: Path, ulcmod: Ulcmod
 ) -> None:
     kept = sorted(path for path in (imported / "activations.zarr").rglob("*"))
+    job = (imported / "job.yaml").read_bytes()
     answer = ulcmod("discover", imported, *words)
     assert answer.code == 2
     assert message in answer.err
     assert answer.err.strip().count("\n") == 0
     assert sorted(path for path in (imported / "activations.zarr").rglob("*")) == kept
+    assert (imported / "job.yaml").read_bytes() == job
+
+
+def test_evaluate__says_what_memory_the_null_model_lacks_and_goes_on(
+    imported: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ulcmod("discover", imported).code == 0
+    monkeypatch.setattr(evaluate, "held_bytes", lambda activations: 2**40)
+    answer = ulcmod("evaluate", imported, "--json")
+    assert (answer.code, answer.json()["rows"][0]["null"]) == (0, None)
+    assert ulcmod("report", imported).code == 0
+    page = (imported / "report.html").read_text(encoding="utf-8")
+    assert "The null model holds" in page
+    assert "TiB of chunks at a time" in page
+
+
+def test_report__of_an_evaluation_with_other_settings_is_refused(
+    imported: Path, ulcmod: Ulcmod
+) -> None:
+    assert ulcmod("run", imported).code == 0
+    page = (imported / "report.html").read_bytes()
+    answer = ulcmod("report", imported, "--set", "report.prompts=none")
+    assert answer.code == 2
+    assert "have not been evaluated with these settings" in answer.err
+    assert (imported / "report.html").read_bytes() == page
+    words = ("--set", "report.prompts=none")
+    assert ulcmod("evaluate", imported, *words).code == 0
+    assert ulcmod("report", imported, *words).code == 0
+
+
+def test_import__again_makes_a_damaged_run_whole(
+    imported: Path, planted: Planted, ulcmod: Ulcmod
+) -> None:
+    (commit,) = (imported / "activations.zarr/commits").iterdir()
+    commit.unlink()
+    assert ulcmod("verify", imported).code == 1
+    assert ulcmod("run", imported, *QUICK).code == 0
+    assert ulcmod("verify", imported).code == 0
 
 
 @pytest.mark.parametrize("command", ["run", "discover", "status", "report"])

@@ -227,7 +227,9 @@ def _live(summaries: Iterator[Summary], as_json: bool) -> None:
 
 @app.command("import")
 def import_(
-    matrix: Annotated[Path, typer.Argument(help="Activations [samples, units]: .npy .npz .zarr.")],
+    matrix: Annotated[
+        Path, typer.Argument(help="Activations of samples x units: .npy .npz .zarr.")
+    ],
     out: Annotated[str, typer.Option("--out", help="Run directory to write.")],
     samples: Annotated[
         str | None, typer.Option(help="Table of the samples: sample_id, split, category.")

@@ -49,6 +49,16 @@ def permuted(activations: Standardised, seed: int) -> Standardised:
     return Standardised(result, activations.mean, activations.std)
 
 
+def held_bytes(activations: Standardised) -> int:
+    """Bytes that each task holds beside its block while it permutes: the chunks above each other.
+
+    A NumPy matrix is permuted in place of a copy; nothing more is held.
+    """
+    raw = activations.raw
+    widest = max(raw.chunks[1]) if isinstance(raw, da.Array) else 0
+    return int(raw.shape[0] * widest * raw.dtype.itemsize)
+
+
 def _lazily(raw: Any, seed: int) -> Any:
     column_bytes = max(1, raw.shape[0] * raw.dtype.itemsize)
     most = max(1, _BLOCK_BYTES // column_bytes)

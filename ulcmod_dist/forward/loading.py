@@ -114,7 +114,7 @@ def _require_plan(config: PretrainedConfig) -> None:
         raise InvalidInput(
             f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
             "tensor-parallel plan for them.",
-            "Use one rank, and the device auto if the model fits no single device.",
+            "Set extract.ranks to 1, and extract.gpus to several if the model fits no single one.",
         )
 
 

@@ -85,7 +85,7 @@ def plan_search(
             that works.
     """
     _check_modules(activations, modules)
-    limit = settings.memory or int(_DEFAULT_SHARE * executor.memory)
+    limit = memory_limit(settings.memory, executor)
     # One search at a time is judged, the labels of all at hand.
     labels = len(modules) * sum(activations.shape) * 12
     judged = held_out and labels + held_out * (max(modules) * 16 + 4)
@@ -102,6 +102,11 @@ def plan_search(
             + (", or mode auto." if settings.mode == "exact" else "."),
         )
     return fitting[0]
+
+
+def memory_limit(given: int | None, executor: Executor) -> int:
+    """Bytes that a search may use: what is given, else a share of what its machines have."""
+    return given or int(_DEFAULT_SHARE * executor.memory)
 
 
 def _check_modules(activations: Standardised, modules: Sequence[int]) -> None:

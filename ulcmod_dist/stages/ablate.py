@@ -79,7 +79,7 @@ def ablate(context: Context) -> Summary:
     """
     run = Run(context.run)
     if (reason := why_not_ablated(run.view.record)) is not None:
-        raise InvalidInput(reason, "Ablation needs a decoder.")
+        raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
     numbers = context.job.discover.modules
     modules = {k: run.modules(k) for k in numbers}
     marks = {k: ablation_mark(context.job, stored) for k, stored in modules.items()}

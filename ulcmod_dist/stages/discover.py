@@ -64,11 +64,14 @@ def find_modules(context: Context, starts: Mapping[int, Start]) -> Summary:
     marks = {k: search_mark(context, run, k) for k in numbers}
     known = {k: found_metrics(context.run, k) for k in numbers}
     pending = [k for k in numbers if (known[k] or {}).get("fingerprint") != marks[k]]
-    save_job(context)
     data: dict[str, Any] = {}
-    if pending:
+    if not pending:
+        save_job(context)
+    else:
         with executor_named(context.job.discover.executor) as executor:
             data["plan"] = _planned(context, run, pending, executor)
+            # Only now: a search that is refused leaves the run's job as it was.
+            save_job(context)
             search = _Search(context, run, marks, executor)
             for group in _together(pending, starts):
                 known |= search.find(group, starts.get(group[0]))

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.baselines import (
     COMPONENT_PASSES,
     Candidate,
@@ -18,9 +19,10 @@ from ulcmod_dist.evaluate.baselines import (
 from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.hierarchy import overlap
-from ulcmod_dist.evaluate.null import null_objectives
+from ulcmod_dist.evaluate.null import held_bytes, null_objectives
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.objective import Objective
+from ulcmod_dist.iterd.plan import memory_limit
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor, executor_named
 from ulcmod_dist.passes.followed import Followed
@@ -34,7 +36,7 @@ from ulcmod_dist.stages.discover import settings_of
 from ulcmod_dist.stages.discovery import Found, Samples, describe
 from ulcmod_dist.stages.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.stages.open_run import Run
-from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stages.summary import Summary, size_text
 from ulcmod_dist.stages.texts import texts_of
 from ulcmod_dist.store.modules import StoredModules
 
@@ -176,18 +178,29 @@ def _null(inputs: _Inputs, num_modules: int, stored: StoredModules) -> tuple[Sco
     )
     scores = read_evaluation(run, name, tuple[Score, ...], mark)
     if scores is None:
-        scores = _searched_null(inputs, num_modules)
+        # Beside its search each task holds the column of chunks whose entries it permutes.
+        held = inputs.executor.workers * held_bytes(inputs.train)
+        allowed = memory_limit(inputs.context.job.discover.memory, inputs.executor)
+        try:
+            scores = _searched_null(inputs, num_modules, max(1, allowed - held))
+        except InvalidInput as error:
+            return Absent(
+                f"The null model holds {size_text(held)} of chunks at a time, of "
+                f"{size_text(allowed)} that discover.memory allows. {error}"
+            )
         write_evaluation(run, name, scores, mark)
     return scores
 
 
-def _searched_null(inputs: _Inputs, num_modules: int) -> tuple[Score, ...]:
+def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Score, ...]:
     settings = inputs.context.job.evaluate
     name = f"Null model, K = {num_modules}"
     with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
 
         def searched(permuted: Standardised, seed: int) -> Objective:
-            found = _search(inputs, permuted, num_modules, step, seed=seed, restarts=1)
+            found = _search(
+                inputs, permuted, num_modules, step, seed=seed, restarts=1, memory=memory
+            )
             objective = found.objective
             step.update(step.done + 1)
             return objective

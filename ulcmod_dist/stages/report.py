@@ -21,7 +21,7 @@ from ulcmod_dist.report.values import Discovery, Overlap, ReportData, Reproducti
 from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
 from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, writes
-from ulcmod_dist.stages.evaluate import OVERLAPS, name_of
+from ulcmod_dist.stages.evaluate import OVERLAPS, evaluation_mark, name_of
 from ulcmod_dist.stages.evaluation_files import ablation_mark, ablation_name, read_evaluation
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.reported import note_reported
@@ -60,7 +60,7 @@ def report(context: Context) -> Summary:
         InvalidInput: The modules of a K of the job have not been evaluated.
     """
     run = Run(context.run)
-    data = report_data(context.job, run)
+    data = report_data(context, run)
     parts = sections(data)
     figures = pictures(parts)
     with context.progress.step("Figures", len(figures), "figures") as step:
@@ -80,9 +80,10 @@ def report(context: Context) -> Summary:
     return Summary(title="Report", facts=facts, data={**facts, "tables": records})
 
 
-def report_data(job: Job, run: Run) -> ReportData:
+def report_data(context: Context, run: Run) -> ReportData:
     """Everything the page shows, from what the stages before have stored."""
-    discoveries = tuple(_discovery(job, run, k) for k in job.discover.modules)
+    job = context.job
+    discoveries = tuple(_discovery(context, run, k) for k in job.discover.modules)
     overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...])
     return ReportData(
         run=_run_facts(job, run),
@@ -92,14 +93,18 @@ def report_data(job: Job, run: Run) -> ReportData:
     )
 
 
-def _discovery(job: Job, run: Run, num_modules: int) -> Discovery:
-    stored = read_evaluation(run.directory, name_of(num_modules), Discovery)
+def _discovery(context: Context, run: Run, num_modules: int) -> Discovery:
+    modules = run.modules(num_modules)
+    # An evaluation with other settings may hold prompts that this job keeps out of the page.
+    evaluated = evaluation_mark(context, modules)
+    stored = read_evaluation(run.directory, name_of(num_modules), Discovery, evaluated)
     if stored is None:
         raise InvalidInput(
-            f"The modules for K = {num_modules} of {run.directory.url} have not been evaluated.",
-            "Run `ulcmod evaluate` first.",
+            f"The modules for K = {num_modules} of {run.directory.url} have not been evaluated "
+            "with these settings.",
+            "Run `ulcmod evaluate` with the same job and the same --set first.",
         )
-    mark = ablation_mark(job, run.modules(num_modules))
+    mark = ablation_mark(context.job, modules)
     ablation = read_evaluation(run.directory, ablation_name(num_modules), Ablation, mark)
     if ablation is not None:
         return replace(stored, ablation=ablation)

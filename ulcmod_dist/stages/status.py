@@ -21,6 +21,8 @@ from ulcmod_dist.store.view import versions
 
 LOOK_SECONDS = 2.0
 BAR = 20
+NAMED = 10
+"""Samples in quarantine that are named for each reason; `--json` names all."""
 
 COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation", "objective": "L"}
 
@@ -57,7 +59,7 @@ def status(context: Context) -> Summary:
         "run": directory.url,
         "shards committed": extraction["shards_committed"],
         "view": views[-1] if views else None,
-        "quarantined": sorted(held_back),
+        "quarantined": len(held_back),
         "held by": _holder(holder) if works else None,
         "report": directory.show(REPORT) if directory.exists(REPORT) else None,
     }
@@ -72,10 +74,27 @@ def status(context: Context) -> Summary:
         **extraction,
         "step": step,
         **{name.replace(" ", "_"): value for name, value in facts.items()},
+        "quarantined": sorted(held_back),
     }
     rows = [_row(context, k, bool(views)) for k in context.job.discover.modules]
     facts["now"] = _step(step)
-    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data)
+    closing = _reasons(extraction["quarantined"])
+    return Summary(
+        title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data, closing=closing
+    )
+
+
+def _reasons(quarantined: list[dict[str, Any]]) -> list[str]:
+    """Why prompts are in quarantine, a sentence a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for entry in quarantined:
+        by_reason.setdefault(entry["reason"], []).extend(entry["samples"])
+    return [
+        f"In quarantine: {', '.join(sorted(names)[:NAMED])}"
+        + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        + f": {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _holder(holder: dict[str, Any]) -> str:

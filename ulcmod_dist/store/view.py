@@ -173,6 +173,20 @@ def open_view(run: RunDir, version: int | None = None) -> View:
     return view_of(run, number, header, list(commits.values()))
 
 
+def newest_record(run: RunDir) -> dict[str, str] | None:
+    """What the rows of the newest view depend on; None before the first. Looks at no shard.
+
+    Raises:
+        Damaged: The manifest has another checksum.
+    """
+    there = versions(run)
+    if not there:
+        return None
+    key = manifest_key(there[-1])
+    record: dict[str, str] = unseal(run.read(key), run.show(key))["record"]
+    return record
+
+
 def check_listing(run: RunDir, commits: Iterable[Commit]) -> None:
     """Return if every object of the shards is listed with its size.
 
