@@ -137,6 +137,12 @@ class ExtractSection(Section):
     address: str | None = Field(
         None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
     )
+    patience: float | None = Field(
+        None,
+        gt=0,
+        description="Seconds that actors wait for resources; by default 45, or 1,200 where a Ray "
+        "cluster is named and `workers` is set: its machines may still have to come.",
+    )
     shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
     batch_tokens: int | None = Field(
         None,

@@ -11,6 +11,7 @@ import pytest
 from tests.extract.conftest import Go
 from tests.extract.fakes import EXPERTS, RECORD, SlowStore, expected, fake, prompts_of, words
 from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.extract.pool import MACHINE_SECONDS, PLACEMENT_SECONDS, patience
 from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
@@ -160,6 +161,30 @@ def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
 def test_extract__resources_that_no_node_has_are_named(go: Go) -> None:
     with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
         go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3), placement_seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "address", "seconds"),
+    [
+        (None, 4, None, PLACEMENT_SECONDS),
+        (None, None, "10.0.0.7:6379", PLACEMENT_SECONDS),
+        (None, 4, "10.0.0.7:6379", MACHINE_SECONDS),
+        (7.0, 4, "10.0.0.7:6379", 7.0),
+        (7.0, None, None, 7.0),
+    ],
+)
+def test_patience__is_longer_where_machines_may_come(
+    monkeypatch: pytest.MonkeyPatch,
+    given: float | None,
+    workers: int | None,
+    address: str | None,
+    seconds: float,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert patience(given, workers=workers, address=address) == seconds
+    # A driver that a cluster runs is told of it by its environment.
+    monkeypatch.setenv("RAY_ADDRESS", address or "")
+    assert patience(given, workers=workers, address=None) == seconds
 
 
 @pytest.mark.faults

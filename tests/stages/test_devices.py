@@ -1,7 +1,7 @@
 """Batches are as large as the job says, as the plan has it, or as the device's memory allows."""
 
+import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,6 +10,7 @@ from tests.stages.conftest import Ulcmod
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.cluster import cluster
 from ulcmod_dist.extract.planner import load_plan
+from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
 from ulcmod_dist.extract.probe import memory_of_actor
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.memory import DeviceMemory
@@ -17,6 +18,7 @@ from ulcmod_dist.job import Job
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.devices import batch_tokens_of, device_of
+from ulcmod_dist.stages.extract import extract
 from ulcmod_dist.stages.plan import prepared_for, spec_of
 
 JOB = """\
@@ -89,12 +91,21 @@ def test_device__follows_the_gpus_of_an_actor(tmp_path: Path, gpus: str, device:
     assert device_of(context_of(tmp_path, f", gpus: {gpus}").job) == device
 
 
-def test_memory_of_actor__is_asked_where_the_actor_would_run(monkeypatch: Any) -> None:
-    monkeypatch.setattr("ulcmod_dist.extract.probe.PLACEMENT_SECONDS", 20.0)
+def test_memory_of_actor__is_asked_where_the_actor_would_run() -> None:
     with cluster(None):
         whole = memory_of_actor("cpu", Resources(cpus=1.0), 1, None)
         half = memory_of_actor("cpu", Resources(cpus=1.0), 2, None)
         assert half.total == whole.total // 2
-        monkeypatch.setattr("ulcmod_dist.extract.probe.PLACEMENT_SECONDS", 1.0)
         with pytest.raises(UlcmodError, match="needs 3 GPU, of which the largest node has 0"):
-            memory_of_actor("cuda", Resources(cpus=1.0, gpus=3), None, None)
+            memory_of_actor("cuda", Resources(cpus=1.0, gpus=3), None, None, 1.0)
+
+
+def test_patience__of_the_job_ends_every_wait_for_resources(tmp_path: Path) -> None:
+    short = "An actor needs 3 GPU"
+    with cluster(None):
+        for more in ("", ", batch_tokens: 64"):
+            context = context_of(tmp_path, f", gpus: 3, patience: 1{more}")
+            began = time.monotonic()
+            with pytest.raises(UlcmodError, match=short):
+                extract(context)
+            assert time.monotonic() - began < PLACEMENT_SECONDS / 2

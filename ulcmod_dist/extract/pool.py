@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ ATTEMPTS = 3
 """How often a shard or a prompt may fail before it is quarantined."""
 PLACEMENT_SECONDS = 45.0
 """How long actors may wait for resources before the run gives up and says what is short."""
+MACHINE_SECONDS = 1200.0
+"""The same on a cluster whose machines come when actors wait for them, which takes minutes."""
 START_SECONDS = 600.0
 """How long processes may take to start once their resources were free: a busy machine is slow."""
 SURVEY_SECONDS = 2.0
@@ -34,6 +37,23 @@ SURVEY_SECONDS = 2.0
 
 Handle: TypeAlias = Any
 Ref: TypeAlias = Any
+
+
+def patience(given: float | None, *, workers: int | None, address: str | None) -> float:
+    """Seconds that actors may wait for resources.
+
+    Machines may still have to come to a cluster that is named, and they come for a number of actors
+    that is known. This machine grows no more.
+
+    Args:
+        given: What the job says, if it does.
+        workers: Number of actors; None for as many as the cluster has room for.
+        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
+    """
+    if given is not None:
+        return given
+    elsewhere = address or os.environ.get("RAY_ADDRESS")
+    return MACHINE_SECONDS if elsewhere and workers else PLACEMENT_SECONDS
 
 
 @dataclass(frozen=True)

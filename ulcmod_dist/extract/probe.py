@@ -56,6 +56,7 @@ def probe(
     workers: int | None = None,
     address: str | None = None,
     seconds: float = 20.0,
+    placement_seconds: float = PLACEMENT_SECONDS,
 ) -> Projection:
     """Run a few of a plan's batches in one actor and project the rest; nothing is written.
 
@@ -67,6 +68,7 @@ def probe(
         workers: Number of actors; None for as many as the cluster has room for.
         address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
         seconds: Time after which no further batch is begun.
+        placement_seconds: How long to wait for the resources of an actor.
 
     Raises:
         UlcmodError: The actor finds no resources, the model cannot be loaded or a batch fails.
@@ -86,7 +88,7 @@ def probe(
             _ignore,
         )
         try:
-            placed, _ = ray.wait([actor.place.remote()], timeout=PLACEMENT_SECONDS)
+            placed, _ = ray.wait([actor.place.remote()], timeout=placement_seconds)
             if not placed:
                 raise UlcmodError(shortage(resources, node_resources()))
             _require(ray.get(actor.load.remote()))
@@ -100,7 +102,11 @@ def probe(
 
 
 def memory_of_actor(
-    device: str, resources: Resources, workers: int | None, address: str | None
+    device: str,
+    resources: Resources,
+    workers: int | None,
+    address: str | None,
+    placement_seconds: float = PLACEMENT_SECONDS,
 ) -> DeviceMemory:
     """Memory that an actor of this size has on its device, asked where one would run.
 
@@ -110,6 +116,7 @@ def memory_of_actor(
         resources: What an actor takes.
         workers: Number of actors; None for as many as the cluster has room for.
         address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
+        placement_seconds: How long to wait for the resources of an actor.
 
     Raises:
         UlcmodError: The cluster cannot give an actor what it asks for.
@@ -117,7 +124,7 @@ def memory_of_actor(
     with cluster(address):
         ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(device_memory)
         answer = ask.remote(device)
-        if not ray.wait([answer], timeout=PLACEMENT_SECONDS)[0]:
+        if not ray.wait([answer], timeout=placement_seconds)[0]:
             ray.cancel(answer)
             raise UlcmodError(shortage(resources, node_resources()))
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ulcmod_dist.extract.planner import load_plan
+from ulcmod_dist.extract.pool import patience
 from ulcmod_dist.extract.probe import memory_of_actor
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.loading import load_config
@@ -84,4 +85,5 @@ def _memory(job: Job) -> DeviceMemory:
         return device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
     device = "cuda" if settings.gpus > 0 else "cpu"
     resources = Resources(settings.cpus, settings.gpus)
-    return memory_of_actor(device, resources, settings.workers, settings.address)
+    wait = patience(settings.patience, workers=settings.workers, address=settings.address)
+    return memory_of_actor(device, resources, settings.workers, settings.address, wait)

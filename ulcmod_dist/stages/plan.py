@@ -11,6 +11,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import Prepared, forward_record
+from ulcmod_dist.extract.pool import patience
 from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
@@ -79,6 +80,9 @@ def _projection(context: Context, prepared: Prepared) -> Projection:
             resources=Resources(settings.cpus, settings.gpus),
             workers=settings.workers,
             address=settings.address,
+            placement_seconds=patience(
+                settings.patience, workers=settings.workers, address=settings.address
+            ),
         )
 
 
