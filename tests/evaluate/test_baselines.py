@@ -116,6 +116,8 @@ def test_score_methods__table_has_iterd_first_and_intervals_over_seeds(
     assert first.value.mean > 2 * second.value.mean
     assert second.value.low is not None
     assert second.value.low < second.value.mean
+    assert second.balance.low is not None
+    assert second.balance.low >= 0
     assert first.accuracy is not None
     assert first.accuracy.mean == 1.0
     assert tabulate_methods(scores, 4) == ()

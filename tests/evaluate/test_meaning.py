@@ -146,3 +146,12 @@ def test_over_seeds__one_run_has_no_interval() -> None:
     found = over_seeds([1.0, 2.0, 3.0])
     assert found.mean == 2.0
     assert found.low == pytest.approx(2 - 4.302653 / 3**0.5)
+
+
+def test_over_seeds__intervals_end_where_values_are_impossible() -> None:
+    unlike = over_seeds([0.1, 0.9, 0.99])
+    assert unlike.low is not None
+    assert unlike.high is not None
+    assert (unlike.low < 0, unlike.high > 1) == (True, True)
+    cut = over_seeds([0.1, 0.9, 0.99], least=0.0, most=1.0)
+    assert (cut.mean, cut.low, cut.high) == (unlike.mean, 0.0, 1.0)

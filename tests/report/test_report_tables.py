@@ -41,6 +41,24 @@ def test_tables__iterd_comes_first_and_each_module_has_a_row() -> None:
     assert len(ALL["layers-k010"].rows) == 10 * 6
 
 
+def test_tables__every_mean_over_seeds_or_draws_has_its_interval() -> None:
+    score = {"accuracy", "macro_f1"}
+    for name, measured in {
+        "methods-k010": {"objective", "xi", "balance", *score},
+        "downstream-k010": score,
+    }.items():
+        for row in ALL[name].to_records():
+            assert measured <= row.keys()
+            for key in measured:
+                low, mean, high = row[f"{key}_low"], row[key], row[f"{key}_high"]
+                assert isinstance(low, float)
+                assert isinstance(mean, float)
+                assert isinstance(high, float)
+                assert low <= mean <= high
+    shown = [column.title for column in ALL["methods-k010"].columns]
+    assert {"ξ, low", "B, high", "Accuracy, low", "Macro-F1, high"} <= set(shown)
+
+
 def test_to_arrow__an_empty_table_keeps_its_types() -> None:
     empty = table("e", "E", SMALL.columns, [])
     assert empty.to_arrow().schema.types == [pa.string(), pa.int64(), pa.float64()]

@@ -100,7 +100,11 @@ def sample_labels_of(candidate: Candidate, features: MeanTable) -> LabelArray:
 
 
 def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[MethodRow, ...]:
-    """Rows of the table for one K, with intervals over seeds: IterD first, then by falling L."""
+    """Rows of the table for one K, with intervals over seeds: IterD first, then by falling L.
+
+    Intervals end where values are no longer possible. For xi, and so for L, there is no such end at
+    zero: samples may be less active than on average in modules that a method puts them into.
+    """
     rows = []
     for method in dict.fromkeys(score.method for score in scores):
         mine = [s for s in scores if s.method == method and s.num_modules == num_modules]
@@ -113,9 +117,9 @@ def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[M
                 method=method,
                 value=over_seeds([s.objective.value for s in mine]),
                 xi=over_seeds([s.objective.xi for s in mine]),
-                balance=over_seeds([s.objective.balance for s in mine]),
-                accuracy=over_seeds(accuracy) if accuracy else None,
-                macro_f1=over_seeds(macro_f1) if macro_f1 else None,
+                balance=over_seeds([s.objective.balance for s in mine], least=0.0),
+                accuracy=over_seeds(accuracy, least=0.0, most=1.0) if accuracy else None,
+                macro_f1=over_seeds(macro_f1, least=0.0, most=1.0) if macro_f1 else None,
                 num_seeds=len(mine),
             )
         )

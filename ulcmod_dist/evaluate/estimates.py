@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,14 +15,22 @@ LEVEL = 0.95
 """Probability that every interval covers."""
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean of independent runs with Student's interval of the mean; none for a single run."""
+def over_seeds(
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
+) -> Estimate:
+    """Mean of independent runs with Student's interval of the mean; none for a single run.
+
+    Args:
+        values: One value a run.
+        least: Smallest value that is possible: on few runs the interval reaches beyond it.
+        most: Largest value that is possible.
+    """
     mean = float(np.mean(values))
     if len(values) < 2:
         return Estimate(mean)
     spread = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread
-    return Estimate(mean, mean - reach, mean + reach)
+    return Estimate(mean, max(least, mean - reach), min(most, mean + reach))
 
 
 def over_draws(value: float, draws: NDArray[np.float64]) -> Estimate:

@@ -16,7 +16,7 @@ from ulcmod_dist.report.sections.common import (
     picture,
     sizes,
 )
-from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
 from ulcmod_dist.report.text import TIMES, count, number, percent
 from ulcmod_dist.report.values import Agreement, Discovery, Downstream, MethodRow, ReportData
 
@@ -96,35 +96,44 @@ def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
     """Return the comparison of methods, IterD first."""
     columns = (
         Column("method", "Method"),
-        Column("objective", "L", Kind.NUMBER),
-        Column("objective_low", "L, low", Kind.NUMBER),
-        Column("objective_high", "L, high", Kind.NUMBER),
-        Column("xi", "ξ", Kind.NUMBER),
-        Column("balance", "B", Kind.NUMBER),
-        Column("accuracy", "Accuracy", Kind.NUMBER),
-        Column("macro_f1", "Macro-F1", Kind.NUMBER),
+        *_interval_columns("objective", "L"),
+        *_interval_columns("xi", "ξ"),
+        *_interval_columns("balance", "B"),
+        *_interval_columns("accuracy", "Accuracy"),
+        *_interval_columns("macro_f1", "Macro-F1"),
         Column("num_seeds", "Seeds", Kind.COUNT),
     )
     rows = (
         (
             row.method,
-            row.value.mean,
-            row.value.low,
-            row.value.high,
-            row.xi.mean,
-            row.balance.mean,
-            row.accuracy.mean if row.accuracy else None,
-            row.macro_f1.mean if row.macro_f1 else None,
+            *_interval_cells(row.value),
+            *_interval_cells(row.xi),
+            *_interval_cells(row.balance),
+            *_interval_cells(row.accuracy),
+            *_interval_cells(row.macro_f1),
             row.num_seeds,
         )
         for row in methods
     )
     caption = (
-        "Means over the seeds; low and high bound the 95% interval of the mean L (Student's t). "
+        "Means over the seeds; low and high bound the 95% interval of the mean (Student's t), cut "
+        "off where B would be below 0, or accuracy and macro-F1 outside 0 to 1. "
         f"Accuracy and macro-F1 are those of the {SVC_NAME} on the module features. IterD is the "
         "whole search, restarts included, with each seed."
     )
     return table(name_for("methods", found), "Methods compared", columns, rows, caption)
+
+
+def _interval_columns(key: str, title: str) -> tuple[Column, ...]:
+    return (
+        Column(key, title, Kind.NUMBER),
+        Column(f"{key}_low", f"{title}, low", Kind.NUMBER),
+        Column(f"{key}_high", f"{title}, high", Kind.NUMBER),
+    )
+
+
+def _interval_cells(value: Estimate | None) -> tuple[Cell, ...]:
+    return (None, None, None) if value is None else (value.mean, value.low, value.high)
 
 
 def _downstream(found: Discovery) -> tuple[Block, ...]:
@@ -145,13 +154,11 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
     columns = (
         Column("classifier", "Classifier"),
-        Column("accuracy", "Accuracy", Kind.NUMBER),
-        Column("accuracy_low", "low", Kind.NUMBER),
-        Column("accuracy_high", "high", Kind.NUMBER),
-        Column("macro_f1", "Macro-F1", Kind.NUMBER),
+        *_interval_columns("accuracy", "Accuracy"),
+        *_interval_columns("macro_f1", "Macro-F1"),
     )
     rows = (
-        (c.name, c.accuracy.mean, c.accuracy.low, c.accuracy.high, c.macro_f1.mean)
+        (c.name, *_interval_cells(c.accuracy), *_interval_cells(c.macro_f1))
         for c in downstream.classifiers
     )
     chance = percent(1 / max(1, len(downstream.categories)))
