@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +14,9 @@ from rich.console import Console
 
 from tests.report.report_factory import report
 from ulcmod_dist.printable import printable
-from ulcmod_dist.report.page import tables
+from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.report.blocks import Note
+from ulcmod_dist.report.page import pictures, tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.tables import Column, Kind, table
 from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, shorten
@@ -57,6 +60,25 @@ def test_tables__every_mean_over_seeds_or_draws_has_its_interval() -> None:
                 assert low <= mean <= high
     shown = [column.title for column in ALL["methods-k010"].columns]
     assert {"ξ, low", "B, high", "Accuracy, low", "Macro-F1, high"} <= set(shown)
+
+
+def test_methods__figure_names_the_seeds_and_starts_behind_it() -> None:
+    basis = pictures(sections(report()))["methods-k010"].basis
+    assert basis == (
+        "K = 10, each method with seeds 0 to 4, IterD with each seed the best of 8 restarts, "
+        "null model from 3 permutations, one start each."
+    )
+    alone = replace(report().discoveries[0], methods=Absent("No baselines."))
+    data = replace(report(), discoveries=(alone,), overlaps=Absent("One K."))
+    assert "K = 7, IterD with seed 0, " in pictures(sections(data))["methods-k007"].basis
+
+
+def test_methods__page_says_once_that_the_null_model_has_one_start() -> None:
+    (quality,) = (section for section in sections(report((7,))) if section.key == "quality")
+    notes = [block.text for block in quality.blocks() if isinstance(block, Note)]
+    assert sum("null model has one start" in text for text in notes) == 1
+    (quality,) = (s for s in sections(report((7,), bare=True)) if s.key == "quality")
+    assert not any("one start" in b.text for b in quality.blocks() if isinstance(b, Note))
 
 
 def test_to_arrow__an_empty_table_keeps_its_types() -> None:

@@ -89,7 +89,38 @@ def _comparison(found: Discovery) -> tuple[Block, ...]:
     if len(rows) < 2:
         return extra
     methods, values = [name for name, _ in rows], [value for _, value in rows]
-    return (picture("methods", found, objective_by_method(methods, values, basis(found))), *extra)
+    spec = objective_by_method(methods, values, _pooled_basis(found))
+    return (picture("methods", found, spec), *_unlike_null(found), *extra)
+
+
+def _pooled_basis(found: Discovery) -> str:
+    """Return the seeds and restarts behind a figure of several methods."""
+    rows = () if isinstance(found.methods, Absent) else found.methods
+    seeds = max((row.num_seeds for row in rows), default=1)
+    tries = len(found.restarts)
+    parts = [
+        f"{'each method' if len(rows) > 1 else 'IterD'} with "
+        + (
+            f"seeds {found.seed} to {found.seed + seeds - 1}" if seeds > 1 else f"seed {found.seed}"
+        ),
+        f"IterD with each seed the best of {tries} restarts" if tries > 1 else "no restarts",
+    ]
+    if not isinstance(found.null, Absent):
+        parts.append(f"null model from {count(len(found.null), 'permutation')}, one start each")
+    return f"K = {found.num_modules}, {', '.join(parts)}."
+
+
+def _unlike_null(found: Discovery) -> tuple[Note, ...]:
+    """Return what is to be known before the modules' L is held against that of the null model."""
+    tries = len(found.restarts)
+    if isinstance(found.null, Absent) or tries < 2:
+        return ()
+    return (
+        Note(
+            f"Each search of the null model has one start, where the modules are the best of "
+            f"{tries} restarts: part of their distance is that choice."
+        ),
+    )
 
 
 def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
@@ -119,7 +150,8 @@ def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
         "Means over the seeds; low and high bound the 95% interval of the mean (Student's t), cut "
         "off where B would be below 0, or accuracy and macro-F1 outside 0 to 1. "
         f"Accuracy and macro-F1 are those of the {SVC_NAME} on the module features. IterD is the "
-        "whole search, restarts included, with each seed."
+        "whole search, restarts included, with each seed; the other methods run once with the "
+        "same seeds."
     )
     return table(name_for("methods", found), "Methods compared", columns, rows, caption)
 
