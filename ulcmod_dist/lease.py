@@ -108,7 +108,8 @@ class Lease:
         timing = timing or Timing()
         current = max(_epochs(run), default=0)
         if current and not _abandoned(run, current, timing):
-            raise _held(run, current)
+            # The newest may be another by now, whose holder has swept this one away.
+            raise _held(run, max(_epochs(run)))
         try:
             run.create(_key(current + 1), canonical_json(_identity(purpose)))
         except AlreadyThere as error:

@@ -90,6 +90,22 @@ def test_imported_run__repeats_nothing_that_is_done(imported: Path, ulcmod: Ulcm
     assert [row["state"] for row in changed.json()["rows"]] == ["found"]
 
 
+def test_imported_run__draws_a_page_anew_only_where_something_has_changed_or_is_gone(
+    imported: Path, ulcmod: Ulcmod
+) -> None:
+    assert ulcmod("run", imported).code == 0
+    figure = sorted((imported / "figures").iterdir())[0]
+    written = (imported / "report.html").stat().st_mtime_ns
+    assert ulcmod("run", imported).code == 0
+    assert (imported / "report.html").stat().st_mtime_ns == written
+    content = figure.read_bytes()
+    figure.unlink()
+    assert ulcmod("run", imported).code == 0
+    assert figure.read_bytes() == content
+    assert ulcmod("run", imported, "--set", "report.typical=3").code == 0
+    assert (imported / "report.html").stat().st_mtime_ns > written
+
+
 def test_imported_run__status_tells_what_is_missing(imported: Path, ulcmod: Ulcmod) -> None:
     before = ulcmod("status", imported, "--json").json()
     assert before["rows"][0]["modules"] == "missing"

@@ -11,6 +11,7 @@ import pytest
 import ulcmod_dist as um
 from tests.stages.conftest import Ulcmod
 from tests.stages.reruns import CONTEXT, planted_rows, start
+from ulcmod_dist.lease import holder
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.stages.versions import kept_versions
 
@@ -167,7 +168,7 @@ def test_two_reruns__the_second_does_nothing_and_raises_no_alarm(
 ) -> None:
     results, gate = CONTEXT.Queue(), folder / "gate"
     process = start(folder / "run", results, gate=str(gate))
-    while not list((folder / "run/lease").glob("*[0-9].json")) or process.exitcode is not None:
+    while (held := holder(RunDir.at(folder / "run"))) is None or held["pid"] != process.pid:
         assert process.exitcode is None
     said = ulcmod("rerun", folder / "run")
     gate.touch()

@@ -70,11 +70,12 @@ def report(context: Context) -> Summary:
     shown = tables(parts)
     for name, table in shown.items():
         write_table(context.run, table_key(name), table.to_arrow())
-    _remove_others(context.run, {figure_key(name) for name in figures})
-    _remove_others(context.run, {table_key(name) for name in shown})
+    beside = [{figure_key(name) for name in figures}, {table_key(name) for name in shown}]
+    for keys in beside:
+        _remove_others(context.run, keys)
     with context.progress.step("Page", None, "pages"):
         context.run.write(REPORT, render_page(data).encode("utf-8"))
-    note_reported(context)
+    note_reported(context, {REPORT}.union(*beside))
     facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
     records = {name: table.to_records() for name, table in shown.items()}
     return Summary(title="Report", facts=facts, data={**facts, "tables": records})

@@ -1,8 +1,9 @@
-"""What the page was made from, noted so that a rerun writes it only where that has changed."""
+"""What the page was made from, noted so that it is written again only where that has changed."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from ulcmod_dist.rundir import EVALUATION, REPORT, fingerprint
@@ -11,18 +12,20 @@ from ulcmod_dist.stages.context import Context
 REPORTED = "status/reported.json"
 
 
-def note_reported(context: Context) -> None:
-    """Note what the page in the run directory was made from."""
-    context.run.write_json(REPORTED, {"fingerprint": _mark(context)})
+def note_reported(context: Context, keys: Iterable[str]) -> None:
+    """Note what the page was made from, and the keys of it and of all that is beside it."""
+    context.run.write_json(REPORTED, {"fingerprint": _mark(context), "keys": sorted(keys)})
 
 
 def is_reported(context: Context) -> bool:
-    """Whether the page in the run directory was made from what is there now."""
+    """Whether page, figures and tables are there and were made from what is there now."""
     try:
         noted = context.run.read_json(REPORTED)
     except FileNotFoundError:
         return False
-    return context.run.exists(REPORT) and bool(noted["fingerprint"] == _mark(context))
+    # A note of an older version names no keys.
+    complete = all(context.run.exists(key) for key in noted.get("keys", [REPORT]))
+    return complete and bool(noted["fingerprint"] == _mark(context))
 
 
 def _mark(context: Context) -> str:

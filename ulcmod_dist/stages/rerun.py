@@ -77,7 +77,8 @@ def rerun(context: Context, *, accept: bool = False) -> Summary:
     except LeaseHeld as error:
         return Summary(
             title="Rerun",
-            facts={"state": "skipped", "reasons": [error.fact]},
+            facts={"state": "skipped"},
+            data={"state": "skipped", "reasons": [error.fact]},
             closing=[f"{error.fact} Nothing was done; the next rerun takes up what is new."],
         )
 

@@ -13,6 +13,7 @@ from ulcmod_dist.stages.discover import discover
 from ulcmod_dist.stages.evaluate import COLUMNS, evaluate
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.report import report
+from ulcmod_dist.stages.reported import is_reported
 from ulcmod_dist.stages.summary import Summary
 
 
@@ -35,7 +36,8 @@ def run_all(context: Context) -> Summary:
         from ulcmod_dist.stages.ablate import ablate
 
         ablate(context)
-    report(context)
+    if not is_reported(context):
+        report(context)
     return Summary(
         title="Modules",
         columns={key: heading for key, heading in COLUMNS.items() if key != "state"},
