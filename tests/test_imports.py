@@ -13,8 +13,8 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.pa
 
 # From the ground up; a room imports rooms of lower floors only.
 FLOORS = (
-    {"errors", "printable", "sections", "stopping"},
-    {"job", "rundir", "progress", "report"},
+    {"credentials", "errors", "printable", "sections", "stopping"},
+    {"job", "rayaccess", "rundir", "progress", "report"},
     {"lease"},
     {"corpus", "passes"},
     {"forward", "iterd", "store"},

@@ -11,8 +11,8 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
-from ulcmod_dist.extract.cluster import quiet
 from ulcmod_dist.extract.values import Progress, Resources
+from ulcmod_dist.rayaccess import quiet
 from ulcmod_dist.rundir import RunDir
 
 GRACE_SECONDS = 60

@@ -1,11 +1,15 @@
 """Executors: the same answers wherever tasks run."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import psutil
 import pytest
+import ray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Distributed, Executor, Threads, executor_named
@@ -47,7 +51,7 @@ def test_executor_named__an_address_is_a_scheduler() -> None:
     import distributed
 
     cluster_of: Any = distributed.LocalCluster
-    local = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": ":0"}
+    local = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
     with (
         cluster_of(processes=False, **local) as cluster,
         executor_named(cluster.scheduler_address) as executor,
@@ -65,3 +69,48 @@ def test_executor_named__hands_an_executor_on() -> None:
     threads = Threads(1)
     with executor_named(threads) as executor:
         assert executor is threads
+
+
+def test_executor_named__a_dask_of_this_machine_listens_on_it_alone() -> None:
+    before = listening()  # such as a Ray of other tests
+    with executor_named("distributed"):
+        assert {ip for ip, _ in listening() - before} == {"127.0.0.1"}
+
+
+def listening() -> set[tuple[str, int]]:
+    """Addresses on which this process and its children wait for others."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    sockets = [socket for process in family for socket in process.net_connections("tcp")]
+    return {tuple(s.laddr) for s in sockets if s.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture
+def fresh_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No Ray in this process, whatever other tests did; addresses that one is asked for."""
+    asked: list[str] = []
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda address, **_: asked.append(address))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    return asked
+
+
+def test_executor_named__a_local_ray_is_quiet_and_its_token_closed(
+    fresh_ray: list[str], tmp_path: Path
+) -> None:
+    with executor_named("ray"):
+        assert fresh_ray == ["local"]
+        assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
+
+
+def test_executor_named__a_ray_elsewhere_needs_a_token(
+    fresh_ray: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "198.51.100.7:6379")
+    with pytest.raises(InvalidInput, match="joined without a token"), executor_named("ray"):
+        pass
+    assert fresh_ray == []

@@ -6,23 +6,18 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.values import Resources
+from ulcmod_dist.rayaccess import make_token, quiet, require_token
 from ulcmod_dist.stopping import handler_kept
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Only prompts travel through Ray's object store; rows go straight to the activation store."""
-
-_QUIET = {
-    # Usage statistics would leave the machine; the other two only fill logs.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @contextmanager
@@ -35,15 +30,16 @@ def cluster(address: str | None) -> Iterator[None]:
         address: Address of a cluster; None for RAY_ADDRESS, else a local Ray is started.
 
     Raises:
+        InvalidInput: The address is another machine, and there is no token.
         UlcmodError: There is no cluster at the address.
     """
     if ray.is_initialized():
         yield
         return
     quiet()
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     with handler_kept():
-        if address is None:
+        if address == "local":
             _start_local()
         else:
             _connect(address)
@@ -51,12 +47,6 @@ def cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def quiet() -> None:
-    """Keep Ray from sending statistics and from filling logs; before it starts in a process."""
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
 
 
 def node_resources() -> list[Mapping[str, float]]:
@@ -131,6 +121,7 @@ def _amount(name: str, amount: float) -> str:
 
 
 def _start_local() -> None:
+    make_token(os.environ, Path.home())
     ray.init(
         address="local",
         include_dashboard=False,
@@ -141,6 +132,7 @@ def _start_local() -> None:
 
 
 def _connect(address: str) -> None:
+    require_token(address, os.environ, Path.home())
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 import dask.base
@@ -20,6 +21,7 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.rayaccess import make_token, quiet, require_token
 from ulcmod_dist.stopping import handler_kept
 
 _NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
@@ -136,7 +138,8 @@ def executor_named(executor: str | Executor) -> Iterator[Executor]:
             RAY_ADDRESS, or else a local one; or an executor.
 
     Raises:
-        InvalidInput: No executor has this name.
+        InvalidInput: No executor has this name, or RAY_ADDRESS is another machine and there is no
+            token.
     """
     if not isinstance(executor, str):
         yield executor
@@ -159,10 +162,11 @@ def _client(name: str) -> Iterator[Any]:
         with distributed.Client(name, set_as_default=False) as client:
             yield client
         return
+    # Its dashboard asks nobody who they are. Without an address it would not be off, but listen on
+    # every network of the machine.
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
-        distributed.LocalCluster(
-            n_workers=CPU_COUNT, threads_per_worker=1, dashboard_address=":0"
-        ) as cluster,
+        distributed.LocalCluster(n_workers=CPU_COUNT, threads_per_worker=1, **local) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
@@ -174,7 +178,11 @@ def _ray() -> Iterator[None]:
     connected = ray.is_initialized()
     if not connected:
         # Without an address Ray would join whatever cluster it finds on this machine.
-        address = os.environ.get("RAY_ADDRESS", "local")
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        quiet()
+        if address == "local":
+            make_token(os.environ, Path.home())
+        require_token(address, os.environ, Path.home())
         with handler_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:

@@ -21,8 +21,8 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.rayaccess import token_for
 from ulcmod_dist.submit.parcel import JOB_FILE, Parcel
-from ulcmod_dist.submit.token import token_for
 
 Client: TypeAlias = JobSubmissionClient
 """A connection to the job server of a cluster."""
