@@ -203,7 +203,7 @@ Baseline = Literal[
 class EvaluateSection(Section):
     """What is measured of the modules."""
 
-    seed: int = Field(0, ge=0, description="Seed of permutations, baselines and classifiers.")
+    seed: int = Field(0, ge=0, description="Seed of permutations and classifiers.")
     null_permutations: int = Field(
         3,
         ge=0,
@@ -212,7 +212,9 @@ class EvaluateSection(Section):
     baselines: tuple[Baseline, ...] = Field(
         typing.get_args(Baseline), description="Clustering methods to compare with."
     )
-    seeds: int = Field(3, gt=0, description="Seeds that each method is run with.")
+    seeds: int = Field(
+        3, gt=0, description="Seeds that each method is run with, from `discover.seed` on."
+    )
 
 
 class AblateSection(Section):
@@ -352,6 +354,17 @@ class ClusterSection(Section):
     )
     secrets: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
         (), description="Kubernetes: names of Secrets whose keys become environment variables."
+    )
+    node_selector: dict[str, str] = Field(
+        {}, description="Kubernetes: labels of the machines that work."
+    )
+    tolerations: tuple[dict[str, str | int], ...] = Field(
+        (), description="Kubernetes: tolerations of the machines that work, as in a pod."
+    )
+    service_account: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        description="Kubernetes: service account of the pods, such as one that may use a bucket.",
     )
     schedule: Annotated[str | None, AfterValidator(_cron)] = Field(
         None, description="Cron schedule of reruns, five fields such as `0 2 * * *`."

@@ -24,7 +24,7 @@ from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.plan import memory_limit
 from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Executor, executor_named
+from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.followed import Followed
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.progress import Step
@@ -36,12 +36,13 @@ from ulcmod_dist.stages.discover import settings_of
 from ulcmod_dist.stages.discovery import Found, Samples, describe
 from ulcmod_dist.stages.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.searching import executor_of
 from ulcmod_dist.stages.summary import Summary, size_text
 from ulcmod_dist.stages.texts import texts_of
 from ulcmod_dist.store.modules import StoredModules
 
 # Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 4
+EVALUATION_VERSION = 5
 
 OVERLAPS = "overlaps"
 
@@ -87,7 +88,7 @@ def evaluate(context: Context) -> Summary:
     known = {k: read_evaluation(context.run, name_of(k), Discovery, marks[k]) for k in numbers}
     pending = [k for k in numbers if known[k] is None]
     if pending:
-        with executor_named(context.job.discover.executor) as executor:
+        with executor_of(context.job) as executor:
             inputs = _inputs(context, run, executor)
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
                 write_evaluation(context.run, name_of(k), discovery, marks[k])
@@ -253,15 +254,14 @@ def _methods(
 
 def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
     """The modules found, and those of the same search with further seeds."""
-    settings = inputs.context.job
     candidates = []
-    total = (settings.evaluate.seeds - 1) * len(modules)
+    total = (len(_seeds(inputs)) - 1) * len(modules)
     with inputs.context.progress.step("Searching with other seeds", total, "searches") as step:
         for k, stored in modules.items():
-            seed = settings.discover.seed
+            seed, *other_seeds = _seeds(inputs)
             first = stored.unit_labels, stored.sample_labels("train")
             candidates.append(Candidate(ITERD, k, seed, *first))
-            for other_seed in range(seed + 1, seed + settings.evaluate.seeds):
+            for other_seed in other_seeds:
                 other = _search(inputs, inputs.train, k, step, seed=other_seed)
                 labels = other.unit_labels, other.sample_labels
                 candidates.append(Candidate(ITERD, k, other_seed, *labels))
@@ -269,19 +269,26 @@ def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candid
     return candidates
 
 
+def _seeds(inputs: _Inputs) -> range:
+    """Seeds of every method: those of the search, so that no method has others to choose from."""
+    first = inputs.context.job.discover.seed
+    return range(first, first + inputs.context.job.evaluate.seeds)
+
+
 def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     settings = inputs.context.job.evaluate
     candidates: list[Candidate] = []
     if not settings.baselines:
         return candidates
-    total = settings.seeds * len(numbers)
+    seeds = _seeds(inputs)
+    total = len(seeds) * len(numbers)
     with inputs.context.progress.step(
         "Components of the units", COMPONENT_PASSES, "passes"
     ) as step:
         followed = Followed(inputs.executor, step.update)
-        points = unit_components(inputs.train, followed, seed=settings.seed)
+        points = unit_components(inputs.train, followed, seed=seeds[0])
     with inputs.context.progress.step("Baselines", total, "rounds") as step:
-        for seed in range(settings.seed, settings.seed + settings.seeds):
+        for seed in seeds:
             space = unit_space(inputs.train, inputs.executor, seed=seed, points=points)
             for k in numbers:
                 candidates += find_baselines(

@@ -96,13 +96,11 @@ def _comparison(found: Discovery) -> tuple[Block, ...]:
 def _pooled_basis(found: Discovery) -> str:
     """Return the seeds and restarts behind a figure of several methods."""
     rows = () if isinstance(found.methods, Absent) else found.methods
-    seeds = max((row.num_seeds for row in rows), default=1)
+    last = found.seed + max((row.num_seeds for row in rows), default=1) - 1
+    seeds = f"seeds {found.seed} to {last}" if last > found.seed else f"seed {found.seed}"
     tries = len(found.restarts)
     parts = [
-        f"{'each method' if len(rows) > 1 else 'IterD'} with "
-        + (
-            f"seeds {found.seed} to {found.seed + seeds - 1}" if seeds > 1 else f"seed {found.seed}"
-        ),
+        f"{'each method' if len(rows) > 1 else 'IterD'} with {seeds}",
         f"IterD with each seed the best of {tries} restarts" if tries > 1 else "no restarts",
     ]
     if not isinstance(found.null, Absent):
