@@ -16,13 +16,14 @@ from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.heldout import held_out
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import Executor, executor_named
+from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.progress import Step
 from ulcmod_dist.rundir import CHECKPOINTS, RunDir, fingerprint
 from ulcmod_dist.sections import DiscoverSection
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.search_plan import facts_of, plan_of
+from ulcmod_dist.stages.searching import executor_of
 from ulcmod_dist.stages.start import Start
 from ulcmod_dist.stages.summary import Summary
 from ulcmod_dist.store.modules import StoredModules, modules_found, read_metrics, write_modules
@@ -68,7 +69,7 @@ def find_modules(context: Context, starts: Mapping[int, Start]) -> Summary:
     if not pending:
         save_job(context)
     else:
-        with executor_named(context.job.discover.executor) as executor:
+        with executor_of(context.job) as executor:
             data["plan"] = _planned(context, run, pending, executor)
             # Only now: a search that is refused leaves the run's job as it was.
             save_job(context)

@@ -20,11 +20,11 @@ from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.iterd.plan import Plan
 from ulcmod_dist.job import Job
-from ulcmod_dist.passes.executors import executor_named
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
 from ulcmod_dist.stages.devices import batch_tokens_of, device_of, model_bytes
 from ulcmod_dist.stages.search_plan import facts_of, plan_of, to_be_extracted
+from ulcmod_dist.stages.searching import executor_of
 from ulcmod_dist.stages.summary import Summary, size_text
 
 
@@ -66,7 +66,7 @@ def _search_plan(job: Job, prepared: Prepared) -> Plan:
     train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
     extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
     held_out = len(prepared.prompts) - train
-    with executor_named(job.discover.executor) as executor:
+    with executor_of(job) as executor:
         return plan_of(job.discover, job.discover.modules, extracted, executor, held_out)
 
 
