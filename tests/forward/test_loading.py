@@ -1,13 +1,17 @@
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModel
 
 from tests.forward.tiny import save_tiny
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward import loading
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.loading import LIBRARY_PREFIX, load_config, model_record
+from ulcmod_dist.forward.identity import files_digest
+from ulcmod_dist.forward.loading import LIBRARY_PREFIX, load_config, load_model, model_record
 from ulcmod_dist.forward.values import ModelSpec
 
 
@@ -93,3 +97,87 @@ def test_load__missing_weights_are_never_made_up(tmp_path: Path) -> None:
 def test_load__a_hub_id_needs_a_fixed_revision() -> None:
     with pytest.raises(InvalidInput, match="no folder and, as an id on the hub, lacks a revision"):
         load_config(ModelSpec("somebody/some-model"))
+
+
+def sharded(folder: Path) -> Path:
+    """Turn a saved model into one of several files and an index; returns the index."""
+    model = AutoModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="4KB")
+    return folder / "model.safetensors.index.json"
+
+
+def remap(index: Path, name: Any) -> None:
+    """Let the index name another file for one of the weights."""
+    content = json.loads(index.read_text())
+    content["weight_map"][min(content["weight_map"])] = name
+    index.write_text(json.dumps(content))
+
+
+class Planted:
+    """A pickle that leaves a mark when it is read."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize(
+    "name", ["w.bin", "../model.safetensors", "/tmp/model.safetensors", "sub/w.safetensors", 7]
+)
+def test_load__an_index_names_safetensors_beside_it_alone(tmp_path: Path, name: Any) -> None:
+    folder = save_tiny(tmp_path / "model")
+    index = sharded(folder)
+    (folder / "w.bin").write_bytes(pickle.dumps(Planted(tmp_path / "was_run")))
+    remap(index, name)
+    with pytest.raises(InvalidInput, match="no safetensors file beside it"):
+        Engine.load(ModelSpec(str(folder)))
+    assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("content", ["nonsense", "[]", "{}", '{"weight_map": ["a"]}'])
+def test_load__a_damaged_index_is_one_error(tmp_path: Path, content: str) -> None:
+    sharded(save_tiny(tmp_path)).write_text(content)
+    with pytest.raises(InvalidInput, match=r"index of weights .* cannot be read"):
+        load_config(ModelSpec(str(tmp_path)))
+
+
+def test_load__a_hub_index_is_looked_at_before_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(tmp_path)
+    remap(sharded(folder), "w.bin")
+    config = load_config(ModelSpec(str(save_tiny(tmp_path / "whole"))))
+
+    def cached(_: str, name: str, *, revision: str, **__: Any) -> str | None:
+        assert revision == "0" * 40
+        return str(folder / name) if (folder / name).exists() else None
+
+    monkeypatch.setattr(loading, "cached_file", cached)
+    with pytest.raises(InvalidInput, match=r"names 'w\.bin'"):
+        load_model(ModelSpec("somebody/some-model", revision="0" * 40), config, "cpu")
+
+
+def test_load__a_configuration_names_no_other_weights(tmp_path: Path) -> None:
+    save_tiny(tmp_path)
+    change_config(tmp_path, transformers_weights="other.safetensors.index.json")
+    with pytest.raises(InvalidInput, match="transformers_weights"):
+        load_config(ModelSpec(str(tmp_path)))
+
+
+def test_record__changes_with_the_index_of_weights(tmp_path: Path) -> None:
+    index = sharded(save_tiny(tmp_path))
+    spec = ModelSpec(str(tmp_path))
+    before = model_record(spec)
+    index.write_text(index.read_text() + " ")
+    assert model_record(spec)["weights"] != before["weights"]
+
+
+def test_record__of_a_folder_without_an_index_covers_configuration_and_weights(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny(tmp_path)
+    files = (folder / "config.json", folder / "model.safetensors")
+    assert model_record(ModelSpec(str(folder)))["weights"] == files_digest(files)

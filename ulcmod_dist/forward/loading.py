@@ -5,6 +5,7 @@ Weights are read from safetensors only, and code that comes with a checkpoint is
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils.hub import cached_file
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import family_of
@@ -28,7 +31,8 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
 
     Raises:
         InvalidInput: It cannot be read, names an unknown family or needs code of its own, or the
-            checkpoint is quantised or, in a folder, not in safetensors.
+            checkpoint is quantised, names files of weights itself or, in a folder, is not in
+            safetensors.
     """
     folder = local_folder(spec)
     try:
@@ -47,11 +51,15 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
             f"The checkpoint {spec.id} is quantised ({method}).",
             "Name the checkpoint of the same model in full precision.",
         )
-    if folder is not None and not _weight_files(folder):
+    if getattr(config, "transformers_weights", None) is not None:
+        # transformers would read this file in place of those that are looked at here.
         raise InvalidInput(
-            f"The model folder {folder} holds no weights in safetensors.",
+            f"The configuration of the model {spec.id} names a file of weights itself "
+            "(transformers_weights).",
             "Save the model with save_pretrained, which writes model.safetensors.",
         )
+    if folder is not None:
+        _require_safetensors(folder)
     assert isinstance(config, PretrainedConfig)
     return config
 
@@ -81,6 +89,7 @@ def load_model(
         _require_plan(config)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
+        _check_hub_index(spec)
         model, info = base.from_pretrained(
             spec.id,
             config=config,
@@ -159,13 +168,57 @@ def local_folder(spec: ModelSpec) -> Path | None:
     return None
 
 
+def _require_safetensors(folder: Path) -> None:
+    if not _weight_files(folder):
+        raise InvalidInput(
+            f"The model folder {folder} holds no weights in safetensors.",
+            "Save the model with save_pretrained, which writes model.safetensors.",
+        )
+    if (index := folder / SAFE_WEIGHTS_INDEX_NAME).exists():
+        _check_index(index)
+
+
+def _check_hub_index(spec: ModelSpec) -> None:
+    """Look at the index of a checkpoint on the hub, where transformers would follow one."""
+    if local_folder(spec) is not None:
+        return
+    there: dict[str, Any] = {
+        "revision": spec.revision, "_raise_exceptions_for_missing_entries": False
+    }  # fmt: skip
+    if cached_file(spec.id, SAFE_WEIGHTS_NAME, **there) is None:
+        index = cached_file(spec.id, SAFE_WEIGHTS_INDEX_NAME, **there)
+        if index is not None:
+            _check_index(Path(index))
+
+
+def _check_index(index: Path) -> None:
+    """Refuse an index that names anything but safetensors beside it.
+
+    transformers unpickles whatever other file an index names.
+    """
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(f"The index of weights {index} cannot be read: {error!r}.") from error
+    for name in sorted(names, key=str):
+        plain = isinstance(name, str) and name.endswith(".safetensors")
+        if not plain or "/" in name or "\\" in name or ".." in name:
+            raise InvalidInput(
+                f"The index of weights {index} names {name!r}, which is no safetensors file "
+                "beside it.",
+                "Save the model with save_pretrained, which writes safetensors.",
+            )
+
+
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
 def _digest(folder: Path) -> str:
-    """Digest of configuration and weights."""
-    return files_digest((folder / "config.json", *_weight_files(folder)))
+    """Digest of configuration, weights and, where there is one, the index of the weights."""
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    named = [index] if index.exists() else []
+    return files_digest((folder / "config.json", *_weight_files(folder), *named))
 
 
 def _get(settings: Any, key: str) -> Any:
