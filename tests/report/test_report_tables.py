@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.report.report_factory import report
+from tests.report.report_factory import CATEGORIES, report
 from ulcmod_dist.printable import printable
 from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Note
@@ -20,6 +21,7 @@ from ulcmod_dist.report.page import pictures, tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.tables import Column, Kind, table
 from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, shorten
+from ulcmod_dist.report.values import Downstream
 
 ALL = tables(sections(report()))
 SMALL = table(
@@ -60,6 +62,21 @@ def test_tables__every_mean_over_seeds_or_draws_has_its_interval() -> None:
                 assert low <= mean <= high
     shown = [column.title for column in ALL["methods-k010"].columns]
     assert {"ξ, low", "B, high", "Accuracy, low", "Macro-F1, high"} <= set(shown)
+
+
+def test_confusion__table_holds_every_sample_of_every_classifier() -> None:
+    found = report().discoveries[1].downstream
+    assert isinstance(found, Downstream)
+    matrix = {c.name: np.zeros((7, 7), dtype=np.int64) for c in found.classifiers}
+    for row in ALL["category-confusion-k010"].to_records():
+        place = CATEGORIES.index(str(row["category"])), CATEGORIES.index(str(row["predicted"]))
+        matrix[str(row["classifier"])][place] = int(str(row["samples"]))
+    for classifier in found.classifiers:
+        np.testing.assert_array_equal(matrix[classifier.name], classifier.confusion)
+    main = found.classifiers[0].confusion
+    assert main is not None
+    scored = [row["scored"] for row in ALL["category-f1-k010"].to_records()]
+    assert scored == main.sum(axis=1).tolist()
 
 
 def test_methods__figure_names_the_seeds_and_starts_behind_it() -> None:

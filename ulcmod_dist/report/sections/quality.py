@@ -2,6 +2,8 @@
 
 import statistics
 
+import numpy as np
+
 from ulcmod_dist.report.basics import Absent, Estimate
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.activation import activation
@@ -171,14 +173,16 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
     if isinstance(downstream, Absent):
         return (missing(downstream),)
     blocks: list[Block] = [_classifier_table(found, downstream)]
-    scores: tuple[Block, ...] = ()
+    folded: list[Block] = []
     if any(classifier.f1 is not None for classifier in downstream.classifiers):
-        scores = (Folded(_category_table(found, downstream)),)
+        folded.append(Folded(_category_table(found, downstream)))
+    if any(classifier.confusion is not None for classifier in downstream.classifiers):
+        folded.append(Folded(confusion_table(found, downstream)))
     main = downstream.classifiers[0]
     if main.confusion is not None:
         spec = confusion(main.confusion, downstream.categories, main.name, basis(found))
         blocks.append(picture("confusion", found, spec))
-    return (*blocks, *scores)
+    return (*blocks, *folded)
 
 
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
@@ -205,14 +209,41 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
 
 def _category_table(found: Discovery, downstream: Downstream) -> Table:
     scored = [c for c in downstream.classifiers if c.f1 is not None]
-    columns = [Column("category", "Category")]
+    columns = [Column("category", "Category"), Column("scored", "Scored samples", Kind.COUNT)]
     columns += [
         Column(f"f1_{i}", f"F1, {classifier.name}", Kind.NUMBER)
         for i, classifier in enumerate(scored)
     ]
     f1 = [classifier.f1 or () for classifier in scored]
-    rows = zip(downstream.categories, *f1, strict=True)
+    rows = zip(downstream.categories, _support(downstream), *f1, strict=True)
     return table(name_for("category-f1", found), "Scores of each category", columns, rows)
+
+
+def _support(downstream: Downstream) -> list[int | None]:
+    """Return how many samples of each category were scored, the same for each classifier."""
+    for classifier in downstream.classifiers:
+        if classifier.confusion is not None:
+            return [int(total) for total in classifier.confusion.sum(axis=1)]
+    return [None] * len(downstream.categories)
+
+
+def confusion_table(found: Discovery, downstream: Downstream) -> Table:
+    """Return the confusion matrix of each classifier, a row for each cell that holds samples."""
+    columns = (
+        Column("classifier", "Classifier"),
+        Column("category", "Category"),
+        Column("predicted", "Predicted"),
+        Column("samples", "Samples", Kind.COUNT),
+    )
+    names = downstream.categories
+    rows = [
+        (classifier.name, names[row], names[column], int(classifier.confusion[row, column]))
+        for classifier in downstream.classifiers
+        if classifier.confusion is not None
+        for row, column in np.argwhere(classifier.confusion > 0)
+    ]
+    caption = "Scored samples by true and predicted category; pairs without samples are left out."
+    return table(name_for("category-confusion", found), "Confusion", columns, rows, caption)
 
 
 def _agreement(found: Discovery) -> tuple[Block, ...]:
