@@ -50,6 +50,8 @@ def type_name(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in typing.get_args(annotation))
     if typing.get_origin(annotation) is tuple:
         return f"{type_name(typing.get_args(annotation)[0])} or a list"
+    if typing.get_origin(annotation) is dict:
+        return "keys and values"
     if typing.get_origin(annotation) is typing.Annotated:
         return "size"
     if annotation is type(None):

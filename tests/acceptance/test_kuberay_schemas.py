@@ -26,6 +26,12 @@ VARIANTS = [
     ["cluster.schedule=null"],
     ["cluster.schedule=null", "cluster.min_nodes=1", "cluster.secrets=[a, b]"],
     ["cluster.schedule=0 2 * * *", "cluster.scheduler=raycronjob", "cluster.volumes=[a:/a]"],
+    [
+        "cluster.schedule=null",
+        "cluster.node_selector={pool: gpu}",
+        "cluster.tolerations=[{key: gpu, operator: Exists}]",
+        "cluster.service_account=reader",
+    ],
     ["cluster.schedule=0 2 * * *", "cluster.scheduler=cronjob", "cluster.gpus=0"],
 ]
 

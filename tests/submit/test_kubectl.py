@@ -1,0 +1,136 @@
+"""What is asked of kubectl: sending a job, following it, and telling what became of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.submit.job_files import job_file
+from ulcmod_dist.cli import app
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.submit import kuberay
+from ulcmod_dist.submit.kuberay import Manifest
+from ulcmod_dist.submit.parcel import pack
+
+KINDS = ("RayJob", "RayCronJob", "CronJob")
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kubectl that writes down how it was called, and answers `get` with a file beside."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    calls = tmp_path / "calls"
+    (tmp_path / "there").touch()
+    program = tools / "kubectl"
+    program.write_text(
+        f'#!/bin/sh\necho "$@" >> {calls}\n'
+        f"case $1 in get) exec cat {tmp_path}/there ;; apply) cat >> {calls} ;; esac\necho done\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    return calls
+
+
+RAY_JOB = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
+
+
+def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -> None:
+    sent = kuberay.submit(RAY_JOB)
+    assert (sent.name, sent.new, sent.said) == ("ulcmod-1", True, "done\n")
+    assert kubectl.read_text().endswith("apply -f -\nkind: RayJob\n")
+
+
+@pytest.mark.parametrize(
+    ("state", "again", "done"),
+    [
+        ("Failed FAILED", False, ["delete", "apply"]),
+        ("ValidationFailed", False, ["delete", "apply"]),
+        ("Complete STOPPED", False, ["delete", "apply"]),
+        ("Complete SUCCEEDED", False, []),
+        ("Complete SUCCEEDED", True, ["delete", "apply"]),
+        ("Running RUNNING", True, []),
+        ("Retrying", True, []),
+        ("", True, []),
+    ],
+)
+def test_submit__of_a_job_that_is_there_does_as_on_ray(
+    kubectl: Path, state: str, again: bool, done: list[str]
+) -> None:
+    (kubectl.parent / "there").write_text(f"ulcmod-1 {state}")
+    sent = kuberay.submit(RAY_JOB, again=again)
+    calls = [line for line in kubectl.read_text().splitlines() if not line.startswith("kind")]
+    assert [line.split()[0] for line in calls] == ["get", *done]
+    assert sent.new == bool(done)
+    assert done or sent.state == (state or "New")
+
+
+def test_submit__of_a_schedule_replaces_it(kubectl: Path) -> None:
+    assert kuberay.submit(Manifest("CronJob", "ulcmod-1", "kind: CronJob\n")).new
+    assert kubectl.read_text() == "apply -f -\nkind: CronJob\n"
+
+
+def test_command__tells_what_became_of_a_job_that_is_there(kubectl: Path) -> None:
+    path = job_file(kubectl.parent)
+    name = pack(path, [], "kuberay").name
+    (kubectl.parent / "there").write_text(f"{name} Running RUNNING")
+    done = CliRunner().invoke(app, ["submit", str(path), "--to", "kuberay", "--json"])
+    facts = json.loads(done.stdout)
+    assert (facts["submission"], facts["state"], facts["new"]) == (name, "Running RUNNING", False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state__is_asked_of_kubectl(kubectl: Path, kind: str) -> None:
+    (kubectl.parent / "there").write_text("Running RUNNING\n")
+    assert kuberay.state(Manifest(kind, "ulcmod-1", "")) == "Running RUNNING"
+    assert kubectl.read_text().startswith(f"get {kind.lower()} ulcmod-1 -o jsonpath=")
+
+
+def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:
+    assert "".join(kuberay.logs(RAY_JOB, follow=True)) == "done\n"
+    assert "logs --selector=job-name=ulcmod-1 --tail=-1 --follow" in kubectl.read_text()
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed", "where"),
+    [
+        ("CronJob", "pod/ulcmod-1-28-a\npod/ulcmod-1-29-b\n", "pod/ulcmod-1-29-b"),
+        (
+            "RayCronJob",
+            "rayjob.ray.io/ulcmod-1-x\nrayjob.ray.io/ulcmod-1-y\n",
+            "--selector=job-name=ulcmod-1-y",
+        ),
+    ],
+)
+def test_logs__of_a_schedule_are_those_of_its_newest_job(
+    kubectl: Path, kind: str, listed: str, where: str
+) -> None:
+    (kubectl.parent / "there").write_text(listed)
+    assert "".join(kuberay.logs(Manifest(kind, "ulcmod-1", ""), follow=False)) == "done\n"
+    asked, shown = kubectl.read_text().splitlines()
+    assert "--sort-by=.metadata.creationTimestamp" in asked
+    assert shown == f"logs {where} --tail=-1"
+
+
+def test_logs__of_a_schedule_that_has_not_started_say_so(kubectl: Path) -> None:
+    with pytest.raises(UlcmodError, match="started no job yet"):
+        kuberay.logs(Manifest("CronJob", "ulcmod-1", ""), follow=False)
+
+
+def test_command__without_kubectl_says_the_whole_command_that_sends_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    words = [str(job_file(tmp_path)), "--to", "kuberay", "--set", "discover.modules=[2, 3]"]
+    done = CliRunner().invoke(app, ["submit", *words])
+    assert done.exit_code == 1
+    assert "--set 'discover.modules=[2, 3]' --dry-run | kubectl apply -f -" in done.stdout
+
+
+def test_tools__say_where_to_go_when_they_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UlcmodError, match="--dry-run"):
+        kuberay.submit(Manifest("RayJob", "ulcmod-1", ""))
