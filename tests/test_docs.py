@@ -5,10 +5,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import ulcmod_dist as um
+from ulcmod_dist.cli import app
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -59,6 +62,30 @@ def test_python_reference__holds_every_public_name() -> None:
     page = (DOCS / "api.md").read_text(encoding="utf-8")
     described = re.findall(r":: ulcmod_dist\.(\w+)", page)
     assert sorted(described) == sorted(um.__all__)
+
+
+def options_of(program: Any, words: str = "ulcmod") -> Iterator[tuple[str, str]]:
+    """Each command of a program with each of its options, the hidden ones left aside."""
+    for name, command in program.commands.items():
+        if hasattr(command, "commands"):
+            yield from options_of(command, f"{words} {name}")
+            continue
+        yield f"{words} {name}", ""
+        for option in command.params:
+            if option.param_type_name == "option":
+                yield f"{words} {name}", max(option.secondary_opts or option.opts, key=len)
+
+
+def test_commands__page_names_every_command_and_each_of_its_options() -> None:
+    page = (DOCS / "commands.md").read_text(encoding="utf-8")
+    program = list(options_of(get_command(app)))
+    assert len(program) > 60
+    missing = [
+        (command, option)
+        for command, option in program
+        if not (re.search(rf"`{command}\b", page) and re.search(rf"{option}\b", page))
+    ]
+    assert missing == []
 
 
 def test_readme__names_every_page() -> None:
