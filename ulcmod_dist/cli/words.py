@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -14,6 +14,9 @@ from rich.console import Console
 from ulcmod_dist.progress import Events, Printed, Silent
 from ulcmod_dist.stages.context import Context, open_target
 from ulcmod_dist.stages.summary import Summary
+
+if TYPE_CHECKING:
+    from ulcmod_dist.cli.metrics import Metrics
 
 app = typer.Typer(
     name="ulcmod",
@@ -38,6 +41,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
 
 LogFormat = Literal["text", "json"]
 _log_format: ContextVar[LogFormat] = ContextVar("log format", default="text")
+_metrics: ContextVar[Metrics | None] = ContextVar("metrics", default=None)
 
 
 @app.callback()
@@ -49,14 +53,33 @@ def options(
             envvar="ULCMOD_LOG_FORMAT", help="Progress, errors and results as JSON lines."
         ),
     ] = "text",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="ULCMOD_METRICS",
+            help="Serve the command's progress to Prometheus while it runs.",
+        ),
+    ] = None,
 ) -> None:
     """Options before the command."""
     _log_format.set(log_format)
+    _metrics.set(None)
+    if metrics is not None:
+        from ulcmod_dist.cli.metrics import Metrics
+
+        _metrics.set(Metrics(metrics))
 
 
 def progress() -> Silent:
     """Where progress and errors go, as the words before the command say."""
-    return Events(sys.stderr) if _log_format.get() == "json" else Printed(Console(stderr=True))
+    log = _log_format.get() == "json"
+    shown: Silent = Events(sys.stderr) if log else Printed(Console(stderr=True))
+    if (metrics := _metrics.get()) is None:
+        return shown
+    from ulcmod_dist.cli.metrics import Measured
+
+    return Measured(shown, metrics)
 
 
 def answer(summary: Summary, as_json: bool) -> None:
