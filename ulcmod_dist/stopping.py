@@ -11,8 +11,8 @@ import signal
 from collections.abc import Callable, Iterator
 
 EXIT_CODE = 128 + signal.SIGTERM
-GRACE_SECONDS = 45.0
-"""Below the minute that every kind of cluster waits (`cluster/`) before it sends SIGKILL."""
+GRACE_SECONDS = 25.0
+"""Below the 30 s that Slurm (KillWait) and Kubernetes wait by default before they send SIGKILL."""
 
 
 class Stopped(SystemExit):
