@@ -32,8 +32,8 @@ def measure_confounds(
 
     For each property: eta squared of its ranks (the share of their variance that the modules
     explain, ranks since lengths are skewed), less what as many random modules would explain
-    (epsilon squared); the largest rank correlation with a module's feature; and the largest with
-    one of the first three principal components of the module features.
+    (epsilon squared); the largest rank correlation with a module's feature; and the rank
+    correlation with each of the first three principal components of the module features.
 
     Args:
         properties: Values of each property, one a sample, by the property's name.
@@ -50,8 +50,8 @@ def measure_confounds(
         for name, ranks in varying.items()
         for confound in (
             _by_module(name, ranks, np.asarray(sample_labels), num_modules),
-            _by_column(name, ranks, features, "a module's mean activation", "module", 0),
-            _by_column(name, ranks, scores, "a principal component", "component", 1),
+            _by_feature(name, ranks, features),
+            *_by_component(name, ranks, scores),
         )
     )
 
@@ -96,26 +96,43 @@ def _by_module(name: str, ranks: Floats, labels: Labels, num_modules: int) -> Co
     )
 
 
-def _by_column(
-    name: str, ranks: Floats, columns: Floats, what: str, word: str, first: int
-) -> Confound:
+def _by_feature(name: str, ranks: Floats, features: Floats) -> Confound:
+    correlations = _correlations(ranks, features)
+    strongest = int(np.abs(correlations).argmax())
+    value = float(correlations[strongest])
+    return Confound(
+        subject=name,
+        measure="largest rank correlation with a module's mean activation",
+        value=value,
+        reading=f"Module {strongest} goes along with {name} most: {_strength(value)}.",
+    )
+
+
+def _by_component(name: str, ranks: Floats, scores: Floats) -> tuple[Confound, ...]:
+    return tuple(
+        Confound(
+            subject=name,
+            measure=f"rank correlation with principal component {place} of the module features",
+            value=float(value),
+            reading=f"Component {place} goes along with {name}: {_strength(float(value))}.",
+        )
+        for place, value in enumerate(_correlations(ranks, scores), start=1)
+    )
+
+
+def _correlations(ranks: Floats, columns: Floats) -> Floats:
+    """Rank correlation of a property with each column; 0 with one that does not vary."""
     centred = ranks - ranks.mean()
     others = np.apply_along_axis(rankdata, 0, columns)
     others = others - others.mean(axis=0)
     scale = np.linalg.norm(others, axis=0) * np.linalg.norm(centred)
     products = centred @ others
-    correlations = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    strongest = int(np.abs(correlations).argmax())
-    value = float(correlations[strongest])
-    return Confound(
-        subject=name,
-        measure=f"largest rank correlation with {what}",
-        value=value,
-        reading=(
-            f"{word.capitalize()} {strongest + first} goes along with {name} most: "
-            f"{_word(value**2)} (rank correlation {number(value, 2)})."
-        ),
-    )
+    found: Floats = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    return found
+
+
+def _strength(correlation: float) -> str:
+    return f"{_word(correlation**2)} (rank correlation {number(correlation, 2)})"
 
 
 def _word(share: float) -> str:

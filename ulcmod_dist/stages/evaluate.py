@@ -42,7 +42,7 @@ from ulcmod_dist.stages.texts import texts_of
 from ulcmod_dist.store.modules import StoredModules
 
 # Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 5
+EVALUATION_VERSION = 6
 
 OVERLAPS = "overlaps"
 
