@@ -94,6 +94,15 @@ def test_job__broken_yaml_is_one_line(tmp_path: Path) -> None:
         ("run=s3://AKIAPLANTED:planted-secret@bucket/runs", "run"),
         ("corpus.train=https://host/x.parquet?X-Amz-Signature=planted-secret", "corpus.train"),
         ("corpus.test=[/data/x.parquet, https://planted-secret@host/x.parquet]", "corpus.test"),
+        ('run="S3:\\x2f/AKIAPLANTED:planted@bucket"', "run"),
+        ("extract.address=ray://planted:planted@host", "extract.address"),
+        ("prompt.system=See https://planted:planted@host .", "prompt.system"),
+        # Also where the value is not one that the key may hold.
+        ("matrix=s3://AKIA:PLANTED@bucket", "matrix"),
+        ("discover.modules=[{a: 's3://AKIA:PLANTED@bucket'}]", "discover.modules.a"),
+        ("discover={'s3://AKIA:PLANTED@bucket': 1}", "discover"),
+        ("s3://AKIA:PLANTED@bucket", "--set"),
+        ("s3://AKIA:PLANTED@bucket=1", "--set"),
     ],
 )
 def test_job__refuses_a_planted_secret_and_does_not_repeat_it(
@@ -102,3 +111,41 @@ def test_job__refuses_a_planted_secret_and_does_not_repeat_it(
     with pytest.raises(InvalidInput, match=f"^{key} is a URL that carries credentials") as caught:
         parse(COMPLETE, folder, override)
     assert "planted" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("override", ["run.x=1", "run.x.y=1", "discover.restrats=1", "run"])
+def test_job__refuses_a_secret_in_its_file_before_it_looks_at_the_rest(
+    override: str, folder: Path
+) -> None:
+    text = COMPLETE.replace("runs/mine", "s3://AKIA:PLANTED@bucket")
+    with pytest.raises(InvalidInput, match=r"^run is a URL that carries credentials") as caught:
+        parse(text, folder, override)
+    assert "planted" not in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (COMPLETE + "report: [s3://AKIA:PLANTED@bucket\n", []),
+        ("run: !s3://AKIA:PLANTED@bucket x\n", []),
+        ("run: *s3://AKIA:PLANTED@bucket\n", []),
+        (COMPLETE, ["report=[s3://AKIA:PLANTED@bucket"]),
+    ],
+)
+def test_job__that_is_no_yaml_shows_no_secret(
+    text: str, overrides: list[str], folder: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="not valid YAML") as caught:
+        parse(text, folder, *overrides)
+    assert "PLANTED" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_job__running_text_may_name_an_url_and_an_address(folder: Path) -> None:
+    text = "Ask me@example.org, or see http://example.org:80/x and a@b."
+    assert parse(COMPLETE, folder, f"prompt.system={text}").prompt.system == text
+
+
+def test_job__broken_yaml_names_line_and_column(folder: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"in line 2, column 6"):
+        parse("run: [1,\nmodel", folder)

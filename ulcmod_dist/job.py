@@ -14,7 +14,6 @@ import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -24,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from ulcmod_dist.credentials import HIDDEN, carries_credentials, shown, texts
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.sections import (
     AblateSection,
@@ -41,7 +41,6 @@ from ulcmod_dist.sections import (
 )
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
-_SECRET = re.compile(r"(signature|token|secret|password|credential)[^=&]*=", re.IGNORECASE)
 
 
 def is_url(location: str) -> bool:
@@ -100,16 +99,19 @@ class Job(Section):
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InvalidInput(f"{source} is not valid YAML: {_one_line(error)}.") from error
+            raise InvalidInput(f"{source} is not valid YAML: {_fault(error)}.") from None
         if not isinstance(data, dict):
             raise InvalidInput(f"{source} must hold keys and values, such as `run: runs/mine`.")
+        # Before anything else, so that no other message shows what must not be there.
+        _refuse_credentials(data)
         for override in overrides:
             _apply_override(data, override)
+            _refuse_credentials(data)
         try:
             job = cls.model_validate(data)
         except ValidationError as error:
             raise InvalidInput(f"{source}: {_explain(error)}") from error
-        _refuse_credentials(job)
+        _refuse_credentials(job.model_dump(mode="json"))
         return job
 
     def resolved(self, folder: Path) -> Job:
@@ -142,55 +144,51 @@ class Job(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-def _refuse_credentials(job: Job) -> None:
+def _refuse_credentials(data: Any, key: str = "") -> None:
     """Refuse URLs that carry credentials: a job is stored, shown and sent.
 
     Raises:
         InvalidInput: The message names the key and never the value.
     """
-    for key, text in _texts(job.model_dump(mode="json")):
-        parts = urlsplit(text) if is_url(text) else None
-        if parts and ("@" in parts.netloc or _SECRET.search(parts.query)):
+    for place, text in texts(data, key):
+        # In running text a URL ends at a space; elsewhere a password may hold one.
+        parts = text.split() if place.startswith("prompt.") else [text]
+        if any(map(carries_credentials, parts)):
             raise InvalidInput(
-                f"{key} is a URL that carries credentials; a job is stored and shown.",
+                f"{place or 'A key'} is a URL that carries credentials; a job is stored and shown.",
                 "Give credentials through the environment, on Kubernetes by a Secret.",
             )
-
-
-def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a job's values, with its dotted key."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _texts(inner, f"{key}.{name}" if key else name)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, key)
 
 
 def _absolute(location: str, folder: Path) -> str:
     return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
 
 
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+def _fault(error: yaml.YAMLError) -> str:
+    """What is wrong with YAML and where, without the line itself: it may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    place = "" if mark is None else f" in line {mark.line + 1}, column {mark.column + 1}"
+    what = " ".join(str(error.problem).split())
+    return f"{HIDDEN if carries_credentials(what) else what}{place}"
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
+    _refuse_credentials(key, "--set")
     if not equals or not key:
         raise InvalidInput(f"--set {override!r} is not of the form key=value.")
     *parents, leaf = key.split(".")
     for parent in parents:
         below = data.setdefault(parent, {})
         if not isinstance(below, dict):
-            raise InvalidInput(f"--set {key}: {parent} holds {below!r}, not keys.")
+            raise InvalidInput(f"--set {key}: {parent} holds {shown(below)}, not keys.")
         data = below
     try:
         data[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InvalidInput(f"--set {key}: {value!r} is not valid YAML.") from error
+    except yaml.YAMLError:
+        raise InvalidInput(f"--set {key}: {shown(value)} is not valid YAML.") from None
 
 
 def _explain(error: ValidationError) -> str:
@@ -203,8 +201,8 @@ def _explain(error: ValidationError) -> str:
         return f"the key {place} is missing."
     message = first["msg"].removeprefix("Value error, ")
     value = first["input"]
-    shown = "" if isinstance(value, dict) else f" (it is {value!r})"
-    return f"{place + ': ' if place else ''}{message}{shown}."
+    given = "" if isinstance(value, dict) else f" (it is {shown(value)})"
+    return f"{place + ': ' if place else ''}{message}{given}."
 
 
 def _unknown_key(location: tuple[str, ...]) -> str:
