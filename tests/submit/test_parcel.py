@@ -1,3 +1,4 @@
+import shutil
 import zoneinfo
 from pathlib import Path
 
@@ -107,6 +108,45 @@ def test_parcel__refuses_what_is_too_big_to_travel(
 def test_parcel__refuses_inputs_it_cannot_take(local_job: Path, change: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         pack(local_job, [change], "ray")
+
+
+@pytest.mark.parametrize("link", ["file", "folder", "model"])
+def test_parcel__refuses_links_that_lead_out_of_its_folder(
+    local_job: Path, tmp_path_factory: pytest.TempPathFactory, link: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret.parquet").write_bytes(b"secret")
+    inputs = local_job.parent
+    if link == "file":
+        (inputs / "prompts" / "two.parquet").symlink_to(outside / "secret.parquet")
+    elif link == "folder":
+        shutil.rmtree(inputs / "prompts")
+        (inputs / "prompts").symlink_to(outside)
+    else:
+        (inputs / "model" / "model.safetensors").symlink_to(outside / "secret.parquet")
+    with pytest.raises(InvalidInput, match=r"(two|secret)\.parquet|model\.safetensors") as caught:
+        pack(local_job, [], "ray")
+    assert "outside the folder of the job file" in str(caught.value)
+
+
+def test_parcel__takes_links_within_its_folder_along(local_job: Path) -> None:
+    folder = local_job.parent
+    (folder / "blob").write_bytes(b"two")
+    (folder / "prompts" / "two.parquet").symlink_to("../blob")
+    assert ("prompts/two.parquet", folder / "prompts" / "two.parquet") in pack(
+        local_job, [], "ray"
+    ).files
+
+
+def test_parcel__takes_the_tables_of_a_matrix_along(tmp_path: Path) -> None:
+    for name in ("matrix.npy", "samples.csv", "units.csv"):
+        (tmp_path / name).write_bytes(b"")
+    path = job_file(tmp_path, MATRIX_JOB.format(run="/shared/mine"))
+    tables = ["matrix.samples=samples.csv", "matrix.units=units.csv"]
+    taken = [name for name, _ in pack(path, tables, "ray").files]
+    assert taken == ["matrix.npy", "samples.csv", "units.csv"]
+    with pytest.raises(InvalidInput, match=r"matrix\.units is '\.\./units\.csv', outside"):
+        pack(path, ["matrix.units=../units.csv"], "ray")
 
 
 def test_parcel__trusts_absolute_paths_to_be_on_the_cluster(tmp_path: Path) -> None:

@@ -129,6 +129,10 @@ def _locations(job: Job) -> Iterator[tuple[str, str]]:
         yield from (("corpus.test", place) for place in job.corpus.test)
     if job.matrix is not None:
         yield "matrix.path", job.matrix.path
+        if job.matrix.samples is not None:
+            yield "matrix.samples", job.matrix.samples
+        if job.matrix.units is not None:
+            yield "matrix.units", job.matrix.units
 
 
 def _refuse_local_run(job: Job, target: Target) -> None:
@@ -155,9 +159,20 @@ def _inputs(written: Job, folder: Path) -> Iterator[tuple[str, Path]]:
             )
         for file in _files(folder, location, key):
             name = file.relative_to(folder).as_posix()
+            _refuse_link_outside(file, folder, key)
             if name not in seen:
                 seen.add(name)
                 yield name, file
+
+
+def _refuse_link_outside(file: Path, folder: Path, key: str) -> None:
+    """Refuse what only a link puts beside the job file: a link can name any file there is."""
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise InvalidInput(
+            f"{key} holds {str(file.relative_to(folder))!r}, a link to what lies outside the "
+            "folder of the job file, so it cannot travel.",
+            "Copy the file beside the job file, or name it by absolute path or URL.",
+        )
 
 
 def _files(folder: Path, location: str, key: str) -> list[Path]:
