@@ -20,6 +20,7 @@ from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.intervene.apply import mask_units
 from ulcmod_dist.intervene.masks import from_safetensors
+from ulcmod_dist.stages.compare import run_names
 
 DEMO = Path(__file__).parents[2] / "jobs" / "demo"
 CATEGORIES = ["Coding", "Math", "Translation"]
@@ -187,6 +188,45 @@ def test_compare__a_run_with_itself_agrees_wholly(
     assert "Modules that correspond" in page.read_text(encoding="utf-8")
     other = ulcmod("compare", run, run, "--num-modules", 3, "--other-num-modules", 4, "--json")
     assert len(other.json()["rows"]) == 3
+    smaller, larger = other.json()["runs"]
+    assert (smaller["run"], larger["run"]) == (str(run), str(run))
+    assert (smaller["num_modules"], larger["num_modules"]) == (3, 4)
+    kept = um.open_run(run)
+    for side in (smaller, larger):
+        assert side["objective"] == kept.metrics(side["num_modules"])["objective"][0]
+    partners = {row["other"] for row in other.json()["rows"]}
+    assert smaller["unmatched"] == []
+    assert {*larger["unmatched"]} == {*range(4)} - partners
+    for what in ("units", "samples"):
+        moved = sum(move[what] for move in other.json()["moves"])
+        assert moved == other.json()[f"{what}_moved"] > 0
+
+
+def test_compare__runs_of_the_same_folder_name_are_told_apart(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    copy, page = tmp_path / "copy" / "run", tmp_path / "page.html"
+    shutil.copytree(folder / "run", copy)
+    words = ("--num-modules", 3, "--out", page)
+    assert ulcmod("compare", folder / "run", copy, *words).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert f"<title>{folder.name}/run, K = 3 and copy/run, K = 3" in text
+    assert "Modules that units and samples moved between" not in text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ("runs/a", "runs/b/", ("a", "b")),
+        ("s3://x/run", "s3://y/run", ("x/run", "y/run")),
+        ("run", "old/run", ("run", "old/run")),
+        ("a/run", "a/run/", ("run", "run")),
+    ],
+)
+def test_run_names__have_as_many_parents_as_tell_them_apart(
+    one: str, other: str, names: tuple[str, str]
+) -> None:
+    assert run_names(one, other) == names
 
 
 def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:

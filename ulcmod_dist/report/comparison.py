@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulcmod_dist.report.basics import Counts, Fact, Floats
-from ulcmod_dist.report.blocks import Block, Facts, KeyFigure, KeyFigures, Note, Picture, Section
+from ulcmod_dist.report.blocks import (
+    Block,
+    Facts,
+    Folded,
+    KeyFigure,
+    KeyFigures,
+    Note,
+    Picture,
+    Section,
+)
 from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
@@ -101,6 +110,31 @@ def matches_table(comparison: Comparison) -> Table:
     )
 
 
+def moves_table(comparison: Comparison) -> Table:
+    """Between which modules units and samples moved, most units first."""
+    partners = {(pair.module, pair.other) for pair in comparison.pairs}
+    both = zip(*np.nonzero(comparison.unit_counts + comparison.sample_counts), strict=True)
+    rows = [
+        (int(k), int(m), int(comparison.unit_counts[k, m]), int(comparison.sample_counts[k, m]))
+        for k, m in both
+        if (k, m) not in partners
+    ]
+    rows.sort(key=lambda row: (-row[2], -row[3], row[:2]))
+    return table(
+        "moves",
+        "Modules that units and samples moved between",
+        (
+            Column("module", "From module", Kind.COUNT),
+            Column("other", "To other module", Kind.COUNT),
+            Column("units", "Units moved", Kind.COUNT),
+            Column("samples", "Samples moved", Kind.COUNT),
+        ),
+        rows,
+        f"From modules of {comparison.names[0]} to those of {comparison.names[1]} that are not "
+        "their partners.",
+    )
+
+
 def _agreement(comparison: Comparison) -> Section:
     figures = (
         _agreement_figure("units", comparison.units_adjusted_rand),
@@ -147,8 +181,13 @@ def _matches(comparison: Comparison) -> Section:
         )
         if counts.sum()
     ]
-    lead = "Each module of the first run beside the one of the other run that it shares most with."
-    blocks: tuple[Block, ...] = (matches_table(comparison), *alone, *pictures)
+    lead = (
+        "Modules are matched one to one, so that the partners' overlaps of units and samples are "
+        "largest in sum. A single module may share more with another than with its partner."
+    )
+    moves = moves_table(comparison)
+    moved = (Folded(moves),) if moves.rows else ()
+    blocks: tuple[Block, ...] = (matches_table(comparison), *alone, *pictures, *moved)
     return Section("matches", "Which modules correspond", lead, shared=blocks)
 
 

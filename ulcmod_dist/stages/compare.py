@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
-from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page
+from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
 from ulcmod_dist.stages.open_run import Run, open_run
-from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stages.summary import Summary, shown
 from ulcmod_dist.store.modules import StoredModules
 
 COLUMNS = {
@@ -54,7 +55,28 @@ def compare(
     if out is not None:
         out.write_text(comparison_page(comparison), encoding="utf-8")
         closing.append(f"Wrote {out}")
-    facts = {
+    return _summary(runs, (first, second), comparison, closing)
+
+
+def _summary(
+    runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison, closing: list[str]
+) -> Summary:
+    described = [
+        {
+            "run": run.directory.url,
+            "num_modules": num_modules,
+            "objective": objective,
+            "unmatched": list(unmatched),
+        }
+        for run, num_modules, objective, unmatched in zip(
+            runs,
+            numbers,
+            comparison.objectives,
+            (comparison.unmatched, comparison.other_unmatched),
+            strict=True,
+        )
+    ]
+    measures = {
         "shared_units": comparison.shared_units,
         "shared_samples": comparison.shared_samples,
         "adjusted_rand_of_units": comparison.units_adjusted_rand,
@@ -62,8 +84,22 @@ def compare(
         "units_moved": comparison.units_moved,
         "samples_moved": comparison.samples_moved,
     }
-    rows = [asdict(pair) for pair in comparison.pairs]
-    return Summary(title="Modules", columns=COLUMNS, rows=rows, facts=facts, closing=closing)
+    sides = zip(("run", "other_run"), comparison.names, described, strict=True)
+    facts = {side: _in_words(name, part) for side, name, part in sides}
+    return Summary(
+        title="Modules",
+        columns=COLUMNS,
+        rows=[asdict(pair) for pair in comparison.pairs],
+        facts={**facts, **measures},
+        data={"runs": described, **measures, "moves": moves_table(comparison).to_records()},
+        closing=closing,
+    )
+
+
+def _in_words(name: str, described: dict[str, Any]) -> str:
+    text = f"{name}, L = {shown(described['objective'])}"
+    alone = described["unmatched"]
+    return f"{text}; without a partner: {shown(alone)}" if alone else text
 
 
 def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:
@@ -95,8 +131,10 @@ def _comparison(
     runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules], matching: Matching
 ) -> Comparison:
     names = [
-        f"{run.directory.url.rstrip('/').rpartition('/')[2]}, K = {stored.metrics['num_modules']}"
-        for run, stored in zip(runs, modules, strict=True)
+        f"{name}, K = {stored.metrics['num_modules']}"
+        for name, stored in zip(
+            run_names(runs[0].directory.url, runs[1].directory.url), modules, strict=True
+        )
     ]
     objectives = [float(stored.metrics["objective"]) for stored in modules]
     return Comparison(
@@ -112,6 +150,15 @@ def _comparison(
         units_moved=int(matching.units_moved.sum()),
         samples_moved=int(matching.samples_moved.sum()),
     )
+
+
+def run_names(one: str, other: str) -> tuple[str, str]:
+    """Names of two run directories: their folders', with as many parents as tell them apart."""
+    parts = one.rstrip("/").split("/"), other.rstrip("/").split("/")
+    depth = 1
+    while parts[0] != parts[1] and parts[0][-depth:] == parts[1][-depth:]:
+        depth += 1
+    return "/".join(parts[0][-depth:]), "/".join(parts[1][-depth:])
 
 
 def _known(value: float) -> float | None:
