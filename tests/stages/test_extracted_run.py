@@ -150,8 +150,10 @@ def test_ablate__without_room_for_an_actor_says_what_is_short(
 def test_export__masks_silence_just_their_units(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
-    words = ("--num-modules", 3, "--module", 1, "--out", tmp_path)
-    assert ulcmod("export", folder / "run", *words).code == 0
+    words = ("--num-modules", 3, "--module", 1, "--module", 1, "--out", tmp_path, "--json")
+    (row,) = ulcmod("export", folder / "run", *words).json()["rows"]
+    assert (row["name"], row["modules"]) == ("K003-module-01", [1])
+    assert row["share"] == pytest.approx(row["removed"] / row["parameters"])
     model = AutoModel.from_pretrained(DEMO / "model").eval()
     engine = Engine(model)
     data = (tmp_path / "masks.safetensors").read_bytes()

@@ -12,14 +12,20 @@ import pyarrow.parquet as pq
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.intervene.apply import mask_units, pruned_size
+from ulcmod_dist.intervene.apply import PrunedSize, mask_units, pruned_size
 from ulcmod_dist.intervene.masks import Mask, to_safetensors, to_table
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.plan import spec_of
 from ulcmod_dist.stages.summary import Summary
 
-COLUMNS = {"name": "Mask", "modules": "Modules", "units": "Units", "pruned": "Parameters cut"}
+COLUMNS = {
+    "name": "Mask",
+    "modules": "Modules",
+    "units": "Units",
+    "removed": "Parameters cut",
+    "share": "Share of all",
+}
 
 
 def export(context: Context, *, num_modules: int, modules: Sequence[int], out: Path) -> Summary:
@@ -37,7 +43,8 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
     config = load_config(spec_of(context.job))
     units = units_of(config)
     labels = Run(context.run).modules(num_modules).unit_labels
-    chosen = [tuple(modules)] if modules else [(module,) for module in range(num_modules)]
+    together = tuple(dict.fromkeys(modules))
+    chosen = [together] if together else [(module,) for module in range(num_modules)]
     masks = {mask_name(num_modules, each): Mask.of_modules(units, labels, each) for each in chosen}
     out.mkdir(parents=True, exist_ok=True)
     (out / "masks.safetensors").write_bytes(to_safetensors(masks, units))
@@ -47,12 +54,16 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
             "name": name,
             "modules": list(each),
             "units": mask.count,
-            "pruned": f"{pruned_size(config, mask).share:.1%}",
+            **_pruned(pruned_size(config, mask)),
         }
         for (name, mask), each in zip(masks.items(), chosen, strict=True)
     ]
     closing = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
     return Summary(title="Masks", columns=COLUMNS, rows=rows, closing=closing)
+
+
+def _pruned(size: PrunedSize) -> dict[str, float]:
+    return {"parameters": size.parameters, "removed": size.removed, "share": size.share}
 
 
 @contextmanager
