@@ -214,6 +214,12 @@ def run(options: argparse.Namespace) -> Meter:
     )
     page = meter.measure("page", 0, lambda: render_page(report_of(problem, discovery)))
     options.page.write_text(page, encoding="utf-8")
+    # In the order of the evaluation, which lets go of each before it begins the next.
+    if options.null:
+        shuffled = permuted(activations, options.seed)
+        meter.measure(
+            "null model: one pass", 1, lambda: module_features(shuffled, [labels], [k], threads)
+        )
     if options.baselines:
         space = meter.measure("baselines: unit space", 7, lambda: unit_space(activations, threads))
         candidates = meter.measure(
@@ -226,11 +232,6 @@ def run(options: argparse.Namespace) -> Meter:
             "baselines: scores",
             1,
             lambda: score_methods(candidates, activations, None, nobody, [], threads),
-        )
-    if options.null:
-        shuffled = permuted(activations, options.seed)
-        meter.measure(
-            "null model: one pass", 1, lambda: module_features(shuffled, [labels], [k], threads)
         )
     return meter
 
