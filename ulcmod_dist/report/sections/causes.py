@@ -13,7 +13,14 @@ from ulcmod_dist.report.figures.ablation import (
     modules_above_random,
     selectivity_by_module,
 )
-from ulcmod_dist.report.sections.common import by_num_modules, missing, name_for, names, picture
+from ulcmod_dist.report.sections.common import (
+    basis,
+    by_num_modules,
+    missing,
+    name_for,
+    names,
+    picture,
+)
 from ulcmod_dist.report.tables import Column, Kind, Table, table
 from ulcmod_dist.report.text import count, number
 from ulcmod_dist.report.values import Discovery, ReportData
@@ -45,18 +52,18 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     if isinstance(ablation, Absent):
         return (missing(ablation),)
     shown = names(found)
-    basis = (
-        f"K = {found.num_modules}, {count(ablation.num_samples, 'sample')}, "
-        f"{count(ablation.num_random_sets, 'random set')} a module."
+    measured = (
+        f"{basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
+        f"{count(ablation.num_random_sets, 'random set')} of units a module."
     )
-    by_selectivity = selectivity_by_module(ablation.modules, shown, basis)
-    by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, basis)
+    by_selectivity = selectivity_by_module(ablation.modules, shown, measured)
+    by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, measured)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
         picture("ablation", found, by_selectivity, wide=True),
         picture("ablation-modules", found, by_module),
-        _by_category(found, ablation, basis),
+        _by_category(found, ablation, measured),
         Folded(ablation_table(found, ablation)),
         Folded(matrix_table(found, ablation)),
     )
@@ -94,10 +101,10 @@ def _what_was_done(ablation: Ablation) -> str:
     )
 
 
-def _by_category(found: Discovery, ablation: Ablation, basis: str) -> Block:
+def _by_category(found: Discovery, ablation: Ablation, measured: str) -> Block:
     if isinstance(ablation.by_category, Absent):
         return missing(ablation.by_category)
-    spec = loss_rise_by_category(ablation.by_category, names(found), ablation.categories, basis)
+    spec = loss_rise_by_category(ablation.by_category, names(found), ablation.categories, measured)
     return picture("ablation-categories", found, spec)
 
 

@@ -1,6 +1,6 @@
 """What the sections share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Note, Picture
@@ -16,9 +16,23 @@ def name_for(subject: str, discovery: Discovery) -> str:
 
 def basis(discovery: Discovery) -> str:
     """Return the K, seed and restarts behind a figure."""
+    return f"K = {discovery.num_modules}, {_search(discovery)}."
+
+
+def basis_of_all(discoveries: Sequence[Discovery]) -> str:
+    """Return every K, with seed and restarts, behind a figure of several K."""
+    searches = {_search(found) for found in discoveries}
+    if len(searches) > 1:
+        return " ".join(map(basis, discoveries))
+    *first, last = [str(found.num_modules) for found in discoveries]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"K = {listed}, {searches.pop()} each."
+
+
+def _search(discovery: Discovery) -> str:
     tries = len(discovery.restarts)
     search = f"best of {tries} restarts" if tries > 1 else "a single run of the search"
-    return f"K = {discovery.num_modules}, seed {discovery.seed}, {search}."
+    return f"seed {discovery.seed}, {search}"
 
 
 def names(discovery: Discovery) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ulcmod_dist.report.figures.layers import mean_layers
 from ulcmod_dist.report.sections.cards import cards
 from ulcmod_dist.report.sections.common import (
     basis,
+    basis_of_all,
     by_num_modules,
     missing,
     name_for,
@@ -20,6 +21,9 @@ from ulcmod_dist.report.sections.common import (
 )
 from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
 from ulcmod_dist.report.values import Categories, Discovery, Layers, Overlap, ReportData
+
+MAX_KEYWORDS = 5
+"""Keywords of a module in the table, so that a row stays low; its card has them all."""
 
 
 def section(data: ReportData) -> Section:
@@ -71,7 +75,7 @@ def modules_table(found: Discovery) -> Table:
             None if layers is None else float(layers.concentration[m.number]),
             m.length[2] if m.length else None,
             m.stability,
-            None if isinstance(m.keywords, Absent) else ", ".join(m.keywords),
+            None if isinstance(m.keywords, Absent) else ", ".join(m.keywords[:MAX_KEYWORDS]),
         )
         for m in found.modules
     )
@@ -110,7 +114,7 @@ def _flow(data: ReportData) -> tuple[Block, ...]:
     shown = {found.num_modules: found for found in data.discoveries}
     sizes = [data.overlaps[0].num_modules, *(o.next_num_modules for o in data.overlaps)]
     named = [names(shown[size]) for size in sizes]
-    spec = module_flow(data.overlaps, named, "The kept modules of each K.")
+    spec = module_flow(data.overlaps, named, basis_of_all([shown[size] for size in sizes]))
     return (Picture("flow", spec, wide=True), Folded(overlap_table(data.overlaps)))
 
 
