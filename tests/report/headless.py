@@ -98,6 +98,10 @@ class Browser:
             f"(() => {{ const r = document.querySelector({name}).getBoundingClientRect();"
             "return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
+        self.press(x, y)
+
+    def press(self, x: float, y: float) -> None:
+        """Click a place in the window."""
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 

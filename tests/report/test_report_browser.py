@@ -32,6 +32,12 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
         yield tab
 
 
+def area(tab: Browser, plot: str) -> list[float]:
+    """Return left, top, width and height of a drawn plot's inside, in the window."""
+    inside = f"{plot}.querySelector('.nsewdrag').getBoundingClientRect()"
+    return list(tab.run(f"(r => [r.x, r.y, r.width, r.height])({inside})"))
+
+
 def scroll_through(tab: Browser) -> None:
     height = tab.run("document.body.scrollHeight")
     for top in range(0, height, 700):
@@ -79,13 +85,35 @@ def test_page__an_address_opens_the_module_it_names(tab: Browser, folder: Path) 
     tab.wait("document.getElementById('module-7-2')?.checkVisibility() ?? false")
 
 
-def test_page__a_click_on_a_row_of_a_heatmap_picks_its_module(tab: Browser, folder: Path) -> None:
+@pytest.mark.parametrize("subject", ["activation", "categories", "ablation"])
+def test_page__a_click_anywhere_in_a_row_of_a_figure_picks_its_module(
+    tab: Browser, folder: Path, subject: str
+) -> None:
+    tab.call("Page.navigate", url="about:blank")  # or the last address would stay
     tab.open(folder / "report.html")
-    cell = "[data-figure='activation-k010'] .plot"
-    tab.run(f'document.querySelector("{cell}").scrollIntoView({{block: "center"}})')
-    tab.wait(f'!!document.querySelector("{cell} .main-svg")')
-    tab.run(f'document.querySelector("{cell}").emit("plotly_click", {{points: [{{y: 6}}]}})')
+    plot = f"document.querySelector('[data-figure=\"{subject}-k010\"] .plot')"
+    tab.run(f"{plot}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    tab.wait(f"!!{plot}.querySelector('.nsewdrag')")
+    x, y, width, height = area(tab, plot)
+    tab.press(x + 0.97 * width, y + 6.4 * height / 10)  # right of every dot
     tab.wait("document.getElementById('module-10-6').checkVisibility()")
+
+
+@pytest.mark.parametrize(("width", "printed"), [(1280, True), (390, False)])
+def test_page__texts_in_cells_show_only_where_they_fit(
+    tab: Browser, folder: Path, width: int, printed: bool
+) -> None:
+    tab.open(folder / "report.html", width=width)
+    scroll_through(tab)
+    boxes = (
+        "[...document.querySelectorAll('[data-figure=\"ablation-modules-k010\"] .textpoint text')]"
+        ".map(t => [t.getBoundingClientRect().width, parseFloat(getComputedStyle(t).fontSize)])"
+    )
+    tab.wait(f"({boxes}.length > 0) === {json.dumps(printed)}")
+    inside = area(tab, "document.querySelector('[data-figure=\"ablation-modules-k010\"] .plot')")
+    found = tab.run(boxes)
+    assert all(text < inside[2] / 10 and size >= 10 for text, size in found)
+    assert len(found) in (0, 100)
 
 
 def test_page__the_switch_changes_the_number_of_modules(tab: Browser, folder: Path) -> None:
@@ -111,10 +139,7 @@ def test_page__hostile_labels_are_text_in_figures_and_hovers(tab: Browser, folde
     assert any(text.startswith("3 <script>") for text in flow)
     plot = "document.querySelector('[data-figure=\"activation-k010\"] .plot')"
     tab.run(f"{plot}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
-    x, y, width, height = tab.run(
-        f"(r => [r.x, r.y, r.width, r.height])({plot}.querySelector('.nsewdrag')"
-        ".getBoundingClientRect())"
-    )
+    x, y, width, height = area(tab, plot)
     tab.hover(x + 3.5 * width / 10, y + 3.5 * height / 10)
     hover = "document.querySelector('.hovertext')"
     tab.wait(f"!!{hover}")

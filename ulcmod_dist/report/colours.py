@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
 from ulcmod_dist.report.text import number
 
+CELL_INKS = ("#000000", "#ffffff")
+"""Texts in cells: on any colour one of the two has a contrast of 4.5 (WCAG 2.2, level AA)."""
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -52,7 +55,7 @@ class Theme:
         stops = np.array([_rgb(colour) for colour in self.scale(scale)])
         places = np.linspace(0.0, 1.0, len(stops))
         here = np.array([np.interp(position, places, stops[:, c]) for c in range(3)])
-        dark, light = "#14171c", "#ffffff"
+        dark, light = CELL_INKS
         ground = luminance(here)
         on_dark = contrast(ground, luminance(np.array(_rgb(dark))))
         on_light = contrast(ground, luminance(np.array(_rgb(light))))

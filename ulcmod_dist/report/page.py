@@ -19,13 +19,16 @@ from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
 from ulcmod_dist.report.colours import colour_names, legend, scale_bar
 from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, prints_cells
 from ulcmod_dist.report.tables import Table, printed
 from ulcmod_dist.report.text import label, shorten
 from ulcmod_dist.report.values import ReportData
 
 PROMPT_HEAD = 220
 """Characters of a prompt that show before it is unfolded."""
+
+HALF_COLUMNS = 6
+"""Columns up to which the cells of a heatmap in half the width have room for their texts."""
 
 
 def render_page(data: ReportData) -> str:
@@ -105,7 +108,7 @@ def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
     """Yield blocks alone and narrow pictures in pairs."""
     waiting: Picture | None = None
     for block in blocks:
-        narrow = isinstance(block, Picture) and not block.wide
+        narrow = isinstance(block, Picture) and not (block.wide or _needs_room(block.spec))
         if waiting is not None:
             if narrow:
                 yield (waiting, block)
@@ -119,6 +122,13 @@ def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
             yield (block,)
     if waiting is not None:
         yield (waiting,)
+
+
+def _needs_room(spec: Figure) -> bool:
+    """Return whether the texts in a figure's cells would not fit into half a laptop's width."""
+    return (
+        isinstance(spec, Heatmap) and prints_cells(spec) and len(spec.column_labels) > HALF_COLUMNS
+    )
 
 
 def _figures(parts: Iterable[Section]) -> Markup:

@@ -20,6 +20,7 @@ DIGITS = 5
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 ROW_HEIGHT = 28
 MAX_HEIGHT = 760
+MAX_LABELS = 48
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,15 @@ def value_axis(look: Look, title: str, **parts: Any) -> Json:
     return axis(look, title, showgrid=True, nticks=ticks, tickangle=0, **parts)
 
 
-def column_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any) -> Json:
-    """Return an axis with one label at each whole number, thinned where there are many."""
-    step = max(1, math.ceil(len(labels) / 48))
+def column_axis(look: Look, labels: Sequence[str], title: str = "") -> Json:
+    """Return an axis of columns, which lie close together on a phone."""
+    wanted = 12 if look.narrow else MAX_LABELS
+    return _labelled(look, labels, title, wanted, range=[-0.5, len(labels) - 0.5])
+
+
+def _labelled(look: Look, labels: Sequence[str], title: str, wanted: int, **parts: Any) -> Json:
+    """Return an axis with a label at each whole number, thinned where more than wanted."""
+    step = max(1, math.ceil(len(labels) / wanted))
     shown = range(0, len(labels), step)
     return axis(
         look,
@@ -129,7 +136,7 @@ def column_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any
         ticklen=4,
         # Plotly's own slant would push the last labels out of the figure, where it hides them.
         autotickangles=[0, -35, -90],
-        **{"range": [-0.5, len(labels) - 0.5]} | parts,
+        **parts,
     )
 
 
@@ -137,7 +144,7 @@ def row_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any) -
     """Return an axis with one label at each whole number, the first on top."""
     short = [label(text, look.label_limit) for text in labels]
     down = [len(labels) - 0.5, -0.5]
-    return column_axis(look, short, "" if look.narrow else title, **{"range": down} | parts)
+    return _labelled(look, short, "" if look.narrow else title, MAX_LABELS, range=down, **parts)
 
 
 def legend(look: Look) -> Json:

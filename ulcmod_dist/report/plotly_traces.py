@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.colours import colour_limits, part_colour
+from ulcmod_dist.report.colours import CELL_INKS, colour_limits, part_colour
 from ulcmod_dist.report.plotly_frame import (
     Json,
     Look,
@@ -22,7 +22,6 @@ from ulcmod_dist.report.plotly_frame import (
     value_axis,
 )
 from ulcmod_dist.report.specs import (
-    MAX_TEXT_COLUMNS,
     Dendrogram,
     Dots,
     Flow,
@@ -30,8 +29,12 @@ from ulcmod_dist.report.specs import (
     Heatmap,
     Lines,
     StackedBars,
+    prints_cells,
 )
 from ulcmod_dist.report.text import label
+
+CELL_TEXTS = "cell texts"
+"""Name of the traces that print texts in cells; the page's script knows it."""
 
 
 def heatmap(spec: Heatmap, look: Look) -> Json:
@@ -55,12 +58,11 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
             "nticks": 5,
         },
     }
-    if spec.cell_texts is not None and len(spec.column_labels) <= MAX_TEXT_COLUMNS:
-        # Without a size and a colour of its own, plotly fits a text into its cell.
-        cells |= {"text": [safe_all(row) for row in spec.cell_texts], "texttemplate": "%{text}"}
-    data = [cells]
+    texts = _cell_texts(spec, look)
+    data = [cells, *texts]
     if spec.marks is not None:
-        data.append(_marks(spec.marks, look))
+        # Beside the texts, a mark lies at the lower edge of its cell, where it hides none.
+        data.append(_marks(spec.marks, 0.38 if texts else 0.0, look))
     columns = column_axis(look, spec.column_labels, spec.column_axis)
     layout = base_layout(
         look,
@@ -71,16 +73,46 @@ def heatmap(spec: Heatmap, look: Look) -> Json:
     return {"data": data, "layout": layout}
 
 
-def _marks(marks: Sequence[float], look: Look) -> Json:
+def _cell_texts(spec: Heatmap, look: Look) -> list[Json]:
+    """Return the texts in the cells, one trace an ink.
+
+    Plotly's own texts in cells come in two fixed inks, which many colours swallow. The page hides
+    these traces, known by their name, where the cells turn out too small.
+    """
+    if not prints_cells(spec) or spec.cell_texts is None:
+        return []
+    low, high = colour_limits(spec)
+    cells: dict[str, list[tuple[int, int, str]]] = {ink: [] for ink in CELL_INKS}
+    for (row, column), value in np.ndenumerate(spec.values):
+        text = spec.cell_texts[row][column]
+        if text and np.isfinite(value):
+            ink = look.theme.cell_ink(float((value - low) / (high - low)), spec.scale)
+            cells[ink].append((row, column, safe(text)))
+    return [
+        {
+            "type": "scatter",
+            "mode": "text",
+            "name": CELL_TEXTS,
+            "x": [column for _, column, _ in found],
+            "y": [row for row, _, _ in found],
+            "text": [text for _, _, text in found],
+            "hoverinfo": "skip",
+            "textfont": {"color": ink, "size": 10 if look.narrow else 11},
+        }
+        for ink, found in cells.items()
+    ]
+
+
+def _marks(marks: Sequence[float], below: float, look: Look) -> Json:
     return {
         "type": "scatter",
         "mode": "markers",
         "x": rounded_all(marks),
-        "y": list(range(len(marks))),
+        "y": [row + below for row in range(len(marks))],
         "hoverinfo": "skip",
         "marker": {
             "symbol": "diamond",
-            "size": 10,
+            "size": 8 if below else 10,
             "color": look.theme.second,
             "line": {"color": look.theme.background, "width": 1.5},
         },

@@ -15,7 +15,6 @@ from matplotlib.path import Path
 
 from ulcmod_dist.report.colours import LIGHT, Theme, colour_limits, part_colour
 from ulcmod_dist.report.specs import (
-    MAX_TEXT_COLUMNS,
     Dendrogram,
     Dots,
     Figure,
@@ -24,6 +23,7 @@ from ulcmod_dist.report.specs import (
     Heatmap,
     Lines,
     StackedBars,
+    prints_cells,
 )
 from ulcmod_dist.report.text import MINUS
 
@@ -119,7 +119,7 @@ def _heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
     bar.set_label(spec.value_axis, color=theme.muted)
     bar.ax.tick_params(colors=theme.muted)
     bar.outline.set_visible(False)
-    if spec.cell_texts is not None and len(spec.column_labels) <= MAX_TEXT_COLUMNS:
+    if spec.cell_texts is not None and prints_cells(spec):
         for (row, column), value in np.ndenumerate(spec.values):
             ink = theme.cell_ink(float((value - low) / (high - low)), spec.scale)
             text = spec.cell_texts[row][column]

@@ -232,3 +232,10 @@ class Flow(Spec):
 
 
 Figure = Heatmap | StackedBars | Dots | Lines | Dendrogram | Flow
+
+
+def prints_cells(spec: Figure) -> bool:
+    """Return whether a figure prints texts in cells, of which there may be too many a row."""
+    if not isinstance(spec, Heatmap) or spec.cell_texts is None:
+        return False
+    return len(spec.column_labels) <= MAX_TEXT_COLUMNS

@@ -31,11 +31,36 @@
     const plot = box.querySelector(".plot");
     const { data, layout } = parts(box.dataset.figure, plot.clientWidth < 360);
     layout.height = Math.max(layout.height, plot.clientHeight);
-    Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true, doubleClick: false });
+    const done = Plotly.react(plot, data, layout, { displayModeBar: false, responsive: true, doubleClick: false });
+    done.then(() => fit(plot));
     if (drawn.has(box)) return;
     drawn.add(box);
+    plot.on("plotly_afterplot", () => fit(plot));
     const picks = figures[box.dataset.figure].picks;
-    if (picks) plot.on("plotly_click", (event) => pick(Number(box.closest(".choice").dataset.k), picks[Math.round(event.points[0].y)], true));
+    if (picks) pickRows(box, plot, picks);
+  }
+
+  // Texts in cells show only where the cells have room for them.
+  const pen = document.createElement("canvas").getContext("2d");
+  function fit(plot) {
+    const traces = plot.data.flatMap((trace, index) => trace.name === "cell texts" ? [index] : []);
+    const area = plot.querySelector(".nsewdrag")?.getBoundingClientRect();
+    if (!traces.length || !area?.width) return;
+    const [cells] = plot.data;
+    pen.font = `${plot.data[traces[0]].textfont.size}px ${plot.layout.font.family}`;
+    const widest = Math.max(0, ...traces.flatMap((index) => plot.data[index].text).map((text) => pen.measureText(text).width));
+    const room = area.width / cells.z[0].length >= Math.max(30, widest + 3) && area.height / cells.z.length >= 24;
+    if ((plot.data[traces[0]].visible ?? true) !== room) Plotly.restyle(plot, { visible: room }, traces);
+  }
+
+  // A click anywhere in a row, not only on its dot, opens the row's module. Rows fill the axis.
+  function pickRows(box, plot, picks) {
+    plot.classList.add("picks");
+    plot.addEventListener("click", (event) => {
+      const area = plot.querySelector(".nsewdrag").getBoundingClientRect();
+      const row = Math.floor((event.clientY - area.top) / area.height * picks.length);
+      if (row in picks) pick(Number(box.closest(".choice").dataset.k), picks[row], true);
+    });
   }
   function redraw() { for (const box of drawn) draw(box); }
   const watcher = new IntersectionObserver((entries) => {
