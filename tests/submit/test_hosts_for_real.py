@@ -22,7 +22,7 @@ DEMO = Path(__file__).parents[2] / "jobs" / "demo"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A head that drives and two machines that compute."""
+    """A head that drives, and two machines that compute as it does."""
 
     head: Host
     workers: tuple[Host, Host]
@@ -59,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ):
         start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
         head.run(
-            *start, "--head", "--port=6379", "--num-cpus=0", "--dashboard-host=0.0.0.0",
+            *start, "--head", "--port=6379", "--num-cpus=1", "--dashboard-host=0.0.0.0",
             f"--node-ip-address={head.address}",
         )  # fmt: skip
         for machine in (first, second):
@@ -73,8 +73,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def parcel(folder: Path, name: str) -> Parcel:
     """The demo's model and corpus in small shards, so that a loss falls in the middle."""
     changes = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
-    # In the end only the head is left, which lends no CPU: nobody could silence a module.
-    changes.append("ablate.with_run=false")
+    # The search, too, is spread over the machines.
+    changes += ["discover.executor=ray", "ablate.with_run=false"]
+    # What follows the search is not looked at here.
+    changes += ["evaluate.seeds=1", "evaluate.null_permutations=0", "evaluate.baselines=[]"]
     return pack(DEMO / "demo.yaml", [f"run={folder / name}", *changes], "ray")
 
 
@@ -115,7 +117,9 @@ def test_job__loses_two_machines_on_the_way_and_finds_the_same(
     before = commits(run)
     wait_for(lambda: (run / "activations.zarr" / "manifests").is_dir(), 400, "all shards")
     assert commits(run) > before
+    wait_for(lambda: list((run / "modules/checkpoints").glob("*.npz")), 240, "an iteration")
     cluster.workers[1].cut_off()
+    assert not (run / "modules/K=007/metrics.json").exists(), "the search was over"
     finish(client, disturbed)
 
     assert contents(run) == contents(tmp_path / "undisturbed")
