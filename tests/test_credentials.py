@@ -56,6 +56,7 @@ def test_credentials__are_seen(text: str) -> None:
         "https://h/x?region=eu&keyword=heron",
         "simplecache::https://h/x",
         "tcp://10.0.0.1:8786",
+        "abfss://activations@account.dfs.core.windows.net/runs/mine",
     ],
 )
 def test_credentials__are_not_seen_where_there_are_none(text: str) -> None:

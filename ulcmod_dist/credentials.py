@@ -14,6 +14,10 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
+# Azure's own way to name a container, before the account's host; it is no user.
+_AZURE = ("abfs", "abfss", "wasb", "wasbs")
+_CONTAINER = re.compile(r"^[a-z0-9-]{3,63}@")
+
 HIDDEN = "(not shown: it carries credentials)"
 """What a message says in place of a value."""
 
@@ -24,13 +28,15 @@ def carries_credentials(text: str) -> bool:
     Schemes may be chained, as in ``simplecache::https://...``, so every ``://`` begins a URL. In
     doubt the answer is yes: keys of object stores hold any character, also ``/`` and ``?``.
     """
-    starts = [match.end() for match in re.finditer("://", text)]
-    return any(_opens(text[start:]) for start in starts)
+    found = re.finditer(r"([a-z0-9+.-]*)://", text, re.IGNORECASE)
+    return any(_opens(match[1].lower(), text[match.end() :]) for match in found)
 
 
-def _opens(rest: str) -> bool:
+def _opens(scheme: str, rest: str) -> bool:
     """Whether what follows ``://`` opens something."""
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if scheme in _AZURE:
+        host = _CONTAINER.sub("", host)
     names = (unquote(match[1]) for match in _PARAMETER.finditer(rest))
     if "@" in host or any(_SECRET_NAME.fullmatch(name) for name in names):
         return True

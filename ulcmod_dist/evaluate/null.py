@@ -52,7 +52,7 @@ def permuted(activations: Standardised, seed: int) -> Standardised:
 def held_bytes(activations: Standardised) -> int:
     """Bytes that each task holds beside its block while it permutes: the chunks above each other.
 
-    A NumPy matrix is permuted in place of a copy; nothing more is held.
+    A NumPy matrix has no chunks: its permuted copy is all there is.
     """
     raw = activations.raw
     widest = max(raw.chunks[1]) if isinstance(raw, da.Array) else 0

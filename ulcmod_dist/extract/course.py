@@ -99,7 +99,7 @@ class Course:
             if digest in blamed:
                 named[digest].append(ids[row].as_py())
         self.fence.check()
-        self.pool.warn(f"{len(named)} prompts go into quarantine: {failure.reason}")
+        self.pool.warn(f"Into quarantine, prompts: {len(named)}. {failure.reason}")
         for prompt, samples in sorted(named.items()):
             entry = Quarantined(prompt, tuple(samples), failure.reason, task.attempt)
             quarantine(self.run, entry)

@@ -18,6 +18,7 @@ from ulcmod_dist.forward.memory import (
 )
 from ulcmod_dist.forward.values import ModelSpec
 from ulcmod_dist.job import Job
+from ulcmod_dist.sections import ExtractSection
 from ulcmod_dist.stages.context import Context
 
 
@@ -26,6 +27,11 @@ def device_of(job: Job) -> str:
     if job.extract.gpus == 0:
         return "cpu"
     return "auto" if job.extract.gpus > 1 else "cuda"
+
+
+def patience_of(settings: ExtractSection) -> float:
+    """Seconds that a job's actors may wait for resources."""
+    return patience(settings.patience, workers=settings.workers, address=settings.address)
 
 
 def batch_tokens_of(context: Context, spec: ModelSpec, longest: int | None) -> int:
@@ -85,5 +91,6 @@ def _memory(job: Job) -> DeviceMemory:
         return device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
     device = "cuda" if settings.gpus > 0 else "cpu"
     resources = Resources(settings.cpus, settings.gpus)
-    wait = patience(settings.patience, workers=settings.workers, address=settings.address)
-    return memory_of_actor(device, resources, settings.workers, settings.address, wait)
+    return memory_of_actor(
+        device, resources, settings.workers, settings.address, patience_of(settings)
+    )

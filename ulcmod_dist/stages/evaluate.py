@@ -19,10 +19,10 @@ from ulcmod_dist.evaluate.baselines import (
 from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.hierarchy import overlap
-from ulcmod_dist.evaluate.null import held_bytes, null_objectives
+from ulcmod_dist.evaluate.null import held_bytes, null_objectives, permuted
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.objective import Objective
-from ulcmod_dist.iterd.plan import memory_limit
+from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.followed import Followed
@@ -179,18 +179,33 @@ def _null(inputs: _Inputs, num_modules: int, stored: StoredModules) -> tuple[Sco
     )
     scores = read_evaluation(run, name, tuple[Score, ...], mark)
     if scores is None:
-        # Beside its search each task holds the column of chunks whose entries it permutes.
-        held = inputs.executor.workers * held_bytes(inputs.train)
-        allowed = memory_limit(inputs.context.job.discover.memory, inputs.executor)
-        try:
-            scores = _searched_null(inputs, num_modules, max(1, allowed - held))
-        except InvalidInput as error:
-            return Absent(
-                f"The null model holds {size_text(held)} of chunks at a time, of "
-                f"{size_text(allowed)} that discover.memory allows. {error}"
-            )
+        memory = _null_memory(inputs, num_modules)
+        if isinstance(memory, Absent):
+            return memory
+        scores = _searched_null(inputs, num_modules, memory)
         write_evaluation(run, name, scores, mark)
     return scores
+
+
+def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
+    """Bytes that a search on permuted columns may use, or why there is no room for one.
+
+    Beside the search each task holds the column of chunks whose entries it permutes.
+    """
+    discover = inputs.context.job.discover
+    held = inputs.executor.workers * held_bytes(inputs.train)
+    allowed = memory_limit(discover.memory, inputs.executor)
+    memory = max(1, allowed - held)
+    matrix = permuted(inputs.train, inputs.context.job.evaluate.seed)
+    settings = settings_of(discover, restarts=1, memory=memory)
+    try:
+        plan_search(matrix, [num_modules], settings, inputs.executor)
+    except InvalidInput as error:
+        return Absent(
+            f"The null model holds {size_text(held)} of chunks at a time, of "
+            f"{size_text(allowed)} that discover.memory allows. {error}"
+        )
+    return memory
 
 
 def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Score, ...]:
@@ -198,10 +213,8 @@ def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Scor
     name = f"Null model, K = {num_modules}"
     with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
 
-        def searched(permuted: Standardised, seed: int) -> Objective:
-            found = _search(
-                inputs, permuted, num_modules, step, seed=seed, restarts=1, memory=memory
-            )
+        def searched(matrix: Standardised, seed: int) -> Objective:
+            found = _search(inputs, matrix, num_modules, step, seed=seed, restarts=1, memory=memory)
             objective = found.objective
             step.update(step.done + 1)
             return objective

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ulcmod_dist.extract.driver import extract as run_extraction
-from ulcmod_dist.extract.pool import patience
 from ulcmod_dist.extract.values import Progress, Resources
 from ulcmod_dist.stages.context import Context, save_job, writing
+from ulcmod_dist.stages.devices import patience_of
 from ulcmod_dist.stages.inputs import inputs_mark, note_extracted
 from ulcmod_dist.stages.plan import factory_of, prepared_for
 from ulcmod_dist.stages.summary import Summary
@@ -48,9 +48,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 report=show,
                 warn=held.progress.warn,
                 stop=stop,
-                placement_seconds=patience(
-                    settings.patience, workers=settings.workers, address=settings.address
-                ),
+                placement_seconds=patience_of(settings),
             )
         note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
     facts = {

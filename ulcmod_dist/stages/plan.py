@@ -11,7 +11,6 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import Prepared, forward_record
-from ulcmod_dist.extract.pool import patience
 from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
@@ -22,7 +21,7 @@ from ulcmod_dist.iterd.plan import Plan
 from ulcmod_dist.job import Job
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.corpus import prompts_of
-from ulcmod_dist.stages.devices import batch_tokens_of, device_of, model_bytes
+from ulcmod_dist.stages.devices import batch_tokens_of, device_of, model_bytes, patience_of
 from ulcmod_dist.stages.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.stages.searching import executor_of
 from ulcmod_dist.stages.summary import Summary, size_text
@@ -80,9 +79,7 @@ def _projection(context: Context, prepared: Prepared) -> Projection:
             resources=Resources(settings.cpus, settings.gpus),
             workers=settings.workers,
             address=settings.address,
-            placement_seconds=patience(
-                settings.patience, workers=settings.workers, address=settings.address
-            ),
+            placement_seconds=patience_of(settings),
         )
 
 

@@ -117,9 +117,9 @@ def _rerun(context: Context, accept: bool) -> Summary:
         "computed": extracted.facts.get("computed"),
         "seconds": round(time.monotonic() - started, 1),
     }
-    facts["reasons"] = [*_reasons(last, Run(run)), *said]
+    reasons = [*_reasons(last, Run(run)), *said]
     closing = [*extracted.closing, _sentence(now, now == before)]
-    return _summary(context, facts, found.rows, closing, extracted.exit_code)
+    return _summary(context, facts, reasons, found.rows, closing, extracted.exit_code)
 
 
 def _extract(context: Context) -> Summary:
@@ -218,6 +218,7 @@ def _sentence(version: Version, unchanged: bool) -> str:
 def _summary(
     context: Context,
     facts: dict[str, Any],
+    reasons: list[str],
     found: Sequence[Any],
     closing: list[str],
     exit_code: int,
@@ -226,8 +227,13 @@ def _summary(
     drifts = {drift.num_modules: drift for drift in read_drift(context.run)}
     alarms = [text for drift in drifts.values() for text in drift.alarms(context.job.rerun)]
     accepted = is_accepted(context.run)
-    data = {**facts, "alarms": [*alarms], "accepted": accepted, "quarantined": exit_code == 3}
-    reasons = facts.pop("reasons")
+    data = {
+        **facts,
+        "reasons": reasons,
+        "alarms": [*alarms],
+        "accepted": accepted,
+        "quarantined": exit_code == 3,
+    }
     if alarms and accepted:
         alarms = ["The drift of this version was accepted."]
     elif alarms:
