@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -124,6 +124,57 @@ class Silent:
 
     def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
         """Say nothing of what came of the work."""
+
+
+@dataclass
+class _ToldStep(Step):
+    shown: Step | None = None
+    tell: Callable[[Step, bool], None] = lambda step, edge: None
+
+    def _show(self) -> None:
+        assert self.shown is not None
+        self.shown.update(self.done, self.note, self.total)
+        self.tell(self, False)
+
+
+@dataclass
+class Told(Silent):
+    """Progress that is shown as before, and of which somebody else is told: see ``tell``.
+
+    Attributes:
+        shown: Where it is shown.
+    """
+
+    shown: Silent
+
+    def tell(self, step: Step, edge: bool) -> None:
+        """Take notice of a step, at its start and end (its edges) and whenever it moves."""
+        raise NotImplementedError
+
+    @contextmanager
+    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
+        """Open a step."""
+        with self.shown.step(name, total, unit) as shown:
+            step = _ToldStep(name, total, unit, shown=shown, tell=self.tell)
+            self.tell(step, True)
+            yield step
+            self.tell(step, True)
+
+    def say(self, message: str) -> None:
+        """Show a message."""
+        self.shown.say(message)
+
+    def warn(self, message: str) -> None:
+        """Show a warning."""
+        self.shown.warn(message)
+
+    def fail(self, message: str) -> None:
+        """Show the error that ends the work."""
+        self.shown.fail(message)
+
+    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
+        """Show what came of the work."""
+        self.shown.result(answer, closing, exit_code)
 
 
 class Printed(Silent):

@@ -6,27 +6,12 @@ evaluation too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.progress import Silent, Step
-
-
-@dataclass
-class _MeasuredStep(Step):
-    shown: Step | None = None
-    metrics: Metrics | None = None
-
-    def _show(self) -> None:
-        assert self.shown is not None
-        assert self.metrics is not None
-        self.shown.update(self.done, self.note, self.total)
-        self.metrics.set(self)
+from ulcmod_dist.progress import Step, Told
 
 
 class Metrics:
@@ -69,39 +54,21 @@ class Metrics:
             self._total.labels(**labels).set(step.total)
 
 
-@dataclass(frozen=True)
-class Measured(Silent):
+@dataclass
+class Measured(Told):
     """Progress that is shown as before and served as metrics.
 
     Attributes:
-        shown: Where it is shown.
         metrics: Where it is served.
     """
 
-    shown: Silent
     metrics: Metrics
 
-    @contextmanager
-    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        """Open a step."""
-        with self.shown.step(name, total, unit) as shown:
-            step = _MeasuredStep(name, total, unit, shown=shown, metrics=self.metrics)
-            self.metrics.set(step)
-            yield step
-
-    def say(self, message: str) -> None:
-        """Show a message."""
-        self.shown.say(message)
+    def tell(self, step: Step, edge: bool) -> None:
+        """Serve how far the step is."""
+        self.metrics.set(step)
 
     def warn(self, message: str) -> None:
         """Show a warning, and count it."""
         self.metrics.warnings.inc()
-        self.shown.warn(message)
-
-    def fail(self, message: str) -> None:
-        """Show the error that ends the work."""
-        self.shown.fail(message)
-
-    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
-        """Show what came of the work."""
-        self.shown.result(answer, closing, exit_code)
+        super().warn(message)
