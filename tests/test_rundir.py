@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.rundir import AlreadyThere, RunDir, canonical_json, fingerprint
 
 
@@ -24,6 +25,12 @@ def test_rundir__missing_key_raises_and_does_not_exist(run: RunDir) -> None:
     with pytest.raises(FileNotFoundError):
         run.read("nothing")
     run.delete("nothing")
+
+
+def test_rundir__url_with_credentials_is_refused_and_not_shown() -> None:
+    with pytest.raises(InvalidInput, match="The run directory is given by a URL that") as caught:
+        RunDir.at("https://me:planted-secret@example.com/run")
+    assert "planted" not in str(caught.value)
 
 
 def test_rundir__of_many_creators_one_succeeds(run: RunDir) -> None:

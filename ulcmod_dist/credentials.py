@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
 
+from ulcmod_dist.errors import InvalidInput
+
 _PARAMETER = re.compile(r"[?#&;]([^=?#&;]+)=")
 _SECRET_NAME = re.compile(
     r".*(signature|token|secret|passw|pwd|credential|api[-_]?key|access[-_]?key).*"
@@ -17,6 +19,8 @@ _SECRET_NAME = re.compile(
 # Azure's own way to name a container, before the account's host; it is no user.
 _AZURE = ("abfs", "abfss", "wasb", "wasbs")
 _CONTAINER = re.compile(r"^[a-z0-9-]{3,63}@")
+
+REMEDY = "Give credentials through the environment, on Kubernetes by a Secret."
 
 HIDDEN = "(not shown: it carries credentials)"
 """What a message says in place of a value."""
@@ -70,6 +74,19 @@ def _texts(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
         else:
             for inner in value:
                 yield from _texts(inner, key, seen)
+
+
+def require_no_credentials(url: str, what: str) -> None:
+    """Return if what is named by a URL can be shown and stored.
+
+    Raises:
+        InvalidInput: The URL carries credentials; the message names ``what`` and never the URL.
+    """
+    if carries_credentials(url):
+        raise InvalidInput(
+            f"{what} is given by a URL that carries credentials; such names are shown and stored.",
+            REMEDY,
+        )
 
 
 def shown(value: Any) -> str:

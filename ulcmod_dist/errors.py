@@ -25,3 +25,9 @@ class InvalidInput(UlcmodError):
     """The job, the command or the data it names cannot be used as given (exit code 2)."""
 
     exit_code = 2
+
+
+def one_line(error: object) -> str:
+    """What an error of a library says, on one line and without its dump for developers."""
+    said = str(error).partition("\n\nDebug source:")[0]
+    return " ".join(said.split()).rstrip(".")

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from ulcmod_dist.credentials import HIDDEN, carries_credentials, shown, texts
+from ulcmod_dist.credentials import HIDDEN, REMEDY, carries_credentials, shown, texts
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.sections import (
     AblateSection,
@@ -88,10 +88,28 @@ class Job(Section):
 
     @classmethod
     def from_text(
-        cls, text: str, *, source: str, folder: Path, overrides: Sequence[str] = ()
+        cls,
+        text: str,
+        *,
+        source: str,
+        folder: Path,
+        overrides: Sequence[str] = (),
+        model_there: bool = True,
     ) -> Job:
-        """Parse a job's YAML text; input paths are relative to ``folder``."""
-        return cls.as_written(text, source=source, overrides=overrides).resolved(folder)
+        """Parse a job's YAML text.
+
+        Args:
+            text: The text.
+            source: What messages call it.
+            folder: Where relative input paths begin.
+            overrides: ``section.key=value`` each, with a YAML value.
+            model_there: Whether the folder of a model must exist; a run outlives it.
+
+        Raises:
+            InvalidInput: The text is no valid job.
+        """
+        job = cls.as_written(text, source=source, overrides=overrides)
+        return job.resolved(folder, model_there=model_there)
 
     @classmethod
     def as_written(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Job:
@@ -114,14 +132,21 @@ class Job(Section):
         _refuse_credentials(job.model_dump(mode="json"))
         return job
 
-    def resolved(self, folder: Path) -> Job:
-        """The same job with input paths made absolute, so that it can be opened from anywhere."""
+    def resolved(self, folder: Path, *, model_there: bool = True) -> Job:
+        """The same job with input paths made absolute, so that it can be opened from anywhere.
+
+        Raises:
+            InvalidInput: The model is no folder and has no fixed revision, unless ``model_there``
+                is false and it was one.
+        """
         changes: dict[str, Section] = {}
         if self.model is not None:
             local = _absolute(self.model.id, folder)
             if is_url(self.model.id) or Path(local).exists():
                 changes["model"] = self.model.model_copy(update={"id": local})
-            elif self.model.revision is None:
+            elif self.model.revision is None and (
+                model_there or not Path(self.model.id).is_absolute()
+            ):
                 raise InvalidInput(
                     f"model.id {self.model.id!r} is no folder under {folder.resolve()} and, as an "
                     "id on the hub, lacks a fixed revision.",
@@ -156,7 +181,7 @@ def _refuse_credentials(data: Any, key: str = "") -> None:
         if any(map(carries_credentials, parts)):
             raise InvalidInput(
                 f"{place or 'A key'} is a URL that carries credentials; a job is stored and shown.",
-                "Give credentials through the environment, on Kubernetes by a Secret.",
+                REMEDY,
             )
 
 

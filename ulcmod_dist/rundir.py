@@ -19,7 +19,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore, ObjectStore, from_url
 
-from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.credentials import require_no_credentials
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 
 JOB = "job.yaml"
 PLAN = "plan.json"
@@ -73,9 +74,14 @@ class RunDir:
 
     @classmethod
     def at(cls, location: str | Path) -> RunDir:
-        """The run directory at a local path (made absolute) or a URL."""
+        """The run directory at a local path (made absolute) or a URL.
+
+        Raises:
+            InvalidInput: A URL that carries credentials: run directories are shown and stored.
+        """
         text = str(location)
         if "://" in text:
+            require_no_credentials(text, "The run directory")
             return cls(text.rstrip("/"))
         return cls(str(Path(text).expanduser().resolve()))
 
@@ -88,7 +94,7 @@ class RunDir:
             return from_url(self.url)
         except Exception as error:
             raise InvalidInput(
-                f"The run directory {self.url} cannot be opened: {error}."
+                f"The run directory {self.url} cannot be opened: {one_line(error)}."
             ) from error
 
     @property

@@ -45,7 +45,7 @@ def test_fleet__ranks_that_share_a_model_measure_what_one_process_does(
     family: str, tmp_path: Path, local_ray: None
 ) -> None:
     spec = saved(tmp_path, family)
-    with Fleet(spec, Machine(ranks=2), workers=1) as fleet:
+    with Fleet(spec, Machine(ranks=2), workers=1, patience=60) as fleet:
         means = fleet.unit_means(PROMPTS, BATCHES)
         masks = [masks_of(spec)[0], masks_of(spec)[1].held_at(means)]
         measured = fleet.ablate(PROMPTS, BATCHES, masks)
@@ -67,7 +67,7 @@ def test_fleet__a_process_killed_in_mid_measurement_changes_no_loss(
     spec = saved(tmp_path, "llama")
     masks = masks_of(spec)
     machine = Machine(cpus=0.5, ranks=ranks)
-    with Fleet(spec, machine, workers=2) as fleet:
+    with Fleet(spec, machine, workers=2, patience=60) as fleet:
         undisturbed = fleet.ablate(PROMPTS, BATCHES, masks)
         before = set(measuring(ranks))
         victims = iter(sorted(before)[:1])

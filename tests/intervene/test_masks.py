@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.extract.planner import units_table
 from ulcmod_dist.forward.values import LayerUnits
 from ulcmod_dist.intervene.masks import (
     Mask,
     from_safetensors,
     from_table,
     layer_of_units,
+    parts_of,
     to_safetensors,
     to_table,
 )
@@ -22,6 +24,18 @@ UNITS = (
     LayerUnits(1, "layers.1.mlp.shared.down_proj", 2),
 )
 LABELS = np.array([1, 2, 1, 3, 3, 1, 1, 2, 2, 3, 3, 1, 2])
+
+
+def test_parts_of__are_those_of_the_store_s_table() -> None:
+    table = units_table(UNITS)
+    assert parts_of(table) == UNITS
+    pieces = pa.concat_tables([table.slice(0, 6), table.slice(6)])
+    assert parts_of(pieces) == UNITS
+    place = table.schema.get_field_index("path")
+    nowhere = table.set_column(place, "path", pa.nulls(13, pa.string()))
+    for other in (nowhere, table.slice(1), table.take([1, 0, *range(2, 13)])):
+        with pytest.raises(InvalidInput, match="does not name all units of each projection"):
+            parts_of(other)
 
 
 def test_of_modules__silences_their_units_alone() -> None:

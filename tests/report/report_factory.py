@@ -253,6 +253,7 @@ def _ablation(size: int, rng: np.random.Generator) -> Ablation:
         tokens="the tokens of the prompt",
         num_samples=700,
         num_random_sets=5,
+        seed=0,
         by_module=rises,
         random_by_module=random,
         by_category=rng.uniform(-0.02, 0.3, (size, 7)) + np.eye(size, 7) * 0.7,

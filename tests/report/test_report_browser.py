@@ -160,6 +160,30 @@ def test_page__tables_sort_by_a_click_on_a_heading(tab: Browser, folder: Path) -
     assert tab.run(column) == sorted(values)
 
 
+def test_page__the_table_of_methods_fits_and_saves_its_intervals(
+    tab: Browser, folder: Path, tmp_path: Path
+) -> None:
+    tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    tab.open(folder / "report.html", width=1280)
+    box = "[data-table='methods-k010']"
+    room = f'(b => b.scrollWidth <= b.clientWidth)(document.querySelector("{box} .scroll"))'
+    assert tab.run(room)
+    shown = tab.run(f'document.querySelector("{box} tbody td:nth-child(2)").innerText')
+    _, interval = shown.split("\n")
+    assert " to " in interval
+    tab.click(f"{box} [data-csv]")
+    file = tmp_path / "methods-k010.csv"
+    end = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < end
+        tab.run("1")
+        time.sleep(0.1)
+    keys, first, *_ = (line.split(",") for line in file.read_text().splitlines())
+    assert keys[:4] == ["method", "objective", "objective_low", "objective_high"]
+    assert len(first) == len(keys)
+    assert float(first[2]) <= float(first[1]) <= float(first[3])
+
+
 def test_page__tables_and_figures_are_saved_as_files(
     tab: Browser, folder: Path, tmp_path: Path
 ) -> None:
@@ -191,6 +215,24 @@ def test_page__the_theme_button_turns_page_and_figures_dark(tab: Browser, folder
     tab.wait("getComputedStyle(document.body).backgroundColor === 'rgb(16, 18, 22)'")
     paper = "getComputedStyle(document.querySelector('.plot .main-svg')).backgroundColor"
     tab.wait(f"{paper} === 'rgb(23, 25, 30)'")
+    tab.run("localStorage.clear()")
+
+
+def test_page__what_was_hidden_while_the_theme_changed_is_drawn_as_before_when_it_shows(
+    tab: Browser, folder: Path
+) -> None:
+    tab.open(folder / "report.html")
+    scroll_through(tab)
+    plot = "document.querySelector('[data-figure=\"activation-k010\"] .plot')"
+    size = f"JSON.stringify([{plot}._fullLayout._size, {plot}._fullLayout.font.size])"
+    before = tab.run(size)
+    tab.click("[data-choose='7']")
+    tab.click("#theme")
+    tab.click("[data-choose='10']")
+    tab.wait(
+        f"getComputedStyle({plot}.querySelector('.main-svg')).backgroundColor === 'rgb(23, 25, 30)'"
+    )
+    assert tab.run(size) == before
     tab.run("localStorage.clear()")
 
 

@@ -246,7 +246,7 @@ def test_basis__every_figure_of_modules_names_its_seed_and_restarts() -> None:
     for name in ("ablation", "ablation-modules", "ablation-categories"):
         assert ALL[f"{name}-k010"].basis == (
             "K = 10, seed 0, best of 8 restarts. Measured on 700 samples, beside 5 random sets of "
-            "units a module."
+            "units a module; both drawn with seed 0."
         )
 
 

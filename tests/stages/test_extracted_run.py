@@ -137,11 +137,11 @@ def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> Non
 
 
 def test_ablate__without_room_for_an_actor_says_what_is_short(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
-    monkeypatch.setattr("ulcmod_dist.intervene.fleet.PATIENCE", 1.0)
     shutil.copytree(folder / "run", tmp_path / "run")
-    words = ("--set", "extract.cpus=1000", "--set", "ablate.seed=5")
+    settings = ("extract.cpus=1000", "extract.patience=1", "ablate.seed=5")
+    words = [word for setting in settings for word in ("--set", setting)]
     answer = ulcmod("ablate", tmp_path / "run", *words)
     assert answer.code == 1
     assert "An actor needs 1000 CPU, of which the largest node has" in answer.err
@@ -166,6 +166,39 @@ def test_export__masks_silence_just_their_units(
         silenced = engine.rows(encoded).activations[0]
     assert silenced[labels == 1].max() == 0
     assert (silenced[labels != 1] > 0).mean() > 0.9
+
+
+def test_export__needs_no_model(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace(str(DEMO / "model"), str(tmp_path / "gone")))
+    outs = {"with": folder / "run", "without": tmp_path / "run"}
+    said = {
+        name: ulcmod("export", run, "--num-modules", 3, "--out", tmp_path / name)
+        for name, run in outs.items()
+    }
+    assert (said["with"].code, said["without"].code) == (0, 0)
+    for file in ("masks.safetensors", "masks.parquet"):
+        assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
+    unknown = "How much the masks would cut is not known. The model folder"
+    assert unknown in " ".join(said["without"].out.split())
+    assert "not known" not in said["with"].out
+    assert ulcmod("report", tmp_path / "run").code == 0
+    refused = ulcmod("ablate", tmp_path / "run", "--set", "ablate.seed=9")
+    assert (refused.code, "gone is not here." in refused.err) == (2, True)
+
+
+def test_report__without_prompts_names_earlier_versions_that_hold_them(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    words = ("--set", "report.prompts=none")
+    first = ulcmod("rerun", tmp_path / "run", *words)
+    assert first.code == 0, first.err
+    said = " ".join(first.err.split())
+    assert f"Remove them if these must go: {tmp_path / 'run'}/versions/000001" in said
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "lighthouse" not in page
 
 
 def test_mask_modules__changes_a_live_model_and_leaves_it_as_it_was(folder: Path) -> None:

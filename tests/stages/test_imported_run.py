@@ -1,6 +1,9 @@
 """A matrix from elsewhere, from the command line to the page."""
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,45 @@ from ulcmod_dist.stages import evaluate
 
 QUICK = ("--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1")
 FEW = ("--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[k-means]")
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """An object store that answers 403 to everybody."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "planted-secret-0123456789")
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("refusing")
+def test_import__into_a_bucket_that_refuses_says_so_in_one_line(
+    planted: Planted, ulcmod: Ulcmod
+) -> None:
+    answer = ulcmod("import", planted.path, "--out", "s3://bucket/run")
+    assert answer.code == 1
+    assert answer.err.startswith("Error: The object store fails:")
+    assert "403" in answer.err
+    assert answer.err.count("\n") == 1
+    assert "planted-secret" not in answer.err
 
 
 @pytest.fixture

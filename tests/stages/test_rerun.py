@@ -1,6 +1,7 @@
 """A rerun does what is new, keeps what was, and ends with the same result however often killed."""
 
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -20,6 +21,7 @@ QUICK = (
     "--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[]",
 )  # fmt: skip
 LIMIT = 120
+MADE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
 
 
 def write_rows(folder: Path, rows: np.ndarray) -> None:
@@ -57,7 +59,7 @@ def contents(run: Path) -> dict[str, bytes]:
     """Everything that a rerun leaves and that does not tell the time."""
     told = ("version.json", "history.parquet", "job.yaml", "report.html", ".png")
     return {
-        str(path.relative_to(run)): path.read_bytes()
+        str(path.relative_to(run)): MADE.sub(b"", path.read_bytes())
         for name in ("modules", "evaluation", "drift", "tables", "versions")
         for path in sorted((run / name).rglob("*"))
         if path.is_file() and not path.name.endswith(told)
@@ -115,6 +117,8 @@ def test_rerun__earlier_versions_stay_readable(folder: Path, ulcmod: Ulcmod) -> 
     )
     compared = ulcmod("compare", past, folder / "run", "--json").json()
     assert (compared["shared_samples"], compared["samples_moved"]) == (60, 0)
+    said = " ".join(ulcmod("compare", past, folder / "run").out.split())
+    assert "run (version 1), K = 3" in said
 
 
 def test_rerun__keeps_as_many_versions_as_asked_for(folder: Path, ulcmod: Ulcmod) -> None:
@@ -139,6 +143,24 @@ def test_rerun__renews_the_page_alone_where_only_the_page_has_changed(
     assert (answer["state"], answer["version"]) == ("unchanged", 1)
     assert (folder / "run/report.html").stat().st_mtime_ns > page
     assert (folder / "run/modules/K=003/metrics.json").stat().st_mtime_ns == written
+
+
+def test_drift__adds_up_over_the_versions(folder: Path, ulcmod: Ulcmod) -> None:
+    for step in (1, 2):
+        rows = planted_rows(60 + 6 * step)
+        rows[:, : 10 * step] = rows[:, 30 : 30 + 10 * step]
+        write_rows(folder, rows)
+        answer = ulcmod("rerun", folder / "run", "--json")
+        assert answer.code in (0, 4), answer.err
+    first, second, now = answer.json()["versions"]["3"]
+    assert [first["version"], second["version"], now["version"]] == [1, 2, 3]
+    assert [first["samples"], second["samples"], now["samples"]] == [60, 66, 72]
+    assert (first["units_rand"], now["units_rand_now"]) == (None, None)
+    assert now["units_rand"] == answer.json()["rows"][0]["units_rand"] == second["units_rand_now"]
+    assert first["units_rand_now"] < second["units_rand_now"] < 1
+    page = (folder / "run/drift/K=003.html").read_text(encoding="utf-8")
+    assert "Drift over time" in page
+    assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", page)
 
 
 def test_drift__beyond_the_limits_ends_with_four_until_it_is_accepted(

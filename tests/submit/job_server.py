@@ -13,7 +13,10 @@ import ray
 
 @dataclass
 class JobServer:
-    """What the server knows, every request it got, and how jobs end at once if they do."""
+    """What the server knows, every request it got, and how jobs end at once if they do.
+
+    Of the next requests it leaves ``silent`` many without an answer.
+    """
 
     token: str | None = None
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -21,6 +24,7 @@ class JobServer:
     requests: list[str] = field(default_factory=list)
     ending: dict[str, Any] = field(default_factory=dict)
     address: str = ""
+    silent: int = 0
 
     def finish(self, name: str, status: str, code: int) -> None:
         """Let a job end."""
@@ -57,6 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _admitted(self) -> bool:
+        if self.state.silent:
+            self.state.silent -= 1
+            self.close_connection = True
+            return False
         self.state.requests.append(f"{self.command} {self.path}")
         shown = self.headers.get("Authorization")
         if self.state.token is None or shown == f"Bearer {self.state.token}":

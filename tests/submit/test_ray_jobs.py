@@ -57,6 +57,33 @@ def test_submit__of_a_job_with_a_schedule_is_a_rerun(server: JobServer, tmp_path
     assert server.jobs[parcel.name]["entrypoint"] == "ulcmod rerun job.yaml"
 
 
+def test_submit__of_a_job_with_a_time_limit_is_ended_by_it(
+    server: JobServer, tmp_path: Path
+) -> None:
+    parcel = pack(job_file(tmp_path, HUB_JOB), ["cluster.hours=1.5"], "ray")
+    ray_jobs.submit(client(server, tmp_path), parcel)
+    command = server.jobs[parcel.name]["entrypoint"]
+    assert command == "timeout --kill-after=60 5400 ulcmod run job.yaml"
+
+
+def test_follow__goes_on_after_a_silence_and_gives_up_after_a_long_one(
+    server: JobServer, parcel: Parcel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = client(server, tmp_path)
+    submission = ray_jobs.submit(connection, parcel)
+    server.jobs[parcel.name]["logs"] = "one\n"
+    pieces = ray_jobs.follow(connection, submission)
+    assert next(pieces) == "one\n"
+    server.silent = 3
+    server.jobs[parcel.name] |= {"logs": "one\ntwo\n", "status": "SUCCEEDED"}
+    assert list(pieces) == ["two\n"]
+    assert server.silent == 0
+    monkeypatch.setattr(ray_jobs, "SILENCE_SECONDS", 0.2)
+    server.silent = 10**6
+    with pytest.raises(UlcmodError, match="No Ray cluster answers"):
+        list(ray_jobs.follow(connection, submission))
+
+
 def test_submit__twice_meets_the_job_that_is_there(
     server: JobServer, parcel: Parcel, tmp_path: Path
 ) -> None:
@@ -121,15 +148,29 @@ def test_connect__says_where_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_address__of_the_environment_never_replaces_the_one_given(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     other = {"RAY_API_SERVER_ADDRESS": "http://192.0.2.1:8265"}
     with pytest.raises(InvalidInput, match="Unset RAY_API_SERVER_ADDRESS"):
-        ray_jobs.resolve("http://127.0.0.1:8265", other)
+        ray_jobs.resolve("http://127.0.0.1:8265", other, tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert ray_jobs.resolve(None, other) == "http://192.0.2.1:8265"
-    assert ray_jobs.resolve(None, {}) == "http://127.0.0.1:8265"
-    assert ray_jobs.resolve("http://127.0.0.1:8265/", {}) == "http://127.0.0.1:8265"
+    assert ray_jobs.resolve(None, other, tmp_path) == "http://192.0.2.1:8265"
+    assert ray_jobs.resolve(None, {}, tmp_path) == "http://127.0.0.1:8265"
+    assert ray_jobs.resolve("http://127.0.0.1:8265/", {}, tmp_path) == "http://127.0.0.1:8265"
+
+
+@pytest.mark.parametrize("address", ["ray://192.0.2.1:10001", "192.0.2.1:6379"])
+def test_address__of_a_cluster_elsewhere_is_not_asked_without_a_token(
+    tmp_path: Path, address: str
+) -> None:
+    with pytest.raises(InvalidInput, match="without a token"):
+        ray_jobs.resolve(address, {}, tmp_path)
+
+
+def test_address__with_credentials_is_refused_and_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="carries credentials") as caught:
+        ray_jobs.resolve(f"http://me:{SECRET}@127.0.0.1:8265", {}, tmp_path)
+    assert SECRET not in str(caught.value)
 
 
 def test_cancel__asks_a_running_job_to_end(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import sys
 
+from obstore.exceptions import BaseError
+
 # Importing them adds their commands to the program.
 from ulcmod_dist.cli import clusters as clusters
 from ulcmod_dist.cli import runs as runs
 from ulcmod_dist.cli.words import app, progress
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.stopping import Stopped, ended_by_sigterm
 
 __all__ = ["app", "main"]
@@ -37,8 +39,17 @@ def main() -> None:
             raise
         progress().fail(str(error))
         sys.exit(error.exit_code)
+    except BaseError as error:
+        if debug:
+            raise
+        progress().fail(
+            f"The object store fails: {one_line(error)}. Check the URL, the credentials in the "
+            "environment and the network; the same command continues from there."
+        )
+        sys.exit(1)
     except Exception as error:
         if debug:
             raise
-        progress().fail(f"{type(error).__name__}: {error}. Repeat with --debug for the traceback.")
+        kind, said = type(error).__name__, one_line(error)
+        progress().fail(f"{kind}: {said}. Repeat with --debug for the traceback.")
         sys.exit(1)

@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 import pyarrow.dataset as pads
 
 from ulcmod_dist.corpus.locations import SourceFile
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, one_line
 
 
 def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str] = ()) -> pa.Table:
@@ -32,7 +32,7 @@ def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str
             return _read_json(source, list(columns), texts)
         return read[source.format](source, list(columns))
     except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = one_line(error)
         raise InvalidInput(
             f"{source.path} cannot be read as {source.format}: {reason}.",
             "Replace the file or leave it out.",

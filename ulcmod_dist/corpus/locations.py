@@ -13,7 +13,7 @@ import pyarrow as pa
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, one_line
 
 FORMATS = {
     ".parquet": "parquet",
@@ -72,7 +72,7 @@ def find_files(location: str, split: str) -> tuple[SourceFile, ...]:
     except FileNotFoundError as error:
         raise InvalidInput(f"{location} does not exist.", "Correct the path.") from error
     except OSError as error:
-        raise InvalidInput(f"{location} cannot be listed: {_one_line(error)}.") from error
+        raise InvalidInput(f"{location} cannot be listed: {one_line(error)}.") from error
     if not found:
         raise InvalidInput(f"{location} holds no samples.", f"Known are {', '.join(FORMATS)}.")
     return tuple(found)
@@ -102,14 +102,14 @@ def _open(location: str) -> _Place:
     except pa.ArrowInvalid:
         return _open_by_fsspec(location)
     except OSError as error:
-        raise InvalidInput(f"{location} cannot be opened: {_one_line(error)}.") from error
+        raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
 
 
 def _open_by_fsspec(location: str) -> _Place:
     try:
         listing, path = fsspec.url_to_fs(location)
     except (ImportError, ValueError) as error:
-        raise InvalidInput(f"{location} cannot be opened: {_one_line(error)}.") from error
+        raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
     return _Place(location, listing, PyFileSystem(FSSpecHandler(listing)), path.rstrip("/"))
 
 
@@ -164,7 +164,3 @@ def _saved(place: _Place, folder: str) -> list[SourceFile]:
 def _read_json(place: _Place, path: str) -> dict[str, Any]:
     with place.files.open_input_stream(path) as stream:
         return dict(json.loads(stream.read()))
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 
 from ulcmod_dist.iterd.objective import Objective
+from ulcmod_dist.passes.freed import trim
 from ulcmod_dist.passes.standardised import Standardised
 
 Search = Callable[[Standardised, int], Objective]
@@ -32,9 +33,11 @@ def null_objectives(
         permutations: Number of permuted copies, one after another.
         seed: Seed of the first permutation; the others count on from it.
     """
-    return tuple(
-        search(permuted(activations, number), number) for number in range(seed, seed + permutations)
-    )
+    objectives = []
+    for number in range(seed, seed + permutations):
+        objectives.append(search(permuted(activations, number), number))
+        trim()
+    return tuple(objectives)
 
 
 def permuted(activations: Standardised, seed: int) -> Standardised:

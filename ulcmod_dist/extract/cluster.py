@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.rayaccess import make_token, quiet, require_token
 from ulcmod_dist.stopping import handler_kept
@@ -137,6 +137,6 @@ def _connect(address: str) -> None:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UlcmodError(
-            f"There is no Ray cluster at {address}: {' '.join(str(error).split())[:300]}",
+            f"There is no Ray cluster at {address}: {one_line(error)[:300]}",
             "Start it, correct extract.address, or leave it out to use this machine.",
         ) from error

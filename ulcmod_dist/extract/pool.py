@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.cluster import (
     draining_nodes,
     has_free,
@@ -240,7 +240,7 @@ class Pool:
             self._deaths_at_start += 1
             if self._deaths_at_start >= ATTEMPTS:
                 raise UlcmodError(
-                    f"{ATTEMPTS} actors died while they loaded the model: {_words(error)}",
+                    f"{ATTEMPTS} actors died while they loaded the model: {one_line(error)[:300]}",
                     "Give an actor more memory (the plan says how much), or see Ray's logs.",
                 ) from error
             return
@@ -264,7 +264,7 @@ class Pool:
                 self.warn(f"An actor was lost with node {actor.node}; {len(lost)} shards go back.")
                 self._queue.extendleft(reversed(lost))
                 return
-            death = Failure("shard", f"The actor died: {_words(error)}", clean=False)
+            death = Failure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
             for task in lost:
                 yield from self._failed(task, death)
             return
@@ -307,7 +307,3 @@ class Pool:
     def _remove(self, actor: _Actor) -> None:
         self._lose(actor)
         ray.kill(actor.handle)
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

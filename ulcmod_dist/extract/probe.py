@@ -13,7 +13,7 @@ from ulcmod_dist.extract.cluster import cluster, node_resources, room, shortage
 from ulcmod_dist.extract.planner import Prepared, prompts_at
 from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
 from ulcmod_dist.extract.values import Failure, ForwardFactory, Resources
-from ulcmod_dist.extract.worker import Worker, one_line
+from ulcmod_dist.extract.worker import Worker, described
 from ulcmod_dist.forward.memory import DeviceMemory, device_memory
 from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.store.shards import ShardWriter
@@ -131,7 +131,7 @@ def memory_of_actor(
             memory: DeviceMemory = ray.get(answer)
         except ray.exceptions.RayError as error:
             raise UlcmodError(
-                f"An actor cannot use its {device} device: {one_line(error)}"
+                f"An actor cannot use its {device} device: {described(error)}"
             ) from error
         if device != "cpu":
             return memory.part(min(1.0, resources.gpus))

@@ -20,7 +20,7 @@ from itertools import islice
 import numpy as np
 import ray
 
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.values import (
     Failure,
     Forward,
@@ -92,7 +92,7 @@ class Worker:
         except UlcmodError as error:
             return Failure("run", error.fact, error.remedy)
         except Exception as error:
-            return Failure("run", f"The model cannot be loaded: {one_line(error)}")
+            return Failure("run", f"The model cannot be loaded: {described(error)}")
         return None
 
     def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardDone | Failure:
@@ -107,7 +107,7 @@ class Worker:
             except UlcmodError as error:
                 return Failure("run", error.fact, error.remedy)
             except Exception as error:
-                return Failure("shard", one_line(error), clean=False)
+                return Failure("shard", described(error), clean=False)
             return self._commit(task, content, origin)
 
     def measure(self, prompts: Sequence[Prompt]) -> Measured | Failure:
@@ -118,7 +118,7 @@ class Worker:
             encoded = self._forward.encode(prompts)
             self._forward.rows(encoded)
         except Exception as error:
-            return Failure("run", f"A batch of the plan cannot be computed: {one_line(error)}")
+            return Failure("run", f"A batch of the plan cannot be computed: {described(error)}")
         seconds = time.perf_counter() - began
         return Measured(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
 
@@ -170,7 +170,7 @@ class Worker:
         except UlcmodError as error:
             return Failure("run", error.fact, error.remedy)
         except Exception as error:
-            reason = one_line(error)
+            reason = described(error)
             if NO_SPACE in reason:
                 return Failure(
                     "run",
@@ -213,7 +213,7 @@ class _Shard:
             raise
         except Exception as error:
             if failing := self._failing(batch):
-                raise _Blamed(failing, one_line(error), clean=False) from error
+                raise _Blamed(failing, described(error), clean=False) from error
             raise
         else:
             self._keep(batch, rows, sizes)
@@ -250,9 +250,9 @@ class _Shard:
         return failing
 
 
-def one_line(error: BaseException) -> str:
+def described(error: BaseException) -> str:
     """An exception's kind and message on one line."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -17,7 +17,7 @@ from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import family_of
 from ulcmod_dist.forward.identity import FORWARD_VERSION, files_digest
 from ulcmod_dist.forward.values import ModelSpec
@@ -41,7 +41,7 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
         )
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(
-            f"The configuration of the model {spec.id} cannot be read: {one_line(error)}"
+            f"The configuration of the model {spec.id} cannot be read: {one_line(error)}."
         ) from error
     family_of(config)
     quantised = getattr(config, "quantization_config", None)
@@ -103,7 +103,7 @@ def load_model(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
-            f"The weights of the model {spec.id} cannot be loaded: {one_line(error)}"
+            f"The weights of the model {spec.id} cannot be loaded: {one_line(error)}."
         ) from error
     # transformers fills what is missing with random numbers; only a pooler is of no concern here.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
@@ -155,11 +155,16 @@ def local_folder(spec: ModelSpec) -> Path | None:
     """The folder a model is in, or None for an id on the hub.
 
     Raises:
-        InvalidInput: The id is no folder and has no fixed revision.
+        InvalidInput: The folder is not there, or the id is none and has no fixed revision.
     """
     folder = Path(spec.id)
     if folder.is_dir():
         return folder.resolve()
+    if folder.is_absolute():
+        raise InvalidInput(
+            f"The model folder {spec.id} is not here.",
+            "Put it back, or name where it lies now: --set model.id=FOLDER.",
+        )
     if spec.revision is None:
         raise InvalidInput(
             f"The model {spec.id!r} is no folder and, as an id on the hub, lacks a revision.",
@@ -223,8 +228,3 @@ def _digest(folder: Path) -> str:
 
 def _get(settings: Any, key: str) -> Any:
     return settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)
-
-
-def one_line(error: BaseException) -> str:
-    """An error of another library without its line breaks."""
-    return " ".join(str(error).split())

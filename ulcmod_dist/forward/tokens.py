@@ -10,8 +10,8 @@ from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.loading import load_config, one_line
+from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.templates import ChatTemplate
 from ulcmod_dist.forward.values import (
     Encoded,
@@ -78,7 +78,7 @@ class Encoder:
             )
         except (OSError, ValueError, ImportError) as error:
             raise InvalidInput(
-                f"The tokenizer of the model {spec.id} cannot be loaded: {one_line(error)}"
+                f"The tokenizer of the model {spec.id} cannot be loaded: {one_line(error)}."
             ) from error
         return cls(tokenizer, config, rule)
 

@@ -22,9 +22,6 @@ from ulcmod_dist.intervene.masks import Mask
 RESTARTS = 3
 """How often an actor that died is started again, and its batch with it."""
 
-PATIENCE = 30.0
-"""Seconds without an answer after which it is asked whether there is still room for an actor."""
-
 
 @dataclass(frozen=True)
 class Machine:
@@ -105,8 +102,8 @@ class Fleet:
         spec: The model.
         machine: What each actor computes with.
         workers: Number of actors.
-        require_room: Asked while no answer comes; raises where no node could hold an actor, for
-            which Ray would wait for ever.
+        patience: Seconds that may pass without an answer before ``require_room`` is asked.
+        require_room: Raises where no node could hold an actor, for which Ray would wait for ever.
     """
 
     def __init__(
@@ -114,6 +111,7 @@ class Fleet:
         spec: ModelSpec,
         machine: Machine,
         workers: int,
+        patience: float,
         require_room: Callable[[], None] = lambda: None,
     ) -> None:
         # A batch's losses follow from its prompts and masks alone, so it may run twice.
@@ -123,6 +121,7 @@ class Fleet:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )(_Measurer)
+        self._patience = patience
         self._require_room = require_room
         self._measured = 0
         self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
@@ -140,7 +139,7 @@ class Fleet:
         """Mean of each unit over the counted tokens of all samples [units]."""
         answer = self._actors[0].means.remote(encoded, batches)
         try:
-            while not ray.wait([answer], timeout=PATIENCE)[0]:
+            while not ray.wait([answer], timeout=self._patience)[0]:
                 self._require_room()
             means: NDArray[np.float64] = ray.get(answer)
         except ray.exceptions.RayError as error:
@@ -178,7 +177,7 @@ class Fleet:
     def _next(self, pool: ActorPool) -> NDArray[np.float64]:
         while True:
             try:
-                answer: NDArray[np.float64] = pool.get_next(timeout=PATIENCE)
+                answer: NDArray[np.float64] = pool.get_next(timeout=self._patience)
             except TimeoutError:
                 self._require_room()
             else:

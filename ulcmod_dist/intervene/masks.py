@@ -105,6 +105,35 @@ def layer_of_units(units: Sequence[LayerUnits]) -> NDArray[np.int64]:
     return np.repeat([part.layer for part in units], [part.width for part in units])
 
 
+def parts_of(units: pa.Table) -> tuple[LayerUnits, ...]:
+    """The parts of a model, from the table of its units in order, as an activation store has it.
+
+    Raises:
+        InvalidInput: The table does not say where the units are, or lacks some of a projection.
+    """
+    keys = [pc.cast(units[name], pa.string()) for name in ("path", "expert")]
+    table = pa.table([units["layer"], *keys], names=["layer", "path", "expert"])
+    # Without threads, groups come in the order of their first rows.
+    groups = table.group_by(table.column_names, use_threads=False).aggregate([([], "count_all")])
+    widths = groups["count_all"].to_pylist()
+    inside = pa.array([index for width in widths for index in range(width)], pa.int32())
+    if units["path"].null_count or not units["index"].combine_chunks().equals(inside):
+        raise InvalidInput(
+            "The table of units does not name all units of each projection in order, as an "
+            "imported one need not: masks cannot be made of it.",
+            "Export from a run that extracted its activations from a model.",
+        )
+    return tuple(
+        LayerUnits(
+            layer=part["layer"],
+            path=part["path"],
+            width=part["count_all"],
+            expert=None if part["expert"] is None else int(part["expert"]),
+        )
+        for part in groups.to_pylist()
+    )
+
+
 def to_table(masks: Mapping[str, Mask]) -> pa.Table:
     """Named masks as one table of ``SCHEMA``, in order of name and unit."""
     tables = [_table_of(name, masks[name]) for name in sorted(masks)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,10 +87,73 @@ class Comparison:
         return int(self.sample_counts.sum())
 
 
-def comparison_page(comparison: Comparison) -> str:
-    """The comparison as one HTML file that opens offline."""
+@dataclass(frozen=True)
+class PastModules:
+    """The modules of one version of a run: how far from the version before, how far from now.
+
+    Attributes:
+        version: Its number.
+        made: When they were found, in words.
+        samples: Train samples that they were found on.
+        objective: Objective L.
+        units_rand: Adjusted Rand index to the version before over shared units; None where there
+            is none, or no unit is shared.
+        samples_rand: The same over shared samples.
+        units_rand_now: Adjusted Rand index to the present modules over shared units; None for
+            these themselves, or where no unit is shared.
+        samples_rand_now: The same over shared samples.
+    """
+
+    version: int
+    made: str
+    samples: int
+    objective: float
+    units_rand: float | None
+    samples_rand: float | None
+    units_rand_now: float | None
+    samples_rand_now: float | None
+
+
+def comparison_page(comparison: Comparison, past: Sequence[PastModules] = ()) -> str:
+    """The comparison as one HTML file that opens offline.
+
+    Args:
+        comparison: The modules of two runs, or of two versions of one.
+        past: The versions of the run that the second are of, these last; none for other runs.
+    """
     title = f"{comparison.names[0]} and {comparison.names[1]}"
-    return render_document(title, (_agreement(comparison), _matches(comparison)))
+    parts = [_agreement(comparison), _matches(comparison)]
+    if past:
+        parts.append(_over_time(past))
+    return render_document(title, parts)
+
+
+def _over_time(past: Sequence[PastModules]) -> Section:
+    lead = (
+        "Small steps may add up: each version is held against the one before it, and against the "
+        "present modules, over the units and samples that both have."
+    )
+    return Section("time", "Drift over time", lead, shared=(past_table(past),))
+
+
+def past_table(past: Sequence[PastModules]) -> Table:
+    """How far each version of the modules is from the one before, and from the present one."""
+    return table(
+        "versions",
+        "Versions",
+        (
+            Column("version", "Version", Kind.COUNT),
+            Column("made", "Made"),
+            Column("samples", "Samples", Kind.COUNT),
+            Column("objective", "L", Kind.NUMBER),
+            Column("units_rand", "Units, to the version before", Kind.NUMBER),
+            Column("samples_rand", "Samples, to the version before", Kind.NUMBER),
+            Column("units_rand_now", "Units, to now", Kind.NUMBER),
+            Column("samples_rand_now", "Samples, to now", Kind.NUMBER),
+        ),
+        [tuple(vars(version).values()) for version in past],
+        "Adjusted Rand indices: 1 means the same modules, 0 chance.",
+    )
 
 
 def matches_table(comparison: Comparison) -> Table:

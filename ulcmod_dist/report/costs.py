@@ -44,6 +44,7 @@ class Ablation:
         tokens: Which tokens the loss counts, in words.
         num_samples: Samples measured.
         num_random_sets: Random sets a module is compared with.
+        seed: Seed by which the samples and the random sets were drawn.
         by_module: Rise of the loss, silenced module by module of the samples, shape (K, K).
         random_by_module: The same for random sets of equal size a layer, shape (K, K).
         by_category: Rise of the loss, silenced module by category, shape (K, C).
@@ -58,6 +59,7 @@ class Ablation:
     tokens: str
     num_samples: int
     num_random_sets: int
+    seed: int
     by_module: Floats
     random_by_module: Floats
     by_category: Floats | Absent

@@ -20,7 +20,7 @@ from ulcmod_dist.report.colours import colour_names, legend, scale_bar
 from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, prints_cells
-from ulcmod_dist.report.tables import Table, printed
+from ulcmod_dist.report.tables import Cell, Kind, Table, printed
 from ulcmod_dist.report.text import label, shorten
 from ulcmod_dist.report.values import ReportData
 
@@ -93,6 +93,7 @@ def _environment() -> Environment:
         "printable": printable,
         "shorten": shorten,
         "cell": printed,
+        "exact": _exact,
         "rows": _rows,
         "kind": lambda block: type(block).__name__,
         "height": lambda spec: figure(spec)["layout"]["height"],
@@ -102,6 +103,13 @@ def _environment() -> Environment:
     }
     environment.globals |= {"prompt_head": PROMPT_HEAD}
     return environment
+
+
+def _exact(value: Cell, kind: Kind) -> Markup:
+    """Return the attribute that holds a number as it is; a text has none."""
+    if value is None:
+        return Markup(' data-v=""')
+    return Markup("") if kind == Kind.TEXT else Markup(' data-v="{}"').format(value)
 
 
 def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
@@ -135,7 +143,8 @@ def _figures(parts: Iterable[Section]) -> Markup:
     """Return all figures as JSON that is safe inside a script element."""
     values = {}
     for name, spec in pictures(parts).items():
-        values[name] = {**variants(spec), "title": spec.title, "picks": _picks(spec)}
+        words = {"title": spec.title, "basis": spec.basis, "picks": _picks(spec)}
+        values[name] = {**variants(spec), **words}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

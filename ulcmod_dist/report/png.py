@@ -1,6 +1,7 @@
 """Figures as PNG files: each specification drawn by matplotlib, the same bytes every time."""
 
 import io
+import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ from ulcmod_dist.report.text import MINUS
 Axes = Any
 WIDTH = 8.0  # inches
 DPI = 160
+BASIS_CHARACTERS = 140
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -54,6 +56,9 @@ def render(spec: Figure, theme: Theme = LIGHT) -> bytes:
         axes = canvas.add_subplot()
         axes.set_title(spec.title, loc="left", fontsize=11, color=theme.ink, pad=24)
         _painter(spec)(axes, spec, theme)
+        if spec.basis:
+            basis = textwrap.fill(spec.basis, BASIS_CHARACTERS)
+            canvas.supxlabel(basis, x=0.01, ha="left", fontsize=7, color=theme.muted)
         buffer = io.BytesIO()
         canvas.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -16,11 +16,15 @@ Cell = str | int | float | None
 
 
 class Kind(StrEnum):
-    """What a column holds, which decides its type and how it is printed."""
+    """What a column holds, which decides its type and how it is printed.
+
+    A bound is an end of the interval of the number in the column before it.
+    """
 
     TEXT = "text"
     COUNT = "count"
     NUMBER = "number"
+    BOUND = "bound"
     SHARE = "share"
 
 
@@ -28,6 +32,7 @@ _ARROW = {
     Kind.TEXT: pa.string(),
     Kind.COUNT: pa.int64(),
     Kind.NUMBER: pa.float64(),
+    Kind.BOUND: pa.float64(),
     Kind.SHARE: pa.float64(),
 }
 
@@ -88,6 +93,16 @@ class Table:
         for row in self.rows:
             table.add_row(*(Text(text) for text in self.printed(row)))
         return table
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Return the positions of the columns that readers see as one: a number and its bounds."""
+        groups: list[tuple[int, ...]] = []
+        for position, column in enumerate(self.columns):
+            if column.kind is Kind.BOUND and groups:
+                groups[-1] += (position,)
+            else:
+                groups.append((position,))
+        return tuple(groups)
 
     def printed(self, row: Sequence[Cell]) -> list[str]:
         """Return the cells of a row as readers see them."""

@@ -26,7 +26,7 @@ from ulcmod_dist.report.costs import AblatedModule, Ablation, Cost
 from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, save_job, writes
 from ulcmod_dist.stages.corpus import prompts_of
-from ulcmod_dist.stages.devices import device_of
+from ulcmod_dist.stages.devices import device_of, patience_of
 from ulcmod_dist.stages.evaluation_files import (
     ablation_mark,
     ablation_name,
@@ -112,7 +112,13 @@ def _fleet(context: Context) -> Fleet:
     threads = max(1, int(settings.cpus))
     machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
     workers = settings.workers or max(1, room(resources, node_resources()))
-    return Fleet(spec_of(context.job), machine, workers, partial(_require_room, resources))
+    return Fleet(
+        spec_of(context.job),
+        machine,
+        workers,
+        patience_of(settings),
+        partial(_require_room, resources),
+    )
 
 
 def _require_room(resources: Resources) -> None:
@@ -215,6 +221,7 @@ def _described(
         tokens=TOKENS,
         num_samples=len(subjects.encoded),
         num_random_sets=settings.random_sets,
+        seed=settings.seed,
         by_module=effects(rise, subjects.modules, num_modules),
         random_by_module=effects(random_rise, subjects.modules, num_modules),
         by_category=effects(rise, groups, len(names))

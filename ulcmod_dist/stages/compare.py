@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
 from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
+from ulcmod_dist.rundir import VERSIONS
 from ulcmod_dist.stages.open_run import Run, open_run
 from ulcmod_dist.stages.summary import Summary, shown
 from ulcmod_dist.store.modules import StoredModules
+
+Positions = NDArray[np.int64]
 
 COLUMNS = {
     "module": "Module",
@@ -108,7 +113,7 @@ def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
     Samples are known by their prompts, since ids may count the rows of a corpus; those of imported
     matrices by their ids.
     """
-    units = shared_positions(*(_unit_keys(stored.units) for stored in modules))
+    units = _shared_units(modules[0].units, modules[1].units)
     views = [run.view_of(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
     keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
@@ -154,11 +159,16 @@ def _comparison(
 
 def run_names(one: str, other: str) -> tuple[str, str]:
     """Names of two run directories: their folders', with as many parents as tell them apart."""
-    parts = one.rstrip("/").split("/"), other.rstrip("/").split("/")
+    parts = _parts(one), _parts(other)
     depth = 1
     while parts[0] != parts[1] and parts[0][-depth:] == parts[1][-depth:]:
         depth += 1
     return "/".join(parts[0][-depth:]), "/".join(parts[1][-depth:])
+
+
+def _parts(url: str) -> list[str]:
+    """The folders of a run directory; a version of a run goes by the run's name and its number."""
+    return re.sub(rf"/{VERSIONS}/0*(\d+)$", r" (version \1)", url.rstrip("/")).split("/")
 
 
 def _known(value: float) -> float | None:
@@ -177,9 +187,17 @@ def _chosen(run: Run, num_modules: int | None) -> int:
     return num_modules
 
 
+def _shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:
+    """Positions of the units that both have, by what tells them apart in models of one shape."""
+    keys = [table.select(["layer", "expert", "index"]) for table in (one, other)]
+    if keys[0].equals(keys[1]):
+        # Versions of one run: millions of units need no search.
+        everywhere = np.arange(one.num_rows)
+        return everywhere, everywhere
+    return shared_positions(*map(_unit_keys, keys))
+
+
 def _unit_keys(units: pa.Table) -> list[object]:
-    """What tells units of two models of the same shape apart: layer, expert and index."""
     if units["layer"].null_count:
         return list(range(units.num_rows))
-    columns = (units[name].to_pylist() for name in ("layer", "expert", "index"))
-    return list(zip(*columns, strict=True))
+    return list(zip(*(column.to_pylist() for column in units.columns), strict=True))

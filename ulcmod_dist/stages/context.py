@@ -95,7 +95,9 @@ def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
             f"{run.url} is no run directory: it holds no {JOB}.", "Start one with `ulcmod run JOB`."
         ) from error
     folder = run.local or Path.cwd()
-    return Job.from_text(text, source=run.show(JOB), folder=folder, overrides=overrides)
+    return Job.from_text(
+        text, source=run.show(JOB), folder=folder, overrides=overrides, model_there=False
+    )
 
 
 def save_job(context: Context) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.report.comparison import Comparison, comparison_page
+from ulcmod_dist.report.comparison import Comparison, PastModules, comparison_page, past_table
 from ulcmod_dist.rundir import DRIFT, RunDir, drift_key
 from ulcmod_dist.sections import RerunSection
 from ulcmod_dist.stages.compare import compared
 from ulcmod_dist.stages.open_run import Run
+from ulcmod_dist.stages.versions import kept_versions, read_version, version_directory
 from ulcmod_dist.store.modules import StoredModules
 
 MEASURES = drift_key("drift.json")
@@ -49,30 +51,41 @@ class Drift:
         ]
 
 
-def write_drift(run: RunDir, before: Run, number: int, modules: Sequence[int]) -> None:
-    """Compare the run's modules with those of an earlier version: figures, and a page for each K.
+def write_drift(run: RunDir, modules: Sequence[int]) -> None:
+    """Hold the run's modules against those of its versions: figures, and a page for each K.
 
     Args:
-        run: The run directory.
-        before: The earlier version.
-        number: Its number.
+        run: The run directory; the newest of its versions is the one before.
         modules: Every K that both have.
     """
     _clear(run)
-    measures = []
+    versions = {n: Run(version_directory(run, n)) for n in kept_versions(run)}
+    number = max(versions)
+    measures, past = [], {}
     for k in modules:
-        stored = before.modules(k), Run(run).modules(k)
-        objective = _density(stored[1]) / _density(stored[0])
-        comparison = _compared(before, Run(run), stored, (f"version {number}", "now"))
-        if comparison is None:
-            measures.append(Drift(k, None, None, objective))
-            continue
-        run.write(drift_key(f"K={k:03d}.html"), comparison_page(comparison).encode("utf-8"))
-        measures.append(
-            Drift(k, comparison.units_adjusted_rand, comparison.samples_adjusted_rand, objective)
-        )
-    content = {"before": number, "accepted": False, "modules": [asdict(part) for part in measures]}
+        there = {n: version for n, version in versions.items() if k in version.num_modules()}
+        comparisons = {n: _compared(version, Run(run), k) for n, version in there.items()}
+        last = comparisons[number]
+        measures.append(_drift(versions[number], Run(run), k, last))
+        earlier = [_past(n, there[n], k, comparisons[n]) for n in there]
+        past[k] = [*earlier, _present(run, number + 1, measures[-1])]
+        if last is not None:
+            names = (f"version {number}, K = {k}", f"now, K = {k}")
+            page = comparison_page(replace(last, names=names), past[k])
+            run.write(drift_key(f"K={k:03d}.html"), page.encode("utf-8"))
+    content = {
+        "before": number,
+        "accepted": False,
+        "modules": [asdict(part) for part in measures],
+        "versions": {str(k): past_table(rows).to_records() for k, rows in past.items()},
+    }
     run.write_json(MEASURES, content)
+
+
+def read_past(run: RunDir) -> dict[str, list[dict[str, Any]]]:
+    """The versions that the present one was held against, K -> a record each; see PastModules."""
+    past: dict[str, list[dict[str, Any]]] = _stored(run).get("versions", {})
+    return past
 
 
 def read_drift(run: RunDir) -> list[Drift]:
@@ -100,16 +113,53 @@ def _stored(run: RunDir) -> dict[str, Any]:
     return value
 
 
-def _compared(
-    before: Run, now: Run, stored: tuple[StoredModules, StoredModules], names: tuple[str, str]
-) -> Comparison | None:
+def _compared(before: Run, now: Run, num_modules: int) -> Comparison | None:
     try:
-        comparison = compared((before, now), stored)
+        return compared((before, now), (before.modules(num_modules), now.modules(num_modules)))
     except InvalidInput:
         # Another model on another corpus: they share neither a unit nor a sample.
         return None
-    k = stored[0].metrics["num_modules"]
-    return replace(comparison, names=(f"{names[0]}, K = {k}", f"{names[1]}, K = {k}"))
+
+
+def _drift(before: Run, now: Run, num_modules: int, comparison: Comparison | None) -> Drift:
+    objective = _density(now.modules(num_modules)) / _density(before.modules(num_modules))
+    return Drift(num_modules, *_rands(comparison), objective)
+
+
+def _past(number: int, version: Run, num_modules: int, to_now: Comparison | None) -> PastModules:
+    steps = {drift.num_modules: drift for drift in read_drift(version.directory)}
+    made = read_version(version.directory).time
+    rands = _rands(to_now)
+    return _described(number, made, version.modules(num_modules), steps.get(num_modules), rands)
+
+
+def _present(run: RunDir, number: int, step: Drift) -> PastModules:
+    stored = Run(run).modules(step.num_modules)
+    return _described(number, time.time(), stored, step, (None, None))
+
+
+def _described(
+    number: int,
+    made: float,
+    stored: StoredModules,
+    step: Drift | None,
+    to_now: tuple[float | None, float | None],
+) -> PastModules:
+    return PastModules(
+        number,
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made)),
+        int(stored.metrics["samples"]),
+        float(stored.metrics["objective"]),
+        None if step is None else step.units_rand,
+        None if step is None else step.samples_rand,
+        *to_now,
+    )
+
+
+def _rands(comparison: Comparison | None) -> tuple[float | None, float | None]:
+    if comparison is None:
+        return None, None
+    return comparison.units_adjusted_rand, comparison.samples_adjusted_rand
 
 
 def _density(stored: StoredModules) -> float:

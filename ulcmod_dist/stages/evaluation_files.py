@@ -21,8 +21,8 @@ T = TypeVar("T")
 _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
-# Raised whenever the same modules and settings would lead to another ablation than before.
-ABLATION_VERSION = 2
+# Raised whenever the same modules and settings would lead to another file than before.
+ABLATION_VERSION = 3
 
 
 def ablation_name(num_modules: int) -> str:

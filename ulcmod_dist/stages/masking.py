@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.intervene.apply import PrunedSize, mask_units, pruned_size
-from ulcmod_dist.intervene.masks import Mask, to_safetensors, to_table
+from ulcmod_dist.intervene.apply import mask_units, pruned_size
+from ulcmod_dist.intervene.masks import Mask, parts_of, to_safetensors, to_table
+from ulcmod_dist.job import Job
 from ulcmod_dist.stages.context import Context
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.plan import spec_of
@@ -40,30 +41,35 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
     Raises:
         InvalidInput: There are no such modules, or the run has no model.
     """
-    config = load_config(spec_of(context.job))
-    units = units_of(config)
-    labels = Run(context.run).modules(num_modules).unit_labels
+    run = Run(context.run)
+    units = parts_of(run.view.units)
+    labels = run.modules(num_modules).unit_labels
     together = tuple(dict.fromkeys(modules))
     chosen = [together] if together else [(module,) for module in range(num_modules)]
     masks = {mask_name(num_modules, each): Mask.of_modules(units, labels, each) for each in chosen}
     out.mkdir(parents=True, exist_ok=True)
     (out / "masks.safetensors").write_bytes(to_safetensors(masks, units))
     pq.write_table(to_table(masks), out / "masks.parquet")
+    sizes, unknown = _pruned_sizes(context.job, masks.values())
     rows = [
-        {
-            "name": name,
-            "modules": list(each),
-            "units": mask.count,
-            **_pruned(pruned_size(config, mask)),
-        }
-        for (name, mask), each in zip(masks.items(), chosen, strict=True)
+        {"name": name, "modules": list(each), "units": mask.count, **size}
+        for (name, mask), each, size in zip(masks.items(), chosen, sizes, strict=True)
     ]
-    closing = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
-    return Summary(title="Masks", columns=COLUMNS, rows=rows, closing=closing)
+    written = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
+    return Summary(title="Masks", columns=COLUMNS, rows=rows, closing=[*unknown, *written])
 
 
-def _pruned(size: PrunedSize) -> dict[str, float]:
-    return {"parameters": size.parameters, "removed": size.removed, "share": size.share}
+def _pruned_sizes(job: Job, masks: Collection[Mask]) -> tuple[list[dict[str, float]], list[str]]:
+    """What each mask would cut out of the model; masks need no model, but their sizes do."""
+    try:
+        config = load_config(spec_of(job))
+    except InvalidInput as error:
+        return [{} for _ in masks], [f"How much the masks would cut is not known. {error.fact}"]
+    sizes = (pruned_size(config, mask) for mask in masks)
+    return [
+        {"parameters": size.parameters, "removed": size.removed, "share": size.share}
+        for size in sizes
+    ], []
 
 
 @contextmanager

@@ -20,12 +20,13 @@ from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.values import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
 from ulcmod_dist.stages.ablatable import why_not_ablated
-from ulcmod_dist.stages.context import Context, writes
+from ulcmod_dist.stages.context import Context, stored_job, writes
 from ulcmod_dist.stages.evaluate import OVERLAPS, evaluation_mark, name_of
 from ulcmod_dist.stages.evaluation_files import ablation_mark, ablation_name, read_evaluation
 from ulcmod_dist.stages.open_run import Run
 from ulcmod_dist.stages.reported import note_reported
 from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.stages.versions import kept_versions, version_directory
 from ulcmod_dist.store.modules import write_table
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -78,7 +79,20 @@ def report(context: Context) -> Summary:
     note_reported(context, {REPORT}.union(*beside))
     facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
     records = {name: table.to_records() for name, table in shown.items()}
+    if context.job.report.prompts == "none":
+        _warn_of_older_prompts(context)
     return Summary(title="Report", facts=facts, data={**facts, "tables": records})
+
+
+def _warn_of_older_prompts(context: Context) -> None:
+    """Name what was written before the job kept texts of prompts out of the report."""
+    kept = (version_directory(context.run, number) for number in kept_versions(context.run))
+    older = [old.show() for old in kept if stored_job(old).report.prompts != "none"]
+    if older:
+        context.progress.warn(
+            "report.prompts is none, but earlier versions hold texts of prompts. Remove them if "
+            f"these must go: {', '.join(older)}"
+        )
 
 
 def report_data(context: Context, run: Run) -> ReportData:

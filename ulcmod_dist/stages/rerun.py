@@ -20,7 +20,14 @@ from ulcmod_dist.stages.ablatable import why_not_ablated
 from ulcmod_dist.stages.context import Context, writing
 from ulcmod_dist.stages.corpus import prompts_of
 from ulcmod_dist.stages.discover import find_modules, found_metrics, mark_in, search_mark
-from ulcmod_dist.stages.drift import Drift, accept_drift, is_accepted, read_drift, write_drift
+from ulcmod_dist.stages.drift import (
+    Drift,
+    accept_drift,
+    is_accepted,
+    read_drift,
+    read_past,
+    write_drift,
+)
 from ulcmod_dist.stages.evaluate import evaluate
 from ulcmod_dist.stages.evaluation_files import (
     ablation_mark,
@@ -103,8 +110,8 @@ def _rerun(context: Context, accept: bool) -> Summary:
     now = before
     if before is None or present_results(run) != before.results:
         context.fence.check()
-        if last is not None and before is not None:
-            write_drift(run, last, before.number, _common(context, last))
+        if last is not None:
+            write_drift(run, _common(context, last))
         now = keep_version(run, context.fence.check)
         prune_versions(run, context.job.rerun.keep)
     assert now is not None
@@ -232,6 +239,7 @@ def _summary(
         "reasons": reasons,
         "alarms": [*alarms],
         "accepted": accepted,
+        "versions": read_past(context.run),
         "quarantined": exit_code == 3,
     }
     if alarms and accepted:

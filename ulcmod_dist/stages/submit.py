@@ -48,7 +48,7 @@ def preview(sending: Sending) -> str:
     if sending.to == "slurm":
         _require_inputs(parcel.job)
         return slurm.render_script(parcel).text
-    address = ray_jobs.resolve(sending.address, os.environ)
+    address = ray_jobs.resolve(sending.address, os.environ, Path.home())
     return json.dumps({"address": address, **ray_jobs.request(parcel)}, indent=1) + "\n"
 
 
@@ -76,7 +76,7 @@ def submit(
 
 
 def _client(sending: Sending) -> ray_jobs.Client:
-    address = ray_jobs.resolve(sending.address, os.environ)
+    address = ray_jobs.resolve(sending.address, os.environ, Path.home())
     return ray_jobs.connect(address, os.environ, Path.home())
 
 

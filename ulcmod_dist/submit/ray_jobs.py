@@ -8,6 +8,7 @@ run directory makes it continue where the last one stopped.
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -20,8 +21,9 @@ from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.rayaccess import token_for
+from ulcmod_dist.credentials import require_no_credentials
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
+from ulcmod_dist.rayaccess import require_token, token_for
 from ulcmod_dist.submit.parcel import JOB_FILE, Parcel
 
 Client: TypeAlias = JobSubmissionClient
@@ -32,6 +34,8 @@ GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL of a job that is cancelled."""
 
 POLL_SECONDS = 2.0
+SILENCE_SECONDS = 300.0
+"""How long a job that is followed may not be heard of: a head or a network that comes back."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Submission:
     new: bool
 
 
-def resolve(address: str | None, environment: Mapping[str, str]) -> str:
+def resolve(address: str | None, environment: Mapping[str, str], home: Path) -> str:
     """The HTTP address of a cluster's job server.
 
     Ray's client lets two environment variables override whatever address it is given. Here they
@@ -57,7 +61,8 @@ def resolve(address: str | None, environment: Mapping[str, str]) -> str:
     nothing goes to a cluster that the user did not name.
 
     Raises:
-        InvalidInput: The address given and the one of the environment differ.
+        InvalidInput: The address given and the one of the environment differ, it carries
+            credentials, or it is a cluster's own on another machine and there is no token.
     """
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         if other := environment.get(variable):
@@ -68,10 +73,15 @@ def resolve(address: str | None, environment: Mapping[str, str]) -> str:
                 )
             address = other
             break
+    address = address or DEFAULT_ADDRESS
+    require_no_credentials(address, "The Ray cluster")
+    if not address.startswith(("http://", "https://")):
+        # The cluster itself is asked for its job server's address.
+        require_token(address, environment, home)
     try:
-        found: str = get_address_for_submission_client(address or DEFAULT_ADDRESS)
+        found: str = get_address_for_submission_client(address)
     except Exception as error:
-        raise UlcmodError(f"No Ray cluster answers at {address}: {error}.") from error
+        raise UlcmodError(f"No Ray cluster answers at {address}: {one_line(error)}.") from error
     return found.rstrip("/")
 
 
@@ -98,10 +108,14 @@ def _explained(address: str) -> Iterator[None]:
             "RAY_AUTH_TOKEN_PATH.",
         ) from error
     except (ConnectionError, requests.exceptions.ConnectionError) as error:
-        raise UlcmodError(
-            f"No Ray cluster answers at {address}.",
-            "Start one with its dashboard, or give its address by --address.",
-        ) from error
+        raise _silent(address) from error
+
+
+def _silent(address: str) -> UlcmodError:
+    return UlcmodError(
+        f"No Ray cluster answers at {address}.",
+        "Start one with its dashboard, or give its address by --address.",
+    )
 
 
 def request(parcel: Parcel) -> dict[str, Any]:
@@ -146,7 +160,13 @@ def submit(
 
 
 def _command(parcel: Parcel) -> str:
-    return f"{parcel.command} {JOB_FILE}"
+    command = f"{parcel.command} {JOB_FILE}"
+    cluster = parcel.job.cluster
+    if cluster is None or not cluster.hours:
+        return command
+    # Ray's jobs have no time limit of their own.
+    limit = math.ceil(cluster.hours * 3600)
+    return f"timeout --kill-after={GRACE_SECONDS} {limit} {command}"
 
 
 def _start(client: Client, parcel: Parcel, name: str, entrypoint: str) -> bool:
@@ -215,16 +235,26 @@ def logs(client: Client, submission: Submission) -> str:
 
 
 def follow(client: Client, submission: Submission) -> Iterator[str]:
-    """What a submission prints, piece by piece until it ends."""
-    shown = 0
+    """What a submission prints, piece by piece until it ends.
+
+    Raises:
+        UlcmodError: The cluster has not answered for ``SILENCE_SECONDS``.
+    """
+    shown, heard = 0, time.monotonic()
     while True:
-        ended = client.get_job_status(submission.id).is_terminal()
-        text = logs(client, submission)
-        if len(text) > shown:
-            yield text[shown:]
-            shown = len(text)
-        if ended:
-            return
+        try:
+            ended = client.get_job_status(submission.id).is_terminal()
+            text = str(client.get_job_logs(submission.id))
+        except (ConnectionError, requests.exceptions.RequestException) as error:
+            if time.monotonic() - heard > SILENCE_SECONDS:
+                raise _silent(client.get_address()) from error
+        else:
+            heard = time.monotonic()
+            if len(text) > shown:
+                yield text[shown:]
+                shown = len(text)
+            if ended:
+                return
         time.sleep(POLL_SECONDS)
 
 

@@ -54,7 +54,8 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     shown = names(found)
     measured = (
         f"{basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
-        f"{count(ablation.num_random_sets, 'random set')} of units a module."
+        f"{count(ablation.num_random_sets, 'random set')} of units a module; both drawn with seed "
+        f"{ablation.seed}."
     )
     by_selectivity = selectivity_by_module(ablation.modules, shown, measured)
     by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, measured)
@@ -114,8 +115,8 @@ def ablation_table(found: Discovery, ablation: Ablation) -> Table:
     for key, title in _COSTS.items():
         columns += [
             Column(key, title, Kind.NUMBER),
-            Column(f"{key}_low", "low", Kind.NUMBER),
-            Column(f"{key}_high", "high", Kind.NUMBER),
+            Column(f"{key}_low", f"{title}, low", Kind.BOUND),
+            Column(f"{key}_high", f"{title}, high", Kind.BOUND),
         ]
     rows = (
         (row.module, found.modules[row.module].name, *_cells(row.real), *_cells(row.random))

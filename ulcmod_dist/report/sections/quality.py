@@ -147,7 +147,7 @@ def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
         for row in methods
     )
     caption = (
-        "Means over the seeds; low and high bound the 95% interval of the mean (Student's t), cut "
+        "Means over the seeds, above the 95% interval of the mean (Student's t), which is cut "
         "off where B would be below 0, or accuracy and macro-F1 outside 0 to 1. "
         f"Accuracy and macro-F1 are those of the {SVC_NAME} on the module features. IterD is the "
         "whole search, restarts included, with each seed; the other methods run once with the "
@@ -159,8 +159,8 @@ def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
 def _interval_columns(key: str, title: str) -> tuple[Column, ...]:
     return (
         Column(key, title, Kind.NUMBER),
-        Column(f"{key}_low", f"{title}, low", Kind.NUMBER),
-        Column(f"{key}_high", f"{title}, high", Kind.NUMBER),
+        Column(f"{key}_low", f"{title}, low", Kind.BOUND),
+        Column(f"{key}_high", f"{title}, high", Kind.BOUND),
     )
 
 

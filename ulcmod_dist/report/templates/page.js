@@ -62,7 +62,8 @@
       if (row in picks) pick(Number(box.closest(".choice").dataset.k), picks[row], true);
     });
   }
-  function redraw() { for (const box of drawn) draw(box); }
+  // What is hidden has no width to be drawn for; it is drawn when it shows.
+  function redraw() { for (const box of drawn) if (box.offsetParent) draw(box); }
   const watcher = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target)) draw(entry.target);
   }, { rootMargin: "400px" });
@@ -70,13 +71,14 @@
   for (const button of all("[data-save]")) button.addEventListener("click", () => {
     const name = button.closest("[data-figure]").dataset.figure;
     const { data, layout } = parts(name, false);
+    const { title, basis } = figures[name];
     const legend = data.length > 1 && layout.legend !== undefined;
-    const top = legend ? 90 : 60;
+    const top = legend ? 110 : 80;
     for (const trace of data) if (trace.colorbar) trace.showscale = true;
     Object.assign(layout, {
       showlegend: legend, width: 960, height: layout.height + top,
       margin: { ...layout.margin, t: layout.margin.t + top, l: 20, r: 20, b: 16 },
-      title: { text: figures[name].title, x: 0.02, xanchor: "left", y: 1 - 28 / (layout.height + top), yanchor: "middle", yref: "container" },
+      title: { text: title, subtitle: { text: basis, font: { size: 11 } }, x: 0.02, xanchor: "left", y: 1 - 28 / (layout.height + top), yanchor: "middle", yref: "container" },
     });
     Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: name, scale: 2, width: layout.width, height: layout.height });
   });
@@ -85,7 +87,7 @@
   function choose(value) {
     for (const part of all("[data-k]")) part.hidden = Number(part.dataset.k) !== value;
     for (const button of all("[data-choose]")) button.setAttribute("aria-pressed", String(Number(button.dataset.choose) === value));
-    for (const box of drawn) if (box.offsetParent) Plotly.Plots.resize(box.querySelector(".plot"));
+    redraw();
   }
   for (const button of all("[data-choose]")) button.addEventListener("click", () => {
     choose(Number(button.dataset.choose));
@@ -153,10 +155,15 @@
   }
   const field = (text) => `"${(/^[=+\-@\t\r]/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
   const csvCell = (cell) => cell.dataset.v === undefined ? field(cell.textContent) : cell.dataset.v;
+  const csvCells = (cell, keys) => keys.map((_, place) => {
+    const part = place ? all("[data-v]", cell)[place - 1] : cell;
+    return part ? csvCell(part) : "";
+  });
   for (const button of all("[data-csv]")) button.addEventListener("click", () => {
     const box = button.closest("[data-table]");
-    const lines = [all("th", box).map((head) => head.dataset.key).join(",")];
-    for (const row of all("tbody tr", box)) lines.push([...row.cells].map(csvCell).join(","));
+    const keys = all("th", box).map((head) => head.dataset.key.split(" "));
+    const lines = [keys.flat().join(",")];
+    for (const row of all("tbody tr", box)) lines.push([...row.cells].flatMap((cell, place) => csvCells(cell, keys[place])).join(","));
     save(`${box.dataset.table}.csv`, "text/csv", lines.join("\r\n") + "\r\n");
   });
   for (const button of all("[data-copy]")) button.addEventListener("click", async () => {
