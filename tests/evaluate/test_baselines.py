@@ -65,7 +65,10 @@ def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
 ) -> None:
     monkeypatch.setattr(baselines, "MAX_POINTS", 60)
     monkeypatch.setattr(baselines, "MAX_PROFILE_CELLS", 20 * 70)
+    monkeypatch.setattr(baselines, "STRIPE_CELLS", 70 * 33)
     space = unit_space(planted.train, threads, num_preclusters=20)
+    lazy = unit_space(planted.lazy((40, 30)), threads, num_preclusters=20, points=space.points)
+    np.testing.assert_array_equal(lazy.profiles, space.profiles)
     assert space.profiles.shape == (20, 70)
     assert space.preclusters.shape == (100,)
     expected = planted.z()[space.drawn][:, space.preclusters == 4].mean(axis=1)

@@ -25,9 +25,9 @@ from sklearn.cluster import (
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.kernels import sample_sums
 from ulcmod_dist.passes.products import times, transposed_times
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.passes.tables import sample_tables
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +48,9 @@ MAX_POINTS = 50_000
 
 MAX_PROFILE_CELLS = 20_000_000
 """Pre-clusters times samples that co-clustering holds; beyond it samples are drawn."""
+
+STRIPE_CELLS = 16 * 2**20
+"""Activations of drawn samples that are held at a time."""
 
 _OVERSAMPLING = 16
 _POWER_ROUNDS = 2
@@ -120,11 +123,8 @@ def unit_space(
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
     rng = np.random.default_rng([seed, 1])
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
-    rows = activations.raw if size == activations.n_samples else activations.raw[drawn]
-    part = Standardised(rows, activations.mean, activations.std)
-    (sums,) = sample_tables(part, [preclusters], [len(centres)], executor)
-    sizes = np.maximum(np.bincount(preclusters, minlength=len(centres)), 1)
-    return UnitSpace(points, preclusters, centres, (sums / sizes).T, drawn)
+    profiles = _profiles(activations, drawn, preclusters, len(centres), executor)
+    return UnitSpace(points, preclusters, centres, profiles, drawn)
 
 
 def unit_components(activations: Standardised, executor: Executor, *, seed: int = 0) -> Floats:
@@ -147,6 +147,30 @@ def unit_components(activations: Standardised, executor: Executor, *, seed: int 
     projected = transposed_times(activations, right, executor) - centre @ right
     left, values, _ = np.linalg.svd(projected, full_matrices=False)
     return np.asarray((left * values)[:, :DIMENSIONS])
+
+
+def _profiles(
+    activations: Standardised,
+    drawn: NDArray[np.int64],
+    preclusters: LabelArray,
+    count: int,
+    executor: Executor,
+) -> Floats:
+    """Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
+
+    Added up in one place, stripe by stripe of units: the sums of thousands of pre-clusters are
+    larger than the blocks that they are of, and those of many blocks at once took 2.5 GB.
+    """
+    sums = np.zeros((len(drawn), count))
+    width = max(1, STRIPE_CELLS // len(drawn))
+    for first in range(0, activations.n_units, width):
+        stripe = slice(first, first + width)
+        (rows,) = executor.compute([activations.raw[:, stripe][drawn]])
+        weights = activations.weights[stripe]
+        sums += sample_sums(rows, preclusters[None, stripe], weights, count)
+    means = activations.mean * activations.weights
+    sums -= np.bincount(preclusters, weights=means, minlength=count)
+    return (sums / np.maximum(np.bincount(preclusters, minlength=count), 1)).T
 
 
 def find_baselines(

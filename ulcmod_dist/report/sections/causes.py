@@ -122,7 +122,9 @@ def ablation_table(found: Discovery, ablation: Ablation) -> Table:
         (row.module, found.modules[row.module].name, *_cells(row.real), *_cells(row.random))
         for row in ablation.modules
     )
-    return table(name_for("ablation", found), "Rise of the loss, nats a token", columns, rows)
+    title = "Rise of the loss, nats a token"
+    caption = "Means, above their 95% intervals."
+    return table(name_for("ablation", found), title, columns, rows, caption)
 
 
 def _cells(cost: Cost) -> Iterator[float | None]:
