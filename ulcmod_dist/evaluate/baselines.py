@@ -159,7 +159,7 @@ def _profiles(
     """Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
 
     Added up in one place, stripe by stripe of units: the sums of thousands of pre-clusters are
-    larger than the blocks that they are of, and those of many blocks at once took 2.5 GB.
+    larger than the blocks that they are of; those of many blocks at once took 2.4 GB more.
     """
     sums = np.zeros((len(drawn), count))
     width = max(1, STRIPE_CELLS // len(drawn))
