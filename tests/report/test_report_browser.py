@@ -167,7 +167,7 @@ def test_page__tables_of_scores_fit_a_laptop_and_save_the_intervals_they_show(
     tab.open(folder / "report.html", width=1280)
     box = "[data-table='methods-k010']"
     wide = (
-        "[...document.querySelectorAll('[data-table^=methods] .scroll, [data-table^=down] .scroll')]"
+        "[...document.querySelectorAll('[data-table^=methods] .scroll,[data-table^=down] .scroll')]"
         ".filter(b => b.checkVisibility() && b.scrollWidth > b.clientWidth).map(b => b.ariaLabel)"
     )
     assert tab.run(wide) == []
