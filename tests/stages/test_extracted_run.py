@@ -168,6 +168,22 @@ def test_export__masks_silence_just_their_units(
     assert (silenced[labels != 1] > 0).mean() > 0.9
 
 
+def test_evaluate__without_the_corpus_warns_and_shows_no_prompts(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace(str(folder / "train.parquet"), str(tmp_path / "gone")))
+    words = ("--set", "report.typical=3")
+    answer = ulcmod("evaluate", tmp_path / "run", *words)
+    assert answer.code == 0, answer.err
+    assert "Warning: The corpus could not be read again" in " ".join(answer.err.split())
+    assert ulcmod("report", tmp_path / "run", *words).code == 0
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "The corpus could not be read again" in page
+    assert "lighthouse" not in page
+
+
 def test_export__needs_no_model(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
     shutil.copytree(folder / "run", tmp_path / "run")
     job = tmp_path / "run/job.yaml"

@@ -35,5 +35,5 @@ def texts_of(context: Context, run: Run) -> dict[str, str] | Absent:
 
 
 def _without(context: Context, reason: str) -> Absent:
-    context.progress.say(f"[yellow]![/yellow] {reason}")
+    context.progress.warn(reason)
     return Absent(reason)
