@@ -31,6 +31,23 @@ def test_sigterm__ends_work_where_it_stands_with_its_own_exit_code() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterm__a_second_one_does_not_break_what_is_given_back() -> None:
+    given_back = False
+
+    def work() -> None:
+        nonlocal given_back
+        with ended_by_sigterm():
+            try:
+                ask()
+            finally:
+                ask()
+                given_back = True
+
+    with pytest.raises(Stopped):
+        work()
+    assert given_back
+
+
 def test_heeded__lets_work_reach_a_good_end() -> None:
     reached = False
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ class _ToldStep(Step):
 
 
 @dataclass
-class Told(Silent):
+class Told(Silent, ABC):
     """Progress that is shown as before, and of which somebody else is told: see ``tell``.
 
     Attributes:
@@ -147,9 +148,9 @@ class Told(Silent):
 
     shown: Silent
 
+    @abstractmethod
     def tell(self, step: Step, edge: bool) -> None:
         """Take notice of a step, at its start and end (its edges) and whenever it moves."""
-        raise NotImplementedError
 
     @contextmanager
     def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:

@@ -23,6 +23,8 @@ class Stopped(SystemExit):
 
 
 def _end(*_: object) -> None:
+    # Ray and `timeout` may both send it; a second one must not break the giving back of the lease.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Stopped
 
 

@@ -63,7 +63,7 @@ def test_submit__of_a_job_with_a_time_limit_is_ended_by_it(
     parcel = pack(job_file(tmp_path, HUB_JOB), ["cluster.hours=1.5"], "ray")
     ray_jobs.submit(client(server, tmp_path), parcel)
     command = server.jobs[parcel.name]["entrypoint"]
-    assert command == "timeout --kill-after=60 5400 ulcmod run job.yaml"
+    assert command == "timeout --foreground --kill-after=60 5400 ulcmod run job.yaml"
 
 
 def test_follow__goes_on_after_a_silence_and_gives_up_after_a_long_one(

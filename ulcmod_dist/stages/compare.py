@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
 from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
-from ulcmod_dist.rundir import VERSIONS
+from ulcmod_dist.rundir import RunDir
 from ulcmod_dist.stages.open_run import Run, open_run
 from ulcmod_dist.stages.summary import Summary, shown
+from ulcmod_dist.stages.versions import run_of
 from ulcmod_dist.store.modules import StoredModules
 
 Positions = NDArray[np.int64]
@@ -168,7 +168,10 @@ def run_names(one: str, other: str) -> tuple[str, str]:
 
 def _parts(url: str) -> list[str]:
     """The folders of a run directory; a version of a run goes by the run's name and its number."""
-    return re.sub(rf"/{VERSIONS}/0*(\d+)$", r" (version \1)", url.rstrip("/")).split("/")
+    place = RunDir(url.rstrip("/"))
+    run = run_of(place)
+    name = place.url if run is None else f"{run.url} (version {int(place.url.split('/')[-1])})"
+    return name.split("/")
 
 
 def _known(value: float) -> float | None:

@@ -59,22 +59,17 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
         modules: Every K that both have.
     """
     _clear(run)
-    versions = {n: Run(version_directory(run, n)) for n in kept_versions(run)}
-    number = max(versions)
+    kept = kept_versions(run)
     measures, past = [], {}
     for k in modules:
-        there = {n: version for n, version in versions.items() if k in version.num_modules()}
-        comparisons = {n: _compared(version, Run(run), k) for n, version in there.items()}
-        last = comparisons[number]
-        measures.append(_drift(versions[number], Run(run), k, last))
-        earlier = [_past(n, there[n], k, comparisons[n]) for n in there]
-        past[k] = [*earlier, _present(run, number + 1, measures[-1])]
+        drift, past[k], last = _held_against(run, kept, k)
+        measures.append(drift)
         if last is not None:
-            names = (f"version {number}, K = {k}", f"now, K = {k}")
+            names = (f"version {kept[-1]}, K = {k}", f"now, K = {k}")
             page = comparison_page(replace(last, names=names), past[k])
             run.write(drift_key(f"K={k:03d}.html"), page.encode("utf-8"))
     content = {
-        "before": number,
+        "before": kept[-1],
         "accepted": False,
         "modules": [asdict(part) for part in measures],
         "versions": {str(k): past_table(rows).to_records() for k, rows in past.items()},
@@ -113,29 +108,36 @@ def _stored(run: RunDir) -> dict[str, Any]:
     return value
 
 
-def _compared(before: Run, now: Run, num_modules: int) -> Comparison | None:
+def _held_against(
+    run: RunDir, kept: Sequence[int], num_modules: int
+) -> tuple[Drift, list[PastModules], Comparison | None]:
+    """The last step, all versions with the present one, and the comparison with the one before."""
+    now, present = Run(run), Run(run).modules(num_modules)
+    past = []
+    for number in kept:
+        version = Run(version_directory(run, number))
+        if num_modules not in version.num_modules():
+            continue
+        before = version.modules(num_modules)
+        comparison = _compared((version, now), (before, present))
+        steps = {drift.num_modules: drift for drift in read_drift(version.directory)}
+        made = read_version(version.directory).time
+        rands = _rands(comparison)
+        past.append(_described(number, made, before, steps.get(num_modules), rands))
+    # The newest version comes last, and has modules for this K.
+    drift = Drift(num_modules, *_rands(comparison), _density(present) / _density(before))
+    past.append(_described(kept[-1] + 1, time.time(), present, drift, (None, None)))
+    return drift, past, comparison
+
+
+def _compared(
+    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
+) -> Comparison | None:
     try:
-        return compared((before, now), (before.modules(num_modules), now.modules(num_modules)))
+        return compared(runs, modules)
     except InvalidInput:
         # Another model on another corpus: they share neither a unit nor a sample.
         return None
-
-
-def _drift(before: Run, now: Run, num_modules: int, comparison: Comparison | None) -> Drift:
-    objective = _density(now.modules(num_modules)) / _density(before.modules(num_modules))
-    return Drift(num_modules, *_rands(comparison), objective)
-
-
-def _past(number: int, version: Run, num_modules: int, to_now: Comparison | None) -> PastModules:
-    steps = {drift.num_modules: drift for drift in read_drift(version.directory)}
-    made = read_version(version.directory).time
-    rands = _rands(to_now)
-    return _described(number, made, version.modules(num_modules), steps.get(num_modules), rands)
-
-
-def _present(run: RunDir, number: int, step: Drift) -> PastModules:
-    stored = Run(run).modules(step.num_modules)
-    return _described(number, time.time(), stored, step, (None, None))
 
 
 def _described(

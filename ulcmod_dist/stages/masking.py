@@ -39,7 +39,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
         out: Folder to write.
 
     Raises:
-        InvalidInput: There are no such modules, or the run has no model.
+        InvalidInput: There are no such modules, or the run's units are not those of a whole model.
     """
     run = Run(context.run)
     units = parts_of(run.view.units)

@@ -166,7 +166,8 @@ def _command(parcel: Parcel) -> str:
         return command
     # Ray's jobs have no time limit of their own.
     limit = math.ceil(cluster.hours * 3600)
-    return f"timeout --kill-after={GRACE_SECONDS} {limit} {command}"
+    # In the foreground it stays in the group of processes that Ray ends.
+    return f"timeout --foreground --kill-after={GRACE_SECONDS} {limit} {command}"
 
 
 def _start(client: Client, parcel: Parcel, name: str, entrypoint: str) -> bool:
