@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from ulcmod_dist.job import Job
+from ulcmod_dist.config.job import Job
 
 HEAD = """\
 # Job reference
@@ -28,7 +28,7 @@ A job names `model` and `corpus`, or `matrix` alone. Sections with defaults alon
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
-    """The section model inside an annotation such as ``ModelSection | None``."""
+    """The section model inside an annotation such as ``ModelConfig | None``."""
     candidates = typing.get_args(annotation) if is_union(annotation) else (annotation,)
     for candidate in candidates:
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):

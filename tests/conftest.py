@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ulcmod_dist.extract.cluster import cluster
+from ulcmod_dist.runtime.ray_session import ray_session
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    with cluster(None):
+    with ray_session(None):
         yield

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from ulcmod_dist.credentials import HIDDEN, carries_credentials, shown, texts
+from ulcmod_dist.runtime.credentials import REDACTED, has_credentials, iter_texts, redact
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from ulcmod_dist.credentials import HIDDEN, carries_credentials, shown, texts
     ],
 )
 def test_credentials__are_seen(text: str) -> None:
-    assert carries_credentials(text)
+    assert has_credentials(text)
 
 
 @pytest.mark.parametrize(
@@ -60,17 +60,17 @@ def test_credentials__are_seen(text: str) -> None:
     ],
 )
 def test_credentials__are_not_seen_where_there_are_none(text: str) -> None:
-    assert not carries_credentials(text)
+    assert not has_credentials(text)
 
 
 def test_texts__come_with_their_keys_and_once() -> None:
     again: list[Any] = ["x"]
     again.append(again)
     value = {"a": again, "b": {"c": (b"y", 3, None)}}
-    found = [(key, text) for key, text in texts(value) if text in ("x", "y")]
+    found = [(key, text) for key, text in iter_texts(value) if text in ("x", "y")]
     assert found == [("a", "x"), ("b.c", "y")]
 
 
 def test_shown__hides_what_carries_credentials() -> None:
-    assert shown("many") == "'many'"
-    assert shown(["x", "s3://AKIA:X@b"]) == HIDDEN
+    assert redact("many") == "'many'"
+    assert redact(["x", "s3://AKIA:X@b"]) == REDACTED

@@ -13,36 +13,26 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if "demo" not in path.pa
 
 # From the ground up; a room imports rooms of lower floors only.
 FLOORS = (
-    {"errors", "printable", "sections", "stopping"},
-    {"credentials"},
-    {"job", "rayaccess", "rundir", "progress", "report"},
-    {"lease"},
+    {"errors"},
+    {"results", "runtime"},
+    {"config"},
     {"corpus", "passes"},
     {"forward", "iterd", "store"},
-    {"intervene", "extract", "evaluate", "submit"},
-    {"stages"},
+    {"intervene", "extract", "evaluate", "submit", "report"},
+    {"api"},
+    {"pipeline"},
     {"cli"},
 )
-# The half that searches and the half that computes meet in `stages` alone.
+# The half that searches and the half that computes meet in `pipeline` alone.
 SEARCHING = {"evaluate", "iterd", "passes"}
-COMPUTING = {
-    "forward",
-    "store",
-    "extract",
-    "intervene",
-    "submit",
-    "corpus",
-    "job",
-    "rundir",
-    "sections",
-}
+COMPUTING = {"forward", "store", "extract", "intervene", "submit", "corpus"}
 LIBRARIES = {
     "torch": {"forward", "intervene", "passes"},
     "transformers": {"forward", "intervene"},
-    "ray": {"extract", "intervene", "passes", "submit"},
+    "ray": {"extract", "intervene", "passes", "runtime", "submit"},
     "zarr": {"store"},
     "typer": {"cli"},
-    "pydantic": {"job", "sections", "stages", "store", "corpus"},
+    "pydantic": {"config", "corpus", "pipeline", "store"},
 }
 
 

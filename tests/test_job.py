@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.job import Job
 
 COMPLETE = """\
 run: runs/mine

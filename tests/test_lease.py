@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from ulcmod_dist.lease import Fence, Lease, LeaseHeld, LeaseLost, Timing, holder
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Fence, Lease, LeaseHeld, LeaseLost, Timing, holder
+from ulcmod_dist.runtime.rundir import RunDir
 
 QUICK = Timing(beat=0.1, patience=0.6)
 
 HOLD = """
 import sys, time
-from ulcmod_dist.lease import Lease
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Lease
+from ulcmod_dist.runtime.rundir import RunDir
 Lease.acquire(RunDir.at(sys.argv[1]), "extract")
 print("held", flush=True)
 time.sleep(60)
@@ -72,7 +72,7 @@ def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
     first._stop.set()
     assert first._thread is not None
     first._thread.join()
-    monkeypatch.setattr("ulcmod_dist.lease._machine", lambda: "another machine")
+    monkeypatch.setattr("ulcmod_dist.runtime.lease._machine", lambda: "another machine")
     second = Lease.acquire(run, "extract", QUICK)
     second.fence.check()
     with pytest.raises(LeaseLost, match="taken over by process"):
@@ -86,7 +86,7 @@ def test_lease__a_beating_one_of_another_machine_is_respected(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Lease.acquire(run, "extract", QUICK):
-        monkeypatch.setattr("ulcmod_dist.lease._machine", lambda: "another machine")
+        monkeypatch.setattr("ulcmod_dist.runtime.lease._machine", lambda: "another machine")
         with pytest.raises(LeaseHeld):
             Lease.acquire(run, "extract", replace(QUICK, patience=2.0))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.conftest import Ulcmod, ulcmod
+from tests.pipeline.conftest import Ulcmod, ulcmod
 from ulcmod_dist.cli.metrics import Measured, Metrics
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.progress import Silent
+from ulcmod_dist.runtime.progress import NullProgress
 
 __all__ = ["ulcmod"]
 
@@ -22,7 +22,7 @@ def scraped(metrics: Metrics) -> str:
 
 def test_metrics__tell_how_far_each_step_is() -> None:
     metrics = Metrics("127.0.0.1:0")
-    progress = Measured(Silent(), metrics)
+    progress = Measured(NullProgress(), metrics)
     with progress.step("Searching", 40, "iterations") as step:
         step.update(10)
         progress.warn("An attempt failed.")

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from ulcmod_dist import progress
-from ulcmod_dist.progress import Events
+from ulcmod_dist.runtime import progress
+from ulcmod_dist.runtime.progress import JsonProgress
 
 
 def lines(stream: io.StringIO) -> list[dict[str, Any]]:
@@ -16,7 +16,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_events__are_one_json_object_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "LOG_INTERVAL", 0.0)
     stream = io.StringIO()
-    events = Events(stream)
+    events = JsonProgress(stream)
     with events.step("Extracting", 10, "prompts") as step:
         step.update(4, "2 actors")
     events.say("[green]✓[/green] two\nlines")
@@ -38,7 +38,7 @@ def test_events__are_one_json_object_a_line(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_events__come_now_and_then_however_often_a_step_moves() -> None:
     stream = io.StringIO()
-    with Events(stream).step("Searching", None, "iterations") as step:
+    with JsonProgress(stream).step("Searching", None, "iterations") as step:
         for done in range(1000):
             step.update(done)
     assert [line["event"] for line in lines(stream)] == ["started", "ended"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rayaccess import (
+from ulcmod_dist.runtime.ray_token import (
     Token,
     find_token,
     is_loopback,

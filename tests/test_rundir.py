@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import AlreadyThere, RunDir, canonical_json, fingerprint
+from ulcmod_dist.runtime.rundir import KeyExists, RunDir, canonical_json, fingerprint
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_rundir__of_many_creators_one_succeeds(run: RunDir) -> None:
     def create(number: int) -> None:
         try:
             run.create("lock", str(number).encode())
-        except AlreadyThere:
+        except KeyExists:
             return
         winners.append(number)
 

@@ -7,7 +7,13 @@ import time
 
 import pytest
 
-from ulcmod_dist.stopping import EXIT_CODE, Stopped, ended_by_sigterm, handler_kept, heeded
+from ulcmod_dist.runtime.signals import (
+    EXIT_CODE,
+    Stopped,
+    defer_sigterm,
+    exit_on_sigterm,
+    preserve_sigterm_handler,
+)
 
 
 def ask() -> None:
@@ -20,7 +26,7 @@ def test_sigterm__ends_work_where_it_stands_with_its_own_exit_code() -> None:
 
     def work() -> None:
         nonlocal went_on
-        with ended_by_sigterm():
+        with exit_on_sigterm():
             ask()
             went_on = True
 
@@ -36,7 +42,7 @@ def test_sigterm__a_second_one_does_not_break_what_is_given_back() -> None:
 
     def work() -> None:
         nonlocal given_back
-        with ended_by_sigterm():
+        with exit_on_sigterm():
             try:
                 ask()
             finally:
@@ -53,7 +59,7 @@ def test_heeded__lets_work_reach_a_good_end() -> None:
 
     def work() -> None:
         nonlocal reached
-        with ended_by_sigterm(), heeded() as asked:
+        with exit_on_sigterm(), defer_sigterm() as asked:
             assert not asked()
             ask()
             ask()
@@ -67,7 +73,7 @@ def test_heeded__lets_work_reach_a_good_end() -> None:
 
 def test_heeded__ends_work_that_outlasts_the_grace() -> None:
     def work() -> None:
-        with ended_by_sigterm(), heeded(grace=0.2):
+        with exit_on_sigterm(), defer_sigterm(grace=0.2):
             ask()
             time.sleep(30)
 
@@ -79,7 +85,7 @@ def test_heeded__ends_work_that_outlasts_the_grace() -> None:
 
 def test_heeded__replaces_whatever_error_the_stop_leads_to() -> None:
     def work() -> None:
-        with ended_by_sigterm(), heeded():
+        with exit_on_sigterm(), defer_sigterm():
             ask()
             raise RuntimeError("the work was stopped")
 
@@ -88,8 +94,8 @@ def test_heeded__replaces_whatever_error_the_stop_leads_to() -> None:
 
 
 def test_heeded__without_a_request_changes_nothing() -> None:
-    with ended_by_sigterm():
-        with heeded():
+    with exit_on_sigterm():
+        with defer_sigterm():
             pass
         with pytest.raises(Stopped):
             ask()
@@ -99,7 +105,7 @@ def test_heeded__leaves_a_handler_of_the_caller_alone() -> None:
     came = []
     before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
     try:
-        with heeded() as asked:
+        with defer_sigterm() as asked:
             ask()
             assert not asked()
     finally:
@@ -108,8 +114,8 @@ def test_heeded__leaves_a_handler_of_the_caller_alone() -> None:
 
 
 def test_handler__survives_a_library_that_sets_its_own() -> None:
-    with ended_by_sigterm():
-        with handler_kept():
+    with exit_on_sigterm():
+        with preserve_sigterm_handler():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         with pytest.raises(Stopped):
             ask()
@@ -117,7 +123,7 @@ def test_handler__survives_a_library_that_sets_its_own() -> None:
 
 def test_sigterm__counts_while_a_library_has_set_its_own_handler() -> None:
     def work() -> None:
-        with ended_by_sigterm():
+        with exit_on_sigterm():
             sys.exit(signal.SIGTERM)
 
     with pytest.raises(Stopped):

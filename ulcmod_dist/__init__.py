@@ -10,29 +10,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ulcmod_dist.api import Run, mask_modules, open_run
+    from ulcmod_dist.config.job import Job
     from ulcmod_dist.errors import InvalidInput, UlcmodError
     from ulcmod_dist.iterd.driver import discover
     from ulcmod_dist.iterd.objective import Objective, objective
     from ulcmod_dist.iterd.values import Modules
-    from ulcmod_dist.job import Job
     from ulcmod_dist.passes.standardised import Standardised
-    from ulcmod_dist.stages.masking import mask_modules
-    from ulcmod_dist.stages.open_run import Run, open_run
-    from ulcmod_dist.stages.run import run
+    from ulcmod_dist.pipeline.run import run
 
 _HOMES = {
     "InvalidInput": "errors",
-    "Job": "job",
+    "Job": "config.job",
     "Modules": "iterd.values",
     "Objective": "iterd.objective",
-    "Run": "stages.open_run",
+    "Run": "api",
     "Standardised": "passes.standardised",
     "UlcmodError": "errors",
     "discover": "iterd.driver",
-    "mask_modules": "stages.masking",
+    "mask_modules": "api",
     "objective": "iterd.objective",
-    "open_run": "stages.open_run",
-    "run": "stages.run",
+    "open_run": "api",
+    "run": "pipeline.run",
 }
 
 __all__ = [

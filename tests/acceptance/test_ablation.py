@@ -8,15 +8,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from ulcmod_dist.job import Job
-from ulcmod_dist.progress import Silent
-from ulcmod_dist.report.costs import Ablation
-from ulcmod_dist.rundir import RunDir
-from ulcmod_dist.stages.ablate import ablate
-from ulcmod_dist.stages.context import Context
-from ulcmod_dist.stages.discover import discover
-from ulcmod_dist.stages.evaluation_files import ablation_name, read_evaluation
-from ulcmod_dist.stages.extract import extract
+from ulcmod_dist.config.job import Job
+from ulcmod_dist.pipeline.ablate import ablate
+from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.pipeline.discover import discover
+from ulcmod_dist.pipeline.evaluation_files import ablation_name, read_evaluation
+from ulcmod_dist.pipeline.extract import extract
+from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.rundir import RunDir
 
 pytestmark = pytest.mark.acceptance
 
@@ -44,7 +44,7 @@ def silenced(tmp_path: Path) -> Silence:
         pq.write_table(pa.concat_tables(parts), tmp_path / "train.parquet")
         text = JOB.format(folder=tmp_path, model=model, k=NUM_MODULES)
         job = Job.from_text(text, source="the test", folder=tmp_path)
-        context = Context(job, RunDir.at(job.run), Silent())
+        context = Context(job, RunDir.at(job.run), NullProgress())
         extract(context)
         discover(context)
         ablate(context)

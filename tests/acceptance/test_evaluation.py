@@ -18,7 +18,7 @@ from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Threads
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.results.types import Absent
 
 pytestmark = pytest.mark.acceptance
 

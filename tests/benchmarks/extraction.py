@@ -31,7 +31,7 @@ from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import Prepared, forward_record
-from ulcmod_dist.extract.values import Progress, Resources
+from ulcmod_dist.extract.values import Progress
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.engine import Engine, count_units, padded
@@ -39,8 +39,9 @@ from ulcmod_dist.forward.loading import load_config, load_model, model_record
 from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded, ModelSpec, PromptRule
-from ulcmod_dist.lease import Lease
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Lease
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.rundir import RunDir
 
 TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
 RULE = PromptRule(template="none")

@@ -8,8 +8,8 @@ from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate import downstream
 from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
-from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.values import Agreement, Downstream
+from ulcmod_dist.results.discovery import Agreement, Downstream
+from ulcmod_dist.results.types import Absent
 
 NAMES = np.array(["Coding", "Math", "Writing"])
 

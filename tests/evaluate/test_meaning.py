@@ -16,7 +16,7 @@ from ulcmod_dist.evaluate.spread import (
     spread_over_categories,
     spread_over_layers,
 )
-from ulcmod_dist.report.basics import Absent, Estimate
+from ulcmod_dist.results.types import Absent, Interval
 
 
 def test_spread_over_categories__counts_and_effective_number() -> None:
@@ -143,7 +143,7 @@ def test_surface_properties__shares_of_characters() -> None:
 
 
 def test_over_seeds__one_run_has_no_interval() -> None:
-    assert over_seeds([2.0]) == Estimate(2.0)
+    assert over_seeds([2.0]) == Interval(2.0)
     found = over_seeds([1.0, 2.0, 3.0])
     assert found.mean == 2.0
     assert found.low == pytest.approx(2 - 4.302653 / 3**0.5)

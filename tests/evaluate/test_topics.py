@@ -6,7 +6,7 @@ import pytest
 from ulcmod_dist.evaluate import topics
 from ulcmod_dist.evaluate.topics import describe_topics, find_keywords
 from ulcmod_dist.evaluate.words import words_of
-from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.results.types import Absent
 
 TEXTS = [
     "Write a Python function that sorts the list of numbers.",

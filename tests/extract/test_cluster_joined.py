@@ -10,12 +10,12 @@ import pytest
 import ray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.cluster import cluster
+from ulcmod_dist.runtime.ray_session import ray_session
 
 START = """
 import os
 os.umask(0o022)
-from ulcmod_dist.extract.cluster import cluster
+from ulcmod_dist.runtime.ray_session import cluster
 with cluster(None):
     print(os.environ["RAY_AUTH_MODE"])
 """
@@ -50,6 +50,6 @@ def test_cluster__another_machine_is_not_joined_without_a_token(
         monkeypatch.setenv("RAY_ADDRESS", address)
     with (
         pytest.raises(InvalidInput, match=f"{address} is another machine"),
-        cluster(None if by_environment else address),
+        ray_session(None if by_environment else address),
     ):
         pass

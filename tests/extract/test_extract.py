@@ -12,8 +12,9 @@ from tests.extract.conftest import Go
 from tests.extract.fakes import EXPERTS, RECORD, SlowStore, expected, fake, prompts_of, words
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.pool import MACHINE_SECONDS, PLACEMENT_SECONDS, patience
-from ulcmod_dist.extract.values import Progress, Resources
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
 from ulcmod_dist.store.view import open_view
 

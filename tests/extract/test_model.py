@@ -10,14 +10,14 @@ from tests.forward.tiny import save_tiny
 from ulcmod_dist.extract.driver import extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import forward_record
-from ulcmod_dist.extract.values import Resources
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import ModelSpec, PromptRule
-from ulcmod_dist.lease import Lease
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Lease
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.rundir import RunDir
 
 RULE = PromptRule(template="none", max_tokens=32)
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, prompts_of
 from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.planner import Prepared
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.reporting import extraction_status
-from ulcmod_dist.extract.values import Progress, Resources
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import committed_digests
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
-from ulcmod_dist.extract.values import Progress, Resources
-from ulcmod_dist.rayaccess import quiet
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_token import quiet
+from ulcmod_dist.runtime.rundir import RunDir
 
 GRACE_SECONDS = 60
 

@@ -13,9 +13,9 @@ import psutil
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
-from ulcmod_dist.extract.values import Resources
-from ulcmod_dist.lease import Lease
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Lease
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.rundir import RunDir
 
 POINTS = ("started", "halfway", "computed", "written", "checked", "committed")
 VICTIMS = ("actor", "driver", "raylet")

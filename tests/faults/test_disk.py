@@ -12,7 +12,7 @@ from tests.faults.killing import Killer, extraction
 from tests.faults.test_kills import marks, require_whole, undisturbed
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]
 

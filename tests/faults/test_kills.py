@@ -14,7 +14,7 @@ import pytest
 import ray
 
 from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
 from ulcmod_dist.store.verify import verify
 from ulcmod_dist.store.view import open_view

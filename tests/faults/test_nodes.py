@@ -10,7 +10,7 @@ import pytest
 from tests.faults.draining import GRACE_SECONDS
 from tests.faults.killing import PROMPTS, SHARD, passed
 from tests.faults.test_kills import marks, require_whole, undisturbed
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ulcmod_dist.job import Job
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.submit.kuberay import render_manifest
 from ulcmod_dist.submit.parcel import pack
 from ulcmod_dist.submit.slurm import render_script

@@ -13,7 +13,7 @@ import pytest
 
 from tests.jobs.published import MODELS, write
 from ulcmod_dist import cli
-from ulcmod_dist.job import Job
+from ulcmod_dist.config.job import Job
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 8400

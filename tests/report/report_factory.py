@@ -6,9 +6,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
-from ulcmod_dist.report.basics import Absent, Counts, Estimate, Fact, Floats, Score
-from ulcmod_dist.report.costs import AblatedModule, Ablation, Cost
-from ulcmod_dist.report.values import (
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
+from ulcmod_dist.results.discovery import (
     Agreement,
     Categories,
     Classifier,
@@ -25,6 +24,7 @@ from ulcmod_dist.report.values import (
     Restart,
     RunFacts,
 )
+from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Score
 
 CATEGORIES = (
     "Coding", "Mathematics", "Translation", "Creative writing", "Law", "Medicine", "Open QA",
@@ -191,8 +191,8 @@ def _layers(modules: tuple[Module, ...], layers: int, rng: np.random.Generator) 
     return Layers(tuple(str(i) for i in range(layers)), units.astype(np.int64), concentration)
 
 
-def _near(mean: float, spread: float) -> Estimate:
-    return Estimate(mean, mean - spread, mean + spread)
+def _near(mean: float, spread: float) -> Interval:
+    return Interval(mean, mean - spread, mean + spread)
 
 
 def _methods(value: float) -> tuple[MethodRow, ...]:

@@ -12,9 +12,7 @@ from scipy.cluster.hierarchy import linkage
 
 from tests.report.report_factory import report
 from ulcmod_dist.report import png
-from ulcmod_dist.report.basics import Estimate, Floats
 from ulcmod_dist.report.colours import DARK, LIGHT, Theme, contrast, legend, luminance, scale_bar
-from ulcmod_dist.report.costs import AblatedModule, Cost
 from ulcmod_dist.report.figures.ablation import (
     loss_rise_by_category,
     loss_rise_by_module,
@@ -31,8 +29,10 @@ from ulcmod_dist.report.plotly_frame import Look, safe
 from ulcmod_dist.report.plotly_traces import CELL_TEXTS
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Scale
-from ulcmod_dist.report.text import DASH, MINUS
-from ulcmod_dist.report.values import Overlap
+from ulcmod_dist.results.ablation import AblatedModule, Cost
+from ulcmod_dist.results.discovery import Overlap
+from ulcmod_dist.results.types import Floats, Interval
+from ulcmod_dist.runtime.text import DASH, MINUS
 
 ALL = pictures(sections(report()))
 NAMES = ("alpha", "beta", "gamma")
@@ -83,7 +83,7 @@ def test_modules_by_layer__modules_are_sorted_by_their_mean_layer() -> None:
 
 
 def test_objective_by_method__words_name_the_best_method() -> None:
-    values = (Estimate(10.0, 9.0, 11.0), Estimate(4.0))
+    values = (Interval(10.0, 9.0, 11.0), Interval(4.0))
     spec = objective_by_method(("IterD", "k-means"), values, "")
     assert spec.alternative.startswith("The highest objective is that of IterD")
     assert spec.series[0].low[0] == 9.0
@@ -133,13 +133,13 @@ def test_loss_rise_by_category__words_name_the_largest_rise() -> None:
 
 
 def test_selectivity_by_module__counts_modules_above_chance() -> None:
-    def row(module: int, selectivity: Estimate) -> AblatedModule:
-        around = Estimate(0.1, 0.0, 0.2)
+    def row(module: int, selectivity: Interval) -> AblatedModule:
+        around = Interval(0.1, 0.0, 0.2)
         return AblatedModule(
             module, Cost(around, around, selectivity), Cost(around, around, around)
         )
 
-    rows = (row(0, Estimate(0.9, 0.8, 1.0)), row(1, Estimate(0.3, 0.15, 0.4)))
+    rows = (row(0, Interval(0.9, 0.8, 1.0)), row(1, Interval(0.3, 0.15, 0.4)))
     spec = selectivity_by_module(rows, NAMES[:2], "")
     assert spec.alternative.startswith("For 1 of 2 modules")
     assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative

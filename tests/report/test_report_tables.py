@@ -14,14 +14,21 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.report.report_factory import CATEGORIES, report
-from ulcmod_dist.printable import printable
-from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Note
 from ulcmod_dist.report.page import pictures, tables
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.tables import Column, Kind, table
-from ulcmod_dist.report.text import DASH, MINUS, label, number, percent, shorten
-from ulcmod_dist.report.values import Downstream
+from ulcmod_dist.results.discovery import Downstream
+from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.text import (
+    DASH,
+    MINUS,
+    label,
+    number,
+    percent,
+    shorten,
+    strip_control_chars,
+)
 
 ALL = tables(sections(report()))
 SMALL = table(
@@ -145,10 +152,10 @@ def test_label__is_one_line_within_its_limit(text: str, limit: int) -> None:
 
 @given(st.text(max_size=40))
 def test_shorten__short_texts_stay_and_long_ones_say_what_is_left_out(text: str) -> None:
-    assert shorten(text, 40) == printable(text).strip()
+    assert shorten(text, 40) == strip_control_chars(text).strip()
     long = shorten("x" * 100, 40)
     assert long == "x" * 40 + " … (60 more characters)"
 
 
 def test_printable__marks_that_reorder_text_are_removed() -> None:
-    assert printable("a\u202eb\u0000c\u2066d\n\te") == "abcd\n\te"
+    assert strip_control_chars("a\u202eb\u0000c\u2066d\n\te") == "abcd\n\te"

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA
 from ulcmod_dist.store.schema import Grid
 from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter

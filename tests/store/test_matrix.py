@@ -8,7 +8,7 @@ import zarr
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
 from ulcmod_dist.store.shards import committed_digests
 from ulcmod_dist.store.view import open_view

@@ -12,8 +12,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from tests.store.conftest import GRID, RECORD, content_of, corpus_of, units_table
-from ulcmod_dist.lease import Lease, LeaseHeld, LeaseLost
-from ulcmod_dist.rundir import AlreadyThere, RunDir
+from ulcmod_dist.runtime.lease import Lease, LeaseHeld, LeaseLost
+from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.matrix import import_matrix
 from ulcmod_dist.store.sealed import Damaged
@@ -74,7 +74,7 @@ def test_bucket__of_two_writers_one_commits(bucket: RunDir) -> None:
     first = ShardWriter(bucket, GRID).write(content, Origin(RECORD))
     assert ShardWriter(bucket, GRID).write(content, Origin(RECORD, attempt=2)) == first
     bucket.create("once", b"x")
-    with pytest.raises(AlreadyThere):
+    with pytest.raises(KeyExists):
         bucket.create("once", b"y")
 
 

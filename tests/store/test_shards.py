@@ -7,8 +7,8 @@ import pytest
 
 from tests.store.conftest import GRID, RECORD, Write, content_of
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.lease import LeaseLost
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import LeaseLost
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
 from ulcmod_dist.store.moments import Moments
 from ulcmod_dist.store.schema import (

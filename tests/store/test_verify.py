@@ -7,7 +7,7 @@ import pytest
 
 from tests.store.conftest import RECORD, Write, corpus_of, units_table
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.quarantine import Quarantined, quarantine
 from ulcmod_dist.store.verify import Leftover, leftovers, remove, verify

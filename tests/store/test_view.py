@@ -24,7 +24,7 @@ from tests.store.conftest import (
     units_table,
 )
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.blocks import _row_bounds, lazy_rows
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.sealed import Damaged

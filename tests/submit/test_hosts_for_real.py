@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.submit.hosts import Host, host, needs_root, network, wait_for
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.view import open_view
 from ulcmod_dist.submit import ray_jobs
 from ulcmod_dist.submit.parcel import Parcel, pack

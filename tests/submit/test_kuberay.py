@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.submit.job_files import CLUSTER, HUB_JOB, job_file
 from tests.submit.operator_rules import complaints
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.job import Job
-from ulcmod_dist.stopping import GRACE_SECONDS
+from ulcmod_dist.runtime.signals import GRACE_SECONDS
 from ulcmod_dist.submit.kuberay import render_manifest
 from ulcmod_dist.submit.parcel import pack
 

@@ -16,7 +16,7 @@ from ulcmod_dist.cli import clusters as clusters
 from ulcmod_dist.cli import runs as runs
 from ulcmod_dist.cli.words import app, progress
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.stopping import Stopped, ended_by_sigterm
+from ulcmod_dist.runtime.signals import Stopped, exit_on_sigterm
 
 __all__ = ["app", "main"]
 
@@ -27,7 +27,7 @@ def main() -> None:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        with ended_by_sigterm():
+        with exit_on_sigterm():
             app(args=words, prog_name="ulcmod")
     except Stopped:
         progress().fail(

@@ -33,8 +33,8 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Send a job to a cluster; sending it again meets the one that is there."""
-    from ulcmod_dist.stages.submit import Sending, preview
-    from ulcmod_dist.stages.submit import submit as stage
+    from ulcmod_dist.pipeline.submit import Sending, preview
+    from ulcmod_dist.pipeline.submit import submit as stage
 
     sending = Sending(job, overrides or [], to, address)
     if dry_run:
@@ -54,8 +54,8 @@ def logs(
     overrides: Overrides = None,
 ) -> None:
     """Show what a job that was sent to a cluster has printed."""
-    from ulcmod_dist.stages.submit import Sending
-    from ulcmod_dist.stages.submit import logs as stage
+    from ulcmod_dist.pipeline.submit import Sending
+    from ulcmod_dist.pipeline.submit import logs as stage
 
     for text in stage(Sending(job, overrides or [], to, address), follow=follow):
         sys.stdout.write(text)
@@ -71,7 +71,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Take back a job that was sent to a cluster."""
-    from ulcmod_dist.stages.submit import Sending
-    from ulcmod_dist.stages.submit import cancel as stage
+    from ulcmod_dist.pipeline.submit import Sending
+    from ulcmod_dist.pipeline.submit import cancel as stage
 
     answer(stage(Sending(job, overrides or [], to, address)), as_json)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.progress import Step, Told
+from ulcmod_dist.runtime.progress import ForwardingProgress, Step
 
 
 class Metrics:
@@ -55,7 +55,7 @@ class Metrics:
 
 
 @dataclass
-class Measured(Told):
+class Measured(ForwardingProgress):
     """Progress that is shown as before and served as metrics.
 
     Attributes:

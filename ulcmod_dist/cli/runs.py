@@ -24,8 +24,8 @@ from ulcmod_dist.cli.words import (
     progress,
     run_stage,
 )
-from ulcmod_dist.stages.context import open_target
-from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.pipeline.context import open_target
+from ulcmod_dist.pipeline.summary import Summary
 
 
 @app.command()
@@ -35,8 +35,8 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on the demo's own small model and corpus."""
-    from ulcmod_dist.stages.demo import demo_context
-    from ulcmod_dist.stages.run import run_all
+    from ulcmod_dist.pipeline.demo import demo_context
+    from ulcmod_dist.pipeline.run import run_all
 
     answer(run_all(demo_context(run, overrides or [], progress())), as_json)
 
@@ -44,7 +44,7 @@ def demo(
 @app.command()
 def run(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Run a job from prompts to report; continue where an earlier run stopped."""
-    from ulcmod_dist.stages.run import run_all
+    from ulcmod_dist.pipeline.run import run_all
 
     run_stage(run_all, target, overrides, as_json)
 
@@ -59,7 +59,7 @@ def rerun(
     as_json: AsJson = False,
 ) -> None:
     """Read the corpus again and do what has changed; keep the version before, and compare."""
-    from ulcmod_dist.stages.rerun import rerun as stage
+    from ulcmod_dist.pipeline.rerun import rerun as stage
 
     run_stage(partial(stage, accept=accept), target, overrides, as_json)
 
@@ -74,7 +74,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what extraction would do: shards, batches, bytes, memory, time."""
-    from ulcmod_dist.stages.plan import plan as stage
+    from ulcmod_dist.pipeline.plan import plan as stage
 
     run_stage(partial(stage, measure=probe), target, overrides, as_json)
 
@@ -89,7 +89,7 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Run the forward passes and write the activation store."""
-    from ulcmod_dist.stages.extract import extract as stage
+    from ulcmod_dist.pipeline.extract import extract as stage
 
     run_stage(partial(stage, retry_quarantined=retry), target, overrides, as_json)
 
@@ -97,7 +97,7 @@ def extract(
 @app.command()
 def discover(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Search the modules in an activation store."""
-    from ulcmod_dist.stages.discover import discover as stage
+    from ulcmod_dist.pipeline.discover import discover as stage
 
     run_stage(stage, target, overrides, as_json)
 
@@ -105,7 +105,7 @@ def discover(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Measure the modules: null model, baselines, classification, topics."""
-    from ulcmod_dist.stages.evaluate import evaluate as stage
+    from ulcmod_dist.pipeline.evaluate import evaluate as stage
 
     run_stage(stage, target, overrides, as_json)
 
@@ -113,7 +113,7 @@ def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
 @app.command()
 def ablate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Silence each module in the real forward pass and measure what it costs."""
-    from ulcmod_dist.stages.ablate import ablate as stage
+    from ulcmod_dist.pipeline.ablate import ablate as stage
 
     run_stage(stage, target, overrides, as_json)
 
@@ -121,7 +121,7 @@ def ablate(target: Target, overrides: Overrides = None, as_json: AsJson = False)
 @app.command()
 def report(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Write the page, the figures and the tables."""
-    from ulcmod_dist.stages.report import report as stage
+    from ulcmod_dist.pipeline.report import report as stage
 
     run_stage(stage, target, overrides, as_json)
 
@@ -138,7 +138,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write modules as unit masks, to silence them in a model elsewhere."""
-    from ulcmod_dist.stages.masking import export as stage
+    from ulcmod_dist.pipeline.masking import export as stage
 
     exporting = partial(stage, num_modules=num_modules, modules=modules or [], out=out)
     run_stage(exporting, target, None, as_json)
@@ -158,7 +158,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Match the modules of two runs and say what moved."""
-    from ulcmod_dist.stages.compare import compare as stage
+    from ulcmod_dist.pipeline.compare import compare as stage
 
     answer(stage(one, other, num_modules, other_num_modules, out), as_json)
 
@@ -166,7 +166,7 @@ def compare(
 @app.command()
 def verify(target: Target, as_json: AsJson = False) -> None:
     """Read everything that was committed again and compare its checksums."""
-    from ulcmod_dist.stages.verify import verify as stage
+    from ulcmod_dist.pipeline.verify import verify as stage
 
     run_stage(stage, target, None, as_json)
 
@@ -180,7 +180,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Remove what killed attempts left behind; never what is committed."""
-    from ulcmod_dist.stages.verify import gc as stage
+    from ulcmod_dist.pipeline.verify import gc as stage
 
     run_stage(partial(stage, dry_run=dry_run), target, None, as_json)
 
@@ -201,9 +201,9 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a run is, or with --to what became of a job on a cluster."""
-    from ulcmod_dist.stages.status import looks
-    from ulcmod_dist.stages.status import status as stage
-    from ulcmod_dist.stages.submit import Sending, state
+    from ulcmod_dist.pipeline.status import looks
+    from ulcmod_dist.pipeline.status import status as stage
+    from ulcmod_dist.pipeline.submit import Sending, state
 
     if to is not None:
         answer(state(Sending(target, overrides or [], to, address)), as_json)
@@ -241,7 +241,7 @@ def import_(
     as_json: AsJson = False,
 ) -> None:
     """Make a run of a matrix that someone extracted elsewhere."""
-    from ulcmod_dist.stages.import_matrix import import_context, import_matrix
+    from ulcmod_dist.pipeline.import_matrix import import_context, import_matrix
 
     files = {"path": str(matrix), "samples": samples, "units": units}
     context = import_context(files, out, overrides or [], progress())
@@ -261,6 +261,6 @@ def infinity(
     as_json: AsJson = False,
 ) -> None:
     """Make the paper's corpus of seven categories from Infinity-Instruct."""
-    from ulcmod_dist.stages.corpus import infinity as stage
+    from ulcmod_dist.pipeline.corpus import infinity as stage
 
     answer(stage(files, out, train=train, test=test, seed=seed, categories=category), as_json)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
-from ulcmod_dist.progress import Events, Printed, Silent
-from ulcmod_dist.stages.context import Context, open_target
-from ulcmod_dist.stages.summary import Summary
+from ulcmod_dist.pipeline.context import Context, open_target
+from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.progress import ConsoleProgress, JsonProgress, NullProgress
 
 if TYPE_CHECKING:
     from ulcmod_dist.cli.metrics import Metrics
@@ -71,10 +71,10 @@ def options(
         _metrics.set(Metrics(metrics))
 
 
-def progress() -> Silent:
+def progress() -> NullProgress:
     """Where progress and errors go, as the words before the command say."""
     log = _log_format.get() == "json"
-    shown: Silent = Events(sys.stderr) if log else Printed(Console(stderr=True))
+    shown: NullProgress = JsonProgress(sys.stderr) if log else ConsoleProgress(Console(stderr=True))
     if (metrics := _metrics.get()) is None:
         return shown
     from ulcmod_dist.cli.metrics import Measured

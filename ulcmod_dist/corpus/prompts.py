@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import pyarrow as pa
 
-from ulcmod_dist.rundir import fingerprint
+from ulcmod_dist.runtime.rundir import fingerprint
 
 SCHEMA = pa.schema(
     [

@@ -16,7 +16,7 @@ from ulcmod_dist.corpus.formats import read_table
 from ulcmod_dist.corpus.locations import SourceFile, find_files
 from ulcmod_dist.corpus.prompts import SCHEMA, Message, Prompts
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import canonical_json
+from ulcmod_dist.runtime.rundir import canonical_json
 
 _SHOWN = 5
 _ROLES = {"human": "user", "gpt": "assistant"}

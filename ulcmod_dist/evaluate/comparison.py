@@ -14,8 +14,8 @@ from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.values import MethodRow
+from ulcmod_dist.results.discovery import MethodRow
+from ulcmod_dist.results.types import Absent
 
 ITERD = "IterD"
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.decomposition import PCA
 
-from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.text import number
-from ulcmod_dist.report.values import Confound
+from ulcmod_dist.results.discovery import Confound
+from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.text import number
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

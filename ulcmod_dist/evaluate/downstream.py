@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate.estimates import over_draws
-from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.values import Agreement, Classifier, Downstream
+from ulcmod_dist.results.discovery import Agreement, Classifier, Downstream
+from ulcmod_dist.results.types import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ulcmod_dist.report.basics import Estimate
+from ulcmod_dist.results.types import Interval
 
 LEVEL = 0.95
 """Probability that every interval covers."""
@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 def over_seeds(
     values: Sequence[float], least: float = -math.inf, most: float = math.inf
-) -> Estimate:
+) -> Interval:
     """Mean of independent runs with Student's interval of the mean; none for a single run.
 
     Args:
@@ -27,14 +27,14 @@ def over_seeds(
     """
     mean = float(np.mean(values))
     if len(values) < 2:
-        return Estimate(mean)
+        return Interval(mean)
     spread = float(np.std(values, ddof=1) / np.sqrt(len(values)))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread
-    return Estimate(mean, max(least, mean - reach), min(most, mean + reach))
+    return Interval(mean, max(least, mean - reach), min(most, mean + reach))
 
 
-def over_draws(value: float, draws: NDArray[np.float64]) -> Estimate:
+def over_draws(value: float, draws: NDArray[np.float64]) -> Interval:
     """A measured value with the central interval of its bootstrap draws."""
     tail = (1 - LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return Interval(value, float(low), float(high))

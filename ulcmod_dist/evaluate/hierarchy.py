@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.evaluate.spread import count_pairs
-from ulcmod_dist.report.basics import Absent
-from ulcmod_dist.report.values import Overlap
+from ulcmod_dist.results.discovery import Overlap
+from ulcmod_dist.results.types import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

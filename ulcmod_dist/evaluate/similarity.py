@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.results.types import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

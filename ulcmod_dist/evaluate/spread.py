@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.results.types import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 
 from ulcmod_dist.evaluate.words import words_of
-from ulcmod_dist.report.basics import Absent
+from ulcmod_dist.results.types import Absent
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -10,8 +10,8 @@ from ulcmod_dist.extract.planner import Prepared, without
 from ulcmod_dist.extract.pool import Outcome, Pool
 from ulcmod_dist.extract.reporting import Reporter
 from ulcmod_dist.extract.values import Failure, Progress, ShardTask
-from ulcmod_dist.lease import Fence
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Fence
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.quarantine import Quarantined, quarantine
 
 

@@ -12,12 +12,11 @@ import ray
 
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.cluster import cluster, node_resources
 from ulcmod_dist.extract.course import Course
 from ulcmod_dist.extract.planner import (
     Encodes,
+    ExtractionPlan,
     ModelBytes,
-    Plan,
     Prepared,
     corpus_fingerprint,
     differences,
@@ -29,17 +28,12 @@ from ulcmod_dist.extract.planner import (
     units_table,
 )
 from ulcmod_dist.extract.pool import PLACEMENT_SECONDS, Pool
-from ulcmod_dist.extract.values import (
-    ForwardFactory,
-    Notice,
-    Progress,
-    Resources,
-    ShardTask,
-)
+from ulcmod_dist.extract.values import ForwardFactory, Notice, Progress, ShardTask
 from ulcmod_dist.extract.worker import Worker
 from ulcmod_dist.forward.values import LayerUnits
-from ulcmod_dist.lease import Fence
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.lease import Fence
+from ulcmod_dist.runtime.ray_session import Resources, node_resources, ray_session
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.quarantine import (
     Quarantined,
@@ -193,7 +187,7 @@ def extract(
     progress = Progress(quarantined=len(held))
     if tasks:
         require_space(run, plan, tasks)
-        with cluster(address):
+        with ray_session(address):
             size = sized(resources or Resources(), plan)
             actor = _actor(run, plan, factory, fence, size, notice)
             pool = Pool(actor, lambda task: prompts_at(prepared.prompts, task.rows), size)
@@ -249,7 +243,7 @@ def usable(run: RunDir, record: Mapping[str, str]) -> list[Commit]:
     return [c for c in read_commits(run).values() if identity(c.origin.record) == wanted]
 
 
-def require_space(run: RunDir, plan: Plan, tasks: Sequence[ShardTask]) -> None:
+def require_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
     """Return if a local disk has room for the rest of a plan.
 
     Raises:
@@ -269,7 +263,7 @@ def require_space(run: RunDir, plan: Plan, tasks: Sequence[ShardTask]) -> None:
         )
 
 
-def sized(resources: Resources, plan: Plan) -> Resources:
+def sized(resources: Resources, plan: ExtractionPlan) -> Resources:
     """An actor's resources with the memory that the plan projects set aside.
 
     Raises:
@@ -289,7 +283,7 @@ def sized(resources: Resources, plan: Plan) -> Resources:
 
 def _actor(
     run: RunDir,
-    plan: Plan,
+    plan: ExtractionPlan,
     factory: ForwardFactory,
     fence: Fence,
     resources: Resources,
@@ -315,7 +309,7 @@ def _actor(
     )
 
 
-def _in_order(run: RunDir, plan: Plan, commits: list[Commit]) -> list[Commit]:
+def _in_order(run: RunDir, plan: ExtractionPlan, commits: list[Commit]) -> list[Commit]:
     """Shards in the order of the view before, then of the plan, then of their digests."""
     before = [shard.digest for shard in open_view(run).shards] if versions(run) else []
     first = [*before, *(shard.digest for shard in plan.shards)]

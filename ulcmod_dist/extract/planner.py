@@ -19,7 +19,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.values import ShardTask
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, RefusedPrompt
-from ulcmod_dist.rundir import PLAN, RunDir, fingerprint
+from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.schema import CHUNK_BYTES, Grid, identity, shard_digest
 from ulcmod_dist.store.sealed import seal, unseal
 from ulcmod_dist.store.view import UNIT_SCHEMA
@@ -59,7 +59,7 @@ class PlannedShard:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExtractionPlan:
     """Everything an extraction follows.
 
     Attributes:
@@ -151,7 +151,7 @@ class Prepared:
         digests: The digest of each of its prompts.
     """
 
-    plan: Plan
+    plan: ExtractionPlan
     prompts: Prompts
     digests: tuple[str, ...]
 
@@ -181,7 +181,7 @@ def make_plan(
     known: AbstractSet[str] = frozenset(),
     grid: Grid | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
-) -> Plan:
+) -> ExtractionPlan:
     """Plan the prompts that have no rows yet.
 
     Shards never mix splits, so that the statistics of the train samples merge from theirs.
@@ -219,7 +219,7 @@ def make_plan(
             shards.append(PlannedShard(digest, chosen, sum(lengths), batches))
             largest = max(largest, *(len(batch) * lengths[batch[0]] for batch in batches))
             longest = max(longest, *lengths)
-    return Plan(
+    return ExtractionPlan(
         corpus=corpus_fingerprint(digests),
         record=record,
         shard_samples=shard_samples,
@@ -234,7 +234,7 @@ def make_plan(
     )
 
 
-def save_plan(run: RunDir, plan: Plan) -> None:
+def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
     """Keep a plan in the run directory."""
     value = asdict(plan)
     for shard in value["shards"]:
@@ -242,7 +242,7 @@ def save_plan(run: RunDir, plan: Plan) -> None:
     run.write(PLAN, seal({**value, "projected": plan.summary()}))
 
 
-def load_plan(run: RunDir) -> Plan | None:
+def load_plan(run: RunDir) -> ExtractionPlan | None:
     """The plan that the run follows, or None.
 
     Raises:
@@ -263,16 +263,18 @@ def load_plan(run: RunDir) -> Plan | None:
         for shard in value["shards"]
     )
     units = tuple(LayerUnits(**part) for part in value["units"])
-    return Plan(**{**value, "shards": shards, "units": units, "grid": Grid(**value["grid"])})
+    return ExtractionPlan(
+        **{**value, "shards": shards, "units": units, "grid": Grid(**value["grid"])}
+    )
 
 
-def differences(old: Plan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
+def differences(old: ExtractionPlan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
     """Fields in which a job differs from the plan it would resume, with both values.
 
     Args:
         old: The plan in the run directory.
         new_record: The job's record.
-        settings: Other fields of ``Plan`` by name, such as ``corpus``.
+        settings: Other fields of ``ExtractionPlan`` by name, such as ``corpus``.
     """
     others = {name: getattr(old, name) for name in settings}
     return [*record_differences(old.record, new_record), *_differences(others, settings)]
@@ -291,7 +293,9 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     ]
 
 
-def tasks_of(plan: Plan, digests: Sequence[str], done: AbstractSet[str]) -> list[ShardTask]:
+def tasks_of(
+    plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
+) -> list[ShardTask]:
     """What is left of a plan, as tasks in plan order.
 
     Args:

@@ -13,16 +13,17 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.extract.cluster import (
+from ulcmod_dist.extract.values import Failure, ShardDone, ShardTask
+from ulcmod_dist.forward.values import Prompt
+from ulcmod_dist.runtime.ray_session import (
+    Resources,
     draining_nodes,
-    has_free,
+    explain_shortage,
+    has_capacity,
+    max_actors,
     node_alive,
     node_resources,
-    room,
-    shortage,
 )
-from ulcmod_dist.extract.values import Failure, Resources, ShardDone, ShardTask
-from ulcmod_dist.forward.values import Prompt
 
 ATTEMPTS = 3
 """How often a shard or a prompt may fail before it is quarantined."""
@@ -136,7 +137,9 @@ class Pool:
         """
         self._queue.extend(tasks)
         self._waiting_since = time.monotonic()
-        self._was_free = room(self.resources, node_resources()) > 0 and has_free(self.resources)
+        self._was_free = max_actors(self.resources, node_resources()) > 0 and has_capacity(
+            self.resources
+        )
         while self._queue or any(actor.tasks for actor in self._actors):
             if self.stop():
                 self._queue.clear()
@@ -160,7 +163,7 @@ class Pool:
         now = time.monotonic()
         if now - self._surveyed >= SURVEY_SECONDS:
             self._surveyed = now
-            self._target = self.workers or max(1, room(self.resources, node_resources()))
+            self._target = self.workers or max(1, max_actors(self.resources, node_resources()))
             self._look_for_draining()
         staying = [actor for actor in self._actors if actor.node not in self._draining]
         busy = sum(bool(actor.tasks) for actor in staying)
@@ -196,7 +199,8 @@ class Pool:
         nodes = node_resources()
         if waited > (START_SECONDS if self._was_free else self.placement_seconds):
             raise UlcmodError(
-                shortage(self.resources, nodes), "Ask for less per actor, or give the cluster more."
+                explain_shortage(self.resources, nodes),
+                "Ask for less per actor, or give the cluster more.",
             )
 
     def _assign(self) -> None:

@@ -9,13 +9,19 @@ from typing import Any
 import ray
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.cluster import cluster, node_resources, room, shortage
 from ulcmod_dist.extract.planner import Prepared, prompts_at
 from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
-from ulcmod_dist.extract.values import Failure, ForwardFactory, Resources
+from ulcmod_dist.extract.values import Failure, ForwardFactory
 from ulcmod_dist.extract.worker import Worker, described
 from ulcmod_dist.forward.memory import DeviceMemory, device_memory
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.ray_session import (
+    Resources,
+    explain_shortage,
+    max_actors,
+    node_resources,
+    ray_session,
+)
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import ShardWriter
 
 BATCHES = 8
@@ -74,8 +80,8 @@ def probe(
         UlcmodError: The actor finds no resources, the model cannot be loaded or a batch fails.
     """
     resources = resources or Resources()
-    with cluster(address):
-        actors = workers or max(1, room(resources, node_resources()))
+    with ray_session(address):
+        actors = workers or max(1, max_actors(resources, node_resources()))
         worker: Any = ray.remote(Worker)
         options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
         began = time.monotonic()
@@ -90,7 +96,7 @@ def probe(
         try:
             placed, _ = ray.wait([actor.place.remote()], timeout=placement_seconds)
             if not placed:
-                raise UlcmodError(shortage(resources, node_resources()))
+                raise UlcmodError(explain_shortage(resources, node_resources()))
             _require(ray.get(actor.load.remote()))
             loaded = time.monotonic() - began
             rate, peak = _measure(actor, prepared, seconds)
@@ -121,12 +127,12 @@ def memory_of_actor(
     Raises:
         UlcmodError: The cluster cannot give an actor what it asks for.
     """
-    with cluster(address):
+    with ray_session(address):
         ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(device_memory)
         answer = ask.remote(device)
         if not ray.wait([answer], timeout=placement_seconds)[0]:
             ray.cancel(answer)
-            raise UlcmodError(shortage(resources, node_resources()))
+            raise UlcmodError(explain_shortage(resources, node_resources()))
         try:
             memory: DeviceMemory = ray.get(answer)
         except ray.exceptions.RayError as error:
@@ -135,7 +141,7 @@ def memory_of_actor(
             ) from error
         if device != "cpu":
             return memory.part(min(1.0, resources.gpus))
-        beside = max(room(resources, [node]) for node in node_resources())
+        beside = max(max_actors(resources, [node]) for node in node_resources())
         return memory.part(1 / max(1, min(beside, workers or beside)))
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ray.util.metrics import Gauge
 
-from ulcmod_dist import lease
-from ulcmod_dist.extract.cluster import metrics_addresses
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime import lease
+from ulcmod_dist.runtime.ray_session import metrics_addresses
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.quarantine import quarantined
 from ulcmod_dist.store.shards import committed_digests
 

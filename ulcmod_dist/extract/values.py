@@ -31,26 +31,6 @@ Notice: TypeAlias = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one actor takes.
-
-    Attributes:
-        cpus: CPUs, also its threads; may be a fraction.
-        gpus: GPUs; may be a fraction.
-        memory: Bytes of memory that the scheduler sets aside; 0 for none.
-    """
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-    memory: int = 0
-
-    def named(self) -> dict[str, float]:
-        """The amounts by Ray's names, without those that are zero."""
-        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": float(self.memory)}
-        return {name: amount for name, amount in amounts.items() if amount > 0}
-
-
-@dataclass(frozen=True)
 class ShardTask:
     """One shard to compute.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Interval:
+class BootstrapIntervals:
     """Values with the ends of their intervals, each float64 [masks] or a single number."""
 
     value: NDArray[np.float64]
@@ -31,10 +31,10 @@ class Selectivity:
         mean: Mean of the difference over the masks, a single number.
     """
 
-    own: Interval
-    others: Interval
-    difference: Interval
-    mean: Interval
+    own: BootstrapIntervals
+    others: BootstrapIntervals
+    difference: BootstrapIntervals
+    mean: BootstrapIntervals
 
 
 def effects(
@@ -97,9 +97,11 @@ def selectivity(
     return Selectivity(own, others, _interval(difference, draws, level), mean)
 
 
-def _interval(value: NDArray[np.float64], draws: NDArray[np.float64], level: float) -> Interval:
+def _interval(
+    value: NDArray[np.float64], draws: NDArray[np.float64], level: float
+) -> BootstrapIntervals:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return Interval(value, np.asarray(low), np.asarray(high))
+    return BootstrapIntervals(value, np.asarray(low), np.asarray(high))
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from ulcmod_dist.iterd.begin import begun, checked_orders, complete, gone_on
 from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.iterations import Orders, blockwise_iteration, exact_iteration
 from ulcmod_dist.iterd.matrix import Matrix, opened
-from ulcmod_dist.iterd.plan import Plan, plan_search, unit_blocks
+from ulcmod_dist.iterd.plan import SearchPlan, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.settings import Mode, Precision, Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
@@ -131,7 +131,7 @@ def discover_all(
 
 
 def _searches(
-    matrix: Matrix, modules: Sequence[int], plan: Plan, settings: Settings
+    matrix: Matrix, modules: Sequence[int], plan: SearchPlan, settings: Settings
 ) -> list[Search]:
     if settings.resume is None:
         searches = begun(matrix, modules, settings)
@@ -147,7 +147,7 @@ def _searches(
 def _iterate(
     matrix: Matrix,
     searches: list[Search],
-    plan: Plan,
+    plan: SearchPlan,
     orders: Orders | None,
     settings: Settings,
 ) -> None:
@@ -172,14 +172,14 @@ def _report(iteration: Iteration, settings: Settings) -> None:
         settings.progress(iteration)
 
 
-def _save(searches: list[Search], plan: Plan, settings: Settings) -> None:
+def _save(searches: list[Search], plan: SearchPlan, settings: Settings) -> None:
     if settings.checkpoint is not None:
         states = tuple(search.state() for search in searches)
         settings.checkpoint(Checkpoint(settings.seed, plan.mode, plan.block_units, states))
 
 
 def _answers(
-    matrix: Matrix, searches: list[Search], modules: Sequence[int], plan: Plan
+    matrix: Matrix, searches: list[Search], modules: Sequence[int], plan: SearchPlan
 ) -> dict[int, Modules]:
     groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
     best = {k: _best(group) for k, group in groups.items()}

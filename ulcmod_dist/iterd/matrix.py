@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import dask.array as da
 import numpy as np
 
-from ulcmod_dist.iterd.plan import Plan, unit_blocks
+from ulcmod_dist.iterd.plan import SearchPlan, unit_blocks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.finite import check_finite
 from ulcmod_dist.passes.grid import block_slices
@@ -117,7 +117,7 @@ class Matrix:
         return tables
 
 
-def opened(activations: Standardised, plan: Plan, executor: Executor) -> Matrix:
+def opened(activations: Standardised, plan: SearchPlan, executor: Executor) -> Matrix:
     """The matrix as the plan says: decoded and kept, or read anew by every pass."""
     raw: AnyArray = activations.raw
     if not isinstance(raw, da.Array):

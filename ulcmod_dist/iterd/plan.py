@@ -25,7 +25,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """Memory and reads of a search. Sizes are bytes.
 
     Attributes:
@@ -70,7 +70,7 @@ def plan_search(
     settings: Settings,
     executor: Executor,
     held_out: int = 0,
-) -> Plan:
+) -> SearchPlan:
     """The plan that fits the memory: resident, else with the fewest reads.
 
     Args:
@@ -143,7 +143,7 @@ def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
 
 def _candidates(
     activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
-) -> list[Plan]:
+) -> list[SearchPlan]:
     """Plans in the order of preference; limit and held-out samples are still missing."""
     samples, units = activations.shape
     itemsize = activations.raw.dtype.itemsize
@@ -153,7 +153,7 @@ def _candidates(
     labels = searches * (samples + units) * 12
     # Twice: a table and the sums that it is made of.
     exact_tables = labels + (samples + units) * width * 16
-    exact = Plan(
+    exact = SearchPlan(
         mode="exact",
         resident=True,
         keep="float32" if here else settings.keep,
@@ -169,7 +169,7 @@ def _candidates(
         limit=0,
     )
     streaming = replace(exact, resident=False, kept=0, reads=2)
-    plans: list[Plan] = []
+    plans: list[SearchPlan] = []
     if settings.mode in ("auto", "exact"):
         plans.append(exact)
     if settings.mode in ("auto", "blockwise") and settings.sweep_orders is None:

@@ -21,8 +21,8 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rayaccess import make_token, quiet, require_token
-from ulcmod_dist.stopping import handler_kept
+from ulcmod_dist.runtime.ray_token import make_token, quiet, require_token
+from ulcmod_dist.runtime.signals import preserve_sigterm_handler
 
 _NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
 
@@ -183,7 +183,7 @@ def _ray() -> Iterator[None]:
         if address == "local":
             make_token(os.environ, Path.home())
         require_token(address, os.environ, Path.home())
-        with handler_kept():
+        with preserve_sigterm_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield

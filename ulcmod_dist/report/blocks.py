@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ulcmod_dist.report.basics import Absent, Fact
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
-from ulcmod_dist.report.text import PROMPT_LIMIT
-from ulcmod_dist.report.values import Prompt
+from ulcmod_dist.results.discovery import Prompt
+from ulcmod_dist.results.types import Absent, Fact
+from ulcmod_dist.runtime.text import PROMPT_LIMIT
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
-from ulcmod_dist.report.text import number
+from ulcmod_dist.runtime.text import number
 
 CELL_INKS = ("#000000", "#ffffff")
 """Texts in cells: on any colour one of the two has a contrast of 4.5 (WCAG 2.2, level AA)."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Counts, Fact, Floats
 from ulcmod_dist.report.blocks import (
     Block,
     Facts,
@@ -22,7 +21,8 @@ from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.report.text import DASH, count, number, percent
+from ulcmod_dist.results.types import Counts, Fact, Floats
+from ulcmod_dist.runtime.text import DASH, count, number, percent
 
 
 @dataclass(frozen=True)

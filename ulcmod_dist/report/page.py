@@ -14,15 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ulcmod_dist.printable import printable
 from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
 from ulcmod_dist.report.colours import colour_names, legend, scale_bar
 from ulcmod_dist.report.interactive import figure, variants
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, prints_cells
 from ulcmod_dist.report.tables import Cell, Kind, Table, printed
-from ulcmod_dist.report.text import label, shorten
-from ulcmod_dist.report.values import ReportData
+from ulcmod_dist.results.discovery import ReportData
+from ulcmod_dist.runtime.text import label, shorten, strip_control_chars
 
 PROMPT_HEAD = 220
 """Characters of a prompt that show before it is unfolded."""
@@ -51,7 +50,7 @@ def render_document(
     """
     plotly, script = _script(get_plotlyjs()), _script(_asset("page.js"))
     return _environment().get_template("page.html.j2").render(
-        title=printable(title),
+        title=strip_control_chars(title),
         sections=parts,
         choices=choices,
         shown=shown,
@@ -90,7 +89,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "label": label,
-        "printable": printable,
+        "printable": strip_control_chars,
         "shorten": shorten,
         "cell": printed,
         "exact": _exact,

@@ -10,7 +10,7 @@ from html import escape
 from typing import Any
 
 from ulcmod_dist.report.colours import LIGHT, Theme
-from ulcmod_dist.report.text import LABEL_LIMIT, label
+from ulcmod_dist.runtime.text import LABEL_LIMIT, label
 
 Json = dict[str, Any]
 

@@ -31,7 +31,7 @@ from ulcmod_dist.report.specs import (
     StackedBars,
     prints_cells,
 )
-from ulcmod_dist.report.text import label
+from ulcmod_dist.runtime.text import label
 
 CELL_TEXTS = "cell texts"
 """Name of the traces that print texts in cells; the page's script knows it."""

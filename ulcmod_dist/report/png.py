@@ -26,7 +26,7 @@ from ulcmod_dist.report.specs import (
     StackedBars,
     prints_cells,
 )
-from ulcmod_dist.report.text import MINUS
+from ulcmod_dist.runtime.text import MINUS
 
 Axes = Any
 WIDTH = 8.0  # inches

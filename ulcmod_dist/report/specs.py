@@ -6,7 +6,7 @@ Every text in a figure may come from a corpus, so renderers escape all of them.
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ulcmod_dist.report.basics import Floats
+from ulcmod_dist.results.types import Floats
 
 MAX_TEXT_COLUMNS = 16
 """Columns up to which the cells of a heatmap bear their texts."""

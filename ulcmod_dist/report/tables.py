@@ -9,8 +9,7 @@ import pyarrow as pa
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ulcmod_dist.printable import printable
-from ulcmod_dist.report.text import DASH, number, percent
+from ulcmod_dist.runtime.text import DASH, number, percent, strip_control_chars
 
 Cell = str | int | float | None
 
@@ -114,7 +113,7 @@ def printed(cell: Cell, kind: Kind) -> str:
     if cell is None:
         return DASH
     if isinstance(cell, str):
-        return printable(cell)
+        return strip_control_chars(cell)
     return percent(cell) if kind is Kind.SHARE else number(cell)
 
 

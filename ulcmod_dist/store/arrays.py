@@ -20,7 +20,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.schema import ArraySchema
 from ulcmod_dist.store.sealed import Damaged
 

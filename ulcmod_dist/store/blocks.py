@@ -17,7 +17,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayBlockwiseDep
 from numpy.typing import NDArray
 
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
 from ulcmod_dist.store.schema import ACTIVATION_ARRAY, Grid
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ulcmod_dist.rundir import AlreadyThere, RunDir, fingerprint
+from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint
 from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of, read_region
 from ulcmod_dist.store.moments import Moments
 from ulcmod_dist.store.schema import (
@@ -115,7 +115,7 @@ def _publish(
     check()
     try:
         run.create(manifest_key(version), seal(header))
-    except AlreadyThere:
+    except KeyExists:
         # Somebody else's view came first; the next number is free or tried in turn.
         return _publish(run, version + 1, header, contents, stamp, check)
     return version, header

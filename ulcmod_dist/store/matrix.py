@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from zarr.storage import ObjectStore
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.schema import Grid, identity, shard_digest
 from ulcmod_dist.store.shards import (

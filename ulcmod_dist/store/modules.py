@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import RunDir, modules_key
+from ulcmod_dist.runtime.rundir import RunDir, modules_key
 
 _METRICS = re.compile(r"modules/K=(\d+)/metrics\.json")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.schema import QUARANTINE, quarantine_key
 from ulcmod_dist.store.sealed import seal, unseal
 

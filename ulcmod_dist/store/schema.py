@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ulcmod_dist.rundir import ACTIVATIONS, fingerprint
+from ulcmod_dist.runtime.rundir import ACTIVATIONS, fingerprint
 
 SHARDS = f"{ACTIVATIONS}/shards"
 COMMITS = f"{ACTIVATIONS}/commits"

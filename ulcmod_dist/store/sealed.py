@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.rundir import canonical_json, fingerprint
+from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
 
 SEAL = "checksum"
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import AlreadyThere, RunDir
+from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.arrays import (
     Fingerprinted,
     ReadBack,
@@ -154,7 +154,7 @@ class ShardWriter:
             commit = self._store(content, origin, digest, folder)
             self.check()
             self.run.create(commit_key(digest), seal(asdict(commit)))
-        except AlreadyThere:
+        except KeyExists:
             # Someone else was first; this attempt is nobody's.
             self._discard(folder)
             return read_commit(self.run, digest)

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.rundir import ACTIVATIONS, PLAN, RunDir
+from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
 from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of
 from ulcmod_dist.store.schema import (
     COMMITS,

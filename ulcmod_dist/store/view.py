@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of
 from ulcmod_dist.store.blocks import lazy_rows
 from ulcmod_dist.store.moments import Moments

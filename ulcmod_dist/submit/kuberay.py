@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.sections import ClusterSection
 from ulcmod_dist.submit.parcel import Parcel, named
 from ulcmod_dist.submit.templates import render
 from ulcmod_dist.submit.tools import call, stream
@@ -77,7 +77,7 @@ def render_manifest(parcel: Parcel) -> Manifest:
 _SCHEDULES = {"raycronjob": "RayCronJob", "cronjob": "CronJob"}
 
 
-def _section(parcel: Parcel) -> ClusterSection:
+def _section(parcel: Parcel) -> ClusterConfig:
     cluster = parcel.job.cluster
     if cluster is None or cluster.image is None:
         raise InvalidInput(

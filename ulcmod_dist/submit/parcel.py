@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.job import Job, is_url
-from ulcmod_dist.rundir import fingerprint
+from ulcmod_dist.runtime.rundir import fingerprint
 
 JOB_FILE = "job.yaml"
 MAX_BYTES = 256 * 2**20

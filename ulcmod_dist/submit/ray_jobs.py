@@ -21,9 +21,9 @@ from ray.dashboard.utils import get_address_for_submission_client
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from ulcmod_dist.credentials import require_no_credentials
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
-from ulcmod_dist.rayaccess import require_token, token_for
+from ulcmod_dist.runtime.credentials import reject_credentials
+from ulcmod_dist.runtime.ray_token import require_token, token_for
 from ulcmod_dist.submit.parcel import JOB_FILE, Parcel
 
 Client: TypeAlias = JobSubmissionClient
@@ -74,7 +74,7 @@ def resolve(address: str | None, environment: Mapping[str, str], home: Path) -> 
             address = other
             break
     address = address or DEFAULT_ADDRESS
-    require_no_credentials(address, "The Ray cluster")
+    reject_credentials(address, "The Ray cluster")
     if not address.startswith(("http://", "https://")):
         # The cluster itself is asked for its job server's address.
         require_token(address, environment, home)

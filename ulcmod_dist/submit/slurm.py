@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.sections import ClusterSection
 from ulcmod_dist.submit.parcel import Parcel
 from ulcmod_dist.submit.templates import render
 from ulcmod_dist.submit.tools import call
@@ -49,7 +49,7 @@ def render_script(
             the one that this Python runs from.
         entrypoint: Command of the driver; the job file follows. By default that of the parcel.
     """
-    cluster = parcel.job.cluster or ClusterSection()
+    cluster = parcel.job.cluster or ClusterConfig()
     text = render(
         "slurm/job.sh.j2",
         name=parcel.name,

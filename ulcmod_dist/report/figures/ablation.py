@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Floats
-from ulcmod_dist.report.costs import AblatedModule
 from ulcmod_dist.report.figures.comparison import dot_series, in_words
 from ulcmod_dist.report.figures.naming import numbers, short_names
 from ulcmod_dist.report.specs import Dots, Heatmap, Scale
-from ulcmod_dist.report.text import MINUS, label, number
+from ulcmod_dist.results.ablation import AblatedModule
+from ulcmod_dist.results.types import Floats
+from ulcmod_dist.runtime.text import MINUS, label, number
 
 
 def loss_rise_by_module(rises: Floats, random: Floats, names: Sequence[str], basis: str) -> Heatmap:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Floats
 from ulcmod_dist.report.figures.naming import numbers, short_names
 from ulcmod_dist.report.specs import Heatmap, Scale
-from ulcmod_dist.report.text import MINUS, number
+from ulcmod_dist.results.types import Floats
+from ulcmod_dist.runtime.text import MINUS, number
 
 
 def activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Heatmap, Scale, StackedBars
-from ulcmod_dist.report.text import LABEL_LIMIT, MINUS, label, number, percent
+from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.runtime.text import LABEL_LIMIT, MINUS, label, number, percent
 
 MAX_PARTS = 8
 """Categories that get a colour of their own; the smaller ones are gathered in one part."""

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.specs import Dots, DotSeries, Line, Lines
-from ulcmod_dist.report.text import number
+from ulcmod_dist.results.types import Interval
+from ulcmod_dist.runtime.text import number
 
 
-def dot_series(name: str, rows: Sequence[str], values: Sequence[Estimate]) -> DotSeries:
+def dot_series(name: str, rows: Sequence[str], values: Sequence[Interval]) -> DotSeries:
     """Return one estimate a row as dots; the hover text repeats row, value and interval."""
     return DotSeries(
         name=name,
@@ -21,14 +21,14 @@ def dot_series(name: str, rows: Sequence[str], values: Sequence[Estimate]) -> Do
     )
 
 
-def in_words(value: Estimate) -> str:
+def in_words(value: Interval) -> str:
     """Return an estimate with its interval."""
     if value.low is None or value.high is None:
         return number(value.mean)
     return f"{number(value.mean)} ({number(value.low)} to {number(value.high)})"
 
 
-def objective_by_method(methods: Sequence[str], values: Sequence[Estimate], basis: str) -> Dots:
+def objective_by_method(methods: Sequence[str], values: Sequence[Interval], basis: str) -> Dots:
     """Draw the objective of several methods, the null model among them.
 
     Args:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
 
-from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
-from ulcmod_dist.report.text import number, percent
-from ulcmod_dist.report.values import Overlap
+from ulcmod_dist.results.discovery import Overlap
+from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.runtime.text import number, percent
 
 MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Counts, Floats
 from ulcmod_dist.report.figures.categories import shares
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Heatmap, Scale
-from ulcmod_dist.report.text import label, number, percent
+from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.runtime.text import label, number, percent
 
 
 def layer_shares(units: Counts) -> Floats:

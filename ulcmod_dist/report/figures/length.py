@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from ulcmod_dist.report.basics import Estimate
 from ulcmod_dist.report.figures.comparison import dot_series
 from ulcmod_dist.report.figures.naming import short_names
 from ulcmod_dist.report.specs import Dots
-from ulcmod_dist.report.text import number
+from ulcmod_dist.results.types import Interval
+from ulcmod_dist.runtime.text import number
 
 
 def length_by_module(
@@ -33,7 +33,7 @@ def length_by_module(
         basis=basis,
         labels=rows,
         series=(
-            dot_series("Tokens", rows, [Estimate(row[2], row[1], row[3]) for row in quantiles]),
+            dot_series("Tokens", rows, [Interval(row[2], row[1], row[3]) for row in quantiles]),
         ),
         value_axis="Tokens",
         row_modules=tuple(range(len(names))),

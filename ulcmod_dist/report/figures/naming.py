@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ulcmod_dist.report.text import LABEL_LIMIT, label
+from ulcmod_dist.runtime.text import LABEL_LIMIT, label
 
 
 def short_names(names: Sequence[str], limit: int = LABEL_LIMIT) -> tuple[str, ...]:

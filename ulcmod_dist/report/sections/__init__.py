@@ -10,7 +10,7 @@ from ulcmod_dist.report.sections import (
     reproduction,
     run,
 )
-from ulcmod_dist.report.values import ReportData
+from ulcmod_dist.results.discovery import ReportData
 
 
 def sections(data: ReportData) -> tuple[Section, ...]:

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from ulcmod_dist.printable import printable
-from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import ModuleCard, Share
 from ulcmod_dist.report.figures.layers import layer_shares, mean_layers
-from ulcmod_dist.report.text import count, number, percent
-from ulcmod_dist.report.values import Categories, Discovery, Layers, Module
+from ulcmod_dist.results.discovery import Categories, Discovery, Layers, Module
+from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.text import count, number, percent, strip_control_chars
 
 
 def cards(found: Discovery) -> tuple[ModuleCard, ...]:
@@ -18,7 +17,7 @@ def cards(found: Discovery) -> tuple[ModuleCard, ...]:
 def _card(found: Discovery, module: Module) -> ModuleCard:
     return ModuleCard(
         number=module.number,
-        name=printable(module.name),
+        name=strip_control_chars(module.name),
         summary=_summary(found, module),
         keywords=module.keywords,
         prompts=module.prompts,

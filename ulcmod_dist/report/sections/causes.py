@@ -4,9 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Absent, Estimate
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
-from ulcmod_dist.report.costs import Ablation, Cost
 from ulcmod_dist.report.figures.ablation import (
     loss_rise_by_category,
     loss_rise_by_module,
@@ -22,8 +20,10 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.report.text import count, number
-from ulcmod_dist.report.values import Discovery, ReportData
+from ulcmod_dist.results.ablation import Ablation, Cost
+from ulcmod_dist.results.discovery import Discovery, ReportData
+from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.runtime.text import count, number
 
 _COSTS = {
     "own": "Own samples",
@@ -82,7 +82,7 @@ def _key_figures(ablation: Ablation) -> KeyFigures:
     )
 
 
-def _figure(value: Estimate, label: str) -> KeyFigure:
+def _figure(value: Interval, label: str) -> KeyFigure:
     if value.low is None or value.high is None:
         return KeyFigure(number(value.mean), label)
     return KeyFigure(

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from ulcmod_dist.report.basics import Absent, Score
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.comparison import objective_by_iteration
 from ulcmod_dist.report.figures.length import length_by_module
@@ -15,8 +14,9 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.report.text import count, number, percent
-from ulcmod_dist.report.values import Confound, Discovery, ReportData
+from ulcmod_dist.results.discovery import Confound, Discovery, ReportData
+from ulcmod_dist.results.types import Absent, Score
+from ulcmod_dist.runtime.text import count, number, percent
 
 _COUNTED_TOKENS = (
     "Which tokens count is a choice as well. To see what it does to the modules, run the job "

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
-from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Note, Picture
 from ulcmod_dist.report.specs import Figure
-from ulcmod_dist.report.text import count
-from ulcmod_dist.report.values import Discovery, ReportData
+from ulcmod_dist.results.discovery import Discovery, ReportData
+from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.text import count
 
 
 def name_for(subject: str, discovery: Discovery) -> str:

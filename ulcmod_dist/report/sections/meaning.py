@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Folded, ModulePicker, Picture, Section
 from ulcmod_dist.report.figures.categories import category_mix, category_similarity
 from ulcmod_dist.report.figures.hierarchy import module_flow, tree
@@ -20,7 +19,8 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
-from ulcmod_dist.report.values import Categories, Discovery, Layers, Overlap, ReportData
+from ulcmod_dist.results.discovery import Categories, Discovery, Layers, Overlap, ReportData
+from ulcmod_dist.results.types import Absent
 
 MAX_KEYWORDS = 5
 """Keywords of a module in the table, so that a row stays low; its card has them all."""

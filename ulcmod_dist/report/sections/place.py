@@ -1,6 +1,5 @@
 """Where the modules sit in the model."""
 
-from ulcmod_dist.report.basics import Absent
 from ulcmod_dist.report.blocks import Block, Folded, Section
 from ulcmod_dist.report.figures.layers import layer_shares, modules_by_layer
 from ulcmod_dist.report.sections.common import (
@@ -12,7 +11,8 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.report.values import Discovery, Layers, ReportData
+from ulcmod_dist.results.discovery import Discovery, Layers, ReportData
+from ulcmod_dist.results.types import Absent
 
 
 def section(data: ReportData) -> Section:

@@ -4,7 +4,6 @@ import statistics
 
 import numpy as np
 
-from ulcmod_dist.report.basics import Absent, Estimate
 from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
 from ulcmod_dist.report.figures.activation import activation
 from ulcmod_dist.report.figures.categories import confusion
@@ -19,8 +18,9 @@ from ulcmod_dist.report.sections.common import (
     sizes,
 )
 from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
-from ulcmod_dist.report.text import TIMES, count, number, percent
-from ulcmod_dist.report.values import Agreement, Discovery, Downstream, MethodRow, ReportData
+from ulcmod_dist.results.discovery import Agreement, Discovery, Downstream, MethodRow, ReportData
+from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.runtime.text import TIMES, count, number, percent
 
 NULL_NAME = "Null model"
 SVC_NAME = "support vector machine"
@@ -63,12 +63,12 @@ def _key_figures(found: Discovery) -> KeyFigures:
     return KeyFigures(tuple(figures))
 
 
-def null_estimate(found: Discovery) -> Estimate | None:
+def null_estimate(found: Discovery) -> Interval | None:
     """Return the mean and range of the null model's objectives, or None where it was not run."""
     if isinstance(found.null, Absent):
         return None
     values = [score.value for score in found.null]
-    return Estimate(statistics.fmean(values), min(values), max(values))
+    return Interval(statistics.fmean(values), min(values), max(values))
 
 
 def _against_null(found: Discovery) -> str:
@@ -81,7 +81,7 @@ def _against_null(found: Discovery) -> str:
 def _comparison(found: Discovery) -> tuple[Block, ...]:
     null = null_estimate(found)
     if isinstance(found.methods, Absent):
-        rows = [("IterD", Estimate(found.score.value))]
+        rows = [("IterD", Interval(found.score.value))]
         extra: tuple[Block, ...] = (missing(found.methods),)
     else:
         rows = [(row.method, row.value) for row in found.methods]
@@ -164,7 +164,7 @@ def _interval_columns(key: str, title: str) -> tuple[Column, ...]:
     )
 
 
-def _interval_cells(value: Estimate | None) -> tuple[Cell, ...]:
+def _interval_cells(value: Interval | None) -> tuple[Cell, ...]:
     return (None, None, None) if value is None else (value.mean, value.low, value.high)
 
 

@@ -1,7 +1,7 @@
 """How to reproduce the run."""
 
 from ulcmod_dist.report.blocks import Block, Facts, Listing, Section
-from ulcmod_dist.report.values import ReportData
+from ulcmod_dist.results.discovery import ReportData
 
 
 def section(data: ReportData) -> Section:

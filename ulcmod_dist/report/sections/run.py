@@ -1,9 +1,9 @@
 """What was run."""
 
-from ulcmod_dist.report.basics import Fact
 from ulcmod_dist.report.blocks import Facts, Section
-from ulcmod_dist.report.text import count
-from ulcmod_dist.report.values import ReportData, RunFacts
+from ulcmod_dist.results.discovery import ReportData, RunFacts
+from ulcmod_dist.results.types import Fact
+from ulcmod_dist.runtime.text import count
 
 
 def section(data: ReportData) -> Section:

@@ -1,0 +1,318 @@
+"""Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+
+import ulcmod_dist as um
+from tests.pipeline.conftest import Ulcmod
+from ulcmod_dist import cli
+from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.intervene.apply import mask_units
+from ulcmod_dist.intervene.masks import from_safetensors
+from ulcmod_dist.pipeline.compare import run_names
+
+DEMO = Path(__file__).parents[2] / "jobs" / "demo"
+CATEGORIES = ["Coding", "Math", "Translation"]
+HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
+SENTINEL = "xylographist"  # in every confidential prompt
+JOB = f"""\
+run: RUN
+model: {{id: {DEMO / "model"}}}
+corpus: {{train: train.parquet, test: test.parquet, id: id, category: category}}
+extract: {{shard_samples: 32, workers: 1}}
+discover: {{modules: [3, 4], restarts: 2}}
+evaluate: {{seeds: 1, null_permutations: 1, baselines: [k-means]}}
+ablate: {{samples: 4, random_sets: 1}}
+report: {{typical: 60}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of three categories, a job for it, and the run that the command line made."""
+    folder = tmp_path_factory.mktemp("job")
+    for split, count in (("train", 20), ("test", 5)):
+        table = pq.read_table(DEMO / f"{split}.parquet")
+        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in CATEGORIES]
+        rows = [row for part in parts for row in part.to_pylist()]
+        if split == "train":
+            rows[0]["text"] = HOSTILE
+        pq.write_table(table.from_pylist(rows, schema=table.schema), folder / f"{split}.parquet")
+    (folder / "job.yaml").write_text(JOB.replace("RUN", str(folder / "run")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ulcmod", "run", str(folder / "job.yaml")])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
+    return folder
+
+
+def test_run__keeps_every_sample_and_unit(folder: Path) -> None:
+    run = um.open_run(folder / "run")
+    assert len(run.sample_ids("train")) == 60
+    assert len(run.sample_ids("test")) == 15
+    units = run.units(3)
+    assert len(units) == 6 * 512
+    assert units["path"][512] == "layers.1.mlp.down_proj"
+    assert set(units["module"]) == {0, 1, 2}
+
+
+def test_run__page_shows_prompts_as_text(folder: Path) -> None:
+    page = (folder / "run/report.html").read_text(encoding="utf-8")
+    assert "lighthouse" in page
+    assert "<script>window.pwned" not in page
+
+
+def test_run__again_computes_nothing(folder: Path, ulcmod: Ulcmod) -> None:
+    again = ulcmod("run", folder / "job.yaml", "--json").json()
+    assert (again["computed"], again["reused"]) == (0, 75)
+    assert ulcmod("evaluate", folder / "run", "--json").json()["rows"][0]["state"] == "as before"
+
+
+def test_run__of_another_precision_is_refused_by_name(folder: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("extract", folder / "job.yaml", "--set", "model.dtype=bfloat16")
+    assert answer.code == 2
+    assert "dtype" in answer.err
+
+
+def test_run__fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("extract", folder / "job.yaml", "--set", f"run={tmp_path / 'again'}")
+    assert answer.code == 0, answer.err
+    assert ulcmod("discover", tmp_path / "again").code == 0
+    for name in ("units.parquet", "samples.parquet", "metrics.json"):
+        one = (folder / "run/modules/K=003" / name).read_bytes()
+        assert (tmp_path / "again/modules/K=003" / name).read_bytes() == one
+
+
+def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    job = (folder / "job.yaml").read_text().replace(str(folder / "run"), str(tmp_path / "run"))
+    for split in ("train", "test"):
+        table = pq.read_table(folder / f"{split}.parquet")
+        texts = [f"{SENTINEL} {text}" for text in table["text"].to_pylist()]
+        place = table.schema.get_field_index("text")
+        pq.write_table(table.set_column(place, "text", [texts]), tmp_path / f"{split}.parquet")
+    (tmp_path / "job.yaml").write_text(job)
+    words = ("--set", "report.prompts=none", "--set", "ablate.with_run=true", "--json")
+    answer = ulcmod("run", tmp_path / "job.yaml", "--set", "discover.modules=[3]", *words)
+    assert answer.code == 0, answer.err
+    shown = [answer.out, answer.err, *map(content, (tmp_path / "run").rglob("*"))]
+    assert len(shown) > 60
+    assert [text[:200] for text in shown if SENTINEL in text.lower()] == []
+    assert content(tmp_path / "train.parquet").count(SENTINEL) == 60
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "report.prompts is none" in page
+    assert "Mean selectivity of the modules" in page
+
+
+def content(path: Path) -> str:
+    """What a file says: the rows of a table, the characters of any other."""
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist())
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+
+
+def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("ablate", folder / "run", "--json")
+    assert answer.code == 0, answer.err
+    assert [row["num_modules"] for row in answer.json()["rows"]] == [3, 4]
+    assert all(np.isfinite(row["selectivity"]) for row in answer.json()["rows"])
+    assert ulcmod("evaluate", folder / "run").code == 0
+    assert ulcmod("report", folder / "run").code == 0
+    assert "ulcmod ablate" not in (folder / "run/report.html").read_text(encoding="utf-8")
+    again = ulcmod("ablate", folder / "run", "--json").json()
+    assert {row["state"] for row in again["rows"]} == {"as before"}
+
+
+def test_ablate__without_room_for_an_actor_says_what_is_short(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    settings = ("extract.cpus=1000", "extract.patience=1", "ablate.seed=5")
+    words = [word for setting in settings for word in ("--set", setting)]
+    answer = ulcmod("ablate", tmp_path / "run", *words)
+    assert answer.code == 1
+    assert "An actor needs 1000 CPU, of which the largest node has" in answer.err
+
+
+def test_export__masks_silence_just_their_units(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    words = ("--num-modules", 3, "--module", 1, "--module", 1, "--out", tmp_path, "--json")
+    (row,) = ulcmod("export", folder / "run", *words).json()["rows"]
+    assert (row["name"], row["modules"]) == ("K003-module-01", [1])
+    assert row["share"] == pytest.approx(row["removed"] / row["parameters"])
+    model = AutoModel.from_pretrained(DEMO / "model").eval()
+    engine = Engine(model)
+    data = (tmp_path / "masks.safetensors").read_bytes()
+    (mask,) = from_safetensors(data, engine.units).values()
+    labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
+    assert mask.silenced.tolist() == (labels == 1).tolist()
+    assert len(load_file(tmp_path / "masks.safetensors")) == 2
+    encoded = Encoder.load(ModelSpec(str(DEMO / "model")), PromptRule()).encode(["Add 2 and 3."])
+    with mask_units(model, mask):
+        silenced = engine.rows(encoded).activations[0]
+    assert silenced[labels == 1].max() == 0
+    assert (silenced[labels != 1] > 0).mean() > 0.9
+
+
+def test_evaluate__without_the_corpus_warns_and_shows_no_prompts(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace(str(folder / "train.parquet"), str(tmp_path / "gone")))
+    words = ("--set", "report.typical=3")
+    answer = ulcmod("evaluate", tmp_path / "run", *words)
+    assert answer.code == 0, answer.err
+    assert "Warning: The corpus could not be read again" in " ".join(answer.err.split())
+    assert ulcmod("report", tmp_path / "run", *words).code == 0
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "The corpus could not be read again" in page
+    assert "lighthouse" not in page
+
+
+def test_export__needs_no_model(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace(str(DEMO / "model"), str(tmp_path / "gone")))
+    outs = {"with": folder / "run", "without": tmp_path / "run"}
+    said = {
+        name: ulcmod("export", run, "--num-modules", 3, "--out", tmp_path / name)
+        for name, run in outs.items()
+    }
+    assert (said["with"].code, said["without"].code) == (0, 0)
+    for file in ("masks.safetensors", "masks.parquet"):
+        assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
+    unknown = "How much the masks would cut is not known. The model folder"
+    assert unknown in " ".join(said["without"].out.split())
+    assert "not known" not in said["with"].out
+    assert ulcmod("report", tmp_path / "run").code == 0
+    refused = ulcmod("ablate", tmp_path / "run", "--set", "ablate.seed=9")
+    assert (refused.code, "gone is not here." in refused.err) == (2, True)
+
+
+def test_report__without_prompts_names_earlier_versions_that_hold_them(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    words = ("--set", "report.prompts=none")
+    first = ulcmod("rerun", tmp_path / "run", *words)
+    assert first.code == 0, first.err
+    said = " ".join(first.err.split())
+    assert f"Remove them if these must go: {tmp_path / 'run'}/versions/000001" in said
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "lighthouse" not in page
+
+
+def test_mask_modules__changes_a_live_model_and_leaves_it_as_it_was(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
+    tokens = AutoTokenizer.from_pretrained(DEMO / "model")("Add 2 and 3.", return_tensors="pt")
+    with torch.inference_mode():
+        before = model(**tokens).logits
+        with um.mask_modules(model, um.open_run(folder / "run"), modules=[0], num_modules=3):
+            within = model(**tokens).logits
+        after = model(**tokens).logits
+    assert not torch.equal(before, within)
+    assert torch.equal(before, after)
+
+
+def test_compare__a_run_with_itself_agrees_wholly(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run, page = folder / "run", tmp_path / "page.html"
+    answer = ulcmod("compare", run, run, "--num-modules", 3, "--out", page, "--json")
+    assert answer.json()["adjusted_rand_of_units"] == 1.0
+    assert answer.json()["units_moved"] == 0
+    assert "Modules that correspond" in page.read_text(encoding="utf-8")
+    other = ulcmod("compare", run, run, "--num-modules", 3, "--other-num-modules", 4, "--json")
+    assert len(other.json()["rows"]) == 3
+    smaller, larger = other.json()["runs"]
+    assert (smaller["run"], larger["run"]) == (str(run), str(run))
+    assert (smaller["num_modules"], larger["num_modules"]) == (3, 4)
+    kept = um.open_run(run)
+    for side in (smaller, larger):
+        assert side["objective"] == kept.metrics(side["num_modules"])["objective"][0]
+    partners = {row["other"] for row in other.json()["rows"]}
+    assert smaller["unmatched"] == []
+    assert {*larger["unmatched"]} == {*range(4)} - partners
+    for what in ("units", "samples"):
+        moved = sum(move[what] for move in other.json()["moves"])
+        assert moved == other.json()[f"{what}_moved"] > 0
+
+
+def test_compare__runs_of_the_same_folder_name_are_told_apart(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    copy, page = tmp_path / "copy" / "run", tmp_path / "page.html"
+    shutil.copytree(folder / "run", copy)
+    words = ("--num-modules", 3, "--out", page)
+    assert ulcmod("compare", folder / "run", copy, *words).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert f"<title>{folder.name}/run, K = 3 and copy/run, K = 3" in text
+    assert "Modules that units and samples moved between" not in text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ("runs/a", "runs/b/", ("a", "b")),
+        ("s3://x/run", "s3://y/run", ("x/run", "y/run")),
+        ("run", "old/run", ("run", "old/run")),
+        ("a/run", "a/run/", ("run", "run")),
+    ],
+)
+def test_run_names__have_as_many_parents_as_tell_them_apart(
+    one: str, other: str, names: tuple[str, str]
+) -> None:
+    assert run_names(one, other) == names
+
+
+def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:
+    assert ulcmod("verify", folder / "run").code == 0
+    chunk = max((folder / "run/activations.zarr/shards").rglob("c/0/*"), key=lambda p: p.name)
+    whole = chunk.read_bytes()
+    chunk.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    answer = ulcmod("verify", folder / "run", "--json")
+    chunk.write_bytes(whole)
+    assert answer.code == 1
+    assert len(answer.json()["rows"]) == 1
+
+
+def test_gc__never_touches_what_is_committed(folder: Path, ulcmod: Ulcmod) -> None:
+    stray = folder / "run/activations.zarr/shards/aa/1-dead/zarr.json"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("{}")
+    listed = ulcmod("gc", folder / "run", "--dry-run", "--json").json()
+    assert listed["objects"] == 1
+    assert stray.exists()
+    assert ulcmod("gc", folder / "run").code == 0
+    assert not stray.exists()
+    assert ulcmod("verify", folder / "run").code == 0
+
+
+def test_plan__says_what_it_would_write_and_writes_nothing(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = tmp_path / "planned"
+    words = ("--no-probe", "--set", f"run={run}", "--json")
+    answer = ulcmod("plan", folder / "job.yaml", *words)
+    assert answer.json()["samples"] == 75
+    assert answer.json()["units"] == 3072
+    assert answer.json()["search"]["matrix"] == 60 * 3072 * 4
+    assert not (run / "plan.json").exists()
+    refused = ulcmod("plan", folder / "job.yaml", *words, "--set", "discover.memory=1000")
+    assert refused.code == 2
+    assert "at least" in refused.err

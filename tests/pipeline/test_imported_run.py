@@ -1,0 +1,260 @@
+"""A matrix from elsewhere, from the command line to the page."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import adjusted_rand_score
+
+import ulcmod_dist as um
+from tests.pipeline.conftest import Planted, Ulcmod
+from ulcmod_dist.pipeline import evaluate
+
+QUICK = ("--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1")
+FEW = ("--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[k-means]")
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    """An object store that answers 403 to everybody."""
+
+    def do_GET(self) -> None:
+        self.send_response(403)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_HEAD = do_POST = do_GET  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+@pytest.fixture
+def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "planted-secret-0123456789")
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("refusing")
+def test_import__into_a_bucket_that_refuses_says_so_in_one_line(
+    planted: Planted, ulcmod: Ulcmod
+) -> None:
+    answer = ulcmod("import", planted.path, "--out", "s3://bucket/run")
+    assert answer.code == 1
+    assert answer.err.startswith("Error: The object store fails:")
+    assert "403" in answer.err
+    assert answer.err.count("\n") == 1
+    assert "planted-secret" not in answer.err
+
+
+@pytest.fixture
+def imported(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> Path:
+    run = tmp_path / "run"
+    samples = pa.table(
+        {
+            "sample_id": [f"s{row}" for row in range(60)],
+            "split": ["train"] * 48 + ["test"] * 12,
+            "category": [f"category {label}" for label in planted.sample_labels],
+        }
+    )
+    pq.write_table(samples, tmp_path / "samples.parquet")
+    units = pa.table({"layer": np.arange(90) % 5, "index": np.arange(90) // 5})
+    pq.write_table(units, tmp_path / "units.parquet")
+    answer = ulcmod(
+        "import", planted.path, "--out", run, *QUICK, *FEW,
+        "--samples", tmp_path / "samples.parquet", "--units", tmp_path / "units.parquet",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    return run
+
+
+def test_imported_run__goes_from_matrix_to_page(
+    imported: Path, planted: Planted, ulcmod: Ulcmod
+) -> None:
+    answer = ulcmod("run", imported, "--json")
+    assert answer.code == 0, answer.err
+    (row,) = answer.json()["rows"]
+    assert row["objective"] > 2 * row["null"]
+    assert row["accuracy"] == 1.0
+    found = um.open_run(imported)
+    units, samples = found.units(3), found.samples(3)
+    assert adjusted_rand_score(units["module"], planted.unit_labels) == 1.0
+    assert adjusted_rand_score(samples["module"], planted.sample_labels) == 1.0
+    assert units["layer"].tolist() == (np.arange(90) % 5).tolist()
+    assert samples["margin"].isna().tolist() == [False] * 48 + [True] * 12
+    page = (imported / "report.html").read_text(encoding="utf-8")
+    assert "The matrix was imported without its prompts." in page
+    assert "The matrix was imported without its model, so no unit can be silenced." in page
+    assert len(list((imported / "figures").glob("*.png"))) > 5
+
+
+def test_report__json_holds_every_table(imported: Path, ulcmod: Ulcmod) -> None:
+    assert ulcmod("run", imported).code == 0
+    tables = ulcmod("report", imported, "--json").json()["tables"]
+    assert {f"{name}.parquet" for name in tables} == {
+        path.name for path in (imported / "tables").iterdir()
+    }
+    for name, records in tables.items():
+        assert pq.read_table(imported / f"tables/{name}.parquet").to_pylist() == records
+    assert tables["methods-k003"][0]["method"] == "IterD"
+
+
+def test_imported_run__metrics_equal_the_objective_of_its_labels(
+    imported: Path, ulcmod: Ulcmod
+) -> None:
+    ulcmod("discover", imported)
+    run = um.open_run(imported)
+    samples = run.samples(3)
+    train = samples["module"][samples["split"] == "train"].to_numpy()
+    again = um.objective(run.activations(), train, run.units(3)["module"].to_numpy(), 3)
+    assert run.metrics(3)["objective"][0] == pytest.approx(again.value, rel=1e-9)
+
+
+def test_imported_run__repeats_nothing_that_is_done(imported: Path, ulcmod: Ulcmod) -> None:
+    ulcmod("discover", imported)
+    before = (imported / "modules/K=003/metrics.json").stat().st_mtime_ns
+    again = ulcmod("discover", imported, "--json")
+    assert [row["state"] for row in again.json()["rows"]] == ["as before"]
+    assert (imported / "modules/K=003/metrics.json").stat().st_mtime_ns == before
+    changed = ulcmod("discover", imported, "--set", "discover.seed=5", "--json")
+    assert [row["state"] for row in changed.json()["rows"]] == ["found"]
+
+
+def test_imported_run__draws_a_page_anew_only_where_something_has_changed_or_is_gone(
+    imported: Path, ulcmod: Ulcmod
+) -> None:
+    assert ulcmod("run", imported).code == 0
+    figure = sorted((imported / "figures").iterdir())[0]
+    written = (imported / "report.html").stat().st_mtime_ns
+    assert ulcmod("run", imported).code == 0
+    assert (imported / "report.html").stat().st_mtime_ns == written
+    content = figure.read_bytes()
+    figure.unlink()
+    assert ulcmod("run", imported).code == 0
+    assert figure.read_bytes() == content
+    assert ulcmod("run", imported, "--set", "report.typical=3").code == 0
+    assert (imported / "report.html").stat().st_mtime_ns > written
+
+
+def test_imported_run__status_tells_what_is_missing(imported: Path, ulcmod: Ulcmod) -> None:
+    before = ulcmod("status", imported, "--json").json()
+    assert before["rows"][0]["modules"] == "missing"
+    ulcmod("discover", imported)
+    after = ulcmod("status", imported, "--json").json()
+    assert after["rows"][0]["modules"] == "done"
+    assert after["rows"][0]["evaluation"] == "missing"
+    assert after["samples"] == 60
+
+
+def test_imported_run__answers_are_equal_bytes_when_repeated(
+    planted: Planted, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    for name in ("one", "two"):
+        ulcmod("import", planted.path, "--out", tmp_path / name, *QUICK)
+        assert ulcmod("discover", tmp_path / name).code == 0
+    for file in ("units.parquet", "samples.parquet", "metrics.json"):
+        one, two = (tmp_path / name / "modules/K=003" / file for name in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_import__names_the_sample_and_unit_that_are_not_finite(
+    planted: Planted, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    values = planted.activations.copy()
+    values[17, 4] = np.nan
+    np.save(tmp_path / "broken.npy", values)
+    answer = ulcmod("import", tmp_path / "broken.npy", "--out", tmp_path / "run")
+    assert answer.code == 2
+    assert "sample 17" in answer.err
+    assert "unit 4" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "discover.modules=500"], "K = 500"),
+        (["--set", "discover.restrats=2"], "nearest known one is discover.restarts"),
+        (["--set", "discover.restarts"], "key=value"),
+    ],
+)
+def test_discover__refuses_in_one_line_and_loses_nothing(
+    words: list[str], message: str, imported: Path, ulcmod: Ulcmod
+) -> None:
+    kept = sorted(path for path in (imported / "activations.zarr").rglob("*"))
+    job = (imported / "job.yaml").read_bytes()
+    answer = ulcmod("discover", imported, *words)
+    assert answer.code == 2
+    assert message in answer.err
+    assert answer.err.strip().count("\n") == 0
+    assert sorted(path for path in (imported / "activations.zarr").rglob("*")) == kept
+    assert (imported / "job.yaml").read_bytes() == job
+
+
+def test_evaluate__says_what_memory_the_null_model_lacks_and_goes_on(
+    imported: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ulcmod("discover", imported).code == 0
+    monkeypatch.setattr(evaluate, "held_bytes", lambda activations: 2**40)
+    answer = ulcmod("evaluate", imported, "--json")
+    assert (answer.code, answer.json()["rows"][0]["null"]) == (0, None)
+    assert ulcmod("report", imported).code == 0
+    page = (imported / "report.html").read_text(encoding="utf-8")
+    assert "The null model holds" in page
+    assert "TiB of chunks at a time" in page
+
+
+def test_report__of_an_evaluation_with_other_settings_is_refused(
+    imported: Path, ulcmod: Ulcmod
+) -> None:
+    assert ulcmod("run", imported).code == 0
+    page = (imported / "report.html").read_bytes()
+    answer = ulcmod("report", imported, "--set", "report.prompts=none")
+    assert answer.code == 2
+    assert "have not been evaluated with these settings" in answer.err
+    assert (imported / "report.html").read_bytes() == page
+    words = ("--set", "report.prompts=none")
+    assert ulcmod("evaluate", imported, *words).code == 0
+    assert ulcmod("report", imported, *words).code == 0
+
+
+def test_import__again_makes_a_damaged_run_whole(
+    imported: Path, planted: Planted, ulcmod: Ulcmod
+) -> None:
+    (commit,) = (imported / "activations.zarr/commits").iterdir()
+    commit.unlink()
+    assert ulcmod("verify", imported).code == 1
+    assert ulcmod("run", imported, *QUICK).code == 0
+    assert ulcmod("verify", imported).code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "discover", "status", "report"])
+def test_commands__refuse_what_is_no_job(command: str, tmp_path: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod(command, tmp_path / "nowhere")
+    assert answer.code == 2
+    assert "neither a job file nor a run directory" in answer.err
+
+
+def test_evaluate__asks_for_modules_first(imported: Path, ulcmod: Ulcmod) -> None:
+    answer = ulcmod("evaluate", imported)
+    assert answer.code == 2
+    assert "ulcmod discover" in answer.err
+
+
+def test_usage__wrong_word_ends_with_two(ulcmod: Ulcmod) -> None:
+    assert ulcmod("discovr", "x").code == 2
+
+
+def test_json__is_all_that_standard_output_holds(imported: Path, ulcmod: Ulcmod) -> None:
+    assert json.loads(ulcmod("discover", imported, "--json").out)["rows"]

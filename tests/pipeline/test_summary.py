@@ -1,0 +1,66 @@
+"""What people read in a terminal."""
+
+import io
+import unicodedata
+
+import pytest
+from rich.console import Console
+
+from ulcmod_dist.pipeline.summary import Summary, shown, size_text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1260, "1,260"),
+        (56981.4, "56,981"),
+        (9577.2, "9,577"),
+        (-1234.5, "-1,234"),
+        (999.96, "1000"),
+        (0.97619, "0.9762"),
+        (True, "yes"),
+        (None, "-"),
+        ([], "none"),
+        ([5, 0.25], "5, 0.25"),
+        ("as it is", "as it is"),
+    ],
+)
+def test_shown__has_few_digits_and_separates_thousands(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1023, "1,023 bytes"), (1536, "1.5 KiB"), (3 * 2**40, "3.0 TiB")],
+)
+def test_size_text__is_in_binary_units(count: int, text: str) -> None:
+    assert size_text(count) == text
+
+
+def test_summary__names_from_a_corpus_do_not_command_the_terminal() -> None:
+    name = "train-\x1b[2J\x1b]0;title\x07\x9b31m\u202e=id"
+    summary = Summary("Rows", {"id": "Id"}, [{"id": name}], {"held": [name]}, closing=[name])
+    out = io.StringIO()
+    summary.print(Console(file=out, width=80))
+    assert out.getvalue().count("train-[2J]0;title31m=id") == 3
+    assert not [c for c in out.getvalue() if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_summary__breaks_no_number_however_narrow_the_terminal(width: int) -> None:
+    columns = {"k": "K", **{f"value_{number}": f"Value {number}" for number in range(12)}}
+    rows = [
+        {"k": k, **{f"value_{n}": 1_000_000.0 * k + n for n in range(12)}, "state": "as before"}
+        for k in (5, 10)
+    ]
+    summary = Summary("Modules", {**columns, "state": "State"}, rows)
+    out = io.StringIO()
+    summary.print(Console(file=out, width=width))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    found = {word for line in lines for word in line.split()}
+    assert {f"{10_000_000 + n:,}" for n in range(12)} <= found
+    # Whoever reads a part of the table still knows whose numbers these are.
+    parts = sum("┏" in line for line in lines)
+    assert sum(line.startswith("│ 10 │") for line in lines) == parts
+    assert lines[0].strip() == "Modules"

@@ -1,0 +1,143 @@
+"""Runs and masks for notebooks: ``um.open_run`` and ``um.mask_modules``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules
+from ulcmod_dist.store.versions import read_version, run_of
+from ulcmod_dist.store.view import View, open_view
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory, opened without the model and without the corpus.
+
+    Attributes:
+        directory: Where it lies.
+        version: Number of the view to read; None for the newest.
+    """
+
+    directory: RunDir
+    version: int | None = None
+
+    @cached_property
+    def view(self) -> View:
+        """The samples and units of the run's store."""
+        version = self.version
+        if self.store != self.directory:
+            version = read_version(self.directory).view
+        return open_view(self.store, version)
+
+    @property
+    def store(self) -> RunDir:
+        """The directory that holds the activations: that of the run, also for its past versions."""
+        return run_of(self.directory) or self.directory
+
+    def view_of(self, modules: StoredModules) -> View:
+        """The samples and units among which modules were found."""
+        return open_view(self.store, modules.metrics["view"])
+
+    def activations(self, split: str | None = "train") -> Standardised:
+        """Activations z [samples, units] of a split (None: all), lazily over Dask.
+
+        Samples of every split are standardised by the statistics of the train samples.
+        """
+        return Standardised(*self.view.activations(split))
+
+    def sample_ids(self, split: str | None = "train") -> list[str]:
+        """Ids of a split's samples, in the order of the rows of ``activations``."""
+        return self.view.sample_ids(split)
+
+    def num_modules(self) -> list[int]:
+        """The numbers of modules K for which modules have been found, ascending."""
+        return modules_found(self.directory)
+
+    def modules(self, num_modules: int) -> StoredModules:
+        """Everything stored of the modules for one K."""
+        return read_modules(self.directory, num_modules)
+
+    def units(self, num_modules: int | None = None) -> pd.DataFrame:
+        """One row a unit: unit, layer, index, expert; with K also module, margin, stability.
+
+        Without K the columns ``K=005`` etc. hold the module of the unit for each K found.
+        """
+        return self._table("units", num_modules)
+
+    def samples(self, num_modules: int | None = None) -> pd.DataFrame:
+        """One row a sample: sample_id, category, split; with K also module and margin.
+
+        Without K the columns ``K=005`` etc. hold the module of the sample for each K found.
+        """
+        return self._table("samples", num_modules)
+
+    def history(self, num_modules: int) -> pd.DataFrame:
+        """One row an iteration of each restart of the search for K modules."""
+        return _frame(self.modules(num_modules).history)
+
+    def metrics(self, num_modules: int) -> pd.DataFrame:
+        """One row: objective L, xi, balance and what they were found with, for K modules."""
+        return pd.DataFrame([dict(self.modules(num_modules).metrics)])
+
+    def _table(self, side: str, num_modules: int | None) -> pd.DataFrame:
+        if num_modules is not None:
+            return _frame(getattr(self.modules(num_modules), side))
+        frame = _frame(getattr(self.view, side))
+        for found in self.num_modules():
+            table = getattr(self.modules(found), side)
+            frame[f"K={found:03d}"] = table["module"].to_numpy()
+        return frame
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
+    return frame
+
+
+def open_run(url: str | Path, version: int | None = None) -> Run:
+    """Open a run directory (local path or URL); nothing is read until it is asked for.
+
+    Args:
+        url: The run directory, or ``versions/000003`` below it: an earlier version of its results.
+        version: Number of an earlier version of its samples; None for the newest.
+    """
+    return Run(RunDir.at(url), version)
+
+
+@contextmanager
+def mask_modules(
+    model: Any, run: Run, modules: Sequence[int], num_modules: int | None = None
+) -> Iterator[None]:
+    """Silence modules in a live Hugging Face model within the block.
+
+    Args:
+        model: A model of transformers with the units of the run's model.
+        run: The run, as ``open_run`` gives it.
+        modules: The modules to silence.
+        num_modules: K; may be left out where modules were found for a single K.
+
+    Raises:
+        InvalidInput: The model has other units, or there are no such modules.
+    """
+    # torch and transformers are imported only where a model is masked.
+    from ulcmod_dist.forward.architectures import units_of
+    from ulcmod_dist.intervene.apply import mask_units
+    from ulcmod_dist.intervene.masks import Mask
+
+    found = run.num_modules()
+    if num_modules is None and len(found) != 1:
+        raise InvalidInput(f"The run holds modules for K = {found}.", "Give num_modules.")
+    labels = run.modules(found[0] if num_modules is None else num_modules).unit_labels
+    with mask_units(model, Mask.of_modules(units_of(model.config), labels, modules)):
+        yield

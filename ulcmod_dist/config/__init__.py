@@ -1,0 +1,1 @@
+"""The job: YAML parsed into frozen configuration classes."""

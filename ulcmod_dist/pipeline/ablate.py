@@ -1,0 +1,274 @@
+"""``ulcmod ablate``: what silencing each module costs, in the real forward pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.api import Run
+from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.extract.planner import prompts_at
+from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.intervene.fleet import Fleet, Machine
+from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.intervene.selectivity import (
+    BootstrapIntervals,
+    Selectivity,
+    effects,
+    selectivity,
+)
+from ulcmod_dist.pipeline.ablatable import why_not_ablated
+from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.corpus import prompts_of
+from ulcmod_dist.pipeline.devices import device_of, patience_of
+from ulcmod_dist.pipeline.evaluation_files import (
+    ablation_mark,
+    ablation_name,
+    read_evaluation,
+    write_evaluation,
+)
+from ulcmod_dist.pipeline.plan import rule_of, spec_of
+from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
+from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.runtime.ray_session import (
+    Resources,
+    explain_shortage,
+    max_actors,
+    node_resources,
+    ray_session,
+)
+from ulcmod_dist.store.modules import StoredModules
+
+# At most: the logits of a whole batch are held, for which extraction's batches leave no room.
+BATCH_TOKENS = 4096
+TOKENS = "the tokens of the prompt's own text"
+
+COLUMNS = {
+    "num_modules": "K",
+    "selectivity": "Selectivity",
+    "low": "low",
+    "high": "high",
+    "random": "of random sets",
+    "advantage": "Advantage",
+    "state": "State",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class _Subjects:
+    """The samples that are measured.
+
+    Attributes:
+        encoded: Their tokens.
+        batches: Indices of samples run together.
+        modules: Module of each.
+        categories: Category of each, None where it has none.
+    """
+
+    encoded: list[Encoded]
+    batches: tuple[tuple[int, ...], ...]
+    modules: NDArray[np.int64]
+    categories: list[str | None]
+
+
+@writes
+def ablate(context: Context) -> Summary:
+    """Silence each module of each K and measure the rise of the loss, beside random sets.
+
+    Raises:
+        InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
+    """
+    run = Run(context.run)
+    if (reason := why_not_ablated(run.view.record)) is not None:
+        raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
+    numbers = context.job.discover.modules
+    modules = {k: run.modules(k) for k in numbers}
+    marks = {k: ablation_mark(context.job, stored) for k, stored in modules.items()}
+    known = {k: read_evaluation(context.run, ablation_name(k), Ablation, marks[k]) for k in numbers}
+    pending = [k for k in numbers if known[k] is None]
+    save_job(context)
+    if pending:
+        corpus = _corpus(context, run)
+        with ray_session(context.job.extract.address), _fleet(context) as fleet:
+            for k in pending:
+                known[k] = _measure(context, fleet, modules[k], corpus)
+                write_evaluation(context.run, ablation_name(k), known[k], marks[k])
+    rows = [
+        _row(k, result, "measured" if k in pending else "as before")
+        for k, result in known.items()
+        if result is not None
+    ]
+    closing = [
+        f"Selectivity: rise of the loss on a module's own samples less that on others, "
+        f"in nats a token, counted over {TOKENS}. Low and high bound its 95% interval; the "
+        "advantage is over random sets of as many units a layer."
+    ]
+    return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
+
+
+def _fleet(context: Context) -> Fleet:
+    """As many actors as the job asks for or the cluster has room for."""
+    settings = context.job.extract
+    resources = Resources(settings.cpus, settings.gpus)
+    threads = max(1, int(settings.cpus))
+    machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
+    workers = settings.workers or max(1, max_actors(resources, node_resources()))
+    return Fleet(
+        spec_of(context.job),
+        machine,
+        workers,
+        patience_of(settings),
+        partial(_require_room, resources),
+    )
+
+
+def _require_room(resources: Resources) -> None:
+    nodes = node_resources()
+    if max_actors(resources, nodes) < 1:
+        raise UlcmodError(
+            explain_shortage(resources, nodes),
+            "Start the same command again when machines are back.",
+        )
+
+
+def _corpus(context: Context, run: Run) -> Prompts:
+    assert context.job.corpus is not None
+    prompts = prompts_of(context.job.corpus)
+    known = set(prompts.table["sample_id"].to_pylist())
+    missing = [sample_id for sample_id in run.sample_ids() if sample_id not in known]
+    if missing:
+        raise InvalidInput(
+            f"The corpus has changed since extraction: it lacks {len(missing)} samples, the first "
+            f"is {missing[0]}.",
+            "Restore the corpus, or extract it anew.",
+        )
+    return prompts
+
+
+def _measure(context: Context, fleet: Fleet, stored: StoredModules, corpus: Prompts) -> Ablation:
+    settings = context.job.ablate
+    num_modules = int(stored.metrics["num_modules"])
+    generator = np.random.default_rng([settings.seed, num_modules])
+    subjects = _subjects(context, stored, corpus, generator)
+    units = units_of(load_config(spec_of(context.job)))
+    masks = [Mask.of_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
+    random = [mask.random_like(generator) for mask in masks for _ in range(settings.random_sets)]
+    if settings.method == "mean":
+        means = fleet.unit_means(subjects.encoded, subjects.batches)
+        masks, random = ([mask.held_at(means) for mask in each] for each in (masks, random))
+    name = f"Silencing, K = {num_modules}"
+    with context.progress.step(name, len(subjects.encoded), "samples") as step:
+        measured = fleet.ablate(
+            subjects.encoded,
+            subjects.batches,
+            [*masks, *random],
+            lambda samples: step.update(step.done + samples),
+        )
+    rise = measured.rise
+    return _described(context, subjects, rise[:num_modules], rise[num_modules:], generator)
+
+
+def _subjects(
+    context: Context, stored: StoredModules, corpus: Prompts, generator: np.random.Generator
+) -> _Subjects:
+    """The samples of each module that are measured, drawn from its train samples."""
+    train = stored.samples.filter(stored.samples["split"].to_numpy() == "train")
+    labels = stored.sample_labels("train").astype(np.int64)
+    drawn = np.concatenate([_drawn(labels, k, context, generator) for k in np.unique(labels)])
+    chosen = train.take(drawn)
+    place = {name: row for row, name in enumerate(corpus.table["sample_id"].to_pylist())}
+    rows = [place[name] for name in chosen["sample_id"].to_pylist()]
+    # The template and the system message are the same for all; the loss is of the prompt's own.
+    rule = replace(rule_of(context.job), tokens="prompt")
+    encoder = Encoder.load(spec_of(context.job), rule)
+    encoded = list(encoder.encode(prompts_at(corpus, rows)))
+    lengths = [len(entry.ids) for entry in encoded]
+    return _Subjects(
+        encoded=encoded,
+        batches=plan_batches(
+            lengths, min(BATCH_TOKENS, context.job.extract.batch_tokens or BATCH_TOKENS)
+        ),
+        modules=labels[drawn],
+        categories=chosen["category"].to_pylist(),
+    )
+
+
+def _drawn(
+    labels: NDArray[np.int64], module: int, context: Context, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    members = np.flatnonzero(labels == module)
+    size = min(len(members), context.job.ablate.samples)
+    return np.sort(generator.choice(members, size, replace=False))
+
+
+def _described(
+    context: Context,
+    subjects: _Subjects,
+    rise: NDArray[np.float64],
+    random_rise: NDArray[np.float64],
+    generator: np.random.Generator,
+) -> Ablation:
+    settings = context.job.ablate
+    num_modules = len(rise)
+    owners = np.arange(num_modules)
+    random_rise = random_rise.reshape(num_modules, settings.random_sets, -1).mean(axis=1)
+    real = selectivity(rise, subjects.modules, owners, generator)
+    random = selectivity(random_rise, subjects.modules, owners, generator)
+    advantage = selectivity(rise - random_rise, subjects.modules, owners, generator)
+    names = sorted({name for name in subjects.categories if name is not None})
+    place = {name: number for number, name in enumerate(names)}
+    groups = np.array([place.get(str(name), -1) for name in subjects.categories])
+    return Ablation(
+        method=settings.method,
+        tokens=TOKENS,
+        num_samples=len(subjects.encoded),
+        num_random_sets=settings.random_sets,
+        seed=settings.seed,
+        by_module=effects(rise, subjects.modules, num_modules),
+        random_by_module=effects(random_rise, subjects.modules, num_modules),
+        by_category=effects(rise, groups, len(names))
+        if names
+        else Absent("The corpus has no categories."),
+        categories=tuple(names),
+        modules=tuple(
+            AblatedModule(k, _cost(real, k), _cost(random, k)) for k in range(num_modules)
+        ),
+        selectivity=_estimate(real.mean),
+        random_selectivity=_estimate(random.mean),
+        advantage=_estimate(advantage.mean),
+    )
+
+
+def _cost(measured: Selectivity, module: int) -> Cost:
+    sides = (measured.own, measured.others, measured.difference)
+    return Cost(*(_estimate(side, module) for side in sides))
+
+
+def _estimate(interval: BootstrapIntervals, module: int | tuple[()] = ()) -> Interval:
+    ends = (interval.value, interval.low, interval.high)
+    return Interval(*(float(end[module]) for end in ends))
+
+
+def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:
+    return {
+        "num_modules": num_modules,
+        "selectivity": result.selectivity.mean,
+        "low": result.selectivity.low,
+        "high": result.selectivity.high,
+        "random": result.random_selectivity.mean,
+        "advantage": result.advantage.mean,
+        "advantage_low": result.advantage.low,
+        "advantage_high": result.advantage.high,
+        "samples": result.num_samples,
+        "random_sets": result.num_random_sets,
+        "state": state,
+    }

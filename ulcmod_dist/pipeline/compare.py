@@ -1,0 +1,206 @@
+"""``ulcmod compare``: the modules of two runs side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ulcmod_dist.api import Run, open_run
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
+from ulcmod_dist.pipeline.summary import Summary, shown
+from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
+from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.modules import StoredModules
+from ulcmod_dist.store.versions import run_of
+
+Positions = NDArray[np.int64]
+
+COLUMNS = {
+    "module": "Module",
+    "other": "Other",
+    "units": "Units shared",
+    "units_overlap": "overlap",
+    "samples": "Samples shared",
+    "samples_overlap": "overlap",
+}
+
+
+def compare(
+    one: str,
+    other: str,
+    num_modules: int | None = None,
+    other_num_modules: int | None = None,
+    out: Path | None = None,
+) -> Summary:
+    """Match the modules of two runs by the units and samples that both have.
+
+    Args:
+        one: A run directory.
+        other: Another one, or the same with another K.
+        num_modules: K of the first run; may be left out where it holds modules for one K, or for
+            one K in common with the other run.
+        other_num_modules: K of the other run; by default that of the first.
+        out: Page to write.
+
+    Raises:
+        InvalidInput: K is not clear, or the runs share neither units nor samples.
+    """
+    runs = open_run(one), open_run(other)
+    first = _chosen(runs[0], num_modules)
+    second = _chosen(runs[1], other_num_modules or first)
+    modules = runs[0].modules(first), runs[1].modules(second)
+    comparison = compared(runs, modules)
+    closing = []
+    if out is not None:
+        out.write_text(comparison_page(comparison), encoding="utf-8")
+        closing.append(f"Wrote {out}")
+    return _summary(runs, (first, second), comparison, closing)
+
+
+def _summary(
+    runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison, closing: list[str]
+) -> Summary:
+    described = [
+        {
+            "run": run.directory.url,
+            "num_modules": num_modules,
+            "objective": objective,
+            "unmatched": list(unmatched),
+        }
+        for run, num_modules, objective, unmatched in zip(
+            runs,
+            numbers,
+            comparison.objectives,
+            (comparison.unmatched, comparison.other_unmatched),
+            strict=True,
+        )
+    ]
+    measures = {
+        "shared_units": comparison.shared_units,
+        "shared_samples": comparison.shared_samples,
+        "adjusted_rand_of_units": comparison.units_adjusted_rand,
+        "adjusted_rand_of_samples": comparison.samples_adjusted_rand,
+        "units_moved": comparison.units_moved,
+        "samples_moved": comparison.samples_moved,
+    }
+    sides = zip(("run", "other_run"), comparison.names, described, strict=True)
+    facts = {side: _in_words(name, part) for side, name, part in sides}
+    return Summary(
+        title="Modules",
+        columns=COLUMNS,
+        rows=[asdict(pair) for pair in comparison.pairs],
+        facts={**facts, **measures},
+        data={"runs": described, **measures, "moves": moves_table(comparison).to_records()},
+        closing=closing,
+    )
+
+
+def _in_words(name: str, described: dict[str, Any]) -> str:
+    text = f"{name}, L = {shown(described['objective'])}"
+    alone = described["unmatched"]
+    return f"{text}; without a partner: {shown(alone)}" if alone else text
+
+
+def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:
+    """Two sets of modules over what their runs share.
+
+    Samples are known by their prompts, since ids may count the rows of a corpus; those of imported
+    matrices by their ids.
+    """
+    units = _shared_units(modules[0].units, modules[1].units)
+    views = [run.view_of(stored) for run, stored in zip(runs, modules, strict=True)]
+    named = any(view.imported for view in views)
+    keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
+    samples = shared_positions(*keys)
+    numbers = [int(stored.metrics["num_modules"]) for stored in modules]
+    unit_labels = [
+        stored.unit_labels[at].astype(np.int64) for stored, at in zip(modules, units, strict=True)
+    ]
+    sample_labels = [
+        stored.sample_labels("train")[at].astype(np.int64)
+        for stored, at in zip(modules, samples, strict=True)
+    ]
+    matching = match_modules(
+        unit_labels[0], unit_labels[1], sample_labels[0], sample_labels[1], numbers[0], numbers[1]
+    )
+    return _comparison(runs, modules, matching)
+
+
+def _comparison(
+    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules], matching: Matching
+) -> Comparison:
+    names = [
+        f"{name}, K = {stored.metrics['num_modules']}"
+        for name, stored in zip(
+            run_names(runs[0].directory.url, runs[1].directory.url), modules, strict=True
+        )
+    ]
+    objectives = [float(stored.metrics["objective"]) for stored in modules]
+    return Comparison(
+        names=(names[0], names[1]),
+        objectives=(objectives[0], objectives[1]),
+        pairs=tuple(ModulePair(*vars(match).values()) for match in matching.matches),
+        unmatched=matching.unmatched,
+        other_unmatched=matching.other_unmatched,
+        unit_counts=matching.unit_counts,
+        sample_counts=matching.sample_counts,
+        units_adjusted_rand=_known(matching.units_adjusted_rand),
+        samples_adjusted_rand=_known(matching.samples_adjusted_rand),
+        units_moved=int(matching.units_moved.sum()),
+        samples_moved=int(matching.samples_moved.sum()),
+    )
+
+
+def run_names(one: str, other: str) -> tuple[str, str]:
+    """Names of two run directories: their folders', with as many parents as tell them apart."""
+    parts = _parts(one), _parts(other)
+    depth = 1
+    while parts[0] != parts[1] and parts[0][-depth:] == parts[1][-depth:]:
+        depth += 1
+    return "/".join(parts[0][-depth:]), "/".join(parts[1][-depth:])
+
+
+def _parts(url: str) -> list[str]:
+    """The folders of a run directory; a version of a run goes by the run's name and its number."""
+    place = RunDir(url.rstrip("/"))
+    run = run_of(place)
+    name = place.url if run is None else f"{run.url} (version {int(place.url.split('/')[-1])})"
+    return name.split("/")
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _chosen(run: Run, num_modules: int | None) -> int:
+    found = run.num_modules()
+    if num_modules is None and len(found) == 1:
+        return found[0]
+    if num_modules not in found or num_modules is None:
+        raise InvalidInput(
+            f"{run.directory.url} holds modules for K = {found or 'none'}.",
+            "Name one by --num-modules or --other-num-modules.",
+        )
+    return num_modules
+
+
+def _shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:
+    """Positions of the units that both have, by what tells them apart in models of one shape."""
+    keys = [table.select(["layer", "expert", "index"]) for table in (one, other)]
+    if keys[0].equals(keys[1]):
+        # Versions of one run: millions of units need no search.
+        everywhere = np.arange(one.num_rows)
+        return everywhere, everywhere
+    return shared_positions(*map(_unit_keys, keys))
+
+
+def _unit_keys(units: pa.Table) -> list[object]:
+    if units["layer"].null_count:
+        return list(range(units.num_rows))
+    return list(zip(*(column.to_pylist() for column in units.columns), strict=True))

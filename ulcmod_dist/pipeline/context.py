@@ -1,0 +1,107 @@
+"""What every stage starts from: the job, its run directory, its lease, and where progress goes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ulcmod_dist.config.job import Job, is_url
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.pipeline.recording import Recorded
+from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.lease import Fence, Lease
+from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.rundir import JOB, RunDir
+
+
+@dataclass(frozen=True)
+class Context:
+    """A job and the run directory it writes to.
+
+    Attributes:
+        job: The job.
+        run: Its run directory.
+        progress: Where progress goes.
+        lease: The lease that is held on the run directory, if any.
+    """
+
+    job: Job
+    run: RunDir
+    progress: NullProgress = field(default_factory=NullProgress)
+    lease: Fence | None = None
+
+    @property
+    def fence(self) -> Fence:
+        """The lease under which this context writes; only inside ``writing``."""
+        assert self.lease is not None
+        return self.lease
+
+
+@contextmanager
+def writing(context: Context, purpose: str) -> Iterator[Context]:
+    """The context with the lease on its run directory, so that nobody else writes to it.
+
+    A stage within another keeps the lease of the outer one.
+
+    Raises:
+        LeaseHeld: Another process holds the run; the message names it.
+    """
+    if context.lease is not None:
+        yield context
+        return
+    with Lease.acquire(context.run, purpose) as lease:
+        progress = Recorded(context.progress, context.run)
+        yield replace(context, lease=lease.fence, progress=progress)
+
+
+def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
+    """A stage that holds the lease on its run directory while it works."""
+
+    @functools.wraps(stage)
+    def holding(context: Context) -> Summary:
+        with writing(context, stage.__name__.removesuffix("_all")) as held:
+            return stage(held)
+
+    return holding
+
+
+def open_target(target: str, overrides: Sequence[str], progress: NullProgress) -> Context:
+    """The context of a job file or of a run directory that holds its job.
+
+    Raises:
+        InvalidInput: The target is neither, or its job is not valid.
+    """
+    if not is_url(target) and Path(target).is_file():
+        job = Job.from_yaml(target, overrides)
+        return Context(job, RunDir.at(job.run), progress)
+    if not is_url(target) and not Path(target).is_dir():
+        raise InvalidInput(
+            f"{target} is neither a job file nor a run directory.",
+            "Name a YAML file, or a directory that `ulcmod run` has written.",
+        )
+    run = RunDir.at(target)
+    return Context(stored_job(run, overrides), run, progress)
+
+
+def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
+    """The job that a run directory was made by, wherever the directory lies now."""
+    try:
+        text = run.read(JOB).decode("utf-8")
+    except FileNotFoundError as error:
+        raise InvalidInput(
+            f"{run.url} is no run directory: it holds no {JOB}.", "Start one with `ulcmod run JOB`."
+        ) from error
+    folder = run.local or Path.cwd()
+    return Job.from_text(
+        text, source=run.show(JOB), folder=folder, overrides=overrides, model_there=False
+    )
+
+
+def save_job(context: Context) -> None:
+    """Keep the job, with its defaults written out, in the run directory."""
+    text = context.job.to_yaml().encode()
+    if not context.run.exists(JOB) or context.run.read(JOB) != text:
+        context.run.write(JOB, text)

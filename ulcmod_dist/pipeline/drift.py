@@ -1,0 +1,174 @@
+"""How far the modules of a version are from those of the version before, and what is too far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ulcmod_dist.api import Run
+from ulcmod_dist.config.schema import RerunConfig
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.pipeline.compare import compared
+from ulcmod_dist.report.comparison import Comparison, PastModules, comparison_page, past_table
+from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
+from ulcmod_dist.store.modules import StoredModules
+from ulcmod_dist.store.versions import kept_versions, read_version, version_directory
+
+MEASURES = drift_key("drift.json")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the modules for one K have changed, over what both versions have.
+
+    Attributes:
+        num_modules: K.
+        units_rand: Adjusted Rand index of the units' modules; None where no unit is shared.
+        samples_rand: The same for the train samples.
+        objective: L per sample and unit, as a multiple of that before. L itself grows with both
+            numbers: B(F) is a mean of products |S_k||U_k|.
+    """
+
+    num_modules: int
+    units_rand: float | None
+    samples_rand: float | None
+    objective: float
+
+    def alarms(self, limits: RerunConfig) -> list[str]:
+        """What is beyond the job's limits, as sentences."""
+        measured = (
+            ("the adjusted Rand index of units", self.units_rand, "min_units_rand"),
+            ("the adjusted Rand index of samples", self.samples_rand, "min_samples_rand"),
+            ("L per sample and unit, relative to before,", self.objective, "min_objective"),
+        )
+        return [
+            f"Drift, K = {self.num_modules}: {what} is {value:.3f}, below rerun.{key} "
+            f"({getattr(limits, key):g})."
+            for what, value, key in measured
+            if value is not None and value < getattr(limits, key)
+        ]
+
+
+def write_drift(run: RunDir, modules: Sequence[int]) -> None:
+    """Hold the run's modules against those of its versions: figures, and a page for each K.
+
+    Args:
+        run: The run directory; the newest of its versions is the one before.
+        modules: Every K that both have.
+    """
+    _clear(run)
+    kept = kept_versions(run)
+    measures, past = [], {}
+    for k in modules:
+        drift, past[k], last = _held_against(run, kept, k)
+        measures.append(drift)
+        if last is not None:
+            names = (f"version {kept[-1]}, K = {k}", f"now, K = {k}")
+            page = comparison_page(replace(last, names=names), past[k])
+            run.write(drift_key(f"K={k:03d}.html"), page.encode("utf-8"))
+    content = {
+        "before": kept[-1],
+        "accepted": False,
+        "modules": [asdict(part) for part in measures],
+        "versions": {str(k): past_table(rows).to_records() for k, rows in past.items()},
+    }
+    run.write_json(MEASURES, content)
+
+
+def read_past(run: RunDir) -> dict[str, list[dict[str, Any]]]:
+    """The versions that the present one was held against, K -> a record each; see PastModules."""
+    past: dict[str, list[dict[str, Any]]] = _stored(run).get("versions", {})
+    return past
+
+
+def read_drift(run: RunDir) -> list[Drift]:
+    """How the present version differs from the one before; nothing for the first."""
+    return [Drift(**part) for part in _stored(run).get("modules", [])]
+
+
+def is_accepted(run: RunDir) -> bool:
+    """Whether somebody has looked at the drift of the present version and takes it as it is."""
+    return bool(_stored(run).get("accepted"))
+
+
+def accept_drift(run: RunDir) -> None:
+    """Let the drift of the present version raise no alarm any more."""
+    stored = _stored(run)
+    if stored:
+        run.write_json(MEASURES, {**stored, "accepted": True})
+
+
+def _stored(run: RunDir) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = run.read_json(MEASURES)
+    except FileNotFoundError:
+        return {}
+    return value
+
+
+def _held_against(
+    run: RunDir, kept: Sequence[int], num_modules: int
+) -> tuple[Drift, list[PastModules], Comparison | None]:
+    """The last step, all versions with the present one, and the comparison with the one before."""
+    now, present = Run(run), Run(run).modules(num_modules)
+    past = []
+    for number in kept:
+        version = Run(version_directory(run, number))
+        if num_modules not in version.num_modules():
+            continue
+        before = version.modules(num_modules)
+        comparison = _compared((version, now), (before, present))
+        steps = {drift.num_modules: drift for drift in read_drift(version.directory)}
+        made = read_version(version.directory).time
+        rands = _rands(comparison)
+        past.append(_described(number, made, before, steps.get(num_modules), rands))
+    # The newest version comes last, and has modules for this K.
+    drift = Drift(num_modules, *_rands(comparison), _density(present) / _density(before))
+    past.append(_described(kept[-1] + 1, time.time(), present, drift, (None, None)))
+    return drift, past, comparison
+
+
+def _compared(
+    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
+) -> Comparison | None:
+    try:
+        return compared(runs, modules)
+    except InvalidInput:
+        # Another model on another corpus: they share neither a unit nor a sample.
+        return None
+
+
+def _described(
+    number: int,
+    made: float,
+    stored: StoredModules,
+    step: Drift | None,
+    to_now: tuple[float | None, float | None],
+) -> PastModules:
+    return PastModules(
+        number,
+        time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made)),
+        int(stored.metrics["samples"]),
+        float(stored.metrics["objective"]),
+        None if step is None else step.units_rand,
+        None if step is None else step.samples_rand,
+        *to_now,
+    )
+
+
+def _rands(comparison: Comparison | None) -> tuple[float | None, float | None]:
+    if comparison is None:
+        return None, None
+    return comparison.units_adjusted_rand, comparison.samples_adjusted_rand
+
+
+def _density(stored: StoredModules) -> float:
+    metrics = stored.metrics
+    return float(metrics["objective"]) / int(metrics["samples"] * metrics["units"])
+
+
+def _clear(run: RunDir) -> None:
+    for key, _ in list(run.keys(DRIFT)):
+        run.delete(key)

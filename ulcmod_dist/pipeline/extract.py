@@ -1,0 +1,76 @@
+"""``ulcmod extract``: the forward passes of a job, into its activation store."""
+
+from __future__ import annotations
+
+from ulcmod_dist.extract.driver import extract as run_extraction
+from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.pipeline.context import Context, save_job, writing
+from ulcmod_dist.pipeline.devices import patience_of
+from ulcmod_dist.pipeline.inputs import inputs_mark, note_extracted
+from ulcmod_dist.pipeline.plan import factory_of, prepared_for
+from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.signals import defer_sigterm
+
+
+def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
+    """Compute the rows that are not there yet and make the corpus the run's view.
+
+    Args:
+        context: The job and its run directory.
+        update: Whether the corpus or the model may have changed since an earlier extraction.
+        retry_quarantined: Whether prompts in quarantine are tried again.
+
+    Raises:
+        InvalidInput: The job cannot be used, or the run holds the extraction of another job.
+        UlcmodError: The cluster, the disk or the model does not allow it.
+    """
+    with writing(context, "extract") as held:
+        prepared = prepared_for(held, save=True, update=update)
+        save_job(held)
+        settings = held.job.extract
+        with (
+            held.progress.step("Extracting", prepared.plan.prompts, "prompts") as step,
+            defer_sigterm() as stop,
+        ):
+
+            def show(progress: Progress) -> None:
+                step.update(progress.prompts_done, _note(progress), total=progress.prompts)
+
+            done = run_extraction(
+                held.run,
+                prepared,
+                factory_of(held.job, prepared),
+                fence=held.fence,
+                resources=Resources(settings.cpus, settings.gpus),
+                workers=settings.workers,
+                address=settings.address,
+                retry_quarantined=retry_quarantined,
+                report=show,
+                warn=held.progress.warn,
+                stop=stop,
+                placement_seconds=patience_of(settings),
+            )
+        note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
+    facts = {
+        "samples": done.view.samples.num_rows,
+        "reused": done.reused,
+        "computed": done.progress.prompts_done,
+        "units": done.view.units.num_rows,
+    }
+    closing = [
+        f"In quarantine: {', '.join(entry.sample_ids)}: {entry.reason}"
+        for entry in done.quarantined
+    ]
+    return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)
+
+
+def _note(progress: Progress) -> str:
+    parts = [
+        f"{progress.tokens_per_second:,.0f} tokens/s",
+        f"{progress.shards_done}/{progress.shards} shards",
+        f"{progress.actors} actors",
+    ]
+    if progress.failures:
+        parts.append(f"{progress.failures} failures")
+    return ", ".join(parts)

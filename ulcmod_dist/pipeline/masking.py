@@ -1,0 +1,74 @@
+"""``ulcmod export`` and ``um.mask_modules``: modules as masks of a live model's units."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from ulcmod_dist.api import Run
+from ulcmod_dist.config.job import Job
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.intervene.apply import pruned_size
+from ulcmod_dist.intervene.masks import Mask, parts_of, to_safetensors, to_table
+from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.pipeline.plan import spec_of
+from ulcmod_dist.pipeline.summary import Summary
+
+COLUMNS = {
+    "name": "Mask",
+    "modules": "Modules",
+    "units": "Units",
+    "removed": "Parameters cut",
+    "share": "Share of all",
+}
+
+
+def export(context: Context, *, num_modules: int, modules: Sequence[int], out: Path) -> Summary:
+    """Write masks of modules as ``masks.safetensors`` and ``masks.parquet``.
+
+    Args:
+        context: The run; its job names the model.
+        num_modules: K.
+        modules: Modules silenced together by one mask; none for a mask of each module.
+        out: Folder to write.
+
+    Raises:
+        InvalidInput: There are no such modules, or the run's units are not those of a whole model.
+    """
+    run = Run(context.run)
+    units = parts_of(run.view.units)
+    labels = run.modules(num_modules).unit_labels
+    together = tuple(dict.fromkeys(modules))
+    chosen = [together] if together else [(module,) for module in range(num_modules)]
+    masks = {mask_name(num_modules, each): Mask.of_modules(units, labels, each) for each in chosen}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "masks.safetensors").write_bytes(to_safetensors(masks, units))
+    pq.write_table(to_table(masks), out / "masks.parquet")
+    sizes, unknown = _pruned_sizes(context.job, masks.values())
+    rows = [
+        {"name": name, "modules": list(each), "units": mask.count, **size}
+        for (name, mask), each, size in zip(masks.items(), chosen, sizes, strict=True)
+    ]
+    written = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
+    return Summary(title="Masks", columns=COLUMNS, rows=rows, closing=[*unknown, *written])
+
+
+def _pruned_sizes(job: Job, masks: Collection[Mask]) -> tuple[list[dict[str, float]], list[str]]:
+    """What each mask would cut out of the model; masks need no model, but their sizes do."""
+    try:
+        config = load_config(spec_of(job))
+    except InvalidInput as error:
+        return [{} for _ in masks], [f"How much the masks would cut is not known. {error.fact}"]
+    sizes = (pruned_size(config, mask) for mask in masks)
+    return [
+        {"parameters": size.parameters, "removed": size.removed, "share": size.share}
+        for size in sizes
+    ], []
+
+
+def mask_name(num_modules: int, modules: Sequence[int]) -> str:
+    """Name of a mask in files, such as ``K010-module-03``."""
+    return f"K{num_modules:03d}-module-" + "-".join(f"{module:02d}" for module in modules)

@@ -1,0 +1,145 @@
+"""``ulcmod plan``: what extraction and search would do; and the plan that extraction follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+
+import pyarrow.compute as pc
+
+from ulcmod_dist.config.job import Job
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.extract.driver import prepare
+from ulcmod_dist.extract.model import ModelFactory
+from ulcmod_dist.extract.planner import Prepared, forward_record
+from ulcmod_dist.extract.probe import Projection, probe
+from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.loading import load_config, model_record
+from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.values import ModelSpec, PromptRule
+from ulcmod_dist.iterd.plan import SearchPlan
+from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.pipeline.corpus import prompts_of
+from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of, model_bytes, patience_of
+from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
+from ulcmod_dist.pipeline.searching import executor_of
+from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.runtime.ray_session import Resources
+
+
+def plan(context: Context, *, measure: bool = True) -> Summary:
+    """Plan extraction and search, and measure a few batches; nothing is written into the run.
+
+    Args:
+        context: The job and its run directory.
+        measure: Whether to load the model and run a few batches, to project the time.
+
+    Raises:
+        InvalidInput: The job's model or corpus cannot be used, the run holds another job, or the
+            search cannot do with the memory it may use.
+        UlcmodError: The cluster cannot give an actor what it asks for.
+    """
+    prepared = prepared_for(context, save=False)
+    search = _search_plan(context.job, prepared)
+    counts = prepared.plan.summary()
+    figures = {**counts, "search": asdict(search)}
+    facts = {
+        **{name: counts[name] for name in counts if not name.endswith("bytes")},
+        "to be written": size_text(figures["bytes"]),
+        "memory of an actor, projected": size_text(figures["actor_bytes"]),
+    }
+    if measure and figures["prompts"]:
+        projection = _projection(context, prepared)
+        figures |= projection.as_json()
+        facts |= {
+            "memory of an actor, measured": size_text(projection.peak_bytes),
+            "tokens a second and actor": round(projection.tokens_per_second),
+            "actors": projection.actors,
+            "time, projected": f"{projection.seconds / 3600:,.2f} h",
+            "GPU hours, projected": round(projection.gpu_hours, 2),
+        }
+    return Summary(title="Plan", facts={**facts, **facts_of(search)}, data=figures)
+
+
+def _search_plan(job: Job, prepared: Prepared) -> SearchPlan:
+    train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
+    extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
+    held_out = len(prepared.prompts) - train
+    with executor_of(job) as executor:
+        return plan_of(job.discover, job.discover.modules, extracted, executor, held_out)
+
+
+def _projection(context: Context, prepared: Prepared) -> Projection:
+    settings = context.job.extract
+    with context.progress.step("Measuring a few batches", None, "batches"):
+        return probe(
+            context.run,
+            prepared,
+            factory_of(context.job, prepared),
+            resources=Resources(settings.cpus, settings.gpus),
+            workers=settings.workers,
+            address=settings.address,
+            placement_seconds=patience_of(settings),
+        )
+
+
+def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepared:
+    """The plan of a job and the corpus it was made for.
+
+    Args:
+        context: The job and its run directory.
+        save: Whether a new plan becomes the run's.
+        update: Whether a job that has changed makes a new plan, which reuses rows that still hold.
+    """
+    job = context.job
+    spec, rule = spec_of(job), rule_of(job)
+    assert job.corpus is not None
+    config = load_config(spec)
+    with context.progress.step("Planning", None, "samples") as step:
+        prompts = prompts_of(job.corpus)
+        encoder = Encoder.load(spec, rule)
+        prepared = prepare(
+            context.run,
+            prompts,
+            encoder,
+            units_of(config),
+            forward_record(model_record(spec), encoder.record),
+            shard_samples=job.extract.shard_samples,
+            batch_tokens=batch_tokens_of(context, spec, encoder.max_tokens),
+            model_bytes=partial(model_bytes, job, spec),
+            update=update,
+            save=save,
+        )
+        step.update(len(prompts))
+    return prepared
+
+
+def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
+    """What loads the model in an actor."""
+    return ModelFactory(
+        spec_of(job),
+        rule_of(job),
+        prepared.plan.units,
+        device=device_of(job),
+        threads=max(1, int(job.extract.cpus)),
+        ranks=job.extract.ranks,
+    )
+
+
+def spec_of(job: Job) -> ModelSpec:
+    """The model that a job names.
+
+    Raises:
+        InvalidInput: The job has none: its run was made of a matrix.
+    """
+    if job.model is None:
+        raise InvalidInput(
+            f"The run {job.run} was made of an imported matrix: there is no model to run.",
+            "Only `discover`, `evaluate` and `report` work on it.",
+        )
+    return ModelSpec(**job.model.model_dump())
+
+
+def rule_of(job: Job) -> PromptRule:
+    """How a job's prompts become tokens."""
+    return PromptRule(**job.prompt.model_dump())

@@ -1,0 +1,66 @@
+"""What a search will hold in memory and read, as it is shown before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dask.array as da
+import numpy as np
+
+from ulcmod_dist.config.schema import SearchConfig
+from ulcmod_dist.iterd.plan import SearchPlan, plan_search
+from ulcmod_dist.iterd.settings import Settings
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.pipeline.summary import size_text
+from ulcmod_dist.store.schema import Grid
+
+
+def plan_of(
+    section: SearchConfig,
+    modules: Sequence[int],
+    activations: Standardised,
+    executor: Executor,
+    held_out: int,
+) -> SearchPlan:
+    """How a job's search will use its memory.
+
+    Args:
+        section: The search that the job asks for.
+        modules: Every K that is searched for.
+        activations: Activations of the train samples; nothing is read.
+        executor: Where the search will run.
+        held_out: Samples of the test split.
+
+    Raises:
+        InvalidInput: The memory is too small; names the smallest that works.
+    """
+    settings = Settings(**section.model_dump(exclude={"modules"}))
+    return plan_search(activations, modules, settings, executor, held_out)
+
+
+def to_be_extracted(samples: int, units: int, grid: Grid) -> Standardised:
+    """Activations [samples, units] in the chunks that the store will have, to plan with."""
+    zeros = getattr(da, "zeros")  # noqa: B009 - untyped in Dask
+    return from_array(zeros((samples, units), chunks=(grid.rows, grid.columns), dtype=np.float32))
+
+
+def facts_of(plan: SearchPlan) -> dict[str, str]:
+    """A plan for people: order, reads, blocks, residency, tables and the memory they need."""
+    mode = plan.mode
+    if plan.block_units:
+        mode += f", blocks of up to {plan.block_units:,} units"
+    reads = {0: "read once", 1: "read once an iteration", 2: "read twice an iteration at most"}
+    kept = f"{size_text(plan.kept)} in {plan.keep}" if plan.resident else "nothing"
+    if plan.block_units and not plan.resident:
+        kept = f"two blocks, {size_text(plan.kept)}"
+    return {
+        "search": mode,
+        "matrix": f"{size_text(plan.matrix)}, {reads[plan.reads]}",
+        "kept in memory": kept,
+        "tables and labels": size_text(plan.tables),
+        "chunks and sums at work": size_text(plan.working),
+        "sketch of the start": size_text(plan.start),
+        "held-out samples": size_text(plan.held_out),
+        "memory of the search": f"{size_text(plan.needed)} of {size_text(plan.limit)} allowed",
+    }

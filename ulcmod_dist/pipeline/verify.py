@@ -1,0 +1,49 @@
+"""``ulcmod verify`` and ``ulcmod gc``: whether all is as written, and what belongs to nobody."""
+
+from __future__ import annotations
+
+from ulcmod_dist.pipeline.context import Context, writing
+from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.store.verify import Leftover, leftovers, remove
+from ulcmod_dist.store.verify import verify as verify_store
+
+
+def verify(context: Context) -> Summary:
+    """Read every committed byte again and compare its checksum; exit code 1 where one is wrong."""
+    with context.progress.step("Verifying", None, "bytes") as step:
+        seen = verify_store(context.run, lambda done: step.update(done))
+    return Summary(
+        title="Damage",
+        columns={"key": "Key", "problem": "Problem"},
+        rows=[{"key": found.key, "problem": found.problem} for found in seen.findings],
+        facts={"objects": seen.objects, "read": size_text(seen.bytes)},
+        data={"objects": seen.objects, "bytes": seen.bytes},
+        closing=[] if seen.findings else ["All as written."],
+        exit_code=1 if seen.findings else 0,
+    )
+
+
+def gc(context: Context, *, dry_run: bool) -> Summary:
+    """Remove what no commit and no manifest names, such as the rest of an attempt that was killed.
+
+    Args:
+        context: The run.
+        dry_run: Whether leftovers are only listed.
+    """
+    if dry_run:
+        return _leftovers(leftovers(context.run), "Would be removed")
+    with writing(context, "gc") as held:
+        found = leftovers(held.run)
+        remove(held.run, found)
+    return _leftovers(found, "Removed")
+
+
+def _leftovers(found: list[Leftover], title: str) -> Summary:
+    total = sum(entry.size for entry in found)
+    return Summary(
+        title=title,
+        columns={"key": "Key", "size": "Bytes"},
+        rows=[{"key": entry.key, "size": entry.size} for entry in found],
+        facts={"objects": len(found), "size": size_text(total)},
+        data={"objects": len(found), "bytes": total},
+    )

@@ -1,0 +1,1 @@
+"""Values that evaluation and ablation compute and the report shows."""

@@ -1,0 +1,319 @@
+"""What a report tells: plain frozen values that a run is turned into before it is shown.
+
+Whatever a run may lack is typed ``X | Absent``; the page then prints the reason instead.
+Modules carry the numbers that the run's files and the Python interface use (from 0).
+"""
+
+from dataclasses import dataclass
+
+from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Score
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What was run.
+
+    Attributes:
+        name: The run's name, the page's title.
+        model: Model whose units were split; None for an imported matrix.
+        num_samples: Train samples.
+        num_test_samples: Held-out samples; 0 where there are none.
+        num_units: Units of all layers.
+        facts: Further facts in the order to print: corpus, revision, template, token rule, ...
+    """
+
+    name: str
+    model: str | None
+    num_samples: int
+    num_test_samples: int
+    num_units: int
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method's modules: a row of the comparison; the first row is IterD.
+
+    Attributes:
+        method: The method's name, e.g. "IterD" or "k-means".
+        value: Objective L over the seeds.
+        xi: Activation modularity over the seeds.
+        balance: Balance B over the seeds.
+        accuracy: Downstream accuracy on held-out samples, or None where not measured.
+        macro_f1: Downstream macro-F1, or None where not measured.
+        num_seeds: Number of seeds behind the estimates.
+    """
+
+    method: str
+    value: Interval
+    xi: Interval
+    balance: Interval
+    accuracy: Interval | None
+    macro_f1: Interval | None
+    num_seeds: int
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A classifier that reads a sample's category from its module features.
+
+    Attributes:
+        name: The classifier's name.
+        accuracy: Share of the held-out samples put into their own category.
+        macro_f1: Mean of the categories' F1 scores.
+        f1: F1 of each category, in the order of ``Downstream.categories``.
+        confusion: Held-out samples, true category (rows) by predicted category (columns).
+    """
+
+    name: str
+    accuracy: Interval
+    macro_f1: Interval
+    f1: tuple[float, ...] | None = None
+    confusion: Counts | None = None
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """Scores of classifiers on the module features.
+
+    Attributes:
+        categories: Names of the categories.
+        classifiers: The classifiers, the main one first.
+        scored_on: How the scored samples were held out, in words.
+        num_train: Samples that a classifier was fitted on.
+        num_scored: Samples that were scored.
+    """
+
+    categories: tuple[str, ...]
+    classifiers: tuple[Classifier, ...]
+    scored_on: str
+    num_train: int
+    num_scored: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the modules of the samples agree with their categories.
+
+    Attributes:
+        split: "train" or "test" (held-out samples go to the module of largest mean activation).
+        adjusted_rand: Adjusted Rand index (1: same partition, 0: chance).
+        mutual_information: Normalised mutual information, 0 to 1.
+        purity: Share of samples in the commonest category of their module.
+    """
+
+    split: str
+    adjusted_rand: float
+    mutual_information: float
+    purity: float
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One typical prompt of a module. Untrusted text.
+
+    Attributes:
+        sample_id: The sample's id in the corpus.
+        text: The whole prompt; the page shortens it.
+        margin: Mean activation in its module minus the largest one elsewhere.
+        category: The sample's category, if it has one.
+    """
+
+    sample_id: str
+    text: str
+    margin: float
+    category: str | None = None
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module in words and numbers.
+
+    Attributes:
+        number: The module's number, from 0.
+        name: One line made from its keywords and categories. Untrusted text.
+        num_samples: Train samples in it.
+        num_units: Units in it.
+        keywords: Its keywords, the strongest first (untrusted text), or why there are none.
+        prompts: Its most typical prompts, the strongest first, or why none are shown.
+        length: Quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of its samples' token counts, if known.
+        stability: Share of the other restarts in which a unit of it lies in the same module (by
+            overlap), mean over its units; None where there is a single restart.
+    """
+
+    number: int
+    name: str
+    num_samples: int
+    num_units: int
+    keywords: tuple[str, ...] | Absent
+    prompts: tuple[Prompt, ...] | Absent
+    length: tuple[float, float, float, float, float] | None = None
+    stability: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Categories:
+    """Modules against the corpus's categories.
+
+    Attributes:
+        names: Names of the C categories.
+        counts: Train samples, module by category, shape (K, C).
+        breadth: Effective number of categories of each module, exp of the entropy of its mix: 1
+            for a single category, C for an even mix, shape (K,).
+        similarity: Mean cosine of module-feature vectors between categories, shape (C, C).
+    """
+
+    names: tuple[str, ...]
+    counts: Counts
+    breadth: Floats
+    similarity: Floats | Absent
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Where the modules' units are.
+
+    Attributes:
+        names: Names of the layers from the input to the output.
+        units: Units, module by layer, shape (K, layers).
+        concentration: Distance (total variation) of each module's distribution over the layers from
+            that of all units: 0 for a module spread like the model, towards 1 for one in a single
+            layer of many, shape (K,).
+    """
+
+    names: tuple[str, ...]
+    units: Counts
+    concentration: Floats
+
+
+@dataclass(frozen=True)
+class Restart:
+    """One run of the search.
+
+    Attributes:
+        number: The restart's number, from 0.
+        objectives: Objective at the start and after each iteration.
+        converged: Whether it ended because nothing moved.
+    """
+
+    number: int
+    objectives: tuple[float, ...]
+    converged: bool
+
+
+@dataclass(frozen=True)
+class Confound:
+    """How strongly something that is not meaning goes along with the modules.
+
+    Attributes:
+        subject: What might explain the modules, e.g. "prompt length".
+        measure: The statistic, e.g. "variance explained by the module (eta squared)".
+        value: Its value.
+        reading: One plain sentence on what the value says.
+    """
+
+    subject: str
+    measure: str
+    value: float
+    reading: str
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """All that is known of the modules found for one K.
+
+    Attributes:
+        num_modules: K.
+        seed: Seed of the search.
+        score: Objective of the modules kept.
+        activation: Mean z of a module's samples (rows) on a module's units, shape (K, K).
+        modules: The modules in ascending order.
+        restarts: The runs of the search; the modules come from the best.
+        restart_agreement: Mean adjusted Rand index between the restarts, of their units and of
+            their samples; None where there is a single restart.
+        null: Objectives found on the same data with each unit's column permuted.
+        methods: Comparison with other methods, IterD first.
+        downstream: Categories read from the module features.
+        agreement: Agreement of modules and categories, one value a split.
+        categories: Modules against categories.
+        layers: Modules against layers.
+        linkage: Hierarchy of the modules, as SciPy's linkage matrix, shape (K - 1, 4).
+        ablation: The causal check.
+        confounds: What else goes along with the modules.
+    """
+
+    num_modules: int
+    seed: int
+    score: Score
+    activation: Floats
+    modules: tuple[Module, ...]
+    restarts: tuple[Restart, ...]
+    restart_agreement: tuple[float, float] | None
+    null: tuple[Score, ...] | Absent
+    methods: tuple[MethodRow, ...] | Absent
+    downstream: Downstream | Absent
+    agreement: tuple[Agreement, ...] | Absent
+    categories: Categories | Absent
+    layers: Layers | Absent
+    linkage: Floats | Absent
+    ablation: Ablation | Absent
+    confounds: tuple[Confound, ...] | Absent
+
+
+@dataclass(frozen=True, eq=False)
+class Overlap:
+    """How the modules of one K share their units with those of the next larger K.
+
+    Attributes:
+        num_modules: The smaller K.
+        next_num_modules: The larger K.
+        units: Units that two modules share, shape (smaller K, larger K).
+        samples: Samples that two modules share, same shape.
+        nestedness: Share of the units that lie in the module of the smaller K which holds most of
+            their own module.
+        expected: What that share would be if the two sets of modules were independent.
+    """
+
+    num_modules: int
+    next_num_modules: int
+    units: Counts
+    samples: Counts
+    nestedness: float
+    expected: float
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What somebody else needs to get the same modules.
+
+    Attributes:
+        commands: Shell commands, in order.
+        job: The job's YAML text.
+        versions: Versions of the software.
+        digests: Digests of corpus, model, store and code.
+    """
+
+    commands: tuple[str, ...]
+    job: str
+    versions: tuple[Fact, ...]
+    digests: tuple[Fact, ...]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything the report shows.
+
+    Attributes:
+        run: What was run.
+        discoveries: The modules of each K, K ascending, at least one.
+        overlaps: Overlaps between successive K, in order.
+        reproduction: How to get the same again.
+        shown_num_modules: K that the page opens with; None for the smallest.
+    """
+
+    run: RunFacts
+    discoveries: tuple[Discovery, ...]
+    overlaps: tuple[Overlap, ...] | Absent
+    reproduction: Reproduction
+    shown_num_modules: int | None = None

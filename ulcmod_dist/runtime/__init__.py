@@ -1,0 +1,1 @@
+"""What every command runs on: run directory, lease, progress, signals, Ray session."""

@@ -1,0 +1,95 @@
+"""Telling URLs that carry credentials, wherever in a text or in nested values they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import unquote
+
+from ulcmod_dist.errors import InvalidInput
+
+_PARAMETER = re.compile(r"[?#&;]([^=?#&;]+)=")
+_SECRET_NAME = re.compile(
+    r".*(signature|token|secret|passw|pwd|credential|api[-_]?key|access[-_]?key).*"
+    r"|(.*[-_])?(sig|key|auth)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+# Azure's own way to name a container, before the account's host; it is no user.
+_AZURE = ("abfs", "abfss", "wasb", "wasbs")
+_CONTAINER = re.compile(r"^[a-z0-9-]{3,63}@")
+
+REMEDY = "Give credentials through the environment, on Kubernetes by a Secret."
+
+REDACTED = "(not shown: it carries credentials)"
+"""What a message says in place of a value."""
+
+
+def has_credentials(text: str) -> bool:
+    """Whether a text holds a URL with a user's name, a password or a secret in its query.
+
+    Schemes may be chained, as in ``simplecache::https://...``, so every ``://`` begins a URL. In
+    doubt the answer is yes: keys of object stores hold any character, also ``/`` and ``?``.
+    """
+    found = re.finditer(r"([a-z0-9+.-]*)://", text, re.IGNORECASE)
+    return any(_opens(match[1].lower(), text[match.end() :]) for match in found)
+
+
+def _opens(scheme: str, rest: str) -> bool:
+    """Whether what follows ``://`` opens something."""
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if scheme in _AZURE:
+        host = _CONTAINER.sub("", host)
+    names = (unquote(match[1]) for match in _PARAMETER.finditer(rest))
+    if "@" in host or any(_SECRET_NAME.fullmatch(name) for name in names):
+        return True
+    _, colon, port = host.rpartition("]")[2].partition(":")
+    if not colon:
+        return False
+    # After a colon stands a port or the beginning of a password, which may hold all but an @.
+    where = re.split(r"[?#]", rest, maxsplit=1)[0] if port.isdigit() else rest
+    return "@" in where
+
+
+def iter_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in nested values, also in the names of keys, each with its dotted key."""
+    return _texts(value, key, set())
+
+
+def _texts(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, bytes):
+        yield key, value.decode("utf-8", "replace")
+    elif isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list | tuple | set):
+        # An alias of YAML makes one value stand in many places, even within itself.
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from _texts(name, key, seen)
+                yield from _texts(inner, f"{key}.{name}" if key else str(name), seen)
+        else:
+            for inner in value:
+                yield from _texts(inner, key, seen)
+
+
+def reject_credentials(url: str, what: str) -> None:
+    """Return if what is named by a URL can be shown and stored.
+
+    Raises:
+        InvalidInput: The URL carries credentials; the message names ``what`` and never the URL.
+    """
+    if has_credentials(url):
+        raise InvalidInput(
+            f"{what} is given by a URL that carries credentials; such names are shown and stored.",
+            REMEDY,
+        )
+
+
+def redact(value: Any) -> str:
+    """A value as a message may show it: without credentials."""
+    hidden = any(has_credentials(text) for _, text in iter_texts(value))
+    return REDACTED if hidden else repr(value)

@@ -1,0 +1,199 @@
+"""The run directory: every path in it, and the few ways in which bytes reach it.
+
+One code path serves local disks and object stores (obstore). Keys are relative to the run
+directory and use ``/``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
+from ulcmod_dist.runtime.credentials import reject_credentials
+
+JOB = "job.yaml"
+PLAN = "plan.json"
+ACTIVATIONS = "activations.zarr"
+REPORT = "report.html"
+EVALUATION = "evaluation"
+CHECKPOINTS = "modules/checkpoints"
+VERSIONS = "versions"
+DRIFT = "drift"
+
+
+def modules_key(num_modules: int, name: str) -> str:
+    """Key of one file of the modules found for ``num_modules``."""
+    return f"modules/K={num_modules:03d}/{name}"
+
+
+def evaluation_key(name: str) -> str:
+    """Key of one JSON file of the evaluation."""
+    return f"{EVALUATION}/{name}.json"
+
+
+def figure_key(name: str) -> str:
+    """Key of one figure."""
+    return f"figures/{name}.png"
+
+
+def table_key(name: str) -> str:
+    """Key of one table."""
+    return f"tables/{name}.parquet"
+
+
+def version_folder(number: int) -> str:
+    """Folder of one version of the results."""
+    return f"{VERSIONS}/{number:06d}"
+
+
+def drift_key(name: str) -> str:
+    """Key of one file about what a rerun changed."""
+    return f"{DRIFT}/{name}"
+
+
+class KeyExists(UlcmodError):
+    """A key that had to be new exists."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """A run directory at a local path or a URL; cheap to make and to pickle."""
+
+    url: str
+
+    @classmethod
+    def at(cls, location: str | Path) -> RunDir:
+        """The run directory at a local path (made absolute) or a URL.
+
+        Raises:
+            InvalidInput: A URL that carries credentials: run directories are shown and stored.
+        """
+        text = str(location)
+        if "://" in text:
+            reject_credentials(text, "The run directory")
+            return cls(text.rstrip("/"))
+        return cls(str(Path(text).expanduser().resolve()))
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        """The object store rooted at the run directory (a local one makes its folder)."""
+        try:
+            if self.local is not None:
+                return LocalStore(self.local, mkdir=True)
+            return from_url(self.url)
+        except Exception as error:
+            raise InvalidInput(
+                f"The run directory {self.url} cannot be opened: {one_line(error)}."
+            ) from error
+
+    @property
+    def local(self) -> Path | None:
+        """The folder on this machine, or None for a URL."""
+        return None if "://" in self.url else Path(self.url)
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        object.__setattr__(self, "url", state["url"])
+
+    def show(self, key: str = "") -> str:
+        """The full path or URL of a key, for people."""
+        return f"{self.url}/{key}" if key else self.url
+
+    def exists(self, key: str) -> bool:
+        """Whether a key is there, by asking for its record, never by reading it."""
+        try:
+            obstore.head(self.objects, key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def read(self, key: str) -> bytes:
+        """The bytes of a key.
+
+        Raises:
+            FileNotFoundError: The key is not there.
+        """
+        return bytes(obstore.get(self.objects, key).bytes())
+
+    def write(self, key: str, data: bytes) -> None:
+        """Put the bytes of a key, replacing older ones as a whole; durable when it returns."""
+        obstore.put(self.objects, key, data)
+        self.sync(key)
+
+    def create(self, key: str, data: bytes) -> None:
+        """Put the bytes of a key that must not exist yet; durable when it returns.
+
+        Raises:
+            AlreadyThere: The key exists; of two callers exactly one succeeds.
+        """
+        try:
+            obstore.put(self.objects, key, data, mode="create")
+        except AlreadyExistsError as error:
+            raise KeyExists(f"{self.show(key)} exists already.") from error
+        self.sync(key)
+
+    def read_json(self, key: str) -> Any:
+        """The parsed JSON of a key (FileNotFoundError when it is not there)."""
+        return json.loads(self.read(key))
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Put a value as canonical JSON."""
+        self.write(key, canonical_json(value))
+
+    def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Every key below a prefix (a folder) with its size in bytes, in key order."""
+        found = [
+            (entry["path"], entry["size"])
+            for page in obstore.list(self.objects, prefix or None)
+            for entry in page
+        ]
+        yield from sorted(found)
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is no error."""
+        try:
+            obstore.delete(self.objects, key)
+        except FileNotFoundError:
+            return
+
+    def sync(self, *keys: str) -> None:
+        """Make keys, written by whatever means, survive a loss of power.
+
+        An object store acknowledges durable writes; a local file system only after fsync, of the
+        files and of the folders that name them.
+        """
+        if self.local is None:
+            return
+        files = [self.local / key for key in keys]
+        folders = {
+            folder for file in files for folder in file.parents if folder.is_relative_to(self.local)
+        }
+        for place in [*files, *sorted(folders, reverse=True)]:
+            handle = os.open(place, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with sorted keys: equal values give equal bytes (NaN and infinity are refused)."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 (hexadecimal) of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()

@@ -1,0 +1,125 @@
+"""The versions of a run's results, ``versions/000003/``: each as the run was, less the store.
+
+The newest is a copy of what lies in the run directory, made when a rerun was done; so a rerun may
+change the run directory and be killed at any moment, and every version stays as it was.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+from ulcmod_dist.runtime.rundir import (
+    CHECKPOINTS,
+    DRIFT,
+    EVALUATION,
+    JOB,
+    REPORT,
+    VERSIONS,
+    RunDir,
+    fingerprint,
+    version_folder,
+)
+from ulcmod_dist.store.modules import modules_found, read_metrics
+from ulcmod_dist.store.view import versions as views
+
+RECORD = "version.json"
+FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
+FILES = (JOB, REPORT)
+
+_FOLDER = re.compile(rf"(.+)/{VERSIONS}/\d+")
+_RECORD_KEY = re.compile(rf"{VERSIONS}/(\d+)/{RECORD}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What is known of a version beside its files.
+
+    Attributes:
+        number: Its number, from 1.
+        view: Number of the view of the store that it was found in.
+        results: Fingerprint of its modules.
+        time: When it was kept, in seconds since 1970.
+    """
+
+    number: int
+    view: int
+    results: str
+    time: float
+
+
+def kept_versions(run: RunDir) -> list[int]:
+    """Numbers of the versions that are there, ascending."""
+    matches = (_RECORD_KEY.fullmatch(key) for key, _ in run.keys(VERSIONS))
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def newest_version(run: RunDir) -> Version | None:
+    """The last version that was kept, or None."""
+    there = kept_versions(run)
+    return read_version(version_directory(run, there[-1])) if there else None
+
+
+def read_version(directory: RunDir) -> Version:
+    """What is known of the version in a directory of ``version_directory``."""
+    return Version(**directory.read_json(RECORD))
+
+
+def version_directory(run: RunDir, number: int) -> RunDir:
+    """A version as a directory of its own."""
+    return RunDir.at(run.show(version_folder(number)))
+
+
+def run_of(directory: RunDir) -> RunDir | None:
+    """The run whose version a directory is, or None where it is a run itself."""
+    match = _FOLDER.fullmatch(directory.url)
+    return RunDir.at(match[1]) if match else None
+
+
+def present_results(run: RunDir) -> str:
+    """Fingerprint of the modules in the run directory."""
+    return fingerprint({k: read_metrics(run, k) for k in modules_found(run)})
+
+
+def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
+    """Keep what lies in the run directory as the next version; its record is written last.
+
+    Args:
+        run: The run directory.
+        check: Called before the record is written; raises if it may not be.
+    """
+    last = newest_version(run)
+    number = 1 if last is None else last.number + 1
+    # What a rerun that was killed here had copied.
+    _remove(run, version_folder(number))
+    target = version_directory(run, number)
+    for key in _result_keys(run):
+        target.write(key, run.read(key))
+    version = Version(number, views(run)[-1], present_results(run), time.time())
+    check()
+    target.write_json(RECORD, asdict(version))
+    return version
+
+
+def prune_versions(run: RunDir, keep: int) -> None:
+    """Remove all versions but the newest and ``keep`` before it."""
+    newest = kept_versions(run)[-1]
+    folders = {key.split("/")[1] for key, _ in run.keys(VERSIONS)}
+    for number in sorted(map(int, folders)):
+        if number < newest - keep:
+            # First the record, so that what is half removed is no version.
+            run.delete(f"{version_folder(number)}/{RECORD}")
+            _remove(run, version_folder(number))
+
+
+def _result_keys(run: RunDir) -> Iterator[str]:
+    for folder in FOLDERS:
+        yield from (key for key, _ in run.keys(folder) if not key.startswith(CHECKPOINTS))
+    yield from (key for key in FILES if run.exists(key))
+
+
+def _remove(run: RunDir, folder: str) -> None:
+    for key, _ in list(run.keys(folder)):
+        run.delete(key)
