@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
@@ -38,13 +39,13 @@ from ulcmod_dist.forward.engine import Engine, count_units, padded
 from ulcmod_dist.forward.loading import load_config, load_model, model_record
 from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import Encoded, ModelSpec, PromptRule
+from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import Resources
 from ulcmod_dist.runtime.rundir import RunDir
 
 TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
-RULE = PromptRule(template="none")
+RULE = TokenizationConfig(template="none")
 # Hidden size, width of the MLP, layers, heads, key-value heads.
 SHAPES = {"0.5b": (896, 4864, 24, 14, 2), "3b": (2048, 11008, 36, 16, 2)}
 WORDS = ["the", "sum", "of", "two", "numbers", "is", "a", "long", "story", "code", "and", "rain"]
@@ -72,7 +73,7 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        self.spec = ModelSpec(str(folder / "model"), dtype=options.dtype)
+        self.spec = ModelConfig(id=str(folder / "model"), dtype=options.dtype)
         _write_model(options, folder / "model")
         self.encoder = Encoder.load(self.spec, RULE)
         self.config = load_config(self.spec)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.infinity import (
     category_map,
     choose_categories,
@@ -78,7 +79,9 @@ def test_split_infinity__seed_decides(published: Path) -> None:
 def test_write_split__files_are_read_as_a_corpus(published: Path, tmp_path: Path) -> None:
     split = split_infinity([str(published)], train=2, test=1, categories=["Math", "Coding"])
     train, test = write_split(split, tmp_path / "corpus")
-    prompts = read_prompts([str(train)], [str(test)], category="category", id="id")
+    prompts = read_prompts(
+        CorpusConfig(train=(str(train),), test=(str(test),), category="category", id="id")
+    )
     assert prompts.table["category"].to_pylist() == ["Coding"] * 2 + ["Math"] * 2 + [
         "Coding",
         "Math",

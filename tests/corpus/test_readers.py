@@ -10,6 +10,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 
+from ulcmod_dist.config.schema import CorpusConfig
+from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.errors import InvalidInput
 
@@ -18,6 +20,10 @@ ROWS: list[dict[str, Any]] = [
     {"key": "b", "text": 'Say "grüß Gott"\nto the world.', "category": None},
     {"key": "c", "text": "翻译这句话。", "category": "Translation"},
 ]
+
+
+def read(train: list[str], test: list[str] | None = None, **columns: Any) -> Prompts:
+    return read_prompts(CorpusConfig(train=tuple(train), test=tuple(test or ()), **columns))
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -57,7 +63,7 @@ def test_read_prompts__every_format_gives_the_same_samples(
 ) -> None:
     path = tmp_path / f"corpus{suffix}"
     write(path, ROWS)
-    prompts = read_prompts([str(path)], category="category", id="key")
+    prompts = read([str(path)], category="category", id="key")
     assert prompts.table.select(["sample_id", "text", "category"]).to_pylist() == [
         {"sample_id": row["key"], "text": row["text"], "category": row["category"]} for row in ROWS
     ]
@@ -68,7 +74,7 @@ def test_read_prompts__train_comes_before_test_and_ids_count_rows(tmp_path: Path
     write_jsonl(tmp_path / "a.jsonl", ROWS[:2])
     write_parquet(tmp_path / "b.parquet", ROWS[2:])
     write_csv(tmp_path / "held.csv", ROWS[:1])
-    prompts = read_prompts([f"{tmp_path}/a.jsonl", f"{tmp_path}/b.*"], [f"{tmp_path}/held.csv"])
+    prompts = read([f"{tmp_path}/a.jsonl", f"{tmp_path}/b.*"], [f"{tmp_path}/held.csv"])
     assert prompts.table["sample_id"].to_pylist() == ["train-0", "train-1", "train-2", "test-0"]
     assert prompts.table["split"].to_pylist() == ["train"] * 3 + ["test"]
     assert prompts.table["category"].to_pylist() == [None] * 4
@@ -83,14 +89,14 @@ def test_read_prompts__folder_is_read_in_path_order_and_other_files_passed_over(
     write_jsonl(tmp_path / "deep" / "a.jsonl", ROWS[:2])
     (tmp_path / "README.md").write_text("no samples")
     (tmp_path / "_SUCCESS.json").write_text("")
-    prompts = read_prompts([str(tmp_path)])
+    prompts = read([str(tmp_path)])
     assert prompts.table["text"].to_pylist() == [row["text"] for row in ROWS]
 
 
 def test_read_prompts__url_is_read_like_a_path(tmp_path: Path) -> None:
     write_parquet(tmp_path / "corpus.parquet", ROWS)
-    by_url = read_prompts([tmp_path.as_uri() + "/*.parquet"])
-    assert by_url.digests() == read_prompts([str(tmp_path)]).digests()
+    by_url = read([tmp_path.as_uri() + "/*.parquet"])
+    assert by_url.digests() == read([str(tmp_path)]).digests()
 
 
 def test_read_prompts__saved_splits_are_chosen_by_name(tmp_path: Path) -> None:
@@ -98,11 +104,11 @@ def test_read_prompts__saved_splits_are_chosen_by_name(tmp_path: Path) -> None:
     save_to_disk(saved / "train", ROWS)
     save_to_disk(saved / "test", ROWS[::-1])
     (saved / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
-    prompts = read_prompts([str(saved)], [str(saved)])
+    prompts = read([str(saved)], [str(saved)])
     assert prompts.table["text"][3].as_py() == ROWS[2]["text"]
     (saved / "dataset_dict.json").write_text(json.dumps({"splits": ["train"]}))
     with pytest.raises(InvalidInput, match="holds the splits train, not 'test'"):
-        read_prompts([str(saved)], [str(saved)])
+        read([str(saved)], [str(saved)])
 
 
 TURNS = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
@@ -116,7 +122,7 @@ def test_read_prompts__chats_of_either_spelling_are_equal(
 ) -> None:
     path = tmp_path / ("c.parquet" if write is write_parquet else "c.jsonl")
     write(path, [{"chat": turns}])
-    prompts = read_prompts([str(path)], text=None, messages="chat")
+    prompts = read([str(path)], text=None, messages="chat")
     assert prompts.prompt(0) == tuple(TURNS)
     assert prompts.table["text"].to_pylist() == ["Hi"]
 
@@ -126,8 +132,8 @@ def test_digests__equal_prompts_have_equal_digests_and_chats_differ_from_texts(
 ) -> None:
     write_jsonl(tmp_path / "t.jsonl", [{"text": "Hi"}, {"text": "Hi "}, {"text": "Hi"}])
     write_jsonl(tmp_path / "c.jsonl", [{"chat": [{"role": "user", "content": "Hi"}]}])
-    first, other, again = read_prompts([f"{tmp_path}/t.jsonl"]).digests()
-    (chat,) = read_prompts([f"{tmp_path}/c.jsonl"], text=None, messages="chat").digests()
+    first, other, again = read([f"{tmp_path}/t.jsonl"]).digests()
+    (chat,) = read([f"{tmp_path}/c.jsonl"], text=None, messages="chat").digests()
     assert first == again
     assert len({first, other, chat}) == 3
 
@@ -136,40 +142,40 @@ def test_read_prompts__empty_and_non_string_texts_are_refused_by_row(tmp_path: P
     path = tmp_path / "c.jsonl"
     write_jsonl(path, [{"text": "fine"}, {"text": "  "}, {"text": 7}, {"text": None}, {}])
     with pytest.raises(InvalidInput, match=r"4 of 5 train samples have no text.*row 1 of .*row 4"):
-        read_prompts([str(path)])
+        read([str(path)])
 
 
 def test_read_prompts__only_the_first_faulty_rows_are_listed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"text": ""}] * 9)
     with pytest.raises(InvalidInput, match=r"row 4 of \S+ and 4 more") as caught:
-        read_prompts([f"{tmp_path}/c.jsonl"])
+        read([f"{tmp_path}/c.jsonl"])
     assert "row 5" not in str(caught.value)
 
 
 def test_read_prompts__number_columns_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "c.parquet", [{"text": 3}])
     with pytest.raises(InvalidInput, match="'text' holds numbers"):
-        read_prompts([str(tmp_path)])
+        read([str(tmp_path)])
 
 
 @pytest.mark.parametrize("chat", [None, [], "no json", [{"role": "user"}], [{"role": "x"}], "[3]"])
 def test_read_prompts__faulty_chats_are_refused_by_row(tmp_path: Path, chat: Any) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"chat": TURNS}, {"chat": chat}])
     with pytest.raises(InvalidInput, match=r"1 of 2 train samples .* row 1 of"):
-        read_prompts([str(tmp_path)], text=None, messages="chat")
+        read([str(tmp_path)], text=None, messages="chat")
 
 
 def test_read_prompts__repeated_ids_are_refused_across_splits(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     write_jsonl(tmp_path / "b.jsonl", ROWS[1:2])
     with pytest.raises(InvalidInput, match=r"1 ids occur again: 'b' \(row 0 of .*train sample 1"):
-        read_prompts([f"{tmp_path}/a.jsonl"], [f"{tmp_path}/b.jsonl"], id="key")
+        read([f"{tmp_path}/a.jsonl"], [f"{tmp_path}/b.jsonl"], id="key")
 
 
 def test_read_prompts__integer_ids_and_categories_become_strings(tmp_path: Path) -> None:
     write_parquet(tmp_path / "c.parquet", [{"text": "x", "n": 1}, {"text": "y", "n": 20}])
     write_jsonl(tmp_path / "d.jsonl", [{"text": "z", "n": 3}])
-    prompts = read_prompts([str(tmp_path)], id="n", category="n")
+    prompts = read([str(tmp_path)], id="n", category="n")
     assert prompts.table["sample_id"].to_pylist() == ["1", "20", "3"]
     assert prompts.table["category"].to_pylist() == ["1", "20", "3"]
 
@@ -179,7 +185,7 @@ def test_read_prompts__class_numbers_become_their_names(tmp_path: Path) -> None:
     table = pa.table({"text": ["x", "y", "z"], "label": [1, 0, -1]})
     noted = {"huggingface": json.dumps({"info": {"features": features}})}
     pq.write_table(table.replace_schema_metadata(noted), tmp_path / "c.parquet")
-    prompts = read_prompts([str(tmp_path)], category="label")
+    prompts = read([str(tmp_path)], category="label")
     assert prompts.table["category"].to_pylist() == ["Coding", "Math", None]
 
 
@@ -191,20 +197,20 @@ def test_read_prompts__missing_column_names_the_existing_ones(
 ) -> None:
     write(tmp_path / f"c{suffix}", ROWS)
     with pytest.raises(InvalidInput, match=r"no column 'body'.* are 'key', 'text', 'category'"):
-        read_prompts([str(tmp_path)], text="body")
+        read([str(tmp_path)], text="body")
 
 
 @pytest.mark.parametrize("name", ["c.parquet", "c.csv", "c.jsonl", "c.jsonl.gz"])
 def test_read_prompts__unreadable_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00 no such thing")
     with pytest.raises(InvalidInput, match=f"{name} cannot be read as"):
-        read_prompts([str(tmp_path)])
+        read([str(tmp_path)])
 
 
 def test_read_prompts__broken_json_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": "x"}\n\n{"text": \n')
     with pytest.raises(InvalidInput, match=r"Line 3 of .*c.jsonl"):
-        read_prompts([str(tmp_path)])
+        read([str(tmp_path)])
 
 
 @pytest.mark.parametrize(
@@ -222,4 +228,4 @@ def test_read_prompts__useless_locations_are_refused(
     (tmp_path / "notes.txt").write_text("x")
     place = location if "://" in location else f"{tmp_path}/{location}"
     with pytest.raises(InvalidInput, match=fault):
-        read_prompts([place])
+        read([place])

@@ -7,6 +7,7 @@ import pytest
 
 from tests.extract.fakes import prompts_of, words
 from tests.forward.tiny import save_tiny
+from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.extract.driver import extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import forward_record
@@ -14,19 +15,18 @@ from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import Resources
 from ulcmod_dist.runtime.rundir import RunDir
 
-RULE = PromptRule(template="none", max_tokens=32)
+RULE = TokenizationConfig(template="none", max_tokens=32)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     run: RunDir, local_ray: None, tmp_path: Path, ranks: int
 ) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
+    spec = ModelConfig(id=str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
     encoder, units = Encoder.load(spec, RULE), units_of(load_config(spec))
     texts = words(9)
     record = forward_record(model_record(spec), encoder.record)

@@ -12,10 +12,11 @@ from tests.forward.tiny import (
     save_tiny,
     tiny_model,
 )
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.engine import Engine, count_units
-from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, NonFiniteActivation, Rows
+from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Rows
 
 LENGTHS = [1, 37, 5, 12, 2, 29]
 
@@ -110,8 +111,8 @@ def test_engine__units_of_unvisited_experts_are_zero() -> None:
 def test_engine__bfloat16_stays_near_float32(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "llama"))
     prompts = prompts_of(LENGTHS)
-    exact = Engine.load(ModelSpec(folder)).rows(prompts).activations
-    engine = Engine.load(ModelSpec(folder, dtype="bfloat16"))
+    exact = Engine.load(ModelConfig(id=folder)).rows(prompts).activations
+    engine = Engine.load(ModelConfig(id=folder, dtype="bfloat16"))
     rows = engine.rows(prompts).activations
     assert rows.dtype == np.float32
     assert np.linalg.norm(rows - exact) < 0.02 * np.linalg.norm(exact)
@@ -121,7 +122,7 @@ def test_engine__attention_can_be_eager(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "qwen2"))
     prompts = prompts_of(LENGTHS)
     rows = [
-        Engine.load(ModelSpec(folder, attention=attention)).rows(prompts).activations
+        Engine.load(ModelConfig(id=folder, attention=attention)).rows(prompts).activations
         for attention in ("sdpa", "eager")
     ]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-6)
@@ -163,7 +164,7 @@ def test_engine__a_token_outside_the_vocabulary_is_refused() -> None:
 
 
 def test_engine__other_units_than_planned_are_refused(tmp_path: Path) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path)))
+    spec = ModelConfig(id=str(save_tiny(tmp_path)))
     planned = (LayerUnits(0, "layers.0.mlp.down_proj", 24),)
     with pytest.raises(UlcmodError, match="has 48 units in 2 parts; the plan was made for 24 in 1"):
         Engine.load(spec, planned)

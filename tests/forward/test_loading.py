@@ -7,12 +7,12 @@ import pytest
 from transformers import AutoModel
 
 from tests.forward.tiny import save_tiny
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward import loading
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.identity import files_digest
 from ulcmod_dist.forward.loading import LIBRARY_PREFIX, load_config, load_model, model_record
-from ulcmod_dist.forward.values import ModelSpec
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -21,8 +21,8 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def test_record__same_folder_same_record_wherever_it_lies(tmp_path: Path) -> None:
-    first = model_record(ModelSpec(str(save_tiny(tmp_path / "one" / "model"))))
-    second = model_record(ModelSpec(str(save_tiny(tmp_path / "two" / "model"))))
+    first = model_record(ModelConfig(id=str(save_tiny(tmp_path / "one" / "model"))))
+    second = model_record(ModelConfig(id=str(save_tiny(tmp_path / "two" / "model"))))
     assert first == second
     assert all(isinstance(value, str) for value in first.values())
     assert {"weights", "architecture", "dtype", "attention", "forward"} <= set(first)
@@ -31,8 +31,8 @@ def test_record__same_folder_same_record_wherever_it_lies(tmp_path: Path) -> Non
 
 def test_record__changes_with_weights_configuration_and_precision(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
-    spec = ModelSpec(str(folder))
-    records = [model_record(spec), model_record(ModelSpec(str(folder), dtype="bfloat16"))]
+    spec = ModelConfig(id=str(folder))
+    records = [model_record(spec), model_record(ModelConfig(id=str(folder), dtype="bfloat16"))]
     change_config(folder, rms_norm_eps=1e-3)
     records.append(model_record(spec))
     weights = folder / "model.safetensors"
@@ -45,14 +45,14 @@ def test_load__an_unknown_family_names_the_known_ones(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     change_config(tmp_path, model_type="mamba")
     with pytest.raises(InvalidInput, match=r"'mamba' is not known\. Known are: bert, bloom"):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__a_type_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     change_config(tmp_path, model_type="novelty", architectures=["Novelty"])
     with pytest.raises(InvalidInput, match="cannot be read") as info:
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
     assert "\n" not in str(info.value)
 
 
@@ -62,7 +62,7 @@ def test_load__code_that_comes_with_a_checkpoint_is_not_run(tmp_path: Path) -> N
     (tmp_path / "own.py").write_text(f"open({str(marker)!r}, 'w')")
     change_config(tmp_path, model_type="novelty", auto_map={"AutoConfig": "own.OwnConfig"})
     with pytest.raises(InvalidInput):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
     assert not marker.exists()
 
 
@@ -70,33 +70,33 @@ def test_load__a_quantised_checkpoint_is_refused_by_name(tmp_path: Path) -> None
     save_tiny(tmp_path)
     change_config(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
     with pytest.raises(InvalidInput, match=r"is quantised \(gptq\)"):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__weights_must_be_in_safetensors(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(InvalidInput, match="no weights in safetensors"):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__damaged_weights_are_one_error(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InvalidInput, match="cannot be loaded"):
-        Engine.load(ModelSpec(str(tmp_path)))
+        Engine.load(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__missing_weights_are_never_made_up(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     change_config(tmp_path, num_hidden_layers=3, layer_types=None)
     with pytest.raises(InvalidInput, match=r"lacks \d+ of the model's weights, such as layers\.2"):
-        Engine.load(ModelSpec(str(tmp_path)))
+        Engine.load(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__a_hub_id_needs_a_fixed_revision() -> None:
     with pytest.raises(InvalidInput, match="no folder and, as an id on the hub, lacks a revision"):
-        load_config(ModelSpec("somebody/some-model"))
+        load_config(ModelConfig(id="somebody/some-model"))
 
 
 def sharded(folder: Path) -> Path:
@@ -133,7 +133,7 @@ def test_load__an_index_names_safetensors_beside_it_alone(tmp_path: Path, name: 
     (folder / "w.bin").write_bytes(pickle.dumps(Planted(tmp_path / "was_run")))
     remap(index, name)
     with pytest.raises(InvalidInput, match="no safetensors file beside it"):
-        Engine.load(ModelSpec(str(folder)))
+        Engine.load(ModelConfig(id=str(folder)))
     assert not (tmp_path / "was_run").exists()
 
 
@@ -141,7 +141,7 @@ def test_load__an_index_names_safetensors_beside_it_alone(tmp_path: Path, name: 
 def test_load__a_damaged_index_is_one_error(tmp_path: Path, content: str) -> None:
     sharded(save_tiny(tmp_path)).write_text(content)
     with pytest.raises(InvalidInput, match=r"index of weights .* cannot be read"):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
 
 
 def test_load__a_hub_index_is_looked_at_before_its_weights(
@@ -149,7 +149,7 @@ def test_load__a_hub_index_is_looked_at_before_its_weights(
 ) -> None:
     folder = save_tiny(tmp_path)
     remap(sharded(folder), "w.bin")
-    config = load_config(ModelSpec(str(save_tiny(tmp_path / "whole"))))
+    config = load_config(ModelConfig(id=str(save_tiny(tmp_path / "whole"))))
 
     def cached(_: str, name: str, *, revision: str, **__: Any) -> str | None:
         assert revision == "0" * 40
@@ -157,19 +157,19 @@ def test_load__a_hub_index_is_looked_at_before_its_weights(
 
     monkeypatch.setattr(loading, "cached_file", cached)
     with pytest.raises(InvalidInput, match=r"names 'w\.bin'"):
-        load_model(ModelSpec("somebody/some-model", revision="0" * 40), config, "cpu")
+        load_model(ModelConfig(id="somebody/some-model", revision="0" * 40), config, "cpu")
 
 
 def test_load__a_configuration_names_no_other_weights(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     change_config(tmp_path, transformers_weights="other.safetensors.index.json")
     with pytest.raises(InvalidInput, match="transformers_weights"):
-        load_config(ModelSpec(str(tmp_path)))
+        load_config(ModelConfig(id=str(tmp_path)))
 
 
 def test_record__changes_with_the_index_of_weights(tmp_path: Path) -> None:
     index = sharded(save_tiny(tmp_path))
-    spec = ModelSpec(str(tmp_path))
+    spec = ModelConfig(id=str(tmp_path))
     before = model_record(spec)
     index.write_text(index.read_text() + " ")
     assert model_record(spec)["weights"] != before["weights"]
@@ -180,4 +180,4 @@ def test_record__of_a_folder_without_an_index_covers_configuration_and_weights(
 ) -> None:
     folder = save_tiny(tmp_path)
     files = (folder / "config.json", folder / "model.safetensors")
-    assert model_record(ModelSpec(str(folder)))["weights"] == files_digest(files)
+    assert model_record(ModelConfig(id=str(folder)))["weights"] == files_digest(files)

@@ -10,9 +10,9 @@ import torch
 from torch.multiprocessing.spawn import spawn
 
 from tests.forward.tiny import prompts_of, save_tiny
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.values import ModelSpec
 
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
@@ -31,7 +31,7 @@ def one_rank(rank: int, folder: Path, port: int) -> None:
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
     )  # fmt: skip
     for family in FAMILIES:
-        engine = Engine.load(ModelSpec(str(folder / family)), ranks=2)
+        engine = Engine.load(ModelConfig(id=str(folder / family)), ranks=2)
         rows = engine.rows(prompts_of(LENGTHS))
         routed = np.zeros(0) if rows.routed is None else rows.routed
         np.savez(folder / f"{family}-{rank}.npz", rows=rows.activations, routed=routed)
@@ -43,7 +43,7 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None
         save_tiny(tmp_path / family, family, num_key_value_heads=2)
     spawn(one_rank, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     for family in FAMILIES:
-        expected = Engine.load(ModelSpec(str(tmp_path / family))).rows(prompts_of(LENGTHS))
+        expected = Engine.load(ModelConfig(id=str(tmp_path / family))).rows(prompts_of(LENGTHS))
         for rank in (0, 1):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)
@@ -52,7 +52,7 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None
 
 
 def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path: Path) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path, "mixtral")))
+    spec = ModelConfig(id=str(save_tiny(tmp_path, "mixtral")))
     expected = Engine.load(spec).rows(prompts_of(LENGTHS))
     rows = Engine.load(spec, device="auto").rows(prompts_of(LENGTHS))
     np.testing.assert_array_equal(rows.activations, expected.activations)
@@ -60,4 +60,4 @@ def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path: Pa
 
 def test_engine__a_family_without_a_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="type bert cannot be shared by ranks"):
-        Engine.load(ModelSpec(str(save_tiny(tmp_path, "bert"))), ranks=2)
+        Engine.load(ModelConfig(id=str(save_tiny(tmp_path, "bert"))), ranks=2)

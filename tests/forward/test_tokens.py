@@ -6,9 +6,10 @@ import pytest
 from transformers import BloomConfig
 
 from tests.forward.tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
+from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import ModelSpec, PromptRule, RefusedPrompt
+from ulcmod_dist.forward.values import RefusedPrompt
 
 SYSTEM = "You are a helpful assistant."
 
@@ -18,7 +19,7 @@ def encoder(
 ) -> Encoder:
     tokenizer = tiny_tokenizer(template, model_max_length=model_max_length)
     config = tiny_config("llama", max_position_embeddings=positions)
-    return Encoder(tokenizer, config, PromptRule(**rule))
+    return Encoder(tokenizer, config, TokenizationConfig(**rule))
 
 
 def text_of(encoded: Any, only_counted: bool = False) -> str:
@@ -54,7 +55,9 @@ def test_encode__no_system_message_when_the_rule_has_none() -> None:
 
 @pytest.mark.parametrize(("template", "rule"), [(None, "model"), (CHATML, "none")])
 def test_encode__plain_text_where_there_is_no_template(template: str | None, rule: Any) -> None:
-    subject = Encoder(tiny_tokenizer(template), tiny_config("llama"), PromptRule(template=rule))
+    subject = Encoder(
+        tiny_tokenizer(template), tiny_config("llama"), TokenizationConfig(template=rule)
+    )
     assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
     assert subject.record["template"] == "none"
 
@@ -113,7 +116,7 @@ def test_encode__truncated_at_the_least_limit(limits: dict[str, Any], expected: 
 
 def test_encode__no_limit_where_the_model_has_none() -> None:
     tokenizer = tiny_tokenizer(model_max_length=10**30)
-    subject = Encoder(tokenizer, BloomConfig(), PromptRule())
+    subject = Encoder(tokenizer, BloomConfig(), TokenizationConfig())
     assert len(subject.encode(["x" * 5000])[0].ids) > 5000
     assert subject.record["max_tokens"] == "none"
 
@@ -180,11 +183,11 @@ def test_record__tells_rules_and_tokenizers_apart() -> None:
 
 
 def test_load__reads_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path)))
-    subject = Encoder.load(spec, PromptRule())
+    spec = ModelConfig(id=str(save_tiny(tmp_path)))
+    subject = Encoder.load(spec, TokenizationConfig())
     subject.encode(["x" * 1000])
     # Truncating must leave no trace in the digest.
-    assert subject.record == Encoder.load(spec, PromptRule()).record
+    assert subject.record == Encoder.load(spec, TokenizationConfig()).record
     assert subject.max_tokens == 64
 
 
@@ -193,4 +196,4 @@ def test_load__a_folder_without_tokenizer_is_an_error(tmp_path: Path) -> None:
     for path in tmp_path.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(InvalidInput, match=r"tokenizer of the model .* cannot be loaded"):
-        Encoder.load(ModelSpec(str(tmp_path)), PromptRule())
+        Encoder.load(ModelConfig(id=str(tmp_path)), TokenizationConfig())

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tests.forward.tiny import SPARSE, prompts_of, save_tiny, tiny_model
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES, units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.taps import base_model
-from ulcmod_dist.forward.values import Encoded, ModelSpec
+from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.intervene.ablation import ablate, unit_means
 from ulcmod_dist.intervene.apply import mask_units, pruned_size
 from ulcmod_dist.intervene.loss import LossEngine
@@ -218,20 +219,20 @@ def test_mask_units__a_mask_of_another_model_is_refused() -> None:
 def test_load__a_saved_decoder_with_its_head(tmp_path: Path) -> None:
     tiny_model("llama", head=True).save_pretrained(tmp_path)
     prompts = prompts_of(LENGTHS)
-    loaded = LossEngine.load(ModelSpec(str(tmp_path))).losses(prompts)
+    loaded = LossEngine.load(ModelConfig(id=str(tmp_path))).losses(prompts)
     direct = LossEngine(tiny_model("llama", head=True)).losses(prompts)
     np.testing.assert_allclose(loaded.total, direct.total, rtol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
 def test_load__an_encoder_has_no_loss(family: str, tmp_path: Path) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path, family)))
+    spec = ModelConfig(id=str(save_tiny(tmp_path, family)))
     with pytest.raises(InvalidInput, match=f"type {family} are encoders without a head"):
         LossEngine.load(spec)
 
 
 def test_load__a_decoder_saved_without_its_head_is_refused(tmp_path: Path) -> None:
-    spec = ModelSpec(str(save_tiny(tmp_path, "llama")))
+    spec = ModelConfig(id=str(save_tiny(tmp_path, "llama")))
     with pytest.raises(InvalidInput, match=r"lacks 1 of the model's weights, such as lm_head"):
         LossEngine.load(spec)
 

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from tests.forward.tiny import prompts_of, tiny_model
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.forward.values import ModelSpec
 from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
 from ulcmod_dist.intervene.fleet import Fleet, Machine
 from ulcmod_dist.intervene.loss import LossEngine
@@ -24,19 +24,19 @@ BATCHES = [[0, 1], [2, 3], [4, 5], [6, 7]]
 SHARED = ("llama", "phi3", "mixtral", "qwen2_moe")
 
 
-def saved(folder: Path, family: str) -> ModelSpec:
+def saved(folder: Path, family: str) -> ModelConfig:
     tiny_model(family, head=True, num_key_value_heads=2).save_pretrained(folder)
-    return ModelSpec(str(folder))
+    return ModelConfig(id=str(folder))
 
 
-def masks_of(spec: ModelSpec) -> list[Mask]:
+def masks_of(spec: ModelConfig) -> list[Mask]:
     units = units_of(load_config(spec))
     rng = np.random.default_rng(0)
     count = len(layer_of_units(units))
     return [Mask(units, rng.random(count) < 0.4, np.zeros(count, np.float32)) for _ in range(3)]
 
 
-def alone(spec: ModelSpec, masks: list[Mask]) -> Ablation:
+def alone(spec: ModelConfig, masks: list[Mask]) -> Ablation:
     return ablate(LossEngine.load(spec), PROMPTS, BATCHES, masks)
 
 

@@ -16,7 +16,7 @@ from ulcmod_dist.forward.memory import DeviceMemory
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of
 from ulcmod_dist.pipeline.extract import extract
-from ulcmod_dist.pipeline.plan import prepared_for, spec_of
+from ulcmod_dist.pipeline.plan import prepared_for
 from ulcmod_dist.runtime.ray_session import Resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 
@@ -46,7 +46,7 @@ def set_memory(monkeypatch: pytest.MonkeyPatch, total: int, free: int | None = N
 
 
 def chosen(context: Context) -> int:
-    return batch_tokens_of(context, spec_of(context.job), 64)
+    return batch_tokens_of(context, context.job.require_model(), 64)
 
 
 def test_batch_tokens__follow_memory_unless_the_job_says_them(

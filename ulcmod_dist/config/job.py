@@ -164,6 +164,19 @@ class Job(Config):
             changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)
 
+    def require_model(self) -> ModelConfig:
+        """The model that the job names.
+
+        Raises:
+            InvalidInput: The job has none: its run was made of a matrix.
+        """
+        if self.model is None:
+            raise InvalidInput(
+                f"The run {self.run} was made of an imported matrix: there is no model to run.",
+                "Only `discover`, `evaluate` and `report` work on it.",
+            )
+        return self.model
+
     def to_yaml(self) -> str:
         """The job as YAML, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)

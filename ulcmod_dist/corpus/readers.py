@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.formats import read_table
 from ulcmod_dist.corpus.locations import SourceFile, find_files
 from ulcmod_dist.corpus.prompts import SCHEMA, Message, Prompts
@@ -21,18 +22,6 @@ from ulcmod_dist.runtime.rundir import canonical_json
 _SHOWN = 5
 _ROLES = {"human": "user", "gpt": "assistant"}
 _KNOWN_ROLES = {"system", "user", "assistant", "tool", "developer"}
-
-
-@dataclass(frozen=True)
-class _Columns:
-    text: str | None
-    messages: str | None
-    category: str | None
-    id: str | None
-
-    def names(self) -> list[str]:
-        given = (self.text, self.messages, self.category, self.id)
-        return list(dict.fromkeys(name for name in given if name is not None))
 
 
 @dataclass(frozen=True)
@@ -60,63 +49,49 @@ class _Split:
         return f"row {row - start} of {self.sources[number].path}"
 
 
-def read_prompts(
-    train: Sequence[str],
-    test: Sequence[str] = (),
-    *,
-    text: str | None = "text",
-    messages: str | None = None,
-    category: str | None = None,
-    id: str | None = None,  # noqa: A002 - the word of the job's key
-) -> Prompts:
+def read_prompts(corpus: CorpusConfig) -> Prompts:
     """Read the samples of a job: train rows first, then held-out ones, files in path order.
 
-    Args:
-        train: Locations of the train samples: files, folders, globs or URLs of Parquet, JSON
-            lines or CSV, or folders saved by the Hugging Face library's ``save_to_disk``.
-        test: The same for held-out samples.
-        text: Column of the text, or None where ``messages`` is given.
-        messages: Column of chats: lists of ``{role, content}`` or ``{from, value}``, or such
-            lists as JSON.
-        category: Column of the category (null means none).
-        id: Column of the id; by default ids are ``<split>-<row>``, rows counted from 0.
+    Chats are lists of ``{role, content}`` or ``{from, value}``, or such lists as JSON. A null
+    category means none. Without a column of ids, ids are ``<split>-<row>``, counted from row 0.
 
     Raises:
         InvalidInput: Something cannot be read, a column is missing, an id occurs twice or a text
             is missing or empty; rows are named by file and number.
     """
-    columns = _Columns(text, messages, category, id)
-    splits = [_read_split("train", train, columns)]
-    if test:
-        splits.append(_read_split("test", test, columns))
-    tables = [_samples(split, columns) for split in splits]
+    splits = [_read_split("train", corpus.train, corpus)]
+    if corpus.test:
+        splits.append(_read_split("test", corpus.test, corpus))
+    tables = [_samples(split, corpus) for split in splits]
     _refuse_repeated_ids(splits, tables)
     return Prompts(pa.concat_tables(tables))
 
 
-def _read_split(name: str, locations: Iterable[str], columns: _Columns) -> _Split:
+def _read_split(name: str, locations: Iterable[str], corpus: CorpusConfig) -> _Split:
     sources = tuple(file for place in locations for file in find_files(place, name))
-    texts = () if columns.text is None else (columns.text,)
-    tables = tuple(read_table(file, columns.names(), texts) for file in sources)
+    named = (corpus.text, corpus.messages, corpus.category, corpus.id)
+    columns = list(dict.fromkeys(column for column in named if column is not None))
+    texts = () if corpus.text is None else (corpus.text,)
+    tables = tuple(read_table(file, columns, texts) for file in sources)
     split = _Split(name, sources, tables)
     if split.rows() == 0:
         raise InvalidInput(f"The {name} samples at {', '.join(locations)} have no rows.")
     return split
 
 
-def _samples(split: _Split, columns: _Columns) -> pa.Table:
+def _samples(split: _Split, corpus: CorpusConfig) -> pa.Table:
     rows = split.rows()
-    if columns.messages is None:
-        texts = _texts(split, str(columns.text))
+    if corpus.messages is None:
+        texts = _texts(split, str(corpus.text))
         chats: pa.ChunkedArray | pa.Array = pa.nulls(rows, pa.large_string())
     else:
-        texts, chats = _chats(split, columns.messages)
+        texts, chats = _chats(split, corpus.messages)
     arrays = {
-        "sample_id": _ids(split, columns.id),
+        "sample_id": _ids(split, corpus.id),
         "split": pa.repeat(pa.scalar(split.name, pa.string()), rows),
         "category": pa.nulls(rows, pa.string())
-        if columns.category is None
-        else _labels(split, columns.category),
+        if corpus.category is None
+        else _labels(split, corpus.category),
         "text": texts,
         "chat": chats,
     }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.ranks import Ranks
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import Encoded, LayerUnits, ModelSpec, Prompt, PromptRule, Rows
+from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, Rows
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class ModelFactory:
         ranks: Processes that share the model by tensor parallelism, each with a GPU of the actor's.
     """
 
-    spec: ModelSpec
-    rule: PromptRule
+    spec: ModelConfig
+    rule: TokenizationConfig
     units: tuple[LayerUnits, ...]
     device: str = "cpu"
     threads: int = 1

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.halving import in_pieces
@@ -23,7 +24,6 @@ from ulcmod_dist.forward.taps import require_once, tapped, taps_of
 from ulcmod_dist.forward.values import (
     Encoded,
     LayerUnits,
-    ModelSpec,
     NonFiniteActivation,
     PromptTooLarge,
     Rows,
@@ -50,7 +50,7 @@ class Engine:
     @classmethod
     def load(
         cls,
-        spec: ModelSpec,
+        spec: ModelConfig,
         units: Sequence[LayerUnits] | None = None,
         device: str = "cpu",
         threads: int = 1,

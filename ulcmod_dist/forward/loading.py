@@ -17,16 +17,16 @@ from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils.hub import cached_file
 
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import family_of
 from ulcmod_dist.forward.identity import FORWARD_VERSION, files_digest
-from ulcmod_dist.forward.values import ModelSpec
 
 LIBRARY_PREFIX = "library."
 """Keys of the model's record that name the version of a library, not a choice of the job."""
 
 
-def load_config(spec: ModelSpec) -> PretrainedConfig:
+def load_config(spec: ModelConfig) -> PretrainedConfig:
     """Read a model's configuration and refuse what cannot be run.
 
     Raises:
@@ -65,7 +65,7 @@ def load_config(spec: ModelSpec) -> PretrainedConfig:
 
 
 def load_model(
-    spec: ModelSpec, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
+    spec: ModelConfig, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
 ) -> PreTrainedModel:
     """Load the base model, or the model that predicts tokens, in evaluation mode.
 
@@ -127,7 +127,7 @@ def _require_plan(config: PretrainedConfig) -> None:
         )
 
 
-def model_record(spec: ModelSpec) -> dict[str, str]:
+def model_record(spec: ModelConfig) -> dict[str, str]:
     """What a row depends on from the model's side.
 
     Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change rows by rounding
@@ -151,7 +151,7 @@ def model_record(spec: ModelSpec) -> dict[str, str]:
     }
 
 
-def local_folder(spec: ModelSpec) -> Path | None:
+def local_folder(spec: ModelConfig) -> Path | None:
     """The folder a model is in, or None for an id on the hub.
 
     Raises:
@@ -183,7 +183,7 @@ def _require_safetensors(folder: Path) -> None:
         _check_index(index)
 
 
-def _check_hub_index(spec: ModelSpec) -> None:
+def _check_hub_index(spec: ModelConfig) -> None:
     """Look at the index of a checkpoint on the hub, where transformers would follow one."""
     if local_folder(spec) is not None:
         return

@@ -10,17 +10,11 @@ from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
+from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.templates import ChatTemplate
-from ulcmod_dist.forward.values import (
-    Encoded,
-    Message,
-    ModelSpec,
-    Prompt,
-    PromptRule,
-    RefusedPrompt,
-)
+from ulcmod_dist.forward.values import Encoded, Message, Prompt, RefusedPrompt
 
 # Tokenizers without a limit of their own say 1e30.
 _NO_LIMIT = 10**12
@@ -40,7 +34,7 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, rule: PromptRule
+        self, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, rule: TokenizationConfig
     ) -> None:
         """Prepare a loaded tokenizer; ``Encoder.load`` also loads it.
 
@@ -65,7 +59,7 @@ class Encoder:
         self._system = "none" if not self._template else self._template.use_of_system(rule.system)
 
     @classmethod
-    def load(cls, spec: ModelSpec, rule: PromptRule) -> Encoder:
+    def load(cls, spec: ModelConfig, rule: TokenizationConfig) -> Encoder:
         """Load a model's tokenizer and prepare it for a rule.
 
         Raises:
@@ -174,7 +168,7 @@ def _words_of_user(messages: Sequence[Message]) -> str:
 
 
 def _limit(
-    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, rule: PromptRule
+    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, rule: TokenizationConfig
 ) -> int | None:
     positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     limits = [tokenizer.model_max_length, positions, rule.max_tokens]

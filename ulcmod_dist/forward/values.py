@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,44 +13,6 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 
 Message: TypeAlias = dict[str, str]
 Prompt: TypeAlias = str | tuple[Message, ...]
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """Which model is run, and how.
-
-    Attributes:
-        id: Local folder, or id on the Hugging Face hub.
-        revision: Commit of a hub id; None for a folder.
-        dtype: Precision of weights and forward pass.
-        attention: Attention implementation of transformers.
-    """
-
-    id: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-
-
-@dataclass(frozen=True)
-class PromptRule:
-    """How a prompt becomes tokens, and which of them count towards the mean.
-
-    Attributes:
-        template: The model's chat template, or the plain text.
-        system: System message put before a prompt of text; None for none. Prompts that are
-            messages already are taken as given.
-        tokens: ``all`` tokens, those of the ``prompt``'s own text (what the user says, without
-            template and special tokens), or the ``last`` one.
-        max_tokens: Length limit in tokens; the model's own limit holds as well.
-        long: Whether a prompt over the limit loses its end or is refused.
-    """
-
-    template: Literal["model", "none"] = "model"
-    system: str | None = "You are a helpful assistant."
-    tokens: Literal["all", "prompt", "last"] = "all"
-    max_tokens: int | None = None
-    long: Literal["truncate", "refuse"] = "truncate"
 
 
 @dataclass(frozen=True)

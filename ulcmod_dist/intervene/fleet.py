@@ -12,9 +12,10 @@ import ray
 from numpy.typing import NDArray
 from ray.util.actor_pool import ActorPool
 
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.ranks import Ranks
-from ulcmod_dist.forward.values import Encoded, ModelSpec
+from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
 from ulcmod_dist.intervene.loss import LossEngine
 from ulcmod_dist.intervene.masks import Mask
@@ -45,7 +46,7 @@ class Machine:
 class _Rank:
     """What each process of an actor holds: the model, or its part of it, and the masks."""
 
-    def __init__(self, spec: ModelSpec, machine: Machine) -> None:
+    def __init__(self, spec: ModelConfig, machine: Machine) -> None:
         self._engine = LossEngine.load(spec, machine.device, machine.threads, machine.ranks)
         self._masks: Sequence[Mask] = ()
 
@@ -68,7 +69,7 @@ class _Rank:
 class _Measurer:
     """An actor: one model, asked for the losses of one batch at a time."""
 
-    def __init__(self, spec: ModelSpec, machine: Machine) -> None:
+    def __init__(self, spec: ModelConfig, machine: Machine) -> None:
         self._ranks = Ranks(partial(_load, spec, machine), machine.ranks)
         self._held: int | None = None
 
@@ -91,7 +92,7 @@ class _Measurer:
         return means
 
 
-def _load(spec: ModelSpec, machine: Machine, _rank: int) -> _Rank:
+def _load(spec: ModelConfig, machine: Machine, _rank: int) -> _Rank:
     return _Rank(spec, machine)
 
 
@@ -108,7 +109,7 @@ class Fleet:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: ModelConfig,
         machine: Machine,
         workers: int,
         patience: float,

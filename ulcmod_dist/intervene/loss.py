@@ -12,13 +12,14 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import family_of, units_of
 from ulcmod_dist.forward.engine import padded
 from ulcmod_dist.forward.halving import in_pieces
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.taps import tapped, taps_of
-from ulcmod_dist.forward.values import Encoded, ModelSpec
+from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.intervene.apply import mask_units
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.means import UnitSums
@@ -70,7 +71,7 @@ class LossEngine:
 
     @classmethod
     def load(
-        cls, spec: ModelSpec, device: str = "cpu", threads: int = 1, ranks: int = 1
+        cls, spec: ModelConfig, device: str = "cpu", threads: int = 1, ranks: int = 1
     ) -> LossEngine:
         """Load a model with its head; the arguments are those of ``Engine.load``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.planner import prompts_at
 from ulcmod_dist.forward.architectures import units_of
@@ -27,7 +28,6 @@ from ulcmod_dist.intervene.selectivity import (
 )
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.corpus import prompts_of
 from ulcmod_dist.pipeline.devices import device_of, patience_of
 from ulcmod_dist.pipeline.evaluation_files import (
     ablation_mark,
@@ -35,7 +35,6 @@ from ulcmod_dist.pipeline.evaluation_files import (
     read_evaluation,
     write_evaluation,
 )
-from ulcmod_dist.pipeline.plan import rule_of, spec_of
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
 from ulcmod_dist.results.types import Absent, Interval
@@ -123,7 +122,7 @@ def _fleet(context: Context) -> Fleet:
     machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
     workers = settings.workers or max(1, max_actors(resources, node_resources()))
     return Fleet(
-        spec_of(context.job),
+        context.job.require_model(),
         machine,
         workers,
         patience_of(settings),
@@ -142,7 +141,7 @@ def _require_room(resources: Resources) -> None:
 
 def _corpus(context: Context, run: Run) -> Prompts:
     assert context.job.corpus is not None
-    prompts = prompts_of(context.job.corpus)
+    prompts = read_prompts(context.job.corpus)
     known = set(prompts.table["sample_id"].to_pylist())
     missing = [sample_id for sample_id in run.sample_ids() if sample_id not in known]
     if missing:
@@ -159,7 +158,7 @@ def _measure(context: Context, fleet: Fleet, stored: StoredModules, corpus: Prom
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
     subjects = _subjects(context, stored, corpus, generator)
-    units = units_of(load_config(spec_of(context.job)))
+    units = units_of(load_config(context.job.require_model()))
     masks = [Mask.of_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
     random = [mask.random_like(generator) for mask in masks for _ in range(settings.random_sets)]
     if settings.method == "mean":
@@ -188,8 +187,8 @@ def _subjects(
     place = {name: row for row, name in enumerate(corpus.table["sample_id"].to_pylist())}
     rows = [place[name] for name in chosen["sample_id"].to_pylist()]
     # The template and the system message are the same for all; the loss is of the prompt's own.
-    rule = replace(rule_of(context.job), tokens="prompt")
-    encoder = Encoder.load(spec_of(context.job), rule)
+    rule = context.job.prompt.model_copy(update={"tokens": "prompt"})
+    encoder = Encoder.load(context.job.require_model(), rule)
     encoded = list(encoder.encode(prompts_at(corpus, rows)))
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(

@@ -1,14 +1,11 @@
-"""``ulcmod corpus``: make a corpus from published files; and the corpus of a job."""
+"""``ulcmod corpus``: make a corpus from published files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.infinity import split_infinity, write_split
-from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.pipeline.summary import Summary
 
 
@@ -35,16 +32,4 @@ def infinity(
             **{f"dropped: {reason}": count for reason, count in split.dropped.items()},
         },
         closing=[f"Wrote {path}" for path in written],
-    )
-
-
-def prompts_of(corpus: CorpusConfig) -> Prompts:
-    """The prompts that a job's corpus section names."""
-    return read_prompts(
-        corpus.train,
-        corpus.test,
-        text=corpus.text,
-        messages=corpus.messages,
-        category=corpus.category,
-        id=corpus.id,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.config.schema import ExtractConfig
+from ulcmod_dist.config.schema import ExtractConfig, ModelConfig
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.extract.pool import patience
 from ulcmod_dist.extract.probe import memory_of_actor
@@ -17,7 +17,6 @@ from ulcmod_dist.forward.memory import (
     parameter_bytes,
     token_bytes,
 )
-from ulcmod_dist.forward.values import ModelSpec
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.runtime.ray_session import Resources
 
@@ -34,7 +33,7 @@ def patience_of(settings: ExtractConfig) -> float:
     return patience(settings.patience, workers=settings.workers, address=settings.address)
 
 
-def batch_tokens_of(context: Context, spec: ModelSpec, longest: int | None) -> int:
+def batch_tokens_of(context: Context, spec: ModelConfig, longest: int | None) -> int:
     """Tokens of a batch: what the job says, else what the run's plan has, else what memory allows.
 
     Args:
@@ -64,7 +63,7 @@ def batch_tokens_of(context: Context, spec: ModelSpec, longest: int | None) -> i
     )
 
 
-def model_bytes(job: Job, spec: ModelSpec, tokens: int, longest: int) -> int:
+def model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int) -> int:
     """Memory of its machine that the model takes in an actor.
 
     Args:

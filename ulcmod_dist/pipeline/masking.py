@@ -14,7 +14,6 @@ from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.intervene.apply import pruned_size
 from ulcmod_dist.intervene.masks import Mask, parts_of, to_safetensors, to_table
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.plan import spec_of
 from ulcmod_dist.pipeline.summary import Summary
 
 COLUMNS = {
@@ -59,7 +58,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
 def _pruned_sizes(job: Job, masks: Collection[Mask]) -> tuple[list[dict[str, float]], list[str]]:
     """What each mask would cut out of the model; masks need no model, but their sizes do."""
     try:
-        config = load_config(spec_of(job))
+        config = load_config(job.require_model())
     except InvalidInput as error:
         return [{} for _ in masks], [f"How much the masks would cut is not known. {error.fact}"]
     sizes = (pruned_size(config, mask) for mask in masks)

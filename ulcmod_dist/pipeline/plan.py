@@ -8,7 +8,7 @@ from functools import partial
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import Prepared, forward_record
@@ -16,10 +16,8 @@ from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import ModelSpec, PromptRule
 from ulcmod_dist.iterd.plan import SearchPlan
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.corpus import prompts_of
 from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of, model_bytes, patience_of
 from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
@@ -92,11 +90,11 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
         update: Whether a job that has changed makes a new plan, which reuses rows that still hold.
     """
     job = context.job
-    spec, rule = spec_of(job), rule_of(job)
+    spec, rule = job.require_model(), job.prompt
     assert job.corpus is not None
     config = load_config(spec)
     with context.progress.step("Planning", None, "samples") as step:
-        prompts = prompts_of(job.corpus)
+        prompts = read_prompts(job.corpus)
         encoder = Encoder.load(spec, rule)
         prepared = prepare(
             context.run,
@@ -117,29 +115,10 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
 def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
     """What loads the model in an actor."""
     return ModelFactory(
-        spec_of(job),
-        rule_of(job),
+        job.require_model(),
+        job.prompt,
         prepared.plan.units,
         device=device_of(job),
         threads=max(1, int(job.extract.cpus)),
         ranks=job.extract.ranks,
     )
-
-
-def spec_of(job: Job) -> ModelSpec:
-    """The model that a job names.
-
-    Raises:
-        InvalidInput: The job has none: its run was made of a matrix.
-    """
-    if job.model is None:
-        raise InvalidInput(
-            f"The run {job.run} was made of an imported matrix: there is no model to run.",
-            "Only `discover`, `evaluate` and `report` work on it.",
-        )
-    return ModelSpec(**job.model.model_dump())
-
-
-def rule_of(job: Job) -> PromptRule:
-    """How a job's prompts become tokens."""
-    return PromptRule(**job.prompt.model_dump())

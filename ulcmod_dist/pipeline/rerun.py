@@ -13,10 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ulcmod_dist.api import Run
+from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.extract.planner import record_differences
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, writing
-from ulcmod_dist.pipeline.corpus import prompts_of
 from ulcmod_dist.pipeline.discover import find_modules, found_metrics, mark_in, search_mark
 from ulcmod_dist.pipeline.drift import (
     Drift,
@@ -134,7 +134,7 @@ def _extract(context: Context) -> Summary:
     job = context.job
     if job.corpus is None:
         return import_matrix(context)
-    prompts = prompts_of(job.corpus)
+    prompts = read_prompts(job.corpus)
     digests = prompts.digests()
     if not is_extracted(context.run, inputs_mark(job, prompts, digests)):
         from ulcmod_dist.pipeline.extract import extract

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ulcmod_dist.api import Run
+from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.corpus import prompts_of
 from ulcmod_dist.results.types import Absent
 
 
@@ -20,7 +20,7 @@ def texts_of(context: Context, run: Run) -> dict[str, str] | Absent:
     if job.corpus is None:
         return Absent("The matrix was imported without its prompts.")
     try:
-        table = prompts_of(job.corpus).table
+        table = read_prompts(job.corpus).table
     except UlcmodError as error:
         return _without(context, f"The corpus could not be read again: {error.fact}")
     texts = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))
