@@ -19,6 +19,9 @@ lint: .venv/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ulcmod_dist jobs tests .ci/audit.py
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(BIN)/deptry . --exclude '\.venv' --ignore DEP004  # the tests, which may use the dev extra
 audit: .venv/.developer
 	$(BIN)/python .ci/audit.py
 docs: .venv/.developer

@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from ulcmod_dist.config.job import Job
 
@@ -68,11 +67,11 @@ def value_name(field: FieldInfo) -> str:
     return name
 
 
-def default_text(default: Any) -> str:
+def default_text(field: FieldInfo) -> str:
     """A default in the words of YAML."""
-    if default is PydanticUndefined:
+    if field.is_required():
         return "required"
-    value = list(default) if isinstance(default, tuple) else default
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
     text = yaml.safe_dump(value, default_flow_style=True, width=1000)
     # YAML ends a value that stands alone with a mark of its own.
     return f"`{text.split(chr(10))[0]}`"
@@ -81,7 +80,7 @@ def default_text(default: Any) -> str:
 def rows(section: type[BaseModel]) -> list[str]:
     """One table row a key."""
     return [
-        f"| `{name}` | {value_name(field)} | {default_text(field.default)} | {field.description} |"
+        f"| `{name}` | {value_name(field)} | {default_text(field)} | {field.description} |"
         for name, field in section.model_fields.items()
         if section_of(field.annotation) is None
     ]
