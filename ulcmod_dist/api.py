@@ -15,9 +15,9 @@ import pyarrow as pa
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.modules import StoredModules, modules_found, read_modules
-from ulcmod_dist.store.versions import read_version, run_of
-from ulcmod_dist.store.view import View, open_view
+from ulcmod_dist.store.modules import StoredModules, list_modules, read_modules
+from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
+from ulcmod_dist.store.versions import containing_run, read_version
 
 
 @dataclass(frozen=True)
@@ -33,36 +33,36 @@ class Run:
     version: int | None = None
 
     @cached_property
-    def view(self) -> View:
+    def snapshot(self) -> Snapshot:
         """The samples and units of the run's store."""
         version = self.version
         if self.store != self.directory:
             version = read_version(self.directory).view
-        return open_view(self.store, version)
+        return open_snapshot(self.store, version)
 
     @property
     def store(self) -> RunDir:
         """The directory that holds the activations: that of the run, also for its past versions."""
-        return run_of(self.directory) or self.directory
+        return containing_run(self.directory) or self.directory
 
-    def view_of(self, modules: StoredModules) -> View:
+    def snapshot_for(self, modules: StoredModules) -> Snapshot:
         """The samples and units among which modules were found."""
-        return open_view(self.store, modules.metrics["view"])
+        return open_snapshot(self.store, modules.metrics["view"])
 
     def activations(self, split: str | None = "train") -> Standardised:
         """Activations z [samples, units] of a split (None: all), lazily over Dask.
 
         Samples of every split are standardised by the statistics of the train samples.
         """
-        return Standardised(*self.view.activations(split))
+        return Standardised(*self.snapshot.activations(split))
 
     def sample_ids(self, split: str | None = "train") -> list[str]:
         """Ids of a split's samples, in the order of the rows of ``activations``."""
-        return self.view.sample_ids(split)
+        return self.snapshot.sample_ids(split)
 
     def num_modules(self) -> list[int]:
         """The numbers of modules K for which modules have been found, ascending."""
-        return modules_found(self.directory)
+        return list_modules(self.directory)
 
     def modules(self, num_modules: int) -> StoredModules:
         """Everything stored of the modules for one K."""
@@ -93,7 +93,7 @@ class Run:
     def _table(self, side: str, num_modules: int | None) -> pd.DataFrame:
         if num_modules is not None:
             return _frame(getattr(self.modules(num_modules), side))
-        frame = _frame(getattr(self.view, side))
+        frame = _frame(getattr(self.snapshot, side))
         for found in self.num_modules():
             table = getattr(self.modules(found), side)
             frame[f"K={found:03d}"] = table["module"].to_numpy()

@@ -16,7 +16,7 @@ from ulcmod_dist.evaluate.null import null_objectives
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Absent
 
@@ -56,7 +56,7 @@ def test_methods__iterd_leads_the_table_and_its_features_tell_categories(
     categories: dict[str, list[str | None]],
     modules: Modules,
 ) -> None:
-    executor = Threads()
+    executor = ThreadExecutor()
     space = unit_space(standardised["train"], executor, num_preclusters=PRECLUSTERS)
     candidates = [
         *find_baselines(space, 7000, NUM_MODULES),
@@ -90,9 +90,9 @@ def test_cocluster__of_published_components_has_the_published_objective(
     torch.manual_seed(1)
     right = torch.pca_lowrank(units, q=16, center=True)[2]
     points = ((units - units.mean(dim=0, keepdim=True)) @ right).numpy()
-    space = unit_space(train, Threads(), seed=1, num_preclusters=PRECLUSTERS, points=points)
+    space = unit_space(train, ThreadExecutor(), seed=1, num_preclusters=PRECLUSTERS, points=points)
     found = find_baselines(space, 7000, NUM_MODULES, seed=1, methods=["spectral co-clustering"])
-    (score,) = score_methods(found, train, None, [None] * 7000, [], Threads())
+    (score,) = score_methods(found, train, None, [None] * 7000, [], ThreadExecutor())
     assert score.objective.value == pytest.approx(PUBLISHED["spectral co-clustering"], rel=0.05)
 
 
@@ -111,7 +111,9 @@ def test_agreement__held_out_samples_agree_like_train_samples(
     categories: dict[str, list[str | None]],
     modules: Modules,
 ) -> None:
-    (test,) = module_features(standardised["test"], [modules.unit_labels], [NUM_MODULES], Threads())
+    (test,) = module_features(
+        standardised["test"], [modules.unit_labels], [NUM_MODULES], ThreadExecutor()
+    )
     labels = {"train": modules.sample_labels, "test": test.placed()}
     found = [measure_agreement(s, labels[s].astype(np.int64), categories[s]) for s in labels]
     train_agreement, test_agreement = found

@@ -13,8 +13,8 @@ from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Executor, executor_named
-from ulcmod_dist.passes.standardised import from_array
+from ulcmod_dist.passes.executors import Executor, open_executor
+from ulcmod_dist.passes.standardised import as_standardised
 
 pytestmark = pytest.mark.acceptance
 chunked: Any = da.from_array  # untyped in Dask
@@ -51,14 +51,14 @@ def test_discover__returns_the_published_labels(
 @pytest.fixture(scope="module", params=["distributed", "an address", "ray"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     if request.param != "an address":
-        with executor_named(request.param) as running:
+        with open_executor(request.param) as running:
             yield running
         return
     import distributed
 
     cluster_of: Any = distributed.LocalCluster
     local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
-    with cluster_of(**local) as cluster, executor_named(cluster.scheduler_address) as running:
+    with cluster_of(**local) as cluster, open_executor(cluster.scheduler_address) as running:
         yield running
 
 
@@ -72,7 +72,7 @@ def test_discover__returns_the_published_labels_on_every_executor(
     with np.load(golden / f"{problem}.npz") as given:
         limit = None
         if memory == "streaming":
-            lazy = from_array(chunked(given["activations"], chunks=(50, 130)))
+            lazy = as_standardised(chunked(given["activations"], chunks=(50, 130)))
             resident = Settings(mode="exact")
             limit = plan_search(lazy, [int(given["num_modules"])], resident, executor).needed - 1
         modules = searched(given, (50, 130), mode="exact", executor=executor, memory=limit)

@@ -34,8 +34,8 @@ from ulcmod_dist.evaluate.comparison import score_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.null import Search, null_objectives
 from ulcmod_dist.iterd.objective import Objective
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.products import unit_sums_of
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.products import sum_over_samples
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.discovery import Found, Samples, describe
 from ulcmod_dist.report.page import render_page
@@ -183,7 +183,7 @@ def report_of(problem: Virtual, discovery: Discovery) -> ReportData:
     )
 
 
-def one_pass(problem: Virtual, num_modules: int, executor: Threads) -> Search:
+def one_pass(problem: Virtual, num_modules: int, executor: ThreadExecutor) -> Search:
     """What stands in for a search: the objective of the planted modules, which takes one pass."""
 
     def search(activations: Standardised, _seed: int) -> Objective:
@@ -208,9 +208,9 @@ def seconds_to_open(page: Path) -> float | None:
 def run(options: argparse.Namespace) -> Meter:
     """Measure the steps that the options ask for."""
     problem = virtual(options.samples, options.units, options.modules, options.seed)
-    activations, threads = problem.activations, Threads(options.threads)
+    activations, threads = problem.activations, ThreadExecutor(options.threads)
     meter = Meter(options.samples * options.units * 4 / 1e9)
-    meter.measure("bare reading", 1, lambda: unit_sums_of(activations, threads))
+    meter.measure("bare reading", 1, lambda: sum_over_samples(activations, threads))
     labels, k = problem.unit_labels, options.modules
     (features,) = meter.measure(
         "module features", 1, lambda: module_features(activations, [labels], [k], threads)

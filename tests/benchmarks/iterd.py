@@ -35,9 +35,9 @@ from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.start import principal_components
 from ulcmod_dist.iterd.values import Iteration
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.grid import total
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 
 GIB = 2**30
@@ -105,7 +105,9 @@ def warm_up() -> None:
     """Compile every kernel."""
     raw = planted(60, 80, 3, 1.0)[0]
     discover(standardised(raw), 3)
-    discover(from_array(DASK.from_array(raw, chunks=(20, 20))), 3, mode="blockwise", block_units=20)
+    discover(
+        as_standardised(DASK.from_array(raw, chunks=(20, 20))), 3, mode="blockwise", block_units=20
+    )
 
 
 def run_speed(options: argparse.Namespace) -> Table:
@@ -145,7 +147,7 @@ def run_speed(options: argparse.Namespace) -> Table:
             *_ratio(start + plain_all, whole),
             f"{found.objective.value / value:.7f}",
         )
-        points = principal_components(activations, 0, Threads())
+        points = principal_components(activations, 0, ThreadExecutor())
         quality = spread_within(points, labels[0]) / spread_within(points, begun_plain[0])
         table.add_row("its start alone", *_ratio(start, timed(begin)[0]), f"{quality:.5f} (spread)")
     return table
@@ -157,13 +159,13 @@ def _ratio(plain: float, ours: float) -> tuple[str, str, str]:
 
 def run_kernels(options: argparse.Namespace) -> Table:
     """Passes in memory against the rate of reading the matrix once."""
-    activations, k, threads = matrix_of(options), options.modules, Threads()
+    activations, k, threads = matrix_of(options), options.modules, ThreadExecutor()
     rng = np.random.default_rng(2)
     by_sample = rng.integers(0, k, activations.n_samples)
     by_unit = rng.integers(0, k, activations.n_units)
     thin = np.eye(k, dtype=np.float32)[by_unit]
     steps: dict[str, Callable[[], Any]] = {
-        "sum of every block (memory)": lambda: total(activations.raw, _sum, executor=threads),
+        "sum of every block (memory)": lambda: map_reduce(activations.raw, _sum, executor=threads),
         "product with one-hot (units, K) (BLAS)": lambda: activations.raw @ thin,
         "T_u": lambda: unit_tables(activations, [by_sample], [k], threads),
         "T_s": lambda: sample_tables(activations, [by_unit], [k], threads),
@@ -243,7 +245,9 @@ def run_measured(options: argparse.Namespace) -> str:
     bare = []
     for _ in range(3):
         set_cache(options.matrix, options.cache)
-        bare.append(timed(lambda: total(activations.raw, _nothing, executor=Threads()))[0])
+        bare.append(
+            timed(lambda: map_reduce(activations.raw, _nothing, executor=ThreadExecutor()))[0]
+        )
     reads = (read[-1] - read[-2]) / activations.raw.nbytes
     # The first iteration compiles the kernels.
     return f"{peak} {reads} {np.median(seconds[2:])} {np.median(bare)}"
@@ -307,7 +311,7 @@ def run_restarts(options: argparse.Namespace) -> Table:
     first = 0.0
     for restarts in (1, 10):
         settings: dict[str, Any] = {"mode": "blockwise", "restarts": restarts}
-        plan = plan_search(lazily(path), [10], Settings(**settings), Threads())
+        plan = plan_search(lazily(path), [10], Settings(**settings), ThreadExecutor())
         memory = plan.needed - 1
         found = iterations(
             path, lazily(path), options, memory=memory, max_iterations=3, restarts=restarts

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 # Untyped in Dask and Zarr.
 DASK: Any = da
@@ -72,6 +72,6 @@ def lazily(path: Path, count: list[int] | None = None, size: int | None = None) 
         return block
 
     chunks = DASK.core.normalize_chunks(stored.chunks, shape, dtype=stored.dtype)
-    return from_array(
+    return as_standardised(
         DASK.map_blocks(read, chunks=chunks, dtype=stored.dtype, meta=np.empty((0, 0)))
     )

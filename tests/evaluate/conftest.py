@@ -3,7 +3,7 @@
 import pytest
 
 from tests.evaluate.problem import Planted, plant
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 
 
 @pytest.fixture(scope="session")
@@ -12,5 +12,5 @@ def planted() -> Planted:
 
 
 @pytest.fixture(scope="session")
-def threads() -> Threads:
-    return Threads(2)
+def threads() -> ThreadExecutor:
+    return ThreadExecutor(2)

@@ -22,11 +22,11 @@ from ulcmod_dist.evaluate.comparison import (
 )
 from ulcmod_dist.evaluate.features import MeanTable
 from ulcmod_dist.iterd.objective import objective
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 
 
 def test_unit_components__span_the_space_of_an_exact_decomposition(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     points = unit_components(planted.train, threads)[:, :2]
     matrix = planted.z().T
@@ -37,7 +37,7 @@ def test_unit_components__span_the_space_of_an_exact_decomposition(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_find_baselines__recover_planted_modules(
-    planted: Planted, threads: Threads, method: str
+    planted: Planted, threads: ThreadExecutor, method: str
 ) -> None:
     space = unit_space(planted.train, threads, num_preclusters=30)
     (found,) = find_baselines(space, 120, 3, methods=[method])
@@ -47,7 +47,7 @@ def test_find_baselines__recover_planted_modules(
 
 
 def test_find_baselines__are_equal_for_equal_seeds_and_for_lazy_input(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     for first, second in zip(
         *(
@@ -61,7 +61,7 @@ def test_find_baselines__are_equal_for_equal_seeds_and_for_lazy_input(
 
 
 def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
-    planted: Planted, threads: Threads, monkeypatch: pytest.MonkeyPatch
+    planted: Planted, threads: ThreadExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(baselines, "MAX_POINTS", 60)
     monkeypatch.setattr(baselines, "MAX_PROFILE_CELLS", 20 * 70)
@@ -87,7 +87,7 @@ def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
     [(["k-mean"], 3, "Unknown baselines: k-mean"), (METHODS, 99, "25 pre-clusters .* 99 modules")],
 )
 def test_find_baselines__refuse_what_cannot_be(
-    planted: Planted, threads: Threads, methods: list[str], num_modules: int, fault: str
+    planted: Planted, threads: ThreadExecutor, methods: list[str], num_modules: int, fault: str
 ) -> None:
     space = unit_space(planted.train, threads)
     with pytest.raises(InvalidInput, match=fault):
@@ -95,7 +95,7 @@ def test_find_baselines__refuse_what_cannot_be(
 
 
 def test_score_methods__table_has_iterd_first_and_intervals_over_seeds(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     rng = np.random.default_rng(0)
     noise = [rng.integers(0, 3, 100).astype(np.int32) for _ in range(3)]

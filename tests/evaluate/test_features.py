@@ -6,11 +6,11 @@ import pytest
 from tests.evaluate.problem import Planted
 from ulcmod_dist.evaluate.features import MeanTable, module_features, unit_means
 from ulcmod_dist.iterd.objective import objective
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 
 
 def test_module_features__are_means_of_z_over_the_units_of_a_module(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     other = (np.arange(100) % 4).astype(np.int32)
     three, four = module_features(planted.train, [planted.unit_labels, other], [3, 4], threads)
@@ -22,7 +22,7 @@ def test_module_features__are_means_of_z_over_the_units_of_a_module(
 
 
 def test_unit_means__are_means_of_z_over_the_samples_of_a_module(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     (table,) = unit_means(planted.train, [planted.sample_labels], [3], threads)
     z = planted.z()
@@ -31,14 +31,16 @@ def test_unit_means__are_means_of_z_over_the_samples_of_a_module(
         np.testing.assert_allclose(table.values[:, k], expected, atol=1e-12)
 
 
-def test_module_features__do_not_depend_on_chunks(planted: Planted, threads: Threads) -> None:
+def test_module_features__do_not_depend_on_chunks(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
     (mine,) = module_features(planted.lazy((17, 23)), [planted.unit_labels], [3], threads)
     (other,) = module_features(planted.train, [planted.unit_labels], [3], threads)
     np.testing.assert_allclose(mine.values, other.values, atol=1e-12)
 
 
 def test_objective__of_features_equals_that_of_the_matrix(
-    planted: Planted, threads: Threads
+    planted: Planted, threads: ThreadExecutor
 ) -> None:
     (table,) = module_features(planted.train, [planted.unit_labels], [3], threads)
     mine = table.objective(planted.sample_labels)
@@ -47,7 +49,9 @@ def test_objective__of_features_equals_that_of_the_matrix(
     assert mine.balance == pytest.approx(expected.balance, rel=1e-12)
 
 
-def test_placed__held_out_samples_find_their_module(planted: Planted, threads: Threads) -> None:
+def test_placed__held_out_samples_find_their_module(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
     (table,) = module_features(planted.test, [planted.unit_labels], [3], threads)
     assert (table.placed() == planted.test_labels).all()
     assert (table.margins(planted.test_labels) > 0).all()

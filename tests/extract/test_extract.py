@@ -16,7 +16,7 @@ from ulcmod_dist.extract.values import Progress
 from ulcmod_dist.runtime.ray_session import Resources
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.snapshot import open_snapshot
 
 
 def batches_run(folder: Path) -> int:
@@ -27,13 +27,13 @@ def test_extract__rows_are_those_of_the_model(go: Go, run: RunDir) -> None:
     texts = words(22)
     done = go(prompts_of(texts, test=6))
     assert done.exit_code == 0
-    view = open_view(run)
+    view = open_snapshot(run)
     np.testing.assert_array_equal(view.activations().raw.compute(), expected(texts))
     np.testing.assert_array_equal(view.activations("test").raw.compute(), expected(texts[16:]))
     assert view.samples["tokens"].to_pylist() == [len(text) for text in texts]
     assert view.samples["category"].to_pylist()[:4] == ["c0", "c1", "c2", "c0"]
     assert view.units["index"].to_pylist() == [*range(5), *range(7)]
-    assert view.record == RECORD
+    assert view.provenance == RECORD
 
 
 def test_extract__again_computes_nothing_and_starts_no_actor(go: Go, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_extract__again_computes_nothing_and_starts_no_actor(go: Go, tmp_path: P
     second = go(prompts_of(texts), fake(marks=str(marks)))
     assert ran > 0
     assert batches_run(marks) == ran
-    assert second.view.digest == first.view.digest
+    assert second.snapshot.digest == first.snapshot.digest
     assert second.reused == 9
 
 
@@ -90,15 +90,15 @@ def test_extract__another_corpus_is_refused_unless_it_is_an_update(
     )
     assert batches_run(marks) == 1
     assert done.reused == 7
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
-    assert open_view(run, version=1).samples.num_rows == 8
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
+    assert open_snapshot(run, version=1).samples.num_rows == 8
 
 
 def test_extract__another_record_reuses_nothing(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
     done = go(prompts_of(words(8)), record={**RECORD, "model.revision": "b"}, update=True)
     assert done.reused == 0
-    assert done.view.version == 2
+    assert done.snapshot.version == 2
     assert len(read_commits(run)) == 4
 
 
@@ -106,7 +106,7 @@ def test_extract__equal_prompts_are_computed_once(go: Go, run: RunDir) -> None:
     texts = ["twin", "other", "twin", "third", "twin"]
     go(prompts_of(texts))
     assert sum(commit.rows for commit in read_commits(run).values()) == 3
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
 def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(
@@ -119,7 +119,7 @@ def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(
     assert {len(split) for split in commit.origin.splits} == {8}
     assert sorted(index for batch in commit.origin.batches for index in batch) == [*range(8)]
     assert max(map(len, commit.origin.batches)) == 2
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
 def test_extract__routed_counts_are_stored(go: Go, run: RunDir) -> None:
@@ -127,7 +127,7 @@ def test_extract__routed_counts_are_stored(go: Go, run: RunDir) -> None:
     go(prompts_of(texts), fake(units=EXPERTS), units=EXPERTS)
     commits = read_commits(run).values()
     assert all("routed" in commit.arrays for commit in commits)
-    assert open_view(run).units["expert"].to_pylist()[-8:] == [0] * 4 + [1] * 4
+    assert open_snapshot(run).units["expert"].to_pylist()[-8:] == [0] * 4 + [1] * 4
 
 
 @pytest.mark.parametrize("what", ["nan", "large", "raise", "kill"])
@@ -142,7 +142,7 @@ def test_extract__poison_is_quarantined_and_the_rest_finishes(
     # A process that is killed says nothing about the prompt, so its shard goes with it.
     assert len(lost) == (5 if what == "kill" else 1)
     kept = [text for number, text in enumerate(texts) if (f"s{number}",) not in lost]
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(kept))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(kept))
 
 
 def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go: Go, run: RunDir) -> None:
@@ -151,7 +151,7 @@ def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go: Go, run
     assert go(prompts_of(texts)).exit_code == 3
     healed = go(prompts_of(texts), retry_quarantined=True)
     assert healed.exit_code == 0
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
 def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
@@ -224,7 +224,7 @@ def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go: Go, ru
     committed = len(read_commits(run))
     assert 2 <= committed < 6
     go(prompts_of(texts))
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
 def test_extract__actors_are_added_and_taken_while_it_goes_on(
@@ -248,4 +248,4 @@ def test_extract__actors_are_added_and_taken_while_it_goes_on(
     go(prompts_of(texts), fake(gate=str(gate)), workers=workers, report=note)
     assert [progress.actors for progress in seen][-1] == 1
     assert seen[-1].failures == 0
-    np.testing.assert_array_equal(open_view(run).activations().raw.compute(), expected(texts))
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))

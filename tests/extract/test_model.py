@@ -44,5 +44,5 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
         )
     engine = Engine.load(spec)
     alone = [engine.rows([entry]).activations[0] for entry in encoder.encode(texts)]
-    rows = done.view.activations().raw.compute()
+    rows = done.snapshot.activations().raw.compute()
     np.testing.assert_allclose(rows, np.array(alone), rtol=1e-4, atol=1e-6)

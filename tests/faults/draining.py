@@ -53,7 +53,7 @@ def main() -> None:
     )
     node.wait()
     answer = {
-        "digest": done.view.digest,
+        "digest": done.snapshot.digest,
         "failures": done.progress.failures,
         "shards_left": left[0] if left else 0,
         "seconds": time.monotonic() - told[0],

@@ -89,7 +89,7 @@ def main() -> None:
     url, folder, point, victim, address, after, seconds = sys.argv[1:]
     killer = Killer(folder, point, victim, os.getpid(), int(after))
     done = extraction(RunDir(url), killer, address or None, float(seconds))
-    print(json.dumps({"digest": done.view.digest, "exit": done.exit_code}), flush=True)
+    print(json.dumps({"digest": done.snapshot.digest, "exit": done.exit_code}), flush=True)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def main() -> None:
         resources=Resources(cpus=1.0),
         report=watch,
     )
-    answer = {"digest": done.view.digest, "actors": max(actors), "lost": next(steps) > 0}
+    answer = {"digest": done.snapshot.digest, "actors": max(actors), "lost": next(steps) > 0}
     print(json.dumps(answer), flush=True)
 
 

@@ -16,8 +16,8 @@ import ray
 from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
+from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.store.verify import verify
-from ulcmod_dist.store.view import open_view
 
 ACTORS = 2
 LIMIT = 240.0
@@ -29,7 +29,7 @@ def undisturbed(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> st
     folder = tmp_path_factory.mktemp("undisturbed")
     (folder / "marks").mkdir()
     done = extraction(RunDir.at(folder / "run"), Killer(str(folder / "marks")), None, 0.0)
-    return done.view.digest
+    return done.snapshot.digest
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def await_end_of_orphans() -> None:
 
 
 def require_whole(run: RunDir, marks: str, undisturbed: str, most: int = ACTORS) -> None:
-    view = open_view(run)
+    view = open_snapshot(run)
     assert view.digest == undisturbed
     assert view.sample_ids() == [f"s{number}" for number in range(PROMPTS)]
     assert verify(run).findings == ()

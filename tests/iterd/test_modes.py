@@ -11,13 +11,13 @@ from tests.iterd.problem import Planted, planted
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover, discover_all
-from ulcmod_dist.iterd.heldout import held_out
+from ulcmod_dist.iterd.heldout import assign_held_out
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.iterd.plan import plan_search, unit_blocks
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 chunked: Any = da.from_array  # untyped in Dask
 MIB = 2**20
@@ -77,7 +77,7 @@ def test_blockwise__reads_the_matrix_once_an_iteration(hard: Planted) -> None:
     activations = Standardised(reads.array, hard.standardised().mean, hard.standardised().std)
     counts: list[int] = []
     settings: dict[str, Any] = {"restarts": 3, "mode": "blockwise", "block_units": 40}
-    resident = plan_search(activations, [5], Settings(**settings), Threads())
+    resident = plan_search(activations, [5], Settings(**settings), ThreadExecutor())
     discover(
         activations,
         5,
@@ -98,7 +98,7 @@ def test_exact__streaming_reads_twice_at_most_and_resident_once_in_all(hard: Pla
     )
     resident = discover(lazy, 5, mode="exact")
     assert reads() == 1
-    plan = plan_search(lazy, [5], Settings(mode="exact"), Threads())
+    plan = plan_search(lazy, [5], Settings(mode="exact"), ThreadExecutor())
     too_small_to_keep = plan.needed - 1
     counts: list[np.ndarray] = []
 
@@ -120,7 +120,7 @@ def test_discover__float16_residency_finds_the_same_modules(easy: Planted) -> No
 
 
 def test_memory__too_little_names_the_least_that_works(hard: Planted) -> None:
-    lazy = from_array(chunked(hard.raw, chunks=(30, 20)))
+    lazy = as_standardised(chunked(hard.raw, chunks=(30, 20)))
     with pytest.raises(InvalidInput, match=r"at least \d+ MiB"):
         discover(lazy, 5, memory=1000)
     least = 0
@@ -132,20 +132,22 @@ def test_memory__too_little_names_the_least_that_works(hard: Planted) -> None:
 
 
 def test_plan__prefers_residency_then_one_read_then_two() -> None:
-    lazy = from_array(da.zeros((20_000, 40_000), chunks=(1000, 1000), dtype=np.float32))
+    lazy = as_standardised(da.zeros((20_000, 40_000), chunks=(1000, 1000), dtype=np.float32))
     seen = []
     for gib in (8, 2, 1, 0.25):
-        plan = plan_search(lazy, [10], Settings(memory=int(gib * 2**30)), Threads(2))
+        plan = plan_search(lazy, [10], Settings(memory=int(gib * 2**30)), ThreadExecutor(2))
         assert plan.needed <= plan.limit
         seen.append((plan.mode, plan.resident, plan.reads))
     assert seen[0] == ("exact", True, 0)
     assert seen[1] == seen[2] == ("blockwise", False, 1)
-    half = plan_search(lazy, [10], Settings(memory=int(2.5 * 2**30), keep="float16"), Threads(2))
+    half = plan_search(
+        lazy, [10], Settings(memory=int(2.5 * 2**30), keep="float16"), ThreadExecutor(2)
+    )
     assert half.resident
 
 
 def test_unit_blocks__are_whole_chunks() -> None:
-    lazy = from_array(da.zeros((10, 95), chunks=(10, (20, 20, 20, 20, 15)), dtype=np.float32))
+    lazy = as_standardised(da.zeros((10, 95), chunks=(10, (20, 20, 20, 20, 15)), dtype=np.float32))
     assert unit_blocks(lazy, 45) == [slice(0, 40), slice(40, 80), slice(80, 95)]
     assert unit_blocks(lazy, 20)[-1] == slice(80, 95)
 
@@ -211,7 +213,7 @@ def test_held_out__modules_hold_on_new_samples() -> None:
     problem = planted(samples=240)
     train, test = problem.raw[:160], problem.raw[160:]
     modules = discover(train, 4)
-    labels, found = held_out(from_array(test), modules.unit_labels, 4, Threads())
+    labels, found = assign_held_out(as_standardised(test), modules.unit_labels, 4, ThreadExecutor())
     assert adjusted_rand_score(problem.by_sample[160:], labels) == 1.0
     again = objective(test, labels, modules.unit_labels, 4)
     assert found.value == pytest.approx(again.value, rel=1e-12)

@@ -18,7 +18,7 @@ from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import Distributed, Threads
+from ulcmod_dist.passes.executors import DaskExecutor, ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 
 chunked: Any = da.from_array  # untyped in Dask
@@ -69,7 +69,7 @@ def test_exact__labels_depend_on_neither_chunks_nor_workers(cut: tuple[int, int,
     search: dict[str, Any] = {"seed": seed, "restarts": 2}
     search["initial_sample_labels"] = np.arange(60) % 3
     whole = discover(given_, 3, **search)
-    assert same(whole, discover(lazy, 3, executor=Threads(workers), **search))
+    assert same(whole, discover(lazy, 3, executor=ThreadExecutor(workers), **search))
 
 
 def murderous(problem: Planted, folder: Path, reads: int) -> Standardised:
@@ -116,7 +116,7 @@ def test_discover__a_worker_lost_in_mid_pass_costs_no_label(
         cluster_of(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         client_of(cluster, set_as_default=False) as client,
     ):
-        executor = Distributed(client)
+        executor = DaskExecutor(client)
         plan = plan_search(activations, [5], Settings(mode=mode, block_units=150), executor)
         memory = plan.needed if keep else plan.needed - 1
         found = discover(activations, 5, executor=executor, memory=memory, **search)
@@ -145,7 +145,7 @@ def test_discover__a_worker_lost_with_what_it_kept_costs_no_label() -> None:
                 worker.process.process.kill()
 
         found = discover(
-            lazily(problem), 5, restarts=2, executor=Distributed(client), progress=kill_one
+            lazily(problem), 5, restarts=2, executor=DaskExecutor(client), progress=kill_one
         )
     assert killed
     assert same(here, found)

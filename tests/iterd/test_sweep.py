@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.iterd.objective import objective_of_table
+from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.iterd.sweep import margins, sweep, sweep_part
 
 
@@ -32,10 +32,10 @@ def test_sweep__every_move_raises_the_objective(
     problem: tuple[np.ndarray, np.ndarray, np.ndarray],
 ) -> None:
     table, labels, other = problem
-    before = objective_of_table(table, labels, sizes(other, table)).value
+    before = objective_from_table(table, labels, sizes(other, table)).value
     for item in range(len(labels)):
         moved = sweep(table, labels, np.array([item], np.int32), other)
-        after = objective_of_table(table, labels, sizes(other, table)).value
+        after = objective_from_table(table, labels, sizes(other, table)).value
         assert after > before if moved else after == before
         assert sizes(labels, table).min() >= 1
         before = after
@@ -68,7 +68,7 @@ def test_sweep__agrees_with_trying_every_module() -> None:
         for k in range(4):
             tried = expected.copy()
             tried[item] = k
-            values.append(objective_of_table(table, tried, sizes(other, table)).value)
+            values.append(objective_from_table(table, tried, sizes(other, table)).value)
         expected[item] = int(np.argmax(values))
     sweep(table, labels, order, other)
     assert np.array_equal(labels, expected)
@@ -114,12 +114,12 @@ def test_margins__are_what_the_best_other_module_loses(
     if k == 1:
         assert np.isnan(found).all()
         return
-    now = objective_of_table(table, labels, sizes(other, table)).value
+    now = objective_from_table(table, labels, sizes(other, table)).value
     for item in range(len(labels)):
         values = []
         for module in set(range(k)) - {int(labels[item])}:
             tried = labels.copy()
             tried[item] = module
-            values.append(objective_of_table(table, tried, sizes(other, table)).value)
+            values.append(objective_from_table(table, tried, sizes(other, table)).value)
         lost = now if sizes(labels, table)[labels[item]] == 1 else now - max(values)
         assert found[item] == pytest.approx(lost, rel=1e-6, abs=1e-6 * max(1e-6, abs(now)))

@@ -12,9 +12,9 @@ import pytest
 import ray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.executors import Distributed, Executor, Threads, executor_named
-from ulcmod_dist.passes.products import times
-from ulcmod_dist.passes.standardised import from_array
+from ulcmod_dist.passes.executors import DaskExecutor, Executor, ThreadExecutor, open_executor
+from ulcmod_dist.passes.products import matmat
+from ulcmod_dist.passes.standardised import as_standardised
 from ulcmod_dist.passes.tables import both_tables
 
 chunked: Any = da.from_array  # untyped in Dask
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture(scope="module", params=["threads", "distributed", "ray"])
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with executor_named(request.param) as running:
+    with open_executor(request.param) as running:
         yield running
 
 
@@ -35,10 +35,10 @@ def test_executors__make_the_same_tables(executor: Executor) -> None:
     kept = executor.persist(chunked(raw, chunks=(31, 20)))
     assert isinstance(kept, da.Array)
     for array in (kept, chunked(raw, chunks=(31, 20)), raw):
-        by_sample, by_unit = both_tables(from_array(array), [samples], [units], [4], executor)
+        by_sample, by_unit = both_tables(as_standardised(array), [samples], [units], [4], executor)
         assert np.array_equal(by_sample[0], raw @ np.eye(4)[units])
         assert np.array_equal(by_unit[0], raw.T @ np.eye(4)[samples])
-    product = times(from_array(kept), np.ones((70, 1)), executor)
+    product = matmat(as_standardised(kept), np.ones((70, 1)), executor)
     np.testing.assert_allclose(product[:, 0], raw.sum(axis=1))
 
 
@@ -54,26 +54,26 @@ def test_executor_named__an_address_is_a_scheduler() -> None:
     local = {"n_workers": 1, "threads_per_worker": 2, "dashboard_address": "127.0.0.1:0"}
     with (
         cluster_of(processes=False, **local) as cluster,
-        executor_named(cluster.scheduler_address) as executor,
+        open_executor(cluster.scheduler_address) as executor,
     ):
-        assert isinstance(executor, Distributed)
+        assert isinstance(executor, DaskExecutor)
         assert executor.workers == 2
 
 
 def test_executor_named__refuses_a_name_it_does_not_know() -> None:
-    with pytest.raises(InvalidInput, match="no executor 'spark'"), executor_named("spark"):
+    with pytest.raises(InvalidInput, match="no executor 'spark'"), open_executor("spark"):
         pass
 
 
 def test_executor_named__hands_an_executor_on() -> None:
-    threads = Threads(1)
-    with executor_named(threads) as executor:
+    threads = ThreadExecutor(1)
+    with open_executor(threads) as executor:
         assert executor is threads
 
 
 def test_executor_named__a_dask_of_this_machine_listens_on_it_alone() -> None:
     before = listening()  # such as a Ray of other tests
-    with executor_named("distributed"):
+    with open_executor("distributed"):
         assert {ip for ip, _ in listening() - before} == {"127.0.0.1"}
 
 
@@ -101,7 +101,7 @@ def fresh_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_executor_named__a_local_ray_is_quiet_and_its_token_closed(
     fresh_ray: list[str], tmp_path: Path
 ) -> None:
-    with executor_named("ray"):
+    with open_executor("ray"):
         assert fresh_ray == ["local"]
         assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
@@ -111,6 +111,6 @@ def test_executor_named__a_ray_elsewhere_needs_a_token(
     fresh_ray: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "198.51.100.7:6379")
-    with pytest.raises(InvalidInput, match="joined without a token"), executor_named("ray"):
+    with pytest.raises(InvalidInput, match="joined without a token"), open_executor("ray"):
         pass
     assert fresh_ray == []

@@ -8,23 +8,23 @@ import pytest
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.finite import check_finite
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 chunked: Any = da.from_array  # untyped in Dask
 
 
 def test_from_array__leaves_activations_as_given() -> None:
-    activations = from_array(np.ones((3, 2), np.float32))
+    activations = as_standardised(np.ones((3, 2), np.float32))
     assert activations.shape == (3, 2)
     assert activations.mean.tolist() == [0.0, 0.0]
     assert activations.std.tolist() == [1.0, 1.0]
-    assert from_array(activations) is activations
+    assert as_standardised(activations) is activations
 
 
 @pytest.mark.parametrize("raw", [np.ones(3), np.ones((2, 2), int), np.ones((1, 2, 3))])
 def test_from_array__refuses_what_is_no_matrix_of_floats(raw: np.ndarray) -> None:
     with pytest.raises(InvalidInput, match="floats"):
-        from_array(raw)
+        as_standardised(raw)
 
 
 def test_standardised__refuses_statistics_that_do_not_fit() -> None:
@@ -41,7 +41,7 @@ def test_check_finite__names_sample_and_unit(value: float) -> None:
     message = f"sample 31 in unit 17 is {value} .2 samples and 2 units"
     for array in (raw, chunked(raw, chunks=(7, 11))):
         with pytest.raises(InvalidInput, match=message):
-            check_finite(from_array(array))
+            check_finite(as_standardised(array))
 
 
 def test_check_finite__names_a_unit_with_unfit_statistics() -> None:
@@ -51,4 +51,4 @@ def test_check_finite__names_a_unit_with_unfit_statistics() -> None:
 
 
 def test_check_finite__accepts_finite_activations() -> None:
-    check_finite(from_array(np.full((4, 4), np.finfo(np.float32).max, np.float32)))
+    check_finite(as_standardised(np.full((4, 4), np.finfo(np.float32).max, np.float32)))

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.products import times, transposed_times
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.products import matmat, rmatmat
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 
 chunked: Any = da.from_array  # untyped in Dask
-EXECUTOR = Threads(2)
+EXECUTOR = ThreadExecutor(2)
 
 
 def statistics(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,13 +62,13 @@ def test_products__equal_those_of_standardised_activations(
     activations = problem[0]
     z, rng = eager(activations), np.random.default_rng(0)
     right, left = rng.normal(size=(z.shape[1], width)), rng.normal(size=(z.shape[0], width))
-    np.testing.assert_allclose(times(activations, right, EXECUTOR), z @ right, atol=1e-6)
-    np.testing.assert_allclose(transposed_times(activations, left, EXECUTOR), z.T @ left, atol=1e-6)
+    np.testing.assert_allclose(matmat(activations, right, EXECUTOR), z @ right, atol=1e-6)
+    np.testing.assert_allclose(rmatmat(activations, left, EXECUTOR), z.T @ left, atol=1e-6)
 
 
 def test_tables__several_searches_share_a_pass() -> None:
     rng = np.random.default_rng(1)
-    activations = from_array(rng.normal(size=(101, 77)))
+    activations = as_standardised(rng.normal(size=(101, 77)))
     ks = [3, 1, 5]
     samples = [rng.integers(0, k, 101) for k in ks]
     units = [rng.integers(0, k, 77) for k in ks]
@@ -84,7 +84,7 @@ def test_tables__several_searches_share_a_pass() -> None:
 
 def test_tables__float16_is_summed_in_full_precision() -> None:
     raw = np.full((40_000, 2), 1.0, np.float16)
-    (table,) = unit_tables(from_array(raw), [np.zeros(40_000, int)], [1], EXECUTOR)
+    (table,) = unit_tables(as_standardised(raw), [np.zeros(40_000, int)], [1], EXECUTOR)
     assert table.tolist() == [[40_000.0], [40_000.0]]
 
 
@@ -93,5 +93,5 @@ def test_tables__exact_numbers_have_exact_sums(dtype: str) -> None:
     rng = np.random.default_rng(2)
     raw = (rng.integers(-64, 64, (300, 200)) / 16).astype(dtype)
     labels = rng.integers(0, 4, 300)
-    (table,) = unit_tables(from_array(raw), [labels], [4], EXECUTOR)
+    (table,) = unit_tables(as_standardised(raw), [labels], [4], EXECUTOR)
     assert np.array_equal(table, raw.astype(np.float64).T @ np.eye(4)[labels])

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.passes.tables import sample_tables, unit_tables
-from ulcmod_dist.passes.updates import updated_sample_tables, updated_unit_tables
+from ulcmod_dist.passes.updates import update_sample_tables, update_unit_tables
 
 chunked: Any = da.from_array  # untyped in Dask
-EXECUTOR = Threads(2)
+EXECUTOR = ThreadExecutor(2)
 
 
 @st.composite
@@ -50,12 +50,12 @@ def test_updates__equal_tables_built_anew_after_any_moves(
     by_sample = sample_tables(activations, units, ks, EXECUTOR)
     for _ in range(rounds):
         after = [some_moved(labels, k, rng) for labels, k in zip(samples, ks, strict=True)]
-        by_unit = updated_unit_tables(
+        by_unit = update_unit_tables(
             activations, by_unit, samples, after, EXECUTOR, resident=resident
         )
         samples = after
         after = [some_moved(labels, k, rng) for labels, k in zip(units, ks, strict=True)]
-        by_sample = updated_sample_tables(
+        by_sample = update_sample_tables(
             activations, by_sample, units, after, EXECUTOR, resident=resident
         )
         units = after
@@ -88,6 +88,6 @@ def test_updates__read_only_chunks_in_which_something_moved(
     read.clear()
     after = before.copy()
     after[moved] = 1
-    updated_sample_tables(activations, tables, [before], [after], EXECUTOR, resident=False)
+    update_sample_tables(activations, tables, [before], [after], EXECUTOR, resident=False)
     assert {column for _, column in read} == {unit // 10 for unit in moved}
     assert len(read) == 2 * len({unit // 10 for unit in moved})

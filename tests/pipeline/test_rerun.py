@@ -14,7 +14,7 @@ from tests.pipeline.conftest import Ulcmod
 from tests.pipeline.reruns import CONTEXT, planted_rows, start
 from ulcmod_dist.runtime.lease import holder
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.versions import kept_versions
+from ulcmod_dist.store.versions import list_versions
 
 QUICK = (
     "--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1",
@@ -125,7 +125,7 @@ def test_rerun__keeps_as_many_versions_as_asked_for(folder: Path, ulcmod: Ulcmod
     for count in (66, 72, 78):
         write_rows(folder, planted_rows(count))
         assert ulcmod("rerun", folder / "run", "--set", "rerun.keep=1").code == 0
-    assert kept_versions(RunDir.at(folder / "run")) == [3, 4]
+    assert list_versions(RunDir.at(folder / "run")) == [3, 4]
     left = [path for path in (folder / "run/versions").rglob("*") if path.is_file()]
     assert {path.relative_to(folder / "run/versions").parts[0] for path in left} == {
         "000003",
@@ -199,7 +199,7 @@ def test_two_reruns__the_second_does_nothing_and_raises_no_alarm(
     assert said.code == 0
     assert f"in use by process {process.pid}" in said.out
     assert "Nothing was done" in said.out
-    assert kept_versions(RunDir.at(folder / "run")) == [1, 2]
+    assert list_versions(RunDir.at(folder / "run")) == [1, 2]
 
 
 def test_three_missed_ticks__are_caught_up_once(folder: Path) -> None:
@@ -214,7 +214,7 @@ def test_three_missed_ticks__are_caught_up_once(folder: Path) -> None:
     states = [state for state, _ in answers]
     assert states.count("updated") == 1
     assert set(states) <= {"updated", "skipped", "unchanged"}
-    assert kept_versions(RunDir.at(folder / "run")) == [1, 2]
+    assert list_versions(RunDir.at(folder / "run")) == [1, 2]
     assert um.open_run(folder / "run").activations().shape == (78, 90)
 
 

@@ -182,5 +182,5 @@ def test_rerun__killed_in_mid_extraction_and_started_again_ends_as_if_undisturbe
     assert again.code == 0, again.err
     assert again.json()["computed"] <= 30 - 4 * (committed - 1)
     one, other = (um.open_run(place / "run") for place in (folder, calm))
-    assert one.view.digest == other.view.digest
+    assert one.snapshot.digest == other.snapshot.digest
     assert one.units(3).equals(other.units(3))

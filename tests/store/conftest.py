@@ -11,14 +11,14 @@ import pytest
 
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA
-from ulcmod_dist.store.schema import Grid
+from ulcmod_dist.store.schema import ChunkShape
 from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter
-from ulcmod_dist.store.view import UNIT_SCHEMA
+from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 RECORD = {"model.id": "tiny", "model.dtype": "float32", "model.library.torch": "2.13.0"}
 UNITS = 10
 Write: TypeAlias = Callable[[Sequence[str]], Commit]
-GRID = Grid(rows=4, columns=3)
+GRID = ChunkShape(rows=4, columns=3)
 
 
 @pytest.fixture

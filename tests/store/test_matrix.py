@@ -11,7 +11,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
 from ulcmod_dist.store.shards import committed_digests
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.snapshot import open_snapshot
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_import__every_format_becomes_the_same_view(
     else:
         zarr.create_array(str(path), data=matrix)
     import_matrix(run, open_matrix(str(path)))
-    view = open_view(run)
+    view = open_snapshot(run)
     np.testing.assert_array_equal(view.activations().raw.compute(), matrix.astype(np.float32))
     np.testing.assert_allclose(view.activations().std, matrix.std(0, ddof=1), rtol=1e-6)
     assert view.sample_ids()[:3] == ["0", "1", "2"]

@@ -14,12 +14,12 @@ from moto.server import ThreadedMotoServer
 from tests.store.conftest import GRID, RECORD, content_of, corpus_of, units_table
 from ulcmod_dist.runtime.lease import Lease, LeaseHeld, LeaseLost
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
+from ulcmod_dist.store.checksums import CorruptionError
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.matrix import import_matrix
-from ulcmod_dist.store.sealed import Damaged
 from ulcmod_dist.store.shards import Origin, ShardWriter
-from ulcmod_dist.store.verify import leftovers, verify
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.snapshot import open_snapshot
+from ulcmod_dist.store.verify import find_orphans, verify
 
 SECRET = "planted-secret-0123456789"
 
@@ -57,14 +57,14 @@ def test_bucket__write_publish_open_verify(bucket: RunDir) -> None:
     prompts = [f"prompt {number}" for number in range(9)]
     writer = ShardWriter(bucket, GRID)
     shards = [writer.write(content_of(part), Origin(RECORD)) for part in (prompts[:5], prompts[5:])]
-    write_manifest(bucket, corpus_of(prompts), units_table(), shards, record=RECORD)
-    view = open_view(bucket)
+    write_manifest(bucket, corpus_of(prompts), units_table(), shards, provenance=RECORD)
+    view = open_snapshot(bucket)
     raw = view.activations().raw.compute()
     np.testing.assert_array_equal(raw, content_of(prompts).activations)
     assert verify(bucket).findings == ()
-    assert leftovers(bucket) == []
+    assert find_orphans(bucket) == []
     bucket.delete(f"{shards[0].folder}/activations/c/0/0")
-    with pytest.raises(Damaged, match="missing"):
+    with pytest.raises(CorruptionError, match="missing"):
         view.activations().raw.compute()
     assert [finding.problem for finding in verify(bucket).findings] == ["missing"]
 
@@ -107,6 +107,6 @@ def test_bucket__actors_write_into_it_and_no_credential_is_printed(
         env=dict(os.environ),
     )
     assert answer.returncode == 0, answer.stderr
-    assert open_view(bucket).samples.num_rows == 40
+    assert open_snapshot(bucket).samples.num_rows == 40
     assert SECRET not in answer.stdout + answer.stderr
     assert not any(SECRET.encode() in bucket.read(key) for key in dict(bucket.keys()))

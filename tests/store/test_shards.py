@@ -10,16 +10,16 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
+from ulcmod_dist.store.checksums import CorruptionError, dump_checksummed, load_checksummed
 from ulcmod_dist.store.moments import Moments
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     CHUNK_BYTES,
     ROUTED_ARRAY,
     TOKEN_ARRAY,
-    Grid,
+    ChunkShape,
     shard_digest,
 )
-from ulcmod_dist.store.sealed import Damaged, seal, unseal
 from ulcmod_dist.store.shards import (
     Origin,
     ShardWriter,
@@ -131,7 +131,7 @@ def test_digest__covers_record_and_prompts_but_no_library_version() -> None:
 @pytest.mark.parametrize("units", [1, 9216, 126 * 53248, 396_288])
 @pytest.mark.parametrize("rows", [1, 512, 3000])
 def test_grid__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
-    grid = Grid.of(rows, units)
+    grid = ChunkShape.of(rows, units)
     size = 4 * grid.rows * grid.columns
     assert grid.rows <= 1024
     assert size <= CHUNK_BYTES * 1.51
@@ -140,14 +140,14 @@ def test_grid__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
 
 
 def test_seal__any_changed_byte_is_noticed() -> None:
-    data = seal({"name": "x", "values": [1, 2.5, None]})
-    assert unseal(data, "it") == {"name": "x", "values": [1, 2.5, None]}
+    data = dump_checksummed({"name": "x", "values": [1, 2.5, None]})
+    assert load_checksummed(data, "it") == {"name": "x", "values": [1, 2.5, None]}
     for place in range(len(data)):
         for bit in range(8):
             changed = bytearray(data)
             changed[place] ^= 1 << bit
-            with pytest.raises(Damaged):
-                unseal(bytes(changed), "it")
+            with pytest.raises(CorruptionError):
+                load_checksummed(bytes(changed), "it")
 
 
 def test_moments__merging_any_cut_equals_the_whole() -> None:

@@ -9,9 +9,9 @@ from tests.store.conftest import RECORD, Write, corpus_of, units_table
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import write_manifest
-from ulcmod_dist.store.quarantine import Quarantined, quarantine
-from ulcmod_dist.store.verify import Leftover, leftovers, remove, verify
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.quarantine import QuarantineEntry, add_to_quarantine
+from ulcmod_dist.store.snapshot import open_snapshot
+from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans, verify
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def whole(run: RunDir, write: Write) -> RunDir:
     """A run with two shards, a view and an entry in quarantine."""
     prompts = [f"prompt {number}" for number in range(9)]
     shards = [write(prompts[:5]), write(prompts[5:])]
-    write_manifest(run, corpus_of(prompts), units_table(), shards, record=RECORD)
-    quarantine(run, Quarantined("f" * 64, ("s99",), "it failed", 3))
+    write_manifest(run, corpus_of(prompts), units_table(), shards, provenance=RECORD)
+    add_to_quarantine(run, QuarantineEntry("f" * 64, ("s99",), "it failed", 3))
     return run
 
 
@@ -75,7 +75,7 @@ def test_verify__a_missing_commit_is_found_through_the_manifest(whole: RunDir) -
 
 
 def test_leftovers__nothing_committed_is_named(whole: RunDir) -> None:
-    assert leftovers(whole) == []
+    assert find_orphans(whole) == []
 
 
 def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole: RunDir) -> None:
@@ -89,18 +89,18 @@ def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole
         path = folder_of(whole) / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half")
-    found = leftovers(whole)
+    found = find_orphans(whole)
     assert sorted(entry.key for entry in found) == sorted(strays)
-    digest = open_view(whole).digest
-    remove(whole, found)
-    assert leftovers(whole) == []
+    digest = open_snapshot(whole).digest
+    delete_orphans(whole, found)
+    assert find_orphans(whole) == []
     assert not any((folder_of(whole) / key).exists() for key in strays)
     assert verify(whole).findings == ()
-    assert open_view(whole).digest == digest
+    assert open_snapshot(whole).digest == digest
 
 
 def test_remove__what_is_in_use_is_never_removed(whole: RunDir) -> None:
     key = next(key for key in stored(whole) if "/shards/" in key)
     with pytest.raises(UlcmodError, match="in use"):
-        remove(whole, [Leftover(key, 1)])
+        delete_orphans(whole, [Orphan(key, 1)])
     assert whole.exists(key)

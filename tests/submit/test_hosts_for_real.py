@@ -11,7 +11,7 @@ import pytest
 
 from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.view import open_view
+from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.submit import ray_jobs
 from ulcmod_dist.submit.parcel import Parcel, pack
 
@@ -92,7 +92,7 @@ def commits(run: Path) -> int:
 
 def contents(run: Path) -> dict[str, str]:
     """Digests of all that is computed: rows, statistics, and who belongs to which module."""
-    view = open_view(RunDir.at(run))
+    view = open_snapshot(RunDir.at(run))
     found: dict[str, bytes] = {}
     for split in ("train", "test"):
         activations = view.activations(split)

@@ -26,7 +26,7 @@ from sklearn.cluster import (
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
-from ulcmod_dist.passes.products import times, transposed_times
+from ulcmod_dist.passes.products import matmat, rmatmat
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 
 Floats = NDArray[np.float64]
@@ -138,13 +138,13 @@ def unit_components(activations: Standardised, executor: Executor, *, seed: int 
     """
     width = min(DIMENSIONS + _OVERSAMPLING, *activations.shape)
     ones = np.ones((activations.n_units, 1))
-    centre = times(activations, ones, executor)[:, 0] / activations.n_units
+    centre = matmat(activations, ones, executor)[:, 0] / activations.n_units
     right = np.random.default_rng([seed, 0]).standard_normal((activations.n_samples, width))
     for _ in range(_POWER_ROUNDS):
-        left = np.linalg.qr(transposed_times(activations, right, executor) - centre @ right)[0]
-        back = times(activations, left, executor) - np.outer(centre, left.sum(axis=0))
+        left = np.linalg.qr(rmatmat(activations, right, executor) - centre @ right)[0]
+        back = matmat(activations, left, executor) - np.outer(centre, left.sum(axis=0))
         right = np.linalg.qr(back)[0]
-    projected = transposed_times(activations, right, executor) - centre @ right
+    projected = rmatmat(activations, right, executor) - centre @ right
     left, values, _ = np.linalg.svd(projected, full_matrices=False)
     return np.asarray((left * values)[:, :DIMENSIONS])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.iterd.objective import Objective, objective_of_table
+from ulcmod_dist.iterd.objective import Objective, objective_from_table
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.passes.tables import sample_tables, unit_tables
@@ -55,7 +55,7 @@ class MeanTable:
 
     def objective(self, labels: LabelArray) -> Objective:
         """Objective L of the modules whose other side made this table."""
-        return objective_of_table(self.values * self.sizes, labels, self.sizes)
+        return objective_from_table(self.values * self.sizes, labels, self.sizes)
 
 
 def module_features(

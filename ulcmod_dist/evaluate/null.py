@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 
 from ulcmod_dist.iterd.objective import Objective
-from ulcmod_dist.passes.freed import trim
+from ulcmod_dist.passes.freed import malloc_trim
 from ulcmod_dist.passes.standardised import Standardised
 
 Search = Callable[[Standardised, int], Objective]
@@ -36,7 +36,7 @@ def null_objectives(
     objectives = []
     for number in range(seed, seed + permutations):
         objectives.append(search(permuted(activations, number), number))
-        trim()
+        malloc_trim()
     return tuple(objectives)
 
 

@@ -12,7 +12,7 @@ from ulcmod_dist.extract.reporting import Reporter
 from ulcmod_dist.extract.values import Failure, Progress, ShardTask
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.quarantine import Quarantined, quarantine
+from ulcmod_dist.store.quarantine import QuarantineEntry, add_to_quarantine
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Course:
     pool: Pool
     tasks: list[ShardTask]
     report: Callable[[Progress], None]
-    held: dict[str, Quarantined]
+    held: dict[str, QuarantineEntry]
     computed: list[str] = field(default_factory=list)
     _done: list[ShardTask] = field(default_factory=list)
     _began: float | None = None
@@ -101,8 +101,8 @@ class Course:
         self.fence.check()
         self.pool.warn(f"Into quarantine, prompts: {len(named)}. {failure.reason}")
         for prompt, samples in sorted(named.items()):
-            entry = Quarantined(prompt, tuple(samples), failure.reason, task.attempt)
-            quarantine(self.run, entry)
+            entry = QuarantineEntry(prompt, tuple(samples), failure.reason, task.attempt)
+            add_to_quarantine(self.run, entry)
             self.held[prompt] = entry
         self.tasks.remove(next(other for other in self.tasks if other.digest == task.digest))
         if (rest := without(task, blamed, self.prepared.plan.record)) is not None:

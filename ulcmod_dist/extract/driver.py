@@ -36,13 +36,13 @@ from ulcmod_dist.runtime.ray_session import Resources, node_resources, ray_sessi
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.quarantine import (
-    Quarantined,
-    quarantined,
-    release_quarantined,
+    QuarantineEntry,
+    clear_quarantine,
+    read_quarantine,
 )
-from ulcmod_dist.store.schema import identity
+from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
-from ulcmod_dist.store.view import View, open_view, versions
+from ulcmod_dist.store.snapshot import Snapshot, list_snapshots, open_snapshot
 
 SPARE = 1.05
 """Room asked for on a disk over what the plan says will be written."""
@@ -53,16 +53,16 @@ class Extraction:
     """What an extraction ended with.
 
     Attributes:
-        view: The run's view.
+        snapshot: The published snapshot.
         progress: The last progress.
         quarantined: What is in quarantine; where there is something, the run is incomplete.
         computed: Digests of the shards computed now.
         reused: Samples whose rows were there before.
     """
 
-    view: View
+    snapshot: Snapshot
     progress: Progress
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[QuarantineEntry, ...]
     computed: tuple[str, ...]
     reused: int
 
@@ -131,7 +131,7 @@ def prepare(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         known=known,
-        grid=there[0].grid if there else None,
+        grid=there[0].chunk_shape if there else None,
         model_bytes=model_bytes,
     )
     if save:
@@ -179,8 +179,8 @@ def extract(
     """
     plan, digests = prepared.plan, prepared.digests
     if retry_quarantined:
-        release_quarantined(run)
-    held = quarantined(run)
+        clear_quarantine(run)
+    held = read_quarantine(run)
     committed = {prompt for commit in usable(run, plan.record) for prompt in commit.prompts}
     tasks = tasks_of(plan, digests, committed | set(held))
     computed: list[str] = []
@@ -211,7 +211,7 @@ def extract(
     return Extraction(view, progress, entries, tuple(computed), reused)
 
 
-def publish(run: RunDir, prepared: Prepared, fence: Fence) -> View:
+def publish(run: RunDir, prepared: Prepared, fence: Fence) -> Snapshot:
     """Make the committed rows of a corpus the run's view.
 
     Raises:
@@ -232,15 +232,15 @@ def publish(run: RunDir, prepared: Prepared, fence: Fence) -> View:
         corpus.cast(CORPUS_SCHEMA),
         units_table(plan.units),
         commits,
-        record=plan.record,
+        provenance=plan.record,
         check=fence.check,
     )
 
 
 def usable(run: RunDir, record: Mapping[str, str]) -> list[Commit]:
     """Committed shards whose rows depend on the same things, in order of their digests."""
-    wanted = identity(dict(record))
-    return [c for c in read_commits(run).values() if identity(c.origin.record) == wanted]
+    wanted = cache_key(dict(record))
+    return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
 def require_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
@@ -311,7 +311,7 @@ def _actor(
 
 def _in_order(run: RunDir, plan: ExtractionPlan, commits: list[Commit]) -> list[Commit]:
     """Shards in the order of the view before, then of the plan, then of their digests."""
-    before = [shard.digest for shard in open_view(run).shards] if versions(run) else []
+    before = [shard.digest for shard in open_snapshot(run).shards] if list_snapshots(run) else []
     first = [*before, *(shard.digest for shard in plan.shards)]
     rank = {digest: number for number, digest in reversed(list(enumerate(first)))}
     return sorted(commits, key=lambda commit: (rank.get(commit.digest, len(first)), commit.digest))

@@ -20,9 +20,9 @@ from ulcmod_dist.extract.values import ShardTask
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, RefusedPrompt
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
-from ulcmod_dist.store.schema import CHUNK_BYTES, Grid, identity, shard_digest
-from ulcmod_dist.store.sealed import seal, unseal
-from ulcmod_dist.store.view import UNIT_SCHEMA
+from ulcmod_dist.store.checksums import dump_checksummed, load_checksummed
+from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
+from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 PROCESS_BYTES = 900 * 2**20
 """Memory of an actor before it has loaded a model: Python, Ray and torch."""
@@ -81,7 +81,7 @@ class ExtractionPlan:
     shard_samples: int
     batch_tokens: int
     units: tuple[LayerUnits, ...]
-    grid: Grid
+    grid: ChunkShape
     samples: int
     reused: int
     truncated: int
@@ -179,7 +179,7 @@ def make_plan(
     shard_samples: int,
     batch_tokens: int,
     known: AbstractSet[str] = frozenset(),
-    grid: Grid | None = None,
+    grid: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> ExtractionPlan:
     """Plan the prompts that have no rows yet.
@@ -225,7 +225,7 @@ def make_plan(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         units=tuple(units),
-        grid=grid or Grid.of(shard_samples, sum(part.width for part in units)),
+        grid=grid or ChunkShape.of(shard_samples, sum(part.width for part in units)),
         samples=len(prompts),
         reused=sum(digest in known for digest in digests),
         truncated=truncated,
@@ -239,17 +239,17 @@ def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
     value = asdict(plan)
     for shard in value["shards"]:
         shard["rows"] = _ranges(shard["rows"])
-    run.write(PLAN, seal({**value, "projected": plan.summary()}))
+    run.write(PLAN, dump_checksummed({**value, "projected": plan.summary()}))
 
 
 def load_plan(run: RunDir) -> ExtractionPlan | None:
     """The plan that the run follows, or None.
 
     Raises:
-        Damaged: The plan's bytes have changed.
+        CorruptionError: The plan's bytes have changed.
     """
     try:
-        value = unseal(run.read(PLAN), run.show(PLAN))
+        value = load_checksummed(run.read(PLAN), run.show(PLAN))
     except FileNotFoundError:
         return None
     del value["projected"]
@@ -264,7 +264,7 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     )
     units = tuple(LayerUnits(**part) for part in value["units"])
     return ExtractionPlan(
-        **{**value, "shards": shards, "units": units, "grid": Grid(**value["grid"])}
+        **{**value, "shards": shards, "units": units, "grid": ChunkShape(**value["grid"])}
     )
 
 
@@ -282,7 +282,7 @@ def differences(old: ExtractionPlan, new_record: Mapping[str, str], **settings: 
 
 def record_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """What rows depend on and what has changed of it, with both values."""
-    return _differences(identity(dict(old)), identity(dict(new)))
+    return _differences(cache_key(dict(old)), cache_key(dict(new)))
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

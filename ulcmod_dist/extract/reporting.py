@@ -13,7 +13,7 @@ from ulcmod_dist.extract.values import Progress
 from ulcmod_dist.runtime import lease
 from ulcmod_dist.runtime.ray_session import metrics_addresses
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.quarantine import quarantined
+from ulcmod_dist.store.quarantine import read_quarantine
 from ulcmod_dist.store.shards import committed_digests
 
 STATUS = "status/extract.json"
@@ -73,7 +73,7 @@ def extraction_status(run: RunDir) -> dict[str, Any]:
         "shards_committed": len(committed_digests(run)),
         "quarantined": [
             {"samples": list(entry.sample_ids), "reason": entry.reason, "attempts": entry.attempts}
-            for entry in quarantined(run).values()
+            for entry in read_quarantine(run).values()
         ],
         "holder": lease.holder(run),
         **last,

@@ -151,7 +151,7 @@ class Worker:
         shard.require_whole()
         self._notice("computed", task.digest)
         origin = Origin(
-            record=self._record,
+            provenance=self._record,
             batches=tuple(shard.batches),
             splits=tuple(shard.splits),
             attempt=task.attempt,

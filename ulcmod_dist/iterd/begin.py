@@ -8,18 +8,24 @@ import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.checkpoint import Checkpoint
-from ulcmod_dist.iterd.matrix import Matrix
-from ulcmod_dist.iterd.objective import checked_labels
-from ulcmod_dist.iterd.search import Search, resumed
+from ulcmod_dist.iterd.matrix import ActivationMatrix
+from ulcmod_dist.iterd.objective import validate_labels
+from ulcmod_dist.iterd.search import Search, search_from_state
 from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.start import largest_mean, principal_components, start_samples
+from ulcmod_dist.iterd.start import assign_to_largest_mean, principal_components, start_samples
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
 
-def begun(matrix: Matrix, modules: Sequence[int], settings: Settings) -> list[Search]:
+def init_searches(
+    matrix: ActivationMatrix, modules: Sequence[int], settings: Settings
+) -> list[Search]:
     """Searches with labels for every K and restart; their tables are still missing."""
-    given_samples = _given(settings.initial_sample_labels, matrix.activations.n_samples, modules)
-    given_units = _given(settings.initial_unit_labels, matrix.activations.n_units, modules)
+    given_samples = _parse_initial_labels(
+        settings.initial_sample_labels, matrix.activations.n_samples, modules
+    )
+    given_units = _parse_initial_labels(
+        settings.initial_unit_labels, matrix.activations.n_units, modules
+    )
     places = [(k, restart) for k in modules for restart in range(settings.restarts)]
     if given_samples is None and given_units is None:
         points = principal_components(matrix.activations, settings.seed, matrix.executor)
@@ -27,10 +33,10 @@ def begun(matrix: Matrix, modules: Sequence[int], settings: Settings) -> list[Se
             start_samples(points, k, np.random.default_rng([settings.seed, 2, k, restart]))
             for k, restart in places
         ]
-        units_started = _placed_units(matrix, starts, [k for k, _ in places])
+        units_started = _assign_units(matrix, starts, [k for k, _ in places])
     else:
         k = modules[0]
-        one = _completed(matrix, k, given_samples, given_units)
+        one = _complete_labels(matrix, k, given_samples, given_units)
         starts = [one[0].copy() for _ in places]
         units_started = [one[1].copy() for _ in places]
     return [
@@ -39,7 +45,9 @@ def begun(matrix: Matrix, modules: Sequence[int], settings: Settings) -> list[Se
     ]
 
 
-def gone_on(checkpoint: Checkpoint, modules: Sequence[int], settings: Settings) -> list[Search]:
+def resume_searches(
+    checkpoint: Checkpoint, modules: Sequence[int], settings: Settings
+) -> list[Search]:
     """Searches that go on from a checkpoint; their tables are still missing.
 
     Raises:
@@ -54,10 +62,12 @@ def gone_on(checkpoint: Checkpoint, modules: Sequence[int], settings: Settings) 
             f"{settings.seed}, K = {list(modules)} and {len(wanted)} starts.",
             "Resume with the settings of the earlier search, or start anew.",
         )
-    return [resumed(state, settings.seed, settings.tolerance) for state in checkpoint.states]
+    return [
+        search_from_state(state, settings.seed, settings.tolerance) for state in checkpoint.states
+    ]
 
 
-def complete(matrix: Matrix, searches: Sequence[Search]) -> None:
+def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
     """Build both tables of every search, and give each empty module an item."""
     pending = list(searches)
     while pending:
@@ -68,10 +78,10 @@ def complete(matrix: Matrix, searches: Sequence[Search]) -> None:
         )
         for search, sample_table, unit_table in zip(pending, by_sample, by_unit, strict=True):
             search.sample_table, search.unit_table = sample_table, unit_table
-        pending = [search for search in pending if search.repair()]
+        pending = [search for search in pending if search.fill_empty_modules()]
 
 
-def checked_orders(
+def validate_sweep_orders(
     orders: Sequence[tuple[AnyArray, AnyArray]], activations: Standardised
 ) -> list[tuple[LabelArray, LabelArray]]:
     """Sweep orders that visit everything once.
@@ -92,7 +102,9 @@ def checked_orders(
     ]
 
 
-def _given(labels: AnyArray | None, length: int, modules: Sequence[int]) -> LabelArray | None:
+def _parse_initial_labels(
+    labels: AnyArray | None, length: int, modules: Sequence[int]
+) -> LabelArray | None:
     if labels is None:
         return None
     if len(modules) > 1:
@@ -100,11 +112,11 @@ def _given(labels: AnyArray | None, length: int, modules: Sequence[int]) -> Labe
             f"Initial labels belong to one K, not to {list(modules)}.",
             "Search for one K at a time.",
         )
-    return checked_labels(labels, length, modules[0], lowest=-1)
+    return validate_labels(labels, length, modules[0], lowest=-1)
 
 
-def _completed(
-    matrix: Matrix, k: int, samples: LabelArray | None, units: LabelArray | None
+def _complete_labels(
+    matrix: ActivationMatrix, k: int, samples: LabelArray | None, units: LabelArray | None
 ) -> tuple[LabelArray, LabelArray]:
     """Given labels, with every -1 replaced by the module of the largest mean z."""
     samples = np.full(matrix.activations.n_samples, -1, np.int32) if samples is None else samples
@@ -112,29 +124,31 @@ def _completed(
     if (samples < 0).all() and (units < 0).all():
         raise InvalidInput("None of the initial labels names a module.", "Leave them out.")
     if (samples < 0).all():
-        samples = _filled(samples, _known(matrix.sample_tables, units, k))
+        samples = _fill_missing(samples, _labels_from_other_side(matrix.sample_tables, units, k))
     if (units < 0).any():
-        units = _filled(units, _known(matrix.unit_tables, samples, k))
+        units = _fill_missing(units, _labels_from_other_side(matrix.unit_tables, samples, k))
     if (samples < 0).any():
-        samples = _filled(samples, _known(matrix.sample_tables, units, k))
+        samples = _fill_missing(samples, _labels_from_other_side(matrix.sample_tables, units, k))
     return samples, units
 
 
-def _known(tables: AnyArray, labels: LabelArray, k: int) -> LabelArray:
+def _labels_from_other_side(tables: AnyArray, labels: LabelArray, k: int) -> LabelArray:
     """Module of the largest mean z over the other side's items with a label."""
     # Items without a label are summed into a module of their own, which nobody may choose.
     with_rest = np.where(labels < 0, k, labels)
     (table,) = tables([with_rest], [k + 1])
     known: FloatArray = table[:, :k]
-    return largest_mean(known, labels[labels >= 0])
+    return assign_to_largest_mean(known, labels[labels >= 0])
 
 
-def _filled(labels: LabelArray, others: LabelArray) -> LabelArray:
+def _fill_missing(labels: LabelArray, others: LabelArray) -> LabelArray:
     return np.where(labels < 0, others, labels).astype(np.int32)
 
 
-def _placed_units(
-    matrix: Matrix, starts: list[LabelArray], num_modules: list[int]
+def _assign_units(
+    matrix: ActivationMatrix, starts: list[LabelArray], num_modules: list[int]
 ) -> list[LabelArray]:
     tables = matrix.unit_tables(starts, num_modules)
-    return [largest_mean(table, labels) for table, labels in zip(tables, starts, strict=True)]
+    return [
+        assign_to_largest_mean(table, labels) for table, labels in zip(tables, starts, strict=True)
+    ]

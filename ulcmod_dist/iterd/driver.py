@@ -8,16 +8,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ulcmod_dist.iterd.agreement import agreement, stability
-from ulcmod_dist.iterd.begin import begun, checked_orders, complete, gone_on
+from ulcmod_dist.iterd.begin import (
+    build_tables,
+    init_searches,
+    resume_searches,
+    validate_sweep_orders,
+)
 from ulcmod_dist.iterd.checkpoint import Checkpoint
-from ulcmod_dist.iterd.iterations import Orders, blockwise_iteration, exact_iteration
-from ulcmod_dist.iterd.matrix import Matrix, opened
+from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact_iteration
+from ulcmod_dist.iterd.matrix import ActivationMatrix, open_matrix
 from ulcmod_dist.iterd.plan import SearchPlan, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.settings import Mode, Precision, Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
-from ulcmod_dist.passes.executors import Executor, executor_named
-from ulcmod_dist.passes.standardised import AnyArray, from_array
+from ulcmod_dist.passes.executors import Executor, open_executor
+from ulcmod_dist.passes.standardised import AnyArray, as_standardised
 
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
@@ -114,13 +119,13 @@ def discover_all(
     Raises:
         InvalidInput: As `discover`.
     """
-    standardised = from_array(activations)
+    standardised = as_standardised(activations)
     orders = None
     if settings.sweep_orders is not None:
-        orders = checked_orders(settings.sweep_orders, standardised)
-    with executor_named(settings.executor) as executor:
+        orders = validate_sweep_orders(settings.sweep_orders, standardised)
+    with open_executor(settings.executor) as executor:
         plan = plan_search(standardised, modules, settings, executor)
-        matrix = opened(standardised, plan, executor)
+        matrix = open_matrix(standardised, plan, executor)
         searches = _searches(matrix, modules, plan, settings)
         if settings.resume is None:
             for search in searches:
@@ -131,13 +136,13 @@ def discover_all(
 
 
 def _searches(
-    matrix: Matrix, modules: Sequence[int], plan: SearchPlan, settings: Settings
+    matrix: ActivationMatrix, modules: Sequence[int], plan: SearchPlan, settings: Settings
 ) -> list[Search]:
     if settings.resume is None:
-        searches = begun(matrix, modules, settings)
+        searches = init_searches(matrix, modules, settings)
     else:
-        searches = gone_on(settings.resume, modules, settings)
-    complete(matrix, searches)
+        searches = resume_searches(settings.resume, modules, settings)
+    build_tables(matrix, searches)
     if plan.mode == "blockwise":
         for search in searches:
             search.unit_table = np.empty((0, 0))
@@ -145,10 +150,10 @@ def _searches(
 
 
 def _iterate(
-    matrix: Matrix,
+    matrix: ActivationMatrix,
     searches: list[Search],
     plan: SearchPlan,
-    orders: Orders | None,
+    orders: SweepOrders | None,
     settings: Settings,
 ) -> None:
     """Iterate every search until it has converged or used up its iterations."""
@@ -179,12 +184,12 @@ def _save(searches: list[Search], plan: SearchPlan, settings: Settings) -> None:
 
 
 def _answers(
-    matrix: Matrix, searches: list[Search], modules: Sequence[int], plan: SearchPlan
+    matrix: ActivationMatrix, searches: list[Search], modules: Sequence[int], plan: SearchPlan
 ) -> dict[int, Modules]:
     groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
     best = {k: _best(group) for k, group in groups.items()}
     # From tables built anew: an update rounds otherwise, and an interrupted search updates less.
-    complete(matrix, list(best.values()))
+    build_tables(matrix, list(best.values()))
     return {k: _answer(best[k], groups[k]) for k in modules}
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulcmod_dist.iterd.objective import Objective, objective_of_table
-from ulcmod_dist.iterd.start import largest_mean
+from ulcmod_dist.iterd.objective import Objective, objective_from_table
+from ulcmod_dist.iterd.start import assign_to_largest_mean
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.passes.tables import sample_tables
 
 
-def held_out(
+def assign_held_out(
     activations: Standardised, unit_labels: LabelArray, num_modules: int, executor: Executor
 ) -> tuple[LabelArray, Objective]:
     """Held-out samples to the module of their largest mean z, and L(F) of the modules on them.
@@ -27,6 +27,6 @@ def held_out(
         number of samples: compare values over the same samples.
     """
     (table,) = sample_tables(activations, [unit_labels], [num_modules], executor)
-    labels = largest_mean(table, unit_labels)
+    labels = assign_to_largest_mean(table, unit_labels)
     sizes = np.bincount(unit_labels, minlength=num_modules)
-    return labels, objective_of_table(table, labels, sizes)
+    return labels, objective_from_table(table, labels, sizes)

@@ -11,16 +11,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ulcmod_dist.iterd.matrix import Matrix
+from ulcmod_dist.iterd.matrix import ActivationMatrix
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.sweep import sweep_part
 from ulcmod_dist.passes.standardised import LabelArray
 
-Orders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
+SweepOrders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
 
 
 def exact_iteration(
-    matrix: Matrix, searches: Sequence[Search], orders: Orders | None
+    matrix: ActivationMatrix, searches: Sequence[Search], orders: SweepOrders | None
 ) -> list[tuple[int, int]]:
     """All units in one random order, then all samples; whole tables, brought up to date twice.
 
@@ -34,7 +34,7 @@ def exact_iteration(
     """
     before = [search.unit_labels.copy() for search in searches]
     units_moved = [search.sweep_units(_order(search, orders, 0)) for search in searches]
-    sample_side = matrix.updated_sample_tables(
+    sample_side = matrix.update_sample_tables(
         [search.sample_table for search in searches],
         before,
         [search.unit_labels for search in searches],
@@ -43,7 +43,7 @@ def exact_iteration(
         search.sample_table = table
     before = [search.sample_labels.copy() for search in searches]
     samples_moved = [search.sweep_samples(_order(search, orders, 1)) for search in searches]
-    unit_side = matrix.updated_unit_tables(
+    unit_side = matrix.update_unit_tables(
         [search.unit_table for search in searches],
         before,
         [search.sample_labels for search in searches],
@@ -54,7 +54,7 @@ def exact_iteration(
 
 
 def blockwise_iteration(
-    matrix: Matrix, searches: Sequence[Search], blocks: Sequence[slice], seed: int
+    matrix: ActivationMatrix, searches: Sequence[Search], blocks: Sequence[slice], seed: int
 ) -> list[tuple[int, int]]:
     """Blocks of units in random order, a random order inside each; then all samples.
 
@@ -96,7 +96,7 @@ def blockwise_iteration(
     return list(zip(moved, samples, strict=True))
 
 
-def _order(search: Search, orders: Orders | None, side: int) -> LabelArray:
+def _order(search: Search, orders: SweepOrders | None, side: int) -> LabelArray:
     if orders is not None:
         return orders[search.iteration][side]
     return search.order_of_samples() if side else search.order_of_units()

@@ -12,15 +12,15 @@ import numpy as np
 from ulcmod_dist.iterd.plan import SearchPlan, unit_blocks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.finite import check_finite
-from ulcmod_dist.passes.grid import block_slices
-from ulcmod_dist.passes.here import block_columns
+from ulcmod_dist.passes.local import select_block_columns
+from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
-from ulcmod_dist.passes.updates import updated_sample_tables, updated_unit_tables
+from ulcmod_dist.passes.updates import update_sample_tables, update_unit_tables
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix:
+class ActivationMatrix:
     """Standardised activations and where their passes run.
 
     Attributes:
@@ -59,29 +59,29 @@ class Matrix:
         )
         return self._finite(by_sample), self._finite(by_unit)
 
-    def updated_sample_tables(
+    def update_sample_tables(
         self,
         tables: Sequence[FloatArray],
         before: Sequence[LabelArray],
         after: Sequence[LabelArray],
     ) -> list[FloatArray]:
         """T_s of every search after units moved."""
-        return updated_sample_tables(
+        return update_sample_tables(
             self.activations, tables, before, after, self.executor, resident=self.resident
         )
 
-    def updated_unit_tables(
+    def update_unit_tables(
         self,
         tables: Sequence[FloatArray],
         before: Sequence[LabelArray],
         after: Sequence[LabelArray],
     ) -> list[FloatArray]:
         """T_u of every search after samples moved."""
-        return updated_unit_tables(
+        return update_unit_tables(
             self.activations, tables, before, after, self.executor, resident=self.resident
         )
 
-    def blocks(self, blocks: Sequence[slice]) -> Iterator[Matrix]:
+    def blocks(self, blocks: Sequence[slice]) -> Iterator[ActivationMatrix]:
         """Blocks of units in memory, one after the other, the next one loading meanwhile.
 
         Args:
@@ -98,17 +98,17 @@ class Matrix:
                     coming = loader.submit(self._block, following)
                 yield block
 
-    def _block(self, units: slice) -> Matrix:
+    def _block(self, units: slice) -> ActivationMatrix:
         raw = self.activations.raw
         if isinstance(raw, da.Array):
             starts = [part.start for part in block_slices(raw)[1]]
             first, end = np.searchsorted(starts, [units.start, units.stop])
-            raw = block_columns(raw, int(first), int(end))
+            raw = select_block_columns(raw, int(first), int(end))
             raw = raw if self.resident else self.executor.persist(raw)
         else:
             raw = raw[:, units]
         part = Standardised(raw, self.activations.mean[units], self.activations.std[units])
-        return Matrix(part, self.executor, True)
+        return ActivationMatrix(part, self.executor, True)
 
     def _finite(self, tables: list[FloatArray]) -> list[FloatArray]:
         # A number that is not finite shows in the sums it is part of; only then is it looked for.
@@ -117,12 +117,14 @@ class Matrix:
         return tables
 
 
-def opened(activations: Standardised, plan: SearchPlan, executor: Executor) -> Matrix:
+def open_matrix(
+    activations: Standardised, plan: SearchPlan, executor: Executor
+) -> ActivationMatrix:
     """The matrix as the plan says: decoded and kept, or read anew by every pass."""
     raw: AnyArray = activations.raw
     if not isinstance(raw, da.Array):
         if executor.in_process:
-            return Matrix(activations, executor, True)
+            return ActivationMatrix(activations, executor, True)
         rows, columns = block_slices(raw)
         if plan.mode == "blockwise":
             columns = unit_blocks(activations, plan.block_units)
@@ -131,11 +133,11 @@ def opened(activations: Standardised, plan: SearchPlan, executor: Executor) -> M
         raw = from_array(raw, chunks=chunks)
         activations = Standardised(raw, activations.mean, activations.std)
     if not plan.resident:
-        return Matrix(activations, executor, False)
+        return ActivationMatrix(activations, executor, False)
     if plan.keep == "float16" and raw.dtype != np.float16:
         z = ((raw - activations.mean) / activations.std).astype(np.float16)
         units = activations.n_units
         kept = Standardised(executor.persist(z), np.zeros(units), np.ones(units))
-        return Matrix(kept, executor, True)
+        return ActivationMatrix(kept, executor, True)
     kept = Standardised(executor.persist(raw), activations.mean, activations.std)
-    return Matrix(kept, executor, True)
+    return ActivationMatrix(kept, executor, True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, from_array
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, as_standardised
 from ulcmod_dist.passes.tables import unit_tables
 
 # The published implementation adds this to denominators; kept, so that figures are comparable.
@@ -51,14 +51,14 @@ def objective(
     Raises:
         InvalidInput: Labels that do not fit the activations or K.
     """
-    standardised = from_array(activations)
-    samples = checked_labels(sample_labels, standardised.n_samples, num_modules)
-    units = checked_labels(unit_labels, standardised.n_units, num_modules)
-    (table,) = unit_tables(standardised, [samples], [num_modules], Threads())
-    return objective_of_table(table, units, np.bincount(samples, minlength=num_modules))
+    standardised = as_standardised(activations)
+    samples = validate_labels(sample_labels, standardised.n_samples, num_modules)
+    units = validate_labels(unit_labels, standardised.n_units, num_modules)
+    (table,) = unit_tables(standardised, [samples], [num_modules], ThreadExecutor())
+    return objective_from_table(table, units, np.bincount(samples, minlength=num_modules))
 
 
-def objective_of_table(table: FloatArray, labels: LabelArray, other_sizes: AnyArray) -> Objective:
+def objective_from_table(table: FloatArray, labels: LabelArray, other_sizes: AnyArray) -> Objective:
     """Objective from one complete table.
 
     Args:
@@ -73,7 +73,7 @@ def objective_of_table(table: FloatArray, labels: LabelArray, other_sizes: AnyAr
     return Objective(xi, balance)
 
 
-def checked_labels(
+def validate_labels(
     labels: AnyArray, length: int, num_modules: int, *, lowest: int = 0
 ) -> LabelArray:
     """A copy of labels that fit.

@@ -12,7 +12,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.start import SKETCH_WIDTH
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.grid import block_slices
+from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.standardised import Standardised
 
 # Part of the machines' memory that a search takes where no limit is given.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.iterd.checkpoint import SearchState
-from ulcmod_dist.iterd.objective import Objective, objective_of_table
-from ulcmod_dist.iterd.start import mean_table, repair
+from ulcmod_dist.iterd.objective import Objective, objective_from_table
+from ulcmod_dist.iterd.start import fill_empty_modules, table_means
 from ulcmod_dist.iterd.sweep import margins, sweep
 from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
@@ -81,11 +81,13 @@ class Search:
         """Order in which the next iteration visits the samples."""
         return self.order(len(self.sample_labels), self.iteration + 1, 1)
 
-    def repair(self) -> bool:
+    def fill_empty_modules(self) -> bool:
         """Give each empty module a sample or a unit; True if labels changed."""
-        by_sample = mean_table(self.sample_table, self.unit_labels)
-        by_unit = mean_table(self.unit_table, self.sample_labels)
-        changed = repair(self.sample_labels, by_sample) + repair(self.unit_labels, by_unit)
+        by_sample = table_means(self.sample_table, self.unit_labels)
+        by_unit = table_means(self.unit_table, self.sample_labels)
+        changed = fill_empty_modules(self.sample_labels, by_sample) + fill_empty_modules(
+            self.unit_labels, by_unit
+        )
         self.repaired += changed
         return changed > 0
 
@@ -104,7 +106,7 @@ class Search:
 
     def objective(self) -> Objective:
         """Objective of the present labels, from T_s."""
-        return objective_of_table(self.sample_table, self.sample_labels, self.unit_sizes)
+        return objective_from_table(self.sample_table, self.sample_labels, self.unit_sizes)
 
     def record(self, units_moved: int, samples_moved: int, seconds: float) -> Iteration:
         """Note an iteration just done."""
@@ -152,7 +154,7 @@ class Search:
         return np.bincount(self.unit_labels, minlength=self.num_modules)
 
 
-def resumed(state: SearchState, seed: int, tolerance: float) -> Search:
+def search_from_state(state: SearchState, seed: int, tolerance: float) -> Search:
     """A search that goes on from a state; its tables are still missing."""
     return Search(
         restart=state.restart,

@@ -7,7 +7,7 @@ import numpy as np
 from ulcmod_dist.iterd.balanced import balanced_kmeans
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.finite import check_finite
-from ulcmod_dist.passes.products import times, transposed_times, unit_sums_of
+from ulcmod_dist.passes.products import matmat, rmatmat, sum_over_samples
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray, Standardised
 
 # Dimensions in which samples are grouped.
@@ -38,16 +38,16 @@ def principal_components(
     """
     width = min(dimensions + _OVERSAMPLING, *activations.shape)
     rng = np.random.default_rng([seed, 0])
-    sums = unit_sums_of(activations, executor)
+    sums = sum_over_samples(activations, executor)
     if not np.isfinite(sums).all():
         check_finite(activations, executor)
     centre = sums / activations.n_samples
     right = rng.standard_normal((activations.n_units, width))
     for _ in range(_POWER_ROUNDS):
-        left = _orthonormal(times(activations, right, executor) - centre @ right)
+        left = _orthonormal(matmat(activations, right, executor) - centre @ right)
         right = _orthonormal(_centred_transposed(activations, left, centre, executor))
     left, values, _ = np.linalg.svd(
-        times(activations, right, executor) - centre @ right, full_matrices=False
+        matmat(activations, right, executor) - centre @ right, full_matrices=False
     )
     scores = (left * values)[:, :dimensions]
     signs = np.sign(scores[np.argmax(np.abs(scores), axis=0), np.arange(scores.shape[1])])
@@ -68,7 +68,7 @@ def start_samples(components: FloatArray, num_modules: int, rng: np.random.Gener
     return balanced_kmeans(components, num_modules, rng)
 
 
-def largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
+def assign_to_largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
     """Each item to the module with the largest mean z over the other side's items of that module.
 
     Args:
@@ -78,17 +78,17 @@ def largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
     Returns:
         Module of each item; the lowest of equals.
     """
-    labels: LabelArray = np.argmax(mean_table(table, other_labels), axis=1).astype(np.int32)
+    labels: LabelArray = np.argmax(table_means(table, other_labels), axis=1).astype(np.int32)
     return labels
 
 
-def mean_table(table: FloatArray, other_labels: LabelArray) -> FloatArray:
+def table_means(table: FloatArray, other_labels: LabelArray) -> FloatArray:
     """The table as means: 0 where the other side of a module is empty."""
     sizes = np.bincount(other_labels, minlength=table.shape[1])
     return np.asarray(table / np.maximum(sizes, 1))
 
 
-def repair(labels: LabelArray, means: FloatArray) -> int:
+def fill_empty_modules(labels: LabelArray, means: FloatArray) -> int:
     """Give each empty module the item that prefers it most (or minds least), in place.
 
     Args:
@@ -113,7 +113,7 @@ def repair(labels: LabelArray, means: FloatArray) -> int:
 def _centred_transposed(
     activations: Standardised, left: FloatArray, centre: FloatArray, executor: Executor
 ) -> FloatArray:
-    product = transposed_times(activations, left, executor)
+    product = rmatmat(activations, left, executor)
     return product - np.outer(centre, left.sum(axis=0))
 
 

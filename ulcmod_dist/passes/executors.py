@@ -47,7 +47,7 @@ class Executor(Protocol):
         """The same Dask array, its chunks computed and kept where tasks run."""
 
 
-class Threads:
+class ThreadExecutor:
     """Threads of this process (kernels and codecs release the interpreter's lock).
 
     Args:
@@ -66,19 +66,19 @@ class Threads:
         """Run delayed values to their results, in the given order."""
         # Each task is one thread; BLAS threads below them would only contend.
         with self._blas.limit(limits=1, user_api="blas"):
-            return _computed(tasks, **self._run)
+            return _compute(tasks, **self._run)
 
-    def each(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    def map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """The answer for each item in order, from threads: for work that needs no graph."""
         with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
             yield from pool.map(call, items)
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks computed and kept in this process."""
-        return _persisted(array, **self._run)
+        return _persist(array, **self._run)
 
 
-class Distributed:
+class DaskExecutor:
     """A dask.distributed cluster: one of this machine's processes, or one with an address.
 
     Args:
@@ -96,7 +96,7 @@ class Distributed:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        return _computed(tasks, scheduler=self._client)
+        return _compute(tasks, scheduler=self._client)
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept by the cluster's workers."""
@@ -107,7 +107,7 @@ class Distributed:
         return persisted
 
 
-class OnRay:
+class RayExecutor:
     """Dask tasks as Ray tasks, on the Ray that this process is connected to."""
 
     in_process = False
@@ -121,15 +121,15 @@ class OnRay:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        return _computed(tasks, scheduler=self._get)
+        return _compute(tasks, scheduler=self._get)
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept in Ray's object store."""
-        return _persisted(array, scheduler=self._get, ray_persist=True)
+        return _persist(array, scheduler=self._get, ray_persist=True)
 
 
 @contextmanager
-def executor_named(executor: str | Executor) -> Iterator[Executor]:
+def open_executor(executor: str | Executor) -> Iterator[Executor]:
     """The executor of a name, or the given one, for as long as it is needed.
 
     Args:
@@ -144,13 +144,13 @@ def executor_named(executor: str | Executor) -> Iterator[Executor]:
     if not isinstance(executor, str):
         yield executor
     elif executor == "threads":
-        yield Threads()
+        yield ThreadExecutor()
     elif executor == "distributed" or "://" in executor:
         with _client(executor) as client:
-            yield Distributed(client)
+            yield DaskExecutor(client)
     elif executor == "ray":
         with _ray():
-            yield OnRay()
+            yield RayExecutor()
     else:
         raise InvalidInput(f"There is no executor {executor!r}.", f"Use {_NAMES}.")
 
@@ -192,11 +192,11 @@ def _ray() -> Iterator[None]:
             ray.shutdown()
 
 
-def _computed(tasks: Sequence[Any], **run: Any) -> list[Any]:
+def _compute(tasks: Sequence[Any], **run: Any) -> list[Any]:
     compute: Any = dask.base.compute  # untyped in Dask
     return list(compute(*tasks, **run))
 
 
-def _persisted(array: Any, **run: Any) -> Any:
+def _persist(array: Any, **run: Any) -> Any:
     persist: Any = dask.base.persist
     return persist(array, **run)[0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.executors import Executor, Threads
-from ulcmod_dist.passes.grid import total
+from ulcmod_dist.passes.executors import Executor, ThreadExecutor
+from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, Standardised
 
 
@@ -23,7 +23,7 @@ def check_finite(activations: Standardised, executor: Executor | None = None) ->
         InvalidInput: NaN or infinite activations; names the first sample and a unit of it, and how
             many samples and units are concerned.
     """
-    by_sample, by_unit = total(activations.raw, _count, executor=executor or Threads())
+    by_sample, by_unit = map_reduce(activations.raw, _count, executor=executor or ThreadExecutor())
     assert by_sample is not None
     assert by_unit is not None
     samples, units = np.flatnonzero(by_sample[:, 0]), np.flatnonzero(by_unit[0])

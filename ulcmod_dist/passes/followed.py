@@ -10,7 +10,7 @@ from dask.callbacks import Callback
 from ulcmod_dist.passes.executors import Executor
 
 
-class Followed:
+class ProgressExecutor:
     """Another executor, followed.
 
     Within a pass only threads tell how far they are; elsewhere each pass counts when it is done.
@@ -30,7 +30,7 @@ class Followed:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        with _Tally(lambda share: self._tell(self._done + share)):
+        with _TaskCounter(lambda share: self._tell(self._done + share)):
             results = self._executor.compute(tasks)
         self._done += 1
         self._tell(self._done)
@@ -41,7 +41,7 @@ class Followed:
         return self._executor.persist(array)
 
 
-class _Tally(Callback):
+class _TaskCounter(Callback):
     """Counts the tasks of Dask's own schedulers."""
 
     def __init__(self, tell: Callable[[float], None]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 
 
-def trim() -> None:
+def malloc_trim() -> None:
     """Give back what the C library keeps of freed memory, where it can be asked to.
 
     glibc keeps freed pieces below 32 MiB for later. After a pass over 100,000 x 20,000 permuted

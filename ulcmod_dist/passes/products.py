@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.grid import total
+from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, Standardised
 
 
-def times(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
+def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z W, float64 [samples, p].
 
     Args:
@@ -21,14 +21,12 @@ def times(activations: Standardised, right: FloatArray, executor: Executor) -> F
         executor: Where the pass runs.
     """
     scaled = right / activations.std[:, None]
-    product, _ = total(activations.raw, _times, by_unit=[scaled.T], executor=executor)
+    product, _ = map_reduce(activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor)
     assert product is not None
     return product - activations.mean @ scaled
 
 
-def transposed_times(
-    activations: Standardised, right: FloatArray, executor: Executor
-) -> FloatArray:
+def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z' W, float64 [units, p].
 
     Args:
@@ -36,21 +34,21 @@ def transposed_times(
         right: The thin matrix W [samples, p].
         executor: Where the pass runs.
     """
-    _, product = total(activations.raw, _transposed, by_sample=[right.T], executor=executor)
+    _, product = map_reduce(activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor)
     assert product is not None
     centred = product.T - np.outer(activations.mean, right.sum(axis=0))
     return np.asarray(centred / activations.std[:, None])
 
 
-def unit_sums_of(activations: Standardised, executor: Executor) -> FloatArray:
+def sum_over_samples(activations: Standardised, executor: Executor) -> FloatArray:
     """Sum of z over all samples, float64 [units]."""
     ones = np.ones((activations.n_samples, 1))
-    return transposed_times(activations, ones, executor)[:, 0]
+    return rmatmat(activations, ones, executor)[:, 0]
 
 
-def _times(block: AnyArray, right: FloatArray) -> tuple[FloatArray, None]:
+def _matmat_block(block: AnyArray, right: FloatArray) -> tuple[FloatArray, None]:
     return block.astype(np.float64) @ right.T, None
 
 
-def _transposed(block: AnyArray, right: FloatArray) -> tuple[None, FloatArray]:
+def _rmatmat_block(block: AnyArray, right: FloatArray) -> tuple[None, FloatArray]:
     return None, right @ block.astype(np.float64)

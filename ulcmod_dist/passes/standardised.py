@@ -73,7 +73,7 @@ class Standardised:
         return 1.0 / self.std
 
 
-def from_array(activations: AnyArray) -> Standardised:
+def as_standardised(activations: AnyArray) -> Standardised:
     """Activations used as given: mean 0, standard deviation 1.
 
     Args:

@@ -16,8 +16,8 @@ from functools import partial
 import numpy as np
 
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.grid import total
 from ulcmod_dist.passes.kernels import both_sums, sample_sums, unit_sums
+from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray, Standardised
 
 
@@ -36,8 +36,8 @@ def unit_tables(
         executor: Where the pass runs.
     """
     kernel = partial(_for_units, num_modules=sum(num_modules))
-    labels = stacked(sample_labels, num_modules)
-    _, sums = total(activations.raw, kernel, by_sample=[labels], executor=executor)
+    labels = stack_labels(sample_labels, num_modules)
+    _, sums = map_reduce(activations.raw, kernel, by_sample=[labels], executor=executor)
     assert sums is not None
     return _unit_tables(activations, sums, sample_labels, num_modules)
 
@@ -57,8 +57,8 @@ def sample_tables(
         executor: Where the pass runs.
     """
     kernel = partial(_for_samples, num_modules=sum(num_modules))
-    by_unit = [stacked(unit_labels, num_modules), activations.weights]
-    sums, _ = total(activations.raw, kernel, by_unit=by_unit, executor=executor)
+    by_unit = [stack_labels(unit_labels, num_modules), activations.weights]
+    sums, _ = map_reduce(activations.raw, kernel, by_unit=by_unit, executor=executor)
     assert sums is not None
     return _sample_tables(activations, sums, unit_labels, num_modules)
 
@@ -72,11 +72,11 @@ def both_tables(
 ) -> tuple[list[FloatArray], list[FloatArray]]:
     """`sample_tables` and `unit_tables` by one pass."""
     kernel = partial(both_sums, num_modules=sum(num_modules))
-    by_sample, by_unit = total(
+    by_sample, by_unit = map_reduce(
         activations.raw,
         kernel,
-        by_sample=[stacked(sample_labels, num_modules)],
-        by_unit=[stacked(unit_labels, num_modules), activations.weights],
+        by_sample=[stack_labels(sample_labels, num_modules)],
+        by_unit=[stack_labels(unit_labels, num_modules), activations.weights],
         executor=executor,
     )
     assert by_sample is not None
@@ -99,14 +99,14 @@ def _for_samples(
     return sample_sums(block, unit_labels, weights, num_modules), None
 
 
-def stacked(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:
+def stack_labels(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:
     """Labels [searches, items], each search's modules numbered after those of the one before."""
-    pairs = zip(labels, firsts(num_modules), strict=True)
+    pairs = zip(labels, module_offsets(num_modules), strict=True)
     shifted = [label + first for label, first in pairs]
     return np.stack(shifted).astype(np.int32)
 
 
-def firsts(num_modules: Sequence[int]) -> list[int]:
+def module_offsets(num_modules: Sequence[int]) -> list[int]:
     """Number of each search's first module among the modules of all."""
     return [sum(num_modules[:i]) for i in range(len(num_modules))]
 
@@ -118,7 +118,9 @@ def _unit_tables(
     num_modules: Sequence[int],
 ) -> list[FloatArray]:
     tables = []
-    for first, k, labels in zip(firsts(num_modules), num_modules, sample_labels, strict=True):
+    for first, k, labels in zip(
+        module_offsets(num_modules), num_modules, sample_labels, strict=True
+    ):
         sizes = np.bincount(labels, minlength=k)
         centred = sums[first : first + k].T - activations.mean[:, None] * sizes
         tables.append(np.ascontiguousarray(centred / activations.std[:, None]))
@@ -133,7 +135,7 @@ def _sample_tables(
 ) -> list[FloatArray]:
     tables = []
     scaled_means = activations.mean / activations.std
-    for first, k, labels in zip(firsts(num_modules), num_modules, unit_labels, strict=True):
+    for first, k, labels in zip(module_offsets(num_modules), num_modules, unit_labels, strict=True):
         shifts = np.bincount(labels, weights=scaled_means, minlength=k)
         tables.append(np.ascontiguousarray(sums[:, first : first + k] - shifts))
     return tables

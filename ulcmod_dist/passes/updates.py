@@ -12,17 +12,17 @@ from functools import partial
 import numpy as np
 
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.grid import block_slices, total
 from ulcmod_dist.passes.kernels import sample_changes, unit_changes
+from ulcmod_dist.passes.map_reduce import block_slices, map_reduce
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
-from ulcmod_dist.passes.tables import firsts, sample_tables, stacked, unit_tables
+from ulcmod_dist.passes.tables import module_offsets, sample_tables, stack_labels, unit_tables
 
 # An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
 # memory, it wins while it reads less than this share.
 _WORTH = 0.75
 
 
-def updated_sample_tables(
+def update_sample_tables(
     activations: Standardised,
     tables: Sequence[FloatArray],
     before: Sequence[LabelArray],
@@ -48,23 +48,29 @@ def updated_sample_tables(
     if _share(activations.raw, before, after, axis=1, resident=resident) > _WORTH:
         return sample_tables(activations, after, num_modules, executor)
     kernel = partial(_for_samples, num_modules=sum(num_modules))
-    changes, _ = total(
+    changes, _ = map_reduce(
         activations.raw,
         kernel,
-        by_unit=[stacked(before, num_modules), stacked(after, num_modules), activations.weights],
+        by_unit=[
+            stack_labels(before, num_modules),
+            stack_labels(after, num_modules),
+            activations.weights,
+        ],
         executor=executor,
         only_units=moved,
     )
     assert changes is not None
     scaled = activations.mean / activations.std
-    for table, first, old, new in zip(tables, firsts(num_modules), before, after, strict=True):
+    for table, first, old, new in zip(
+        tables, module_offsets(num_modules), before, after, strict=True
+    ):
         k = table.shape[1]
         shifts = np.bincount(new, scaled, k) - np.bincount(old, scaled, k)
         table += changes[:, first : first + k] - shifts
     return list(tables)
 
 
-def updated_unit_tables(
+def update_unit_tables(
     activations: Standardised,
     tables: Sequence[FloatArray],
     before: Sequence[LabelArray],
@@ -90,15 +96,17 @@ def updated_unit_tables(
     if _share(activations.raw, before, after, axis=0, resident=resident) > _WORTH:
         return unit_tables(activations, after, num_modules, executor)
     kernel = partial(_for_units, num_modules=sum(num_modules))
-    _, changes = total(
+    _, changes = map_reduce(
         activations.raw,
         kernel,
-        by_sample=[stacked(before, num_modules), stacked(after, num_modules)],
+        by_sample=[stack_labels(before, num_modules), stack_labels(after, num_modules)],
         executor=executor,
         only_samples=moved,
     )
     assert changes is not None
-    for table, first, old, new in zip(tables, firsts(num_modules), before, after, strict=True):
+    for table, first, old, new in zip(
+        tables, module_offsets(num_modules), before, after, strict=True
+    ):
         k = table.shape[1]
         sizes = np.bincount(new, minlength=k) - np.bincount(old, minlength=k)
         centred = changes[first : first + k].T - activations.mean[:, None] * sizes

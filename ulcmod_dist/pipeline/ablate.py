@@ -87,7 +87,7 @@ def ablate(context: Context) -> Summary:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
     """
     run = Run(context.run)
-    if (reason := why_not_ablated(run.view.record)) is not None:
+    if (reason := why_not_ablated(run.snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
     numbers = context.job.discover.modules
     modules = {k: run.modules(k) for k in numbers}

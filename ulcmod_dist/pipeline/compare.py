@@ -17,7 +17,7 @@ from ulcmod_dist.pipeline.summary import Summary, shown
 from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.modules import StoredModules
-from ulcmod_dist.store.versions import run_of
+from ulcmod_dist.store.versions import containing_run
 
 Positions = NDArray[np.int64]
 
@@ -114,7 +114,7 @@ def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
     matrices by their ids.
     """
     units = _shared_units(modules[0].units, modules[1].units)
-    views = [run.view_of(stored) for run, stored in zip(runs, modules, strict=True)]
+    views = [run.snapshot_for(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
     keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
     samples = shared_positions(*keys)
@@ -169,7 +169,7 @@ def run_names(one: str, other: str) -> tuple[str, str]:
 def _parts(url: str) -> list[str]:
     """The folders of a run directory; a version of a run goes by the run's name and its number."""
     place = RunDir(url.rstrip("/"))
-    run = run_of(place)
+    run = containing_run(place)
     name = place.url if run is None else f"{run.url} (version {int(place.url.split('/')[-1])})"
     return name.split("/")
 

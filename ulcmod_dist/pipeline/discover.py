@@ -15,7 +15,7 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover_all
-from ulcmod_dist.iterd.heldout import held_out
+from ulcmod_dist.iterd.heldout import assign_held_out
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor
@@ -26,7 +26,7 @@ from ulcmod_dist.pipeline.start import Start
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import Step
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint
-from ulcmod_dist.store.modules import StoredModules, modules_found, read_metrics, write_modules
+from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, write_modules
 
 # Raised whenever the same activations and settings would lead to other modules than before.
 SEARCH_VERSION = 1
@@ -99,7 +99,7 @@ def _together(pending: Sequence[int], starts: Mapping[int, Start]) -> list[list[
 
 def search_mark(context: Context, run: Run, num_modules: int) -> str:
     """Fingerprint of what the modules for one K are to be found in, and with which settings."""
-    return mark_in(context, run.view.digest, num_modules)
+    return mark_in(context, run.snapshot.digest, num_modules)
 
 
 def mark_in(context: Context, view: str, num_modules: int) -> str:
@@ -110,7 +110,7 @@ def mark_in(context: Context, view: str, num_modules: int) -> str:
 
 def found_metrics(run: RunDir, num_modules: int) -> dict[str, Any] | None:
     """Metrics of the modules found for one K, or None where there are none."""
-    if num_modules not in modules_found(run):
+    if num_modules not in list_modules(run):
         return None
     return read_metrics(run, num_modules)
 
@@ -126,7 +126,7 @@ def _planned(
 ) -> dict[str, Any]:
     """Show how the search will use its memory, before anything is read."""
     activations = run.activations()
-    held_out = run.view.samples.num_rows - activations.n_samples
+    held_out = run.snapshot.samples.num_rows - activations.n_samples
     plan = plan_of(context.job.discover, pending, activations, executor, held_out)
     for name, fact in facts_of(plan).items():
         context.progress.say(f"[dim]{name}:[/dim] {fact}")
@@ -171,7 +171,9 @@ class _Search:
 
     def _write(self, num_modules: int, found: Modules, start: Start | None) -> dict[str, Any]:
         samples, held_out_objective = _samples(self.run, num_modules, found, self.executor)
-        units = self.run.view.units.append_column("module", pa.array(found.unit_labels, pa.int32()))
+        units = self.run.snapshot.units.append_column(
+            "module", pa.array(found.unit_labels, pa.int32())
+        )
         for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
             units = units.append_column(name, pa.array(values, from_pandas=True))
         mark = self.marks[num_modules]
@@ -239,8 +241,8 @@ def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
         "repaired": found.repaired,
         "samples": len(found.sample_labels),
         "units": len(found.unit_labels),
-        "view": run.view.version,
-        "view_digest": run.view.digest,
+        "view": run.snapshot.version,
+        "view_digest": run.snapshot.digest,
     }
 
 
@@ -263,13 +265,13 @@ def _samples(
     Those held out go to the module of their largest mean activation. A margin is a loss of L, which
     they are no part of: theirs is null, as is their stability.
     """
-    table = run.view.samples.select(["sample_id", "category", "split"])
+    table = run.snapshot.samples.select(["sample_id", "category", "split"])
     train = table["split"].to_numpy() == "train"
     labels = np.zeros(table.num_rows, np.int32)
     labels[train] = found.sample_labels
     objective = None
     if not train.all():
-        labels[~train], measured = held_out(
+        labels[~train], measured = assign_held_out(
             run.activations("test"), found.unit_labels, num_modules, executor
         )
         objective = measured.value

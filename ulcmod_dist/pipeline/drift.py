@@ -14,7 +14,7 @@ from ulcmod_dist.pipeline.compare import compared
 from ulcmod_dist.report.comparison import Comparison, PastModules, comparison_page, past_table
 from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
 from ulcmod_dist.store.modules import StoredModules
-from ulcmod_dist.store.versions import kept_versions, read_version, version_directory
+from ulcmod_dist.store.versions import list_versions, read_version, version_directory
 
 MEASURES = drift_key("drift.json")
 
@@ -59,7 +59,7 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
         modules: Every K that both have.
     """
     _clear(run)
-    kept = kept_versions(run)
+    kept = list_versions(run)
     measures, past = [], {}
     for k in modules:
         drift, past[k], last = _held_against(run, kept, k)

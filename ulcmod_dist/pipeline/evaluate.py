@@ -26,7 +26,7 @@ from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.followed import Followed
+from ulcmod_dist.passes.followed import ProgressExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discover import settings_of
@@ -121,7 +121,7 @@ def evaluation_mark(context: Context, stored: StoredModules) -> str:
 
 def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
     texts = texts_of(context, run)
-    table = run.view.samples
+    table = run.snapshot.samples
     split = table["split"].to_numpy()
     samples = {}
     for name in ("train", "test"):
@@ -136,7 +136,7 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     numbers = list(modules)
     labels = [stored.unit_labels for stored in modules.values()]
     with step("Module features", inputs.splits, "passes") as shown:
-        executor = Followed(inputs.executor, shown.update)
+        executor = ProgressExecutor(inputs.executor, shown.update)
         train = module_features(inputs.train, labels, numbers, executor)
         test: list[MeanTable | None] = [None] * len(numbers)
         if inputs.test is not None:
@@ -259,7 +259,7 @@ def _methods(
             inputs.test,
             inputs.samples["train"].categories,
             inputs.samples["test"].categories,
-            Followed(inputs.executor, step.update),
+            ProgressExecutor(inputs.executor, step.update),
             lambda done: step.update(inputs.splits + done),
         )
     return {k: tabulate_methods(scores, k) for k in modules}
@@ -298,7 +298,7 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     with inputs.context.progress.step(
         "Components of the units", COMPONENT_PASSES, "passes"
     ) as step:
-        followed = Followed(inputs.executor, step.update)
+        followed = ProgressExecutor(inputs.executor, step.update)
         points = unit_components(inputs.train, followed, seed=seeds[0])
     with inputs.context.progress.step("Baselines", total, "rounds") as step:
         for seed in seeds:

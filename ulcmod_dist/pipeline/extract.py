@@ -53,10 +53,10 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
             )
         note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
     facts = {
-        "samples": done.view.samples.num_rows,
+        "samples": done.snapshot.samples.num_rows,
         "reused": done.reused,
         "computed": done.progress.prompts_done,
-        "units": done.view.units.num_rows,
+        "units": done.snapshot.units.num_rows,
     }
     closing = [
         f"In quarantine: {', '.join(entry.sample_ids)}: {entry.reason}"

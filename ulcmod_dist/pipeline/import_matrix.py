@@ -21,7 +21,7 @@ from ulcmod_dist.runtime.progress import NullProgress
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix import import_matrix as write_matrix
 from ulcmod_dist.store.matrix import open_matrix
-from ulcmod_dist.store.view import UNIT_SCHEMA
+from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 # K where the command names none; `discover` takes any other.
 DEFAULT_MODULES = 10

@@ -12,7 +12,7 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.forward.identity import FORWARD_VERSION, source_of
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
-from ulcmod_dist.store.view import versions
+from ulcmod_dist.store.snapshot import list_snapshots
 
 EXTRACTED = "status/extracted.json"
 
@@ -34,7 +34,7 @@ def inputs_mark(job: Job, prompts: Prompts, digests: Sequence[str]) -> str:
 
 def note_extracted(run: RunDir, mark: str) -> None:
     """Note what the newest view of a run was made from."""
-    run.write_json(EXTRACTED, {"fingerprint": mark, "view": versions(run)[-1]})
+    run.write_json(EXTRACTED, {"fingerprint": mark, "view": list_snapshots(run)[-1]})
 
 
 def is_extracted(run: RunDir, mark: str) -> bool:
@@ -43,5 +43,5 @@ def is_extracted(run: RunDir, mark: str) -> bool:
         noted = run.read_json(EXTRACTED)
     except FileNotFoundError:
         return False
-    there = versions(run)
+    there = list_snapshots(run)
     return bool(there) and bool(noted == {"fingerprint": mark, "view": there[-1]})

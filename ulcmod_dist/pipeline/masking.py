@@ -38,7 +38,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
         InvalidInput: There are no such modules, or the run's units are not those of a whole model.
     """
     run = Run(context.run)
-    units = parts_of(run.view.units)
+    units = parts_of(run.snapshot.units)
     labels = run.modules(num_modules).unit_labels
     together = tuple(dict.fromkeys(modules))
     chosen = [together] if together else [(module,) for module in range(num_modules)]

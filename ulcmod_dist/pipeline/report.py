@@ -27,7 +27,7 @@ from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reprod
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
 from ulcmod_dist.store.modules import write_table
-from ulcmod_dist.store.versions import kept_versions, version_directory
+from ulcmod_dist.store.versions import list_versions, version_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -86,7 +86,7 @@ def report(context: Context) -> Summary:
 
 def _warn_of_older_prompts(context: Context) -> None:
     """Name what was written before the job kept texts of prompts out of the report."""
-    kept = (version_directory(context.run, number) for number in kept_versions(context.run))
+    kept = (version_directory(context.run, number) for number in list_versions(context.run))
     older = [old.show() for old in kept if stored_job(old).report.prompts != "none"]
     if older:
         context.progress.warn(
@@ -123,26 +123,26 @@ def _discovery(context: Context, run: Run, num_modules: int) -> Discovery:
     ablation = read_evaluation(run.directory, ablation_name(num_modules), Ablation, mark)
     if ablation is not None:
         return replace(stored, ablation=ablation)
-    reason = why_not_ablated(run.view.record)
+    reason = why_not_ablated(run.snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
 
 
 def _run_facts(job: Job, run: Run) -> RunFacts:
-    split = run.view.samples["split"].to_numpy()
+    split = run.snapshot.samples["split"].to_numpy()
     name = run.directory.url.rstrip("/").rpartition("/")[2]
     return RunFacts(
         name=name,
         model=None if job.model is None else "/".join(job.model.id.rstrip("/").split("/")[-2:]),
         num_samples=int((split == "train").sum()),
         num_test_samples=int((split != "train").sum()),
-        num_units=run.view.units.num_rows,
-        facts=(*_counted(run), *_recorded(run.view.record)),
+        num_units=run.snapshot.units.num_rows,
+        facts=(*_counted(run), *_recorded(run.snapshot.provenance)),
     )
 
 
 def _counted(run: Run) -> Iterator[Fact]:
     """What the tables of samples and units tell."""
-    samples, layers = run.view.samples, run.view.units["layer"]
+    samples, layers = run.snapshot.samples, run.snapshot.units["layer"]
     if not layers.null_count:
         yield Fact("Layers", f"{len(layers.unique()):,}")
     tokens = samples["tokens"].to_numpy()
@@ -165,7 +165,7 @@ def _recorded(record: dict[str, str]) -> Iterator[Fact]:
 
 
 def _reproduction(job: Job, run: Run) -> Reproduction:
-    view = run.view
+    view = run.snapshot
     libraries = [Fact(name, version(name)) for name in LIBRARIES]
     command = "ulcmod run job.yaml" if job.matrix is None else "ulcmod run RUN"
     return Reproduction(

@@ -41,13 +41,13 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.lease import LeaseHeld
 from ulcmod_dist.runtime.rundir import DRIFT, REPORT
-from ulcmod_dist.store.quarantine import quarantined
+from ulcmod_dist.store.quarantine import read_quarantine
 from ulcmod_dist.store.versions import (
     Version,
     keep_version,
     newest_version,
-    present_results,
     prune_versions,
+    results_fingerprint,
     version_directory,
 )
 
@@ -108,7 +108,7 @@ def _rerun(context: Context, accept: bool) -> Summary:
     if not is_reported(context):
         report(context)
     now = before
-    if before is None or present_results(run) != before.results:
+    if before is None or results_fingerprint(run) != before.results:
         context.fence.check()
         if last is not None:
             write_drift(run, _common(context, last))
@@ -118,7 +118,7 @@ def _rerun(context: Context, accept: bool) -> Summary:
     facts: dict[str, Any] = {
         "state": "unchanged" if now == before else "updated",
         "version": now.number,
-        "samples": Run(run).view.samples.num_rows,
+        "samples": Run(run).snapshot.samples.num_rows,
         **_changes(last, Run(run)),
         "reused": extracted.facts.get("reused"),
         "computed": extracted.facts.get("computed"),
@@ -140,10 +140,10 @@ def _extract(context: Context) -> Summary:
         from ulcmod_dist.pipeline.extract import extract
 
         return extract(context, update=True)
-    held_back = sorted(quarantined(context.run).keys() & set(digests))
+    held_back = sorted(read_quarantine(context.run).keys() & set(digests))
     return Summary(
         title="Extraction",
-        facts={"reused": Run(context.run).view.samples.num_rows, "computed": 0},
+        facts={"reused": Run(context.run).snapshot.samples.num_rows, "computed": 0},
         closing=[f"In quarantine: {len(held_back)} prompts."] if held_back else [],
         exit_code=3 if held_back else 0,
     )
@@ -152,7 +152,7 @@ def _extract(context: Context) -> Summary:
 def _ablate(context: Context) -> None:
     """Silence the modules of those K for which that is still to be done, if the job asks for it."""
     job, run = context.job, Run(context.run)
-    if not job.ablate.with_run or why_not_ablated(run.view.record) is not None:
+    if not job.ablate.with_run or why_not_ablated(run.snapshot.provenance) is not None:
         return
     marks = {k: ablation_mark(job, run.modules(k)) for k in job.discover.modules}
     names = {k: ablation_name(k) for k in marks}
@@ -202,8 +202,8 @@ def _common(context: Context, last: Run) -> list[int]:
 
 def _changes(last: Run | None, now: Run) -> dict[str, int]:
     """How many samples came and went."""
-    old = Counter[str]() if last is None else Counter(last.view.prompts())
-    new = Counter(now.view.prompts())
+    old = Counter[str]() if last is None else Counter(last.snapshot.prompts())
+    new = Counter(now.snapshot.prompts())
     return {"added": (new - old).total(), "removed": (old - new).total()}
 
 
@@ -211,7 +211,7 @@ def _reasons(last: Run | None, now: Run) -> list[str]:
     """Why no row of the version before could be reused, where none could."""
     if last is None:
         return []
-    changed = record_differences(last.view.record, now.view.record)
+    changed = record_differences(last.snapshot.provenance, now.snapshot.provenance)
     return [f"No row was reused: {'; '.join(changed)}."] if changed else []
 
 

@@ -32,7 +32,10 @@ def run_all(context: Context) -> Summary:
         extracted = import_matrix(context)
     discover(context)
     evaluated = evaluate(context)
-    if context.job.ablate.with_run and why_not_ablated(Run(context.run).view.record) is None:
+    if (
+        context.job.ablate.with_run
+        and why_not_ablated(Run(context.run).snapshot.provenance) is None
+    ):
         from ulcmod_dist.pipeline.ablate import ablate
 
         ablate(context)

@@ -11,9 +11,9 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.standardised import Standardised, from_array
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.pipeline.summary import size_text
-from ulcmod_dist.store.schema import Grid
+from ulcmod_dist.store.schema import ChunkShape
 
 
 def plan_of(
@@ -39,10 +39,12 @@ def plan_of(
     return plan_search(activations, modules, settings, executor, held_out)
 
 
-def to_be_extracted(samples: int, units: int, grid: Grid) -> Standardised:
+def to_be_extracted(samples: int, units: int, grid: ChunkShape) -> Standardised:
     """Activations [samples, units] in the chunks that the store will have, to plan with."""
     zeros = getattr(da, "zeros")  # noqa: B009 - untyped in Dask
-    return from_array(zeros((samples, units), chunks=(grid.rows, grid.columns), dtype=np.float32))
+    return as_standardised(
+        zeros((samples, units), chunks=(grid.rows, grid.columns), dtype=np.float32)
+    )
 
 
 def facts_of(plan: SearchPlan) -> dict[str, str]:

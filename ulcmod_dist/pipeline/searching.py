@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.passes.executors import Executor, executor_named
+from ulcmod_dist.passes.executors import Executor, open_executor
 
 
 @contextmanager
@@ -24,4 +24,4 @@ def executor_of(job: Job) -> Iterator[Executor]:
             from ulcmod_dist.runtime.ray_session import ray_session
 
             held.enter_context(ray_session(address))
-        yield held.enter_context(executor_named(name))
+        yield held.enter_context(open_executor(name))

@@ -10,7 +10,7 @@ import numpy as np
 from ulcmod_dist.api import Run
 from ulcmod_dist.passes.standardised import LabelArray
 from ulcmod_dist.store.modules import StoredModules
-from ulcmod_dist.store.schema import identity
+from ulcmod_dist.store.schema import cache_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,14 +54,14 @@ def start_from(run: Run, version: int, last: Run, modules: StoredModules) -> Sta
         last: That version, opened.
         modules: Its modules for one K.
     """
-    before = last.view_of(modules)
-    if identity(before.record) != identity(run.view.record):
+    before = last.snapshot_for(modules)
+    if cache_key(before.provenance) != cache_key(run.snapshot.provenance):
         return None
-    if before.units.num_rows != run.view.units.num_rows:
+    if before.units.num_rows != run.snapshot.units.num_rows:
         return None
     labels = modules.sample_labels("train").tolist()
     known = dict(zip(before.prompts("train"), labels, strict=True))
-    samples = [known.get(prompt, -1) for prompt in run.view.prompts("train")]
+    samples = [known.get(prompt, -1) for prompt in run.snapshot.prompts("train")]
     if max(samples) < 0:
         return None
     return Start(

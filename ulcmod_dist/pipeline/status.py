@@ -17,7 +17,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.runtime.lease import Timing
 from ulcmod_dist.runtime.rundir import REPORT
-from ulcmod_dist.store.view import versions
+from ulcmod_dist.store.snapshot import list_snapshots
 
 LOOK_SECONDS = 2.0
 BAR = 20
@@ -49,7 +49,7 @@ def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
 def status(context: Context) -> Summary:
     """What is there, what is out of date and what is missing; reads no activation."""
     directory = context.run
-    views = versions(directory)
+    views = list_snapshots(directory)
     extraction = extraction_status(directory)
     held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
     holder = extraction["holder"]
@@ -68,7 +68,7 @@ def status(context: Context) -> Summary:
     if extraction["plan"] is not None:
         facts["shards planned"] = extraction["plan"]["shards"]
     if views:
-        view = Run(directory).view
+        view = Run(directory).snapshot
         facts |= {"samples": view.samples.num_rows, "units": view.units.num_rows}
     data = {
         **extraction,

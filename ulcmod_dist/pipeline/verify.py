@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.summary import Summary, size_text
-from ulcmod_dist.store.verify import Leftover, leftovers, remove
+from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans
 from ulcmod_dist.store.verify import verify as verify_store
 
 
@@ -31,14 +31,14 @@ def gc(context: Context, *, dry_run: bool) -> Summary:
         dry_run: Whether leftovers are only listed.
     """
     if dry_run:
-        return _leftovers(leftovers(context.run), "Would be removed")
+        return _leftovers(find_orphans(context.run), "Would be removed")
     with writing(context, "gc") as held:
-        found = leftovers(held.run)
-        remove(held.run, found)
+        found = find_orphans(held.run)
+        delete_orphans(held.run, found)
     return _leftovers(found, "Removed")
 
 
-def _leftovers(found: list[Leftover], title: str) -> Summary:
+def _leftovers(found: list[Orphan], title: str) -> Summary:
     total = sum(entry.size for entry in found)
     return Summary(
         title=title,

@@ -21,8 +21,8 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.checksums import CorruptionError
 from ulcmod_dist.store.schema import ArraySchema
-from ulcmod_dist.store.sealed import Damaged
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class StrictStore(ObjectStore):  # type: ignore[type-arg]
         """The bytes of a key; None only for metadata, which Zarr looks for by asking."""
         value = await super().get(key, prototype, byte_range)
         if value is None and "c" in key.split("/"):
-            raise Damaged(
+            raise CorruptionError(
                 f"The chunk {self.place}/{key} is missing.", "Run `ulcmod verify` for all damage."
             )
         return value
 
 
 @dataclass(frozen=True)
-class Fingerprinted:
+class ObjectChecksum:
     """Size and SHA-256 of a stored object."""
 
     size: int
@@ -79,21 +79,21 @@ class _ReadBackStore(StrictStore):
 
     def __init__(self, run: RunDir) -> None:
         super().__init__(run, read_only=True)
-        self.seen: dict[str, Fingerprinted] = {}
+        self.seen: dict[str, ObjectChecksum] = {}
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
         if value is not None:
-            self.seen[key] = fingerprint_of(value.as_numpy_array())
+            self.seen[key] = checksum_bytes(value.as_numpy_array())
         return value
 
 
-def fingerprint_of(data: Any) -> Fingerprinted:
+def checksum_bytes(data: Any) -> ObjectChecksum:
     """Size and SHA-256 of bytes."""
     view = memoryview(data)
-    return Fingerprinted(view.nbytes, hashlib.sha256(view).hexdigest())
+    return ObjectChecksum(view.nbytes, hashlib.sha256(view).hexdigest())
 
 
 def write_group(
@@ -130,7 +130,7 @@ class ReadBack:
         arrays: Name of an array -> SHA-256 of its values (little-endian, slab after slab).
     """
 
-    objects: dict[str, Fingerprinted]
+    objects: dict[str, ObjectChecksum]
     arrays: dict[str, str] = field(default_factory=dict)
 
 
@@ -138,7 +138,7 @@ def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
     """Read a group from the store and compare it with what was to be written.
 
     Raises:
-        Damaged: A value differs, or a key is missing or not part of the group.
+        CorruptionError: A value differs, or a key is missing or not part of the group.
     """
     inner = RunDir(run.show(folder))
     store = _ReadBackStore(inner)
@@ -151,11 +151,13 @@ def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
         for slab in array.slabs():
             values = np.asarray(stored[slab]).tobytes()
             if values != array.data[slab].tobytes():
-                raise Damaged(f"{run.show(folder)}/{array.schema.name} reads back differently.")
+                raise CorruptionError(
+                    f"{run.show(folder)}/{array.schema.name} reads back differently."
+                )
             content.update(values)
         found.arrays[array.schema.name] = content.hexdigest()
     if dict(inner.keys()) != {key: value.size for key, value in found.objects.items()}:
-        raise Damaged(f"The listing of {run.show(folder)} does not match what was written.")
+        raise CorruptionError(f"The listing of {run.show(folder)} does not match what was written.")
     return found
 
 
@@ -171,12 +173,12 @@ def read_region(
     """Values of a region of an array.
 
     Raises:
-        Damaged: A chunk is missing or its checksum does not match.
+        CorruptionError: A chunk is missing or its checksum does not match.
     """
     try:
         return np.asarray(open_array(run, folder, schema.name)[region])
     except (ValueError, FileNotFoundError) as error:
-        raise Damaged(
+        raise CorruptionError(
             f"{run.show(folder)}/{schema.name} cannot be read: {error}.",
             "Run `ulcmod verify` for all damage.",
         ) from error

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
-from ulcmod_dist.store.schema import ACTIVATION_ARRAY, Grid
+from ulcmod_dist.store.schema import ACTIVATION_ARRAY, ChunkShape
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowRange:
     """Rows of one block that come from one stretch of a shard.
 
     Attributes:
@@ -41,7 +41,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Block:
+class BlockRows:
     """One block of the lazy array.
 
     Attributes:
@@ -54,7 +54,7 @@ class Block:
     run: RunDir
     rows: int
     columns: tuple[int, int]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[RowRange, ...]
 
 
 def lazy_rows(
@@ -64,7 +64,7 @@ def lazy_rows(
     row: NDArray[np.integer],
     *,
     units: int,
-    grid: Grid,
+    chunk_shape: ChunkShape,
 ) -> da.Array:
     """The activations of samples as a float32 Dask array [samples, units].
 
@@ -77,26 +77,28 @@ def lazy_rows(
         shard: For each sample, the index of its shard in ``folders``.
         row: For each sample, its row in the shard.
         units: Number of units.
-        grid: Chunk shape of the store.
+        chunk_shape: Chunk shape of the store.
     """
-    bounds = _row_bounds(shard, row, grid.rows)
-    widths = [min(grid.columns, units - start) for start in range(0, units, grid.columns)]
+    bounds = _row_bounds(shard, row, chunk_shape.rows)
+    widths = [
+        min(chunk_shape.columns, units - start) for start in range(0, units, chunk_shape.columns)
+    ]
     chunks = (tuple(int(size) for size in np.diff(bounds)), tuple(widths))
     if len(shard) == 0:
-        empty: da.Array = da.zeros((0, units), chunks=(0, grid.columns), dtype=np.float32)
+        empty: da.Array = da.zeros((0, units), chunks=(0, chunk_shape.columns), dtype=np.float32)
         return empty
-    rule = _Blocks(chunks, run, tuple(folders), shard, row, grid.rows)
+    rule = _Blocks(chunks, run, tuple(folders), shard, row, chunk_shape.rows)
     name = f"activations-{tokenize(run.url, folders, shard, row, chunks)}"
     layer = blockwise(read_block, name, "su", rule, "su", numblocks={}, _data_producer=True)
     graph = HighLevelGraph.from_collections(name, layer)
     return da.Array(graph, name, chunks, dtype=np.float32)
 
 
-def read_block(block: Block) -> NDArray[np.float32]:
+def read_block(block: BlockRows) -> NDArray[np.float32]:
     """Read one block [rows, units of the block].
 
     Raises:
-        Damaged: A chunk is missing or damaged.
+        CorruptionError: A chunk is missing or damaged.
     """
     columns = slice(*block.columns)
     out: NDArray[np.float32] | None = None
@@ -131,7 +133,7 @@ class _Blocks(ArrayBlockwiseDep):
         self.shard, self.row = shard, row
         self.starts = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in chunks]
 
-    def __getitem__(self, idx: tuple[int, ...]) -> Block:
+    def __getitem__(self, idx: tuple[int, ...]) -> BlockRows:
         (first, last), columns = (
             (int(starts[i]), int(starts[i + 1])) for starts, i in zip(self.starts, idx, strict=True)
         )
@@ -141,18 +143,18 @@ class _Blocks(ArrayBlockwiseDep):
         pieces = (self._piece(np.flatnonzero(cells == name), shard, row) for name in names)
         if len(names) == 1:
             only = next(pieces)
-            only = Piece(only.folder, only.start, only.stop, only.take, None)
-            return Block(self.run, last - first, columns, (only,))
-        return Block(self.run, last - first, columns, tuple(pieces))
+            only = RowRange(only.folder, only.start, only.stop, only.take, None)
+            return BlockRows(self.run, last - first, columns, (only,))
+        return BlockRows(self.run, last - first, columns, tuple(pieces))
 
     def _piece(
         self, place: NDArray[np.intp], shard: NDArray[np.integer], row: NDArray[np.integer]
-    ) -> Piece:
+    ) -> RowRange:
         rows = row[place]
         start, stop = int(rows.min()), int(rows.max()) + 1
         whole = len(rows) == stop - start and bool(np.all(np.diff(rows) == 1))
         take = None if whole else (rows - start).astype(np.intp)
-        return Piece(self.folders[int(shard[place[0]])], start, stop, take, place)
+        return RowRange(self.folders[int(shard[place[0]])], start, stop, take, place)
 
 
 def _cells(shard: NDArray[np.integer], row: NDArray[np.integer], height: int) -> NDArray[np.int64]:

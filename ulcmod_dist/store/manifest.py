@@ -13,26 +13,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint
-from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of, read_region
+from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes, read_region
+from ulcmod_dist.store.checksums import dump_checksummed
 from ulcmod_dist.store.moments import Moments
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,
     TOKEN_ARRAY,
-    Grid,
-    identity,
+    ChunkShape,
+    cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.sealed import seal
 from ulcmod_dist.store.shards import Commit, shard_moments
-from ulcmod_dist.store.view import (
+from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,
-    View,
-    open_view,
-    places_of,
-    versions,
-    view_of,
+    Snapshot,
+    list_snapshots,
+    load_snapshot,
+    locate_rows,
+    open_snapshot,
 )
 
 CORPUS_SCHEMA = pa.schema(
@@ -52,9 +52,9 @@ def write_manifest(
     units: pa.Table,
     shards: Sequence[Commit],
     *,
-    record: dict[str, str],
+    provenance: dict[str, str],
     check: Callable[[], None] = lambda: None,
-) -> View:
+) -> Snapshot:
     """Make the samples of a corpus, as far as their rows are committed, the run's view.
 
     Args:
@@ -62,7 +62,7 @@ def write_manifest(
         corpus: Table of ``CORPUS_SCHEMA``; samples without a row stay out of the view.
         units: Table of ``UNIT_SCHEMA``.
         shards: Where rows may be; of equal prompts the first shard's row counts.
-        record: What the rows depend on.
+        provenance: What the rows depend on.
         check: Called before the manifest is created; raises if it may not be.
 
     Returns:
@@ -71,38 +71,40 @@ def write_manifest(
     samples, named = _samples(run, corpus, shards)
     moments = _train_moments(run, samples, named, units.num_rows)
     tables = {"samples": samples, "units": _with_statistics(units, moments)}
-    contents = {name: _parquet(table) for name, table in tables.items()}
-    stamp = {name: fingerprint_of(data) for name, data in contents.items()}
+    contents = {name: _parquet_bytes(table) for name, table in tables.items()}
+    stamp = {name: checksum_bytes(data) for name, data in contents.items()}
     digest = fingerprint(
         {
-            "record": identity(record),
+            "record": cache_key(provenance),
             "tables": {name: entry.sha256 for name, entry in stamp.items()},
             "shards": {commit.digest: commit.arrays for commit in named},
         }
     )
-    there = versions(run)
-    if there and (newest := open_view(run)).digest == digest:
+    there = list_snapshots(run)
+    if there and (newest := open_snapshot(run)).digest == digest:
         return newest
-    grid = named[0].grid if named else Grid.of(1, units.num_rows)
+    chunk_shape = named[0].chunk_shape if named else ChunkShape.of(1, units.num_rows)
     header = {
-        "record": record,
+        "record": provenance,
         "digest": digest,
-        "grid": asdict(grid),
+        "grid": asdict(chunk_shape),
         "shards": [commit.digest for commit in named],
         "train_samples": moments.count,
         "statistics_of": "the train samples of this view; m2 is the sum of squared deviations",
         "previous": there[-1] if there else None,
     }
-    version, header = _publish(run, (there[-1] if there else 0) + 1, header, contents, stamp, check)
-    return view_of(run, version, header, named)
+    version, header = _create_manifest(
+        run, (there[-1] if there else 0) + 1, header, contents, stamp, check
+    )
+    return load_snapshot(run, version, header, named)
 
 
-def _publish(
+def _create_manifest(
     run: RunDir,
     version: int,
     header: dict[str, Any],
     contents: dict[str, bytes],
-    stamp: dict[str, Fingerprinted],
+    stamp: dict[str, ObjectChecksum],
     check: Callable[[], None],
 ) -> tuple[int, dict[str, Any]]:
     files = {}
@@ -114,10 +116,10 @@ def _publish(
     header = {**header, "files": files}
     check()
     try:
-        run.create(manifest_key(version), seal(header))
+        run.create(manifest_key(version), dump_checksummed(header))
     except KeyExists:
         # Somebody else's view came first; the next number is free or tried in turn.
-        return _publish(run, version + 1, header, contents, stamp, check)
+        return _create_manifest(run, version + 1, header, contents, stamp, check)
     return version, header
 
 
@@ -154,7 +156,7 @@ def _train_moments(run: RunDir, samples: pa.Table, shards: list[Commit], units: 
     A shard whose rows are all in the train split, each once, brings its own; of others the rows
     in question are read.
     """
-    shard, row = places_of(samples, [commit.digest for commit in shards])
+    shard, row = locate_rows(samples, [commit.digest for commit in shards])
     train = np.flatnonzero(samples["split"].to_numpy() == "train")
     train = train[np.lexsort((row[train], shard[train]))]
     bounds = np.searchsorted(shard[train], np.arange(len(shards) + 1))
@@ -170,8 +172,8 @@ def _train_moments(run: RunDir, samples: pa.Table, shards: list[Commit], units: 
 
 def _moments_of_rows(run: RunDir, commit: Commit, rows: NDArray[np.int32], units: int) -> Moments:
     parts = []
-    for start in range(0, units, commit.grid.columns):
-        region = (slice(None), slice(start, min(start + commit.grid.columns, units)))
+    for start in range(0, units, commit.chunk_shape.columns):
+        region = (slice(None), slice(start, min(start + commit.chunk_shape.columns, units)))
         values = read_region(run, commit.folder, ACTIVATION_ARRAY, region)
         parts.append(Moments.of(values[rows]))
     mean, m2 = (np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "m2"))
@@ -185,7 +187,7 @@ def _with_statistics(units: pa.Table, moments: Moments) -> pa.Table:
     )
 
 
-def _parquet(table: pa.Table) -> bytes:
+def _parquet_bytes(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table.combine_chunks(), sink, compression="zstd")
     return sink.getvalue()

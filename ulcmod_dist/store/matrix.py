@@ -16,7 +16,7 @@ from zarr.storage import ObjectStore
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
-from ulcmod_dist.store.schema import Grid, identity, shard_digest
+from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
 from ulcmod_dist.store.shards import (
     Commit,
     Origin,
@@ -25,17 +25,17 @@ from ulcmod_dist.store.shards import (
     committed_digests,
     read_commit,
 )
-from ulcmod_dist.store.view import UNIT_SCHEMA, View, newest_record
+from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot, latest_provenance
 
 ACTIVATIONS_NAME = "activations"
 SHARD_ROWS = 512
-RECORD = {"source": "imported matrix"}
+PROVENANCE = {"source": "imported matrix"}
 
 # NumPy, memory-mapped NumPy or Zarr: whatever has a shape and can be cut by rows.
-Matrix = Any
+MatrixLike = Any
 
 
-def open_matrix(location: str) -> Matrix:
+def open_matrix(location: str) -> MatrixLike:
     """Open a matrix [samples, units] without reading it, where its format allows that.
 
     Args:
@@ -63,13 +63,13 @@ def open_matrix(location: str) -> Matrix:
 
 def import_matrix(
     run: RunDir,
-    matrix: Matrix,
+    matrix: MatrixLike,
     *,
     samples: pa.Table | None = None,
     units: pa.Table | None = None,
     check: Callable[[], None] = lambda: None,
     report: Callable[[int], None] = lambda rows: None,
-) -> View:
+) -> Snapshot:
     """Write a matrix as shards of a run and make it the run's view.
 
     A shard's digest follows from its rows, so that importing again writes nothing twice.
@@ -95,27 +95,27 @@ def import_matrix(
             f"{units.num_rows} units are described."
         )
     _require_same_origin(run)
-    writer = ShardWriter(run, Grid.of(min(SHARD_ROWS, count), width), check=check)
+    writer = ShardWriter(run, ChunkShape.of(min(SHARD_ROWS, count), width), check=check)
     there = committed_digests(run)
     shards: list[Commit] = []
     rows: list[str] = []
     for start in range(0, count, SHARD_ROWS):
         block = _block(matrix, start, samples)
         named = tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in block)
-        digest = shard_digest(RECORD, named)
+        digest = shard_digest(PROVENANCE, named)
         if digest in there:
             shards.append(read_commit(run, digest))
         else:
             content = ShardContent(named, block, np.zeros(len(block), np.int64))
-            shards.append(writer.write(content, Origin(RECORD)))
+            shards.append(writer.write(content, Origin(PROVENANCE)))
         rows.extend(named)
         report(start + len(block))
     table = samples.select(["sample_id", "split", "category"])
     corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
-    return write_manifest(run, corpus, units, shards, record=RECORD, check=check)
+    return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
 
 
-def _open(location: str) -> Matrix:
+def _open(location: str) -> MatrixLike:
     if location.endswith(".npy"):
         return np.load(location, mmap_mode="r", allow_pickle=False)
     if location.endswith(".npz"):
@@ -129,7 +129,7 @@ def _open(location: str) -> Matrix:
     )
 
 
-def _open_zarr(location: str) -> Matrix:
+def _open_zarr(location: str) -> MatrixLike:
     if "://" not in location and not Path(location).exists():
         raise InvalidInput(f"There is no {location}.")
     # Elsewhere an absent chunk is an ordinary way to store zeros.
@@ -151,7 +151,7 @@ def _only(names: list[str], location: str) -> str:
     return names[0]
 
 
-def _block(matrix: Matrix, start: int, samples: pa.Table) -> NDArray[np.float32]:
+def _block(matrix: MatrixLike, start: int, samples: pa.Table) -> NDArray[np.float32]:
     stop = min(start + SHARD_ROWS, matrix.shape[0])
     # A number beyond float32 becomes infinite here and is refused by name below.
     with np.errstate(over="ignore"):
@@ -186,9 +186,9 @@ def _numbered_units(width: int) -> pa.Table:
 
 def _require_same_origin(run: RunDir) -> None:
     # A run whose shards are damaged is imported again to be whole.
-    record = newest_record(run)
-    if record is not None and identity(record) != RECORD:
-        origin = record.get("source") or record.get("model.id", "another model")
+    provenance = latest_provenance(run)
+    if provenance is not None and cache_key(provenance) != PROVENANCE:
+        origin = provenance.get("source") or provenance.get("model.id", "another model")
         raise InvalidInput(
             f"{run.url} holds activations of {origin}.", "Import into another run directory."
         )

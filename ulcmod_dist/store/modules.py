@@ -65,7 +65,7 @@ def read_modules(run: RunDir, num_modules: int) -> StoredModules:
     Raises:
         InvalidInput: The run holds no modules for this K.
     """
-    if num_modules not in (found := modules_found(run)):
+    if num_modules not in (found := list_modules(run)):
         raise InvalidInput(
             f"{run.url} holds no modules for K = {num_modules}, only for {found or 'none'}.",
             f"Run `ulcmod discover {run.url} --set discover.modules={num_modules}`.",
@@ -82,7 +82,7 @@ def read_metrics(run: RunDir, num_modules: int) -> dict[str, Any]:
     return dict(run.read_json(modules_key(num_modules, "metrics.json")))
 
 
-def modules_found(run: RunDir) -> list[int]:
+def list_modules(run: RunDir) -> list[int]:
     """The numbers of modules whose search has ended, ascending."""
     matches = (_METRICS.fullmatch(key) for key, _ in run.keys("modules"))
     return sorted(int(match[1]) for match in matches if match)

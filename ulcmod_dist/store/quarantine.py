@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.checksums import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import QUARANTINE, quarantine_key
-from ulcmod_dist.store.sealed import seal, unseal
 
 
 @dataclass(frozen=True)
-class Quarantined:
+class QuarantineEntry:
     """A prompt that failed too often.
 
     Attributes:
@@ -26,26 +26,26 @@ class Quarantined:
     attempts: int
 
 
-def quarantine(run: RunDir, entry: Quarantined) -> None:
+def add_to_quarantine(run: RunDir, entry: QuarantineEntry) -> None:
     """Put a prompt into quarantine; a later run leaves it out."""
-    run.write(quarantine_key(entry.prompt), seal(asdict(entry)))
+    run.write(quarantine_key(entry.prompt), dump_checksummed(asdict(entry)))
 
 
-def quarantined(run: RunDir) -> dict[str, Quarantined]:
+def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
     """What is in quarantine, by the prompt's digest.
 
     Raises:
-        Damaged: An entry's bytes have changed.
+        CorruptionError: An entry's bytes have changed.
     """
     found = {}
     for key, _ in run.keys(QUARANTINE):
-        value = unseal(run.read(key), run.show(key))
-        entry = Quarantined(**{**value, "sample_ids": tuple(value["sample_ids"])})
+        value = load_checksummed(run.read(key), run.show(key))
+        entry = QuarantineEntry(**{**value, "sample_ids": tuple(value["sample_ids"])})
         found[entry.prompt] = entry
     return found
 
 
-def release_quarantined(run: RunDir) -> int:
+def clear_quarantine(run: RunDir) -> int:
     """Let every prompt out of quarantine, to be tried again; returns how many there were."""
     keys = [key for key, _ in run.keys(QUARANTINE)]
     for key in keys:

@@ -54,7 +54,7 @@ ROUTED_ARRAY = ArraySchema("routed", ("row", "expert_slot"), "int32", -1)
 
 
 @dataclass(frozen=True)
-class Grid:
+class ChunkShape:
     """How the activations of a store are cut into chunks.
 
     All shards of a store share it, so that the columns of a view line up.
@@ -68,42 +68,42 @@ class Grid:
     columns: int
 
     @classmethod
-    def of(cls, rows: int, units: int) -> Grid:
-        """The grid for shards of this many rows: near-equal chunks of about ``CHUNK_BYTES``."""
-        tall = _even(rows, CHUNK_ROWS)
+    def of(cls, rows: int, units: int) -> ChunkShape:
+        """Near-equal chunks of about ``CHUNK_BYTES`` for shards of this many rows."""
+        tall = _even_length(rows, CHUNK_ROWS)
         wide = max(1, CHUNK_BYTES // (4 * tall))
         pieces = max(1, round(units / wide))
         return cls(tall, -(-units // pieces))
 
 
-def bounded(length: int, itemsize: int) -> tuple[int]:
+def vector_chunks(length: int, itemsize: int) -> tuple[int]:
     """Chunk shape of a vector."""
-    return (_even(length, CHUNK_BYTES // itemsize),)
+    return (_even_length(length, CHUNK_BYTES // itemsize),)
 
 
-def _even(length: int, limit: int) -> int:
+def _even_length(length: int, limit: int) -> int:
     """The length of the pieces when ``length`` is cut into as few as the limit allows."""
     pieces = max(1, -(-length // limit))
     return max(1, -(-length // pieces))
 
 
-def identity(record: dict[str, str]) -> dict[str, str]:
-    """The part of a record that tells stores apart.
+def cache_key(provenance: dict[str, str]) -> dict[str, str]:
+    """The part of a provenance that tells stores apart.
 
     All but the versions of libraries and, of a model known by the digest of its weights, the name
     of its folder.
     """
-    unnamed = {"model.id"} if "model.weights" in record else set()
+    unnamed = {"model.id"} if "model.weights" in provenance else set()
     return {
         key: value
-        for key, value in record.items()
+        for key, value in provenance.items()
         if LIBRARY not in key.split(".") and key not in unnamed
     }
 
 
-def shard_digest(record: dict[str, str], prompts: Sequence[str]) -> str:
-    """What a shard's rows follow from: the forward record and the prompts' digests, in order."""
-    return fingerprint({"record": identity(record), "prompts": list(prompts)})
+def shard_digest(provenance: dict[str, str], prompts: Sequence[str]) -> str:
+    """SHA-256 of what the rows depend on: their provenance and the prompts' digests, in order."""
+    return fingerprint({"record": cache_key(provenance), "prompts": list(prompts)})
 
 
 def attempt_folder(digest: str, attempt: str) -> str:

@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.arrays import (
-    Fingerprinted,
+    ObjectChecksum,
     ReadBack,
     ShardArray,
     read_back,
     read_region,
     write_group,
 )
+from ulcmod_dist.store.checksums import CorruptionError, dump_checksummed, load_checksummed
 from ulcmod_dist.store.moments import Moments
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
@@ -35,13 +36,12 @@ from ulcmod_dist.store.schema import (
     MEAN_ARRAY,
     ROUTED_ARRAY,
     TOKEN_ARRAY,
-    Grid,
+    ChunkShape,
     attempt_folder,
-    bounded,
     commit_key,
     shard_digest,
+    vector_chunks,
 )
-from ulcmod_dist.store.sealed import Damaged, seal, unseal
 
 READERS = 16
 """Commit records read at a time: an object store answers slowly but many at once."""
@@ -69,7 +69,7 @@ class Origin:
     """How a shard came to be; kept in its commit, no part of its digest.
 
     Attributes:
-        record: What its rows depend on: model, tokenizer, rule, versions.
+        provenance: What its rows depend on: model, tokenizer, rule, versions.
         batches: Rows of each batch that was run.
         splits: Batches of the plan (by their rows) that had to be split, memory being short.
         attempt: Number of the attempt, from 1.
@@ -78,7 +78,7 @@ class Origin:
         epoch: Lease under which it was written; 0 without one.
     """
 
-    record: dict[str, str]
+    provenance: dict[str, str]
     batches: tuple[tuple[int, ...], ...] = ()
     splits: tuple[tuple[int, ...], ...] = ()
     attempt: int = 1
@@ -96,7 +96,7 @@ class Commit:
         folder: Key of the group that holds them.
         prompts: Digest of the prompt of each row.
         units: Number of units.
-        grid: Chunk shape of the store.
+        chunk_shape: Chunk shape of the store.
         tokens: Tokens that count, over all rows.
         arrays: Name of an array -> SHA-256 of its values.
         objects: Key below the folder -> size and SHA-256.
@@ -107,10 +107,10 @@ class Commit:
     folder: str
     prompts: tuple[str, ...]
     units: int
-    grid: Grid
+    chunk_shape: ChunkShape
     tokens: int
     arrays: dict[str, str]
-    objects: dict[str, Fingerprinted]
+    objects: dict[str, ObjectChecksum]
     origin: Origin
 
     @property
@@ -130,13 +130,13 @@ class ShardWriter:
 
     Attributes:
         run: The run directory.
-        grid: Chunk shape of the store.
+        chunk_shape: Chunk shape of the store.
         check: Called before each commit; raises if this writer may not commit any more.
         notice: Called with the name of each step that is over: written, checked, committed.
     """
 
     run: RunDir
-    grid: Grid
+    chunk_shape: ChunkShape
     check: Callable[[], None] = lambda: None
     notice: Callable[[str], None] = lambda step: None
 
@@ -145,15 +145,15 @@ class ShardWriter:
 
         Raises:
             InvalidInput: An activation is NaN or infinite.
-            Damaged: The store returned other bytes than were written.
+            CorruptionError: The store returned other bytes than were written.
         """
         check_finite(content)
-        digest = shard_digest(origin.record, content.prompts)
+        digest = shard_digest(origin.provenance, content.prompts)
         folder = attempt_folder(digest, f"{origin.attempt}-{secrets.token_hex(4)}")
         try:
             commit = self._store(content, origin, digest, folder)
             self.check()
-            self.run.create(commit_key(digest), seal(asdict(commit)))
+            self.run.create(commit_key(digest), dump_checksummed(_commit_to_json(commit)))
         except KeyExists:
             # Someone else was first; this attempt is nobody's.
             self._discard(folder)
@@ -166,13 +166,13 @@ class ShardWriter:
         return commit
 
     def _store(self, content: ShardContent, origin: Origin, digest: str, folder: str) -> Commit:
-        arrays = _arrays(content, self.grid)
-        write_group(self.run, folder, arrays, {"digest": digest, "record": origin.record})
+        arrays = _arrays(content, self.chunk_shape)
+        write_group(self.run, folder, arrays, {"digest": digest, "record": origin.provenance})
         self.notice("written")
         found = read_back(self.run, folder, arrays)
         self.run.sync(*(f"{folder}/{key}" for key in found.objects))
         self.notice("checked")
-        return _commit(digest, folder, content, self.grid, found, origin)
+        return _commit(digest, folder, content, self.chunk_shape, found, origin)
 
     def _discard(self, folder: str) -> None:
         with contextlib.suppress(Exception):
@@ -209,17 +209,17 @@ def read_commit(run: RunDir, digest: str) -> Commit:
     """One commit record.
 
     Raises:
-        Damaged: The record is missing, or its bytes have changed.
+        CorruptionError: The record is missing, or its bytes have changed.
     """
     key = commit_key(digest)
     try:
-        value = unseal(run.read(key), run.show(key))
+        value = load_checksummed(run.read(key), run.show(key))
     except FileNotFoundError as error:
-        raise Damaged(f"The commit record {run.show(key)} is missing.") from error
+        raise CorruptionError(f"The commit record {run.show(key)} is missing.") from error
     try:
-        return _parse(value)
+        return _commit_from_json(value)
     except (KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{run.show(key)} is no commit record of this version.") from error
+        raise CorruptionError(f"{run.show(key)} is no commit record of this version.") from error
 
 
 def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str, Commit]:
@@ -237,33 +237,38 @@ def shard_moments(run: RunDir, commit: Commit) -> Moments:
     return Moments(commit.rows, mean, m2)
 
 
-def _arrays(content: ShardContent, grid: Grid) -> list[ShardArray]:
+def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
     rows, units = content.activations.shape
     moments = Moments.of(content.activations)
-    chunks = (min(grid.rows, rows), min(grid.columns, units))
+    chunks = (min(chunk_shape.rows, rows), min(chunk_shape.columns, units))
     arrays = [
         ShardArray(ACTIVATION_ARRAY, content.activations, chunks),
         ShardArray(TOKEN_ARRAY, content.token_counts.astype(np.int64), (rows,)),
-        ShardArray(MEAN_ARRAY, moments.mean, bounded(units, 8)),
-        ShardArray(M2_ARRAY, moments.m2, bounded(units, 8)),
+        ShardArray(MEAN_ARRAY, moments.mean, vector_chunks(units, 8)),
+        ShardArray(M2_ARRAY, moments.m2, vector_chunks(units, 8)),
     ]
     if content.routed is not None:
         routed = content.routed.astype(np.int32)
-        columns = Grid.of(grid.rows, routed.shape[1]).columns
-        chunks = (min(grid.rows, rows), min(columns, routed.shape[1]))
+        columns = ChunkShape.of(chunk_shape.rows, routed.shape[1]).columns
+        chunks = (min(chunk_shape.rows, rows), min(columns, routed.shape[1]))
         arrays.append(ShardArray(ROUTED_ARRAY, routed, chunks))
     return arrays
 
 
 def _commit(
-    digest: str, folder: str, content: ShardContent, grid: Grid, found: ReadBack, origin: Origin
+    digest: str,
+    folder: str,
+    content: ShardContent,
+    chunk_shape: ChunkShape,
+    found: ReadBack,
+    origin: Origin,
 ) -> Commit:
     return Commit(
         digest=digest,
         folder=folder,
         prompts=content.prompts,
         units=content.activations.shape[1],
-        grid=grid,
+        chunk_shape=chunk_shape,
         tokens=int(content.token_counts.sum()),
         arrays=found.arrays,
         objects=found.objects,
@@ -271,18 +276,26 @@ def _commit(
     )
 
 
-def _parse(value: dict[str, Any]) -> Commit:
-    origin = value["origin"]
-    batches = {
-        name: tuple(tuple(batch) for batch in origin[name]) for name in ("batches", "splits")
-    }
-    objects = {key: Fingerprinted(**entry) for key, entry in value["objects"].items()}
+def _commit_to_json(commit: Commit) -> dict[str, Any]:
+    """The commit record; its keys are the file format, kept when attributes are renamed."""
+    value = asdict(commit)
+    value["grid"] = value.pop("chunk_shape")
+    value["origin"]["record"] = value["origin"].pop("provenance")
+    return value
+
+
+def _commit_from_json(value: dict[str, Any]) -> Commit:
+    origin = dict(value["origin"])
+    for name in ("batches", "splits"):
+        origin[name] = tuple(tuple(batch) for batch in origin[name])
     return Commit(
-        **{
-            **value,
-            "prompts": tuple(value["prompts"]),
-            "grid": Grid(**value["grid"]),
-            "objects": objects,
-            "origin": Origin(**{**origin, **batches}),
-        }
+        digest=value["digest"],
+        folder=value["folder"],
+        prompts=tuple(value["prompts"]),
+        units=value["units"],
+        chunk_shape=ChunkShape(**value["grid"]),
+        tokens=value["tokens"],
+        arrays=value["arrays"],
+        objects={key: ObjectChecksum(**entry) for key, entry in value["objects"].items()},
+        origin=Origin(provenance=origin.pop("record"), **origin),
     )

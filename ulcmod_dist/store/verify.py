@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
-from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of
+from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes
+from ulcmod_dist.store.checksums import CorruptionError, load_checksummed
 from ulcmod_dist.store.schema import (
     COMMITS,
     MANIFESTS,
@@ -23,9 +24,8 @@ from ulcmod_dist.store.schema import (
     manifest_key,
     shard_digest,
 )
-from ulcmod_dist.store.sealed import Damaged, unseal
 from ulcmod_dist.store.shards import Commit, committed_digests, read_commit
-from ulcmod_dist.store.view import versions
+from ulcmod_dist.store.snapshot import list_snapshots
 
 READERS = 4
 """Objects hashed at a time."""
@@ -60,7 +60,7 @@ class Verification:
 
 
 @dataclass(frozen=True)
-class Leftover:
+class Orphan:
     """An object that no commit and no manifest names.
 
     Attributes:
@@ -87,12 +87,12 @@ def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Ve
         for name, entry in commit.objects.items()
     }
     expected.update(_manifests(run, {commit.digest: commit for commit in commits}, findings))
-    _sealed(run, findings)
+    _check_records(run, findings)
     done = 0
     with ThreadPoolExecutor(READERS) as readers:
         for (key, entry), problem in zip(
             expected.items(),
-            readers.map(lambda item: _problem(run, *item), expected.items()),
+            readers.map(lambda item: _object_problem(run, *item), expected.items()),
             strict=True,
         ):
             done += entry.size
@@ -102,35 +102,35 @@ def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Ve
     return Verification(tuple(findings), len(expected), done)
 
 
-def leftovers(run: RunDir) -> list[Leftover]:
+def find_orphans(run: RunDir) -> list[Orphan]:
     """Objects of attempts that were never committed, and tables of manifests never created.
 
     Raises:
-        Damaged: A commit or a manifest cannot be read, so that nobody can tell what it names.
+        CorruptionError: A commit or a manifest cannot be read, so its names are unknown.
     """
     kept = {read_commit(run, digest).folder for digest in committed_digests(run)}
     named = {
         entry["key"]
-        for version in versions(run)
+        for version in list_snapshots(run)
         for entry in _header(run, version)["files"].values()
     }
-    named.update(manifest_key(version) for version in versions(run))
+    named.update(manifest_key(version) for version in list_snapshots(run))
     found = [
-        Leftover(key, size)
+        Orphan(key, size)
         for key, size in run.keys(SHARDS)
         if "/".join(key.split("/")[:4]) not in kept
     ]
-    found += [Leftover(key, size) for key, size in run.keys(MANIFESTS) if key not in named]
-    return found + list(_staged(run))
+    found += [Orphan(key, size) for key, size in run.keys(MANIFESTS) if key not in named]
+    return found + list(_find_staged_files(run))
 
 
-def remove(run: RunDir, found: Iterable[Leftover]) -> None:
+def delete_orphans(run: RunDir, found: Iterable[Orphan]) -> None:
     """Remove leftovers; the run must not be written meanwhile, so its lease has to be held.
 
     Raises:
         UlcmodError: One of them is named by a commit or a manifest after all.
     """
-    still = {entry.key for entry in leftovers(run)}
+    still = {entry.key for entry in find_orphans(run)}
     for entry in found:
         if entry.key not in still:
             raise UlcmodError(f"{run.show(entry.key)} is in use and was not removed.")
@@ -144,37 +144,41 @@ def _commits(run: RunDir, findings: list[Finding]) -> Iterator[Commit]:
     for digest in sorted(committed_digests(run)):
         try:
             commit = read_commit(run, digest)
-        except Damaged as error:
+        except CorruptionError as error:
             findings.append(Finding(f"{COMMITS}/{digest}.json", error.fact))
             continue
-        if shard_digest(commit.origin.record, commit.prompts) != digest:
+        if shard_digest(commit.origin.provenance, commit.prompts) != digest:
             findings.append(Finding(f"{COMMITS}/{digest}.json", "its name is not its digest"))
         yield commit
 
 
 def _manifests(
     run: RunDir, commits: dict[str, Commit], findings: list[Finding]
-) -> dict[str, Fingerprinted]:
+) -> dict[str, ObjectChecksum]:
     """Objects that manifests name, with their checksums; what is wrong goes to the findings."""
-    expected: dict[str, Fingerprinted] = {}
-    for version in versions(run):
+    expected: dict[str, ObjectChecksum] = {}
+    for version in list_snapshots(run):
         key = manifest_key(version)
         try:
             header = _header(run, version)
-        except Damaged as error:
+        except CorruptionError as error:
             findings.append(Finding(key, error.fact))
             continue
         for entry in header["files"].values():
-            expected[entry["key"]] = Fingerprinted(entry["size"], entry["sha256"])
+            expected[entry["key"]] = ObjectChecksum(entry["size"], entry["sha256"])
         absent = [digest for digest in header["shards"] if digest not in commits]
         findings.extend(Finding(key, f"names the absent shard {digest}") for digest in absent)
         if not absent:
             rows = {digest: commits[digest].rows for digest in header["shards"]}
-            findings.extend(Finding(key, text) for text in _misfits(run, header, rows))
+            findings.extend(
+                Finding(key, text) for text in _sample_table_problems(run, header, rows)
+            )
     return expected
 
 
-def _misfits(run: RunDir, header: dict[str, Any], rows: dict[str, int]) -> Iterator[str]:
+def _sample_table_problems(
+    run: RunDir, header: dict[str, Any], rows: dict[str, int]
+) -> Iterator[str]:
     """What does not fit in a manifest's table of samples: ids named twice, rows out of range."""
     try:
         table = pq.read_table(io.BytesIO(run.read(header["files"]["samples"]["key"])))
@@ -192,18 +196,18 @@ def _misfits(run: RunDir, header: dict[str, Any], rows: dict[str, int]) -> Itera
         yield "a row is negative"
 
 
-def _sealed(run: RunDir, findings: list[Finding]) -> None:
+def _check_records(run: RunDir, findings: list[Finding]) -> None:
     """Check the plan and the entries of the quarantine."""
     for key in [PLAN] * run.exists(PLAN) + [key for key, _ in run.keys(QUARANTINE)]:
         try:
-            unseal(run.read(key), run.show(key))
-        except Damaged as error:
+            load_checksummed(run.read(key), run.show(key))
+        except CorruptionError as error:
             findings.append(Finding(key, error.fact))
 
 
-def _problem(run: RunDir, key: str, entry: Fingerprinted) -> str | None:
+def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
     try:
-        found = fingerprint_of(run.read(key))
+        found = checksum_bytes(run.read(key))
     except FileNotFoundError:
         return "missing"
     except Exception as error:
@@ -215,13 +219,13 @@ def _problem(run: RunDir, key: str, entry: Fingerprinted) -> str | None:
 
 def _header(run: RunDir, version: int) -> dict[str, Any]:
     key = manifest_key(version)
-    return unseal(run.read(key), run.show(key))
+    return load_checksummed(run.read(key), run.show(key))
 
 
-def _staged(run: RunDir) -> Iterator[Leftover]:
+def _find_staged_files(run: RunDir) -> Iterator[Orphan]:
     """Half-written files of a local store, which its listing hides: ``<name>#<number>``."""
     if run.local is None:
         return
     for path in sorted((run.local / ACTIVATIONS).rglob("*#*")):
         if path.is_file():
-            yield Leftover(path.relative_to(run.local).as_posix(), path.stat().st_size)
+            yield Orphan(path.relative_to(run.local).as_posix(), path.stat().st_size)

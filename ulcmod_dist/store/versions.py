@@ -22,8 +22,8 @@ from ulcmod_dist.runtime.rundir import (
     fingerprint,
     version_folder,
 )
-from ulcmod_dist.store.modules import modules_found, read_metrics
-from ulcmod_dist.store.view import versions as views
+from ulcmod_dist.store.modules import list_modules, read_metrics
+from ulcmod_dist.store.snapshot import list_snapshots as views
 
 RECORD = "version.json"
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
@@ -50,7 +50,7 @@ class Version:
     time: float
 
 
-def kept_versions(run: RunDir) -> list[int]:
+def list_versions(run: RunDir) -> list[int]:
     """Numbers of the versions that are there, ascending."""
     matches = (_RECORD_KEY.fullmatch(key) for key, _ in run.keys(VERSIONS))
     return sorted(int(match[1]) for match in matches if match)
@@ -58,7 +58,7 @@ def kept_versions(run: RunDir) -> list[int]:
 
 def newest_version(run: RunDir) -> Version | None:
     """The last version that was kept, or None."""
-    there = kept_versions(run)
+    there = list_versions(run)
     return read_version(version_directory(run, there[-1])) if there else None
 
 
@@ -72,15 +72,15 @@ def version_directory(run: RunDir, number: int) -> RunDir:
     return RunDir.at(run.show(version_folder(number)))
 
 
-def run_of(directory: RunDir) -> RunDir | None:
+def containing_run(directory: RunDir) -> RunDir | None:
     """The run whose version a directory is, or None where it is a run itself."""
     match = _FOLDER.fullmatch(directory.url)
     return RunDir.at(match[1]) if match else None
 
 
-def present_results(run: RunDir) -> str:
+def results_fingerprint(run: RunDir) -> str:
     """Fingerprint of the modules in the run directory."""
-    return fingerprint({k: read_metrics(run, k) for k in modules_found(run)})
+    return fingerprint({k: read_metrics(run, k) for k in list_modules(run)})
 
 
 def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
@@ -97,7 +97,7 @@ def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
     target = version_directory(run, number)
     for key in _result_keys(run):
         target.write(key, run.read(key))
-    version = Version(number, views(run)[-1], present_results(run), time.time())
+    version = Version(number, views(run)[-1], results_fingerprint(run), time.time())
     check()
     target.write_json(RECORD, asdict(version))
     return version
@@ -105,7 +105,7 @@ def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
 
 def prune_versions(run: RunDir, keep: int) -> None:
     """Remove all versions but the newest and ``keep`` before it."""
-    newest = kept_versions(run)[-1]
+    newest = list_versions(run)[-1]
     folders = {key.split("/")[1] for key, _ in run.keys(VERSIONS)}
     for number in sorted(map(int, folders)):
         if number < newest - keep:

@@ -26,10 +26,10 @@ from tests.store.conftest import (
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.blocks import _row_bounds, lazy_rows
+from ulcmod_dist.store.checksums import CorruptionError
 from ulcmod_dist.store.manifest import write_manifest
-from ulcmod_dist.store.sealed import Damaged
 from ulcmod_dist.store.shards import Commit, Origin, ShardWriter
-from ulcmod_dist.store.view import View, open_view
+from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 
 Thirty: TypeAlias = tuple[RunDir, list[str], NDArray[np.int64]]
 
@@ -43,15 +43,15 @@ def publish(
     prompts: Sequence[str],
     shards: Sequence[Commit],
     splits: Sequence[str] | None = None,
-) -> View:
+) -> Snapshot:
     corpus = corpus_of(prompts, splits)
-    return write_manifest(run, corpus, units_table(), shards, record=RECORD)
+    return write_manifest(run, corpus, units_table(), shards, provenance=RECORD)
 
 
-def test_view__rows_are_in_corpus_order(run: RunDir, write: Write) -> None:
+def test_snapshot__rows_are_in_corpus_order(run: RunDir, write: Write) -> None:
     prompts = names(11)
     publish(run, prompts, [write(prompts[6:]), write(prompts[:6])])
-    view = open_view(run)
+    view = open_snapshot(run)
     raw, mean, std = view.activations("train")
     expected = content_of(prompts).activations
     np.testing.assert_array_equal(raw.compute(), expected)
@@ -62,7 +62,9 @@ def test_view__rows_are_in_corpus_order(run: RunDir, write: Write) -> None:
     assert view.units["path"].to_pylist()[7] == "layers.1.mlp.down_proj"
 
 
-def test_view__statistics_are_those_of_the_train_samples_alone(run: RunDir, write: Write) -> None:
+def test_snapshot__statistics_are_those_of_the_train_samples_alone(
+    run: RunDir, write: Write
+) -> None:
     prompts = names(8)
     splits = ["train"] * 5 + ["test"] * 3
     view = publish(run, prompts, [write(prompts[:3]), write(prompts[3:])], splits)
@@ -73,7 +75,7 @@ def test_view__statistics_are_those_of_the_train_samples_alone(run: RunDir, writ
     np.testing.assert_array_equal(raw.compute(), content_of(prompts[5:]).activations)
 
 
-def test_view__equal_prompts_share_a_row_and_each_counts(run: RunDir, write: Write) -> None:
+def test_snapshot__equal_prompts_share_a_row_and_each_counts(run: RunDir, write: Write) -> None:
     prompts = ["x", "y", "x", "z", "x"]
     view = publish(run, prompts, [write(["x", "y", "z"])])
     raw, mean, _ = view.activations()
@@ -82,7 +84,7 @@ def test_view__equal_prompts_share_a_row_and_each_counts(run: RunDir, write: Wri
     np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-9)
 
 
-def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(
+def test_snapshot__added_and_removed_prompts_make_a_version_and_old_ones_stay(
     run: RunDir, write: Write
 ) -> None:
     prompts = names(6)
@@ -92,25 +94,25 @@ def test_view__added_and_removed_prompts_make_a_version_and_old_ones_stay(
     second = publish(run, added, [*shards, write(["new one"])])
     assert (first.version, second.version) == (1, 2)
     np.testing.assert_array_equal(
-        open_view(run).activations().raw.compute(), content_of(added).activations
+        open_snapshot(run).activations().raw.compute(), content_of(added).activations
     )
-    old = open_view(run, version=1)
+    old = open_snapshot(run, version=1)
     assert old.digest == first.digest
     np.testing.assert_array_equal(old.activations().raw.compute(), content_of(prompts).activations)
 
 
-def test_view__the_same_again_makes_no_version(run: RunDir, write: Write) -> None:
+def test_snapshot__the_same_again_makes_no_version(run: RunDir, write: Write) -> None:
     shards = [write(names(4))]
     publish(run, names(4), shards)
     assert publish(run, names(4), shards).version == 1
 
 
-def test_view__samples_without_rows_stay_out(run: RunDir, write: Write) -> None:
+def test_snapshot__samples_without_rows_stay_out(run: RunDir, write: Write) -> None:
     view = publish(run, ["a", "lost", "b"], [write(["a", "b"])])
     assert view.sample_ids() == ["s0", "s2"]
 
 
-def test_view__another_run_with_the_same_rows_has_the_same_digest(
+def test_snapshot__another_run_with_the_same_rows_has_the_same_digest(
     run: RunDir, write: Write, tmp_path: Path
 ) -> None:
     first = publish(run, names(5), [write(names(5))])
@@ -120,45 +122,45 @@ def test_view__another_run_with_the_same_rows_has_the_same_digest(
     assert publish(other, names(5), [commit]).digest == first.digest
 
 
-def test_view__nothing_there_is_said(run: RunDir) -> None:
+def test_snapshot__nothing_there_is_said(run: RunDir) -> None:
     with pytest.raises(InvalidInput, match="no activations"):
-        open_view(run)
+        open_snapshot(run)
 
 
-def test_view__unknown_version_names_those_there(run: RunDir, write: Write) -> None:
+def test_snapshot__unknown_version_names_those_there(run: RunDir, write: Write) -> None:
     publish(run, ["a"], [write(["a"])])
     with pytest.raises(InvalidInput, match=r"version 7, only \[1\]"):
-        open_view(run, version=7)
+        open_snapshot(run, version=7)
 
 
-def test_view__a_deleted_chunk_is_found_when_opened(run: RunDir, write: Write) -> None:
+def test_snapshot__a_deleted_chunk_is_found_when_opened(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     publish(run, names(6), [commit])
     run.delete(f"{commit.folder}/activations/c/1/2")
-    with pytest.raises(Damaged, match="c/1/2 is missing"):
-        open_view(run)
+    with pytest.raises(CorruptionError, match="c/1/2 is missing"):
+        open_snapshot(run)
 
 
-def test_view__a_chunk_deleted_later_never_reads_as_zero(run: RunDir, write: Write) -> None:
+def test_snapshot__a_chunk_deleted_later_never_reads_as_zero(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     view = publish(run, names(6), [commit])
     run.delete(f"{commit.folder}/activations/c/1/2")
-    with pytest.raises(Damaged, match="missing"):
+    with pytest.raises(CorruptionError, match="missing"):
         view.activations().raw.compute()
 
 
-def test_view__a_flipped_bit_is_an_error_when_read(run: RunDir, write: Write) -> None:
+def test_snapshot__a_flipped_bit_is_an_error_when_read(run: RunDir, write: Write) -> None:
     commit = write(names(6))
     view = publish(run, names(6), [commit])
     key = f"{commit.folder}/activations/c/0/0"
     data = bytearray(run.read(key))
     data[11] ^= 4
     run.write(key, bytes(data))
-    with pytest.raises(Damaged, match="checksum"):
+    with pytest.raises(CorruptionError, match="checksum"):
         view.activations().raw.compute()
 
 
-def test_view__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) -> None:
+def test_snapshot__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) -> None:
     prompts = names(40)
     view = publish(run, prompts, [write(prompts[start : start + 8]) for start in range(0, 40, 8)])
     raw = view.activations().raw
@@ -167,7 +169,7 @@ def test_view__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) -> N
     assert raw.chunks[0] == (4,) * 10
 
 
-def test_view__reading_whole_rows_opens_a_shard_once_a_block(run: RunDir, write: Write) -> None:
+def test_snapshot__reading_whole_rows_opens_a_shard_once_a_block(run: RunDir, write: Write) -> None:
     prompts = names(8)
     view = publish(run, prompts, [write(prompts)])
     raw = view.activations().raw
@@ -190,7 +192,7 @@ def thirty(tmp_path_factory: pytest.TempPathFactory) -> Thirty:
 def test_lazy_rows__any_selection_reads_the_right_rows(thirty: Thirty, order: list[int]) -> None:
     run, folders, places = thirty
     shard, row = places[order].T
-    raw = lazy_rows(run, folders, shard, row, units=UNITS, grid=GRID)
+    raw = lazy_rows(run, folders, shard, row, units=UNITS, chunk_shape=GRID)
     assert max(raw.chunks[0]) <= GRID.rows
     with dask.config.set(scheduler="synchronous"):
         values = raw.compute()

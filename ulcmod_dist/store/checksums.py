@@ -8,31 +8,31 @@ from typing import Any
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
 
-SEAL = "checksum"
+CHECKSUM_KEY = "checksum"
 
 
-class Damaged(UlcmodError):
+class CorruptionError(UlcmodError):
     """Stored bytes are not what was written."""
 
 
-def seal(value: dict[str, Any]) -> bytes:
+def dump_checksummed(value: dict[str, Any]) -> bytes:
     """The canonical JSON of a value with the SHA-256 of the value added to it."""
-    return canonical_json({**value, SEAL: fingerprint(value)})
+    return canonical_json({**value, CHECKSUM_KEY: fingerprint(value)})
 
 
-def unseal(data: bytes, name: str) -> dict[str, Any]:
+def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
     """The value that was sealed.
 
     Raises:
-        Damaged: The bytes differ from those that ``seal`` returned.
+        CorruptionError: The bytes differ from those that ``dump_checksummed`` returned.
     """
     try:
         value = json.loads(data)
-        checksum = value.pop(SEAL)
+        checksum = value.pop(CHECKSUM_KEY)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{name} is damaged: it is no sealed record.") from error
+        raise CorruptionError(f"{name} is damaged: it is no sealed record.") from error
     # Canonical bytes, so that a flip in white space, which JSON ignores, is found as well.
-    if checksum != fingerprint(value) or seal(value) != data:
-        raise Damaged(f"{name} is damaged: its checksum does not match its contents.")
+    if checksum != fingerprint(value) or dump_checksummed(value) != data:
+        raise CorruptionError(f"{name} is damaged: its checksum does not match its contents.")
     assert isinstance(value, dict)
     return value

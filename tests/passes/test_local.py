@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.passes.executors import Threads
-from ulcmod_dist.passes.grid import total
-from ulcmod_dist.passes.here import TreeSum, block_columns, held_blocks
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.kernels import both_sums
+from ulcmod_dist.passes.local import TreeSum, local_blocks, select_block_columns
+from ulcmod_dist.passes.map_reduce import map_reduce
 
 # Untyped in Dask.
 DASK: Any = da
@@ -29,13 +29,13 @@ def test_total__of_held_chunks_has_the_bits_of_a_graph(rows: int, columns: int, 
         "by_sample": [rng.integers(0, 3, (1, rows)).astype(np.int32)],
         "by_unit": [rng.integers(0, 3, (1, columns)).astype(np.int32), rng.random(columns)],
     }
-    executor, kernel = Threads(2), partial(both_sums, num_modules=3)
+    executor, kernel = ThreadExecutor(2), partial(both_sums, num_modules=3)
     held = executor.persist(lazy)
-    assert held_blocks(lazy) is None
-    assert held_blocks(held) is not None
+    assert local_blocks(lazy) is None
+    assert local_blocks(held) is not None
     for one, other in zip(
-        total(lazy, kernel, executor=executor, **given_labels),
-        total(held, kernel, executor=executor, **given_labels),
+        map_reduce(lazy, kernel, executor=executor, **given_labels),
+        map_reduce(held, kernel, executor=executor, **given_labels),
         strict=True,
     ):
         assert one is not None
@@ -56,7 +56,7 @@ def test_tree_sum__adds_up_every_part_and_changes_none(count: int) -> None:
 
 def test_block_columns__of_held_chunks_are_held() -> None:
     raw = np.arange(60.0, dtype=np.float32).reshape(6, 10)
-    held = Threads(2).persist(DASK.from_array(raw, chunks=(4, 3)) + 0)
-    part = block_columns(held, 1, 3)
-    assert held_blocks(part) is not None
+    held = ThreadExecutor(2).persist(DASK.from_array(raw, chunks=(4, 3)) + 0)
+    part = select_block_columns(held, 1, 3)
+    assert local_blocks(part) is not None
     np.testing.assert_array_equal(part.compute(), raw[:, 3:9])

@@ -13,15 +13,15 @@ import numpy as np
 from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
-from ulcmod_dist.passes.executors import Executor, Threads
-from ulcmod_dist.passes.here import FAN_IN, Kernel, held_blocks, part_of, total_here
+from ulcmod_dist.passes.executors import Executor, ThreadExecutor
+from ulcmod_dist.passes.local import FAN_IN, Kernel, local_blocks, map_reduce_local, slice_last_axis
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray
 
 # Blocks that a matrix in memory is cut into, in bytes: some for every thread, none too small.
 _BLOCK_BYTES = 16 * 2**20
 
 
-def total(
+def map_reduce(
     raw: AnyArray,
     kernel: Kernel,
     *,
@@ -48,15 +48,18 @@ def total(
         are left out, only a sum over the axis they are left out of is meaningful.
     """
     all_rows, all_columns = block_slices(raw)
-    rows, columns = _touched(all_rows, only_samples), _touched(all_columns, only_units)
-    if isinstance(executor, Threads) and (block_at := held_blocks(raw)) is not None:
-        sums = total_here(block_at, kernel, rows, columns, by_sample, by_unit, executor)
-        return _joined(sums[0], 0), _joined(sums[1], 1)
+    rows, columns = (
+        _touched_blocks(all_rows, only_samples),
+        _touched_blocks(all_columns, only_units),
+    )
+    if isinstance(executor, ThreadExecutor) and (block_at := local_blocks(raw)) is not None:
+        sums = map_reduce_local(block_at, kernel, rows, columns, by_sample, by_unit, executor)
+        return _concatenate(sums[0], 0), _concatenate(sums[1], 1)
     graph = _Graph(raw, rows, columns, kernel, by_sample, by_unit)
     sample_sums = [graph.sum(0, [(i, j) for j in range(len(columns))]) for i in range(len(rows))]
     unit_sums = [graph.sum(1, [(i, j) for i in range(len(rows))]) for j in range(len(columns))]
     results = executor.compute(graph.values([*sample_sums, *unit_sums]))
-    return _joined(results[: len(rows)], 0), _joined(results[len(rows) :], 1)
+    return _concatenate(results[: len(rows)], 0), _concatenate(results[len(rows) :], 1)
 
 
 class _Graph:
@@ -66,9 +69,9 @@ class _Graph:
         raw: Dask or NumPy array [samples, units].
         rows: Numbers and slices of the blocks' samples.
         columns: The same of their units.
-        kernel: As `total`.
-        by_sample: As `total`.
-        by_unit: As `total`.
+        kernel: As `map_reduce`.
+        by_sample: As `map_reduce`.
+        by_unit: As `map_reduce`.
     """
 
     def __init__(
@@ -88,7 +91,10 @@ class _Graph:
         # One node for each array of a row or column, which all of its blocks read.
         self._values = [
             [
-                [self._put((side, n, i), part_of(array, part)) for n, array in enumerate(arrays)]
+                [
+                    self._put((side, n, i), slice_last_axis(array, part))
+                    for n, array in enumerate(arrays)
+                ]
                 for i, (_, part) in enumerate(parts)
             ]
             for arrays, parts, side in sides
@@ -143,11 +149,11 @@ def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
     else:
         # Whole rows: a contiguous view, which no kernel has to copy.
         height = max(1, _BLOCK_BYTES // max(1, raw.shape[1] * raw.dtype.itemsize))
-        row_sizes, column_sizes = _sizes(raw.shape[0], height), (raw.shape[1],)
-    return list(_consecutive(row_sizes)), list(_consecutive(column_sizes))
+        row_sizes, column_sizes = _chunk_sizes(raw.shape[0], height), (raw.shape[1],)
+    return list(_consecutive_slices(row_sizes)), list(_consecutive_slices(column_sizes))
 
 
-def _touched(slices: list[slice], items: AnyArray | None) -> list[tuple[int, slice]]:
+def _touched_blocks(slices: list[slice], items: AnyArray | None) -> list[tuple[int, slice]]:
     """Numbers and slices of the blocks that hold one of the ascending items."""
     numbered = list(enumerate(slices))
     if items is None:
@@ -174,16 +180,16 @@ def _add(parts: list[FloatArray | None]) -> FloatArray | None:
     return result
 
 
-def _joined(parts: list[FloatArray | None], axis: int) -> FloatArray | None:
+def _concatenate(parts: list[FloatArray | None], axis: int) -> FloatArray | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known, axis=axis) if known else None
 
 
-def _sizes(length: int, size: int) -> tuple[int, ...]:
+def _chunk_sizes(length: int, size: int) -> tuple[int, ...]:
     return tuple(min(size, length - first) for first in range(0, length, size))
 
 
-def _consecutive(sizes: Sequence[int]) -> Iterator[slice]:
+def _consecutive_slices(sizes: Sequence[int]) -> Iterator[slice]:
     first = 0
     for size in sizes:
         yield slice(first, first + size)

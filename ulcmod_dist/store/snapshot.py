@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.arrays import Fingerprinted, fingerprint_of
+from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes
 from ulcmod_dist.store.blocks import lazy_rows
+from ulcmod_dist.store.checksums import CorruptionError, load_checksummed
 from ulcmod_dist.store.moments import Moments
-from ulcmod_dist.store.schema import MANIFESTS, SHARDS, Grid, manifest_key
-from ulcmod_dist.store.sealed import Damaged, unseal
+from ulcmod_dist.store.schema import MANIFESTS, SHARDS, ChunkShape, manifest_key
 from ulcmod_dist.store.shards import Commit, read_commits
 
 _VERSION = re.compile(rf"{MANIFESTS}/(\d+)\.json")
@@ -69,7 +69,7 @@ class Activations(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShardOfView:
+class ShardRef:
     """A shard as a view names it.
 
     Attributes:
@@ -84,15 +84,15 @@ class ShardOfView:
 
 
 @dataclass(frozen=True)
-class View:
+class Snapshot:
     """One version of what a run holds; everything is read lazily.
 
     Attributes:
         run: The run directory.
         version: Number of its manifest, from 1.
         digest: What the view's contents are, whoever computed them and when.
-        record: What its rows depend on: model, tokenizer, rule, versions.
-        grid: Chunk shape of the store.
+        provenance: What its rows depend on: model, tokenizer, rule, versions.
+        chunk_shape: Chunk shape of the store.
         samples: Table of ``SAMPLE_SCHEMA``, one row a sample, in corpus order.
         units: Table of ``UNIT_SCHEMA``, one row a unit, in order.
         moments: Statistics of the train samples.
@@ -102,12 +102,12 @@ class View:
     run: RunDir
     version: int
     digest: str
-    record: dict[str, str]
-    grid: Grid
+    provenance: dict[str, str]
+    chunk_shape: ChunkShape
     samples: pa.Table
     units: pa.Table
     moments: Moments
-    shards: tuple[ShardOfView, ...]
+    shards: tuple[ShardRef, ...]
 
     def activations(self, split: str | None = None) -> Activations:
         """The samples of a split (None: all) in the order of ``samples``, not yet read."""
@@ -116,7 +116,9 @@ class View:
             chosen = np.asarray(self.samples["split"].to_numpy() == split)
             shard, row = shard[chosen], row[chosen]
         folders = [shard.folder for shard in self.shards]
-        raw = lazy_rows(self.run, folders, shard, row, units=self.units.num_rows, grid=self.grid)
+        raw = lazy_rows(
+            self.run, folders, shard, row, units=self.units.num_rows, chunk_shape=self.chunk_shape
+        )
         return Activations(raw, self.moments.mean, self.moments.std())
 
     def sample_ids(self, split: str | None = None) -> list[str]:
@@ -136,29 +138,29 @@ class View:
     @property
     def imported(self) -> bool:
         """Whether the rows were computed elsewhere, so that nobody knows their prompts."""
-        return "source" in self.record
+        return "source" in self.provenance
 
     @cached_property
     def _places(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        return places_of(self.samples, [shard.digest for shard in self.shards])
+        return locate_rows(self.samples, [shard.digest for shard in self.shards])
 
 
-def versions(run: RunDir) -> list[int]:
+def list_snapshots(run: RunDir) -> list[int]:
     """Numbers of the manifests that are there, ascending."""
     found = (_VERSION.fullmatch(key) for key, _ in run.keys(MANIFESTS))
     return [int(match[1]) for match in found if match]
 
 
-def open_view(run: RunDir, version: int | None = None) -> View:
+def open_snapshot(run: RunDir, version: int | None = None) -> Snapshot:
     """Open the newest version of a run's view, or a given one.
 
     Every object of its shards is looked for in a listing, with its size.
 
     Raises:
         InvalidInput: The run holds no such version.
-        Damaged: A file of the view is missing, has another size or another checksum.
+        CorruptionError: A file of the view is missing, has another size or another checksum.
     """
-    there = versions(run)
+    there = list_snapshots(run)
     if not there or version not in (None, *there):
         raise InvalidInput(
             f"{run.url} holds no activations"
@@ -167,31 +169,31 @@ def open_view(run: RunDir, version: int | None = None) -> View:
         )
     number = there[-1] if version is None else version
     key = manifest_key(number)
-    header = unseal(run.read(key), run.show(key))
+    header = load_checksummed(run.read(key), run.show(key))
     commits = read_commits(run, header["shards"])
     check_listing(run, commits.values())
-    return view_of(run, number, header, list(commits.values()))
+    return load_snapshot(run, number, header, list(commits.values()))
 
 
-def newest_record(run: RunDir) -> dict[str, str] | None:
+def latest_provenance(run: RunDir) -> dict[str, str] | None:
     """What the rows of the newest view depend on; None before the first. Looks at no shard.
 
     Raises:
-        Damaged: The manifest has another checksum.
+        CorruptionError: The manifest has another checksum.
     """
-    there = versions(run)
+    there = list_snapshots(run)
     if not there:
         return None
     key = manifest_key(there[-1])
-    record: dict[str, str] = unseal(run.read(key), run.show(key))["record"]
-    return record
+    provenance: dict[str, str] = load_checksummed(run.read(key), run.show(key))["record"]
+    return provenance
 
 
 def check_listing(run: RunDir, commits: Iterable[Commit]) -> None:
     """Return if every object of the shards is listed with its size.
 
     Raises:
-        Damaged: One is not.
+        CorruptionError: One is not.
     """
     listed = dict(run.keys(SHARDS))
     for commit in commits:
@@ -199,43 +201,49 @@ def check_listing(run: RunDir, commits: Iterable[Commit]) -> None:
             size = listed.get(f"{commit.folder}/{name}")
             if size != entry.size:
                 fact = "is missing" if size is None else f"has {size} bytes, not {entry.size}"
-                raise Damaged(
+                raise CorruptionError(
                     f"{run.show(commit.folder)}/{name} {fact}.",
                     "Run `ulcmod verify` for all damage.",
                 )
 
 
-def view_of(run: RunDir, version: int, header: dict[str, Any], commits: list[Commit]) -> View:
+def load_snapshot(
+    run: RunDir, version: int, header: dict[str, Any], commits: list[Commit]
+) -> Snapshot:
     """The view that a manifest's header and the commits of its shards describe.
 
     Raises:
-        Damaged: A table beside the header is missing or has another checksum.
+        CorruptionError: A table beside the header is missing or has another checksum.
     """
     tables = {}
     for name, entry in header["files"].items():
         try:
             data = run.read(entry["key"])
         except FileNotFoundError as error:
-            raise Damaged(f"{run.show(entry['key'])} is missing.") from error
-        if fingerprint_of(data) != Fingerprinted(entry["size"], entry["sha256"]):
-            raise Damaged(f"{run.show(entry['key'])} is damaged: its checksum does not match.")
+            raise CorruptionError(f"{run.show(entry['key'])} is missing.") from error
+        if checksum_bytes(data) != ObjectChecksum(entry["size"], entry["sha256"]):
+            raise CorruptionError(
+                f"{run.show(entry['key'])} is damaged: its checksum does not match."
+            )
         tables[name] = pq.read_table(io.BytesIO(data))
     units = tables["units"]
     mean, m2 = (units[name].to_numpy().astype(np.float64) for name in ("mean", "m2"))
-    return View(
+    return Snapshot(
         run=run,
         version=version,
         digest=header["digest"],
-        record=header["record"],
-        grid=Grid(**header["grid"]),
+        provenance=header["record"],
+        chunk_shape=ChunkShape(**header["grid"]),
         samples=tables["samples"].cast(SAMPLE_SCHEMA),
         units=units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA),
         moments=Moments(header["train_samples"], mean, m2),
-        shards=tuple(ShardOfView(c.digest, c.folder, c.prompts) for c in commits),
+        shards=tuple(ShardRef(c.digest, c.folder, c.prompts) for c in commits),
     )
 
 
-def places_of(samples: pa.Table, digests: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def locate_rows(
+    samples: pa.Table, digests: list[str]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Index of the shard, and row in it, of each sample."""
     column = samples["shard"].cast(pa.string())
     shard = pc.index_in(column, value_set=pa.array(digests, pa.string()))

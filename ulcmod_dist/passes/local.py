@@ -9,18 +9,18 @@ import dask.array as da
 import numpy as np
 from dask.highlevelgraph import MaterializedLayer
 
-from ulcmod_dist.passes.executors import Threads
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray
 
 FAN_IN = 8
 """Partial sums that are added up at a time, here as in a graph, so that both give the same bits."""
 
 Kernel = Callable[..., tuple[FloatArray | None, FloatArray | None]]
-BlockAt: TypeAlias = Callable[[tuple[int, slice], tuple[int, slice]], AnyArray]
+BlockGetter: TypeAlias = Callable[[tuple[int, slice], tuple[int, slice]], AnyArray]
 """The block of a numbered row of blocks and a numbered column of them."""
 
 
-def held_blocks(raw: AnyArray) -> BlockAt | None:
+def local_blocks(raw: AnyArray) -> BlockGetter | None:
     """How to get at the blocks of a matrix without computing any, or None where that cannot be."""
     if isinstance(raw, np.ndarray):
         return lambda row, column: raw[row[1], column[1]]
@@ -34,14 +34,14 @@ def held_blocks(raw: AnyArray) -> BlockAt | None:
     return lambda row, column: blocks[raw.name, row[0], column[0]]
 
 
-def total_here(
-    block_at: BlockAt,
+def map_reduce_local(
+    block_at: BlockGetter,
     kernel: Kernel,
     rows: Sequence[tuple[int, slice]],
     columns: Sequence[tuple[int, slice]],
     by_sample: Sequence[AnyArray],
     by_unit: Sequence[AnyArray],
-    executor: Threads,
+    executor: ThreadExecutor,
 ) -> tuple[list[FloatArray | None], list[FloatArray | None]]:
     """Run a kernel over blocks at hand and add up its parts.
 
@@ -57,8 +57,8 @@ def total_here(
     Returns:
         The sum of each row of blocks, and of each column.
     """
-    of_rows = [[part_of(array, part) for array in by_sample] for _, part in rows]
-    of_columns = [[part_of(array, part) for array in by_unit] for _, part in columns]
+    of_rows = [[slice_last_axis(array, part) for array in by_sample] for _, part in rows]
+    of_columns = [[slice_last_axis(array, part) for array in by_unit] for _, part in columns]
     # Column by column: the sums for units, the larger ones, are soon complete.
     places = [(i, j) for j in range(len(columns)) for i in range(len(rows))]
 
@@ -67,7 +67,7 @@ def total_here(
         return kernel(block_at(rows[i], columns[j]), *of_rows[i], *of_columns[j])
 
     row_sums, column_sums = ([TreeSum() for _ in side] for side in (rows, columns))
-    for (i, j), (of_samples, of_units) in zip(places, executor.each(part, places), strict=True):
+    for (i, j), (of_samples, of_units) in zip(places, executor.map(part, places), strict=True):
         row_sums[i].add(of_samples)
         column_sums[j].add(of_units)
     return [one.result() for one in row_sums], [one.result() for one in column_sums]
@@ -110,15 +110,15 @@ class TreeSum:
         return left[0] if left else None
 
 
-def part_of(array: AnyArray, part: slice) -> AnyArray:
+def slice_last_axis(array: AnyArray, part: slice) -> AnyArray:
     """The part of an array along its last axis, as kernels want it."""
     return np.ascontiguousarray(array[..., part])
 
 
-def block_columns(raw: AnyArray, first: int, end: int) -> AnyArray:
+def select_block_columns(raw: AnyArray, first: int, end: int) -> AnyArray:
     """Some columns of a Dask array's chunks, held by this process where the whole array is."""
     part = raw.blocks[:, first:end]
-    block_at = held_blocks(raw)
+    block_at = local_blocks(raw)
     if block_at is None:
         return part
     whole = slice(None)
