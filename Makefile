@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install demo test acceptance faults lint audit docs
+.PHONY: install demo test acceptance faults lint style docs audit
 
 install: .venv/.installed
 demo: .venv/.installed
@@ -15,7 +15,8 @@ acceptance: .venv/.developer
 	$(PYTEST) -m acceptance
 faults: .venv/.developer
 	$(PYTEST) -m faults
-lint: .venv/.developer
+lint: style docs audit
+style: .venv/.developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy ulcmod_dist jobs tests .ci/audit.py
@@ -25,7 +26,7 @@ lint: .venv/.developer
 audit: .venv/.developer
 	$(BIN)/python .ci/audit.py
 docs: .venv/.developer
-	$(BIN)/python -m sphinx --fail-on-warning --quiet docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --fresh-env --quiet docs build/docs
 	@echo "Open build/docs/index.html"
 
 $(BIN)/python:
