@@ -1,1 +1,1 @@
-"""Jobs that ship with the project, and the demo's corpus and model."""
+"""Example jobs, and the corpus and model of the demo."""

@@ -103,7 +103,7 @@ def run_part(lines: str, folder: Path, **environment: str) -> subprocess.Complet
 
 def test_script__forgets_the_memory_and_the_ray_of_the_job_it_was_sent_from(tmp_path: Path) -> None:
     text = rendered(tmp_path)
-    unset = part(text, "unset SLURM_MEM_PER_CPU", "# The job as it was")
+    unset = part(text, "unset SLURM_MEM_PER_CPU", "job=")
     assert text.index(unset) < text.index("\nsrun ")
     inherited = {"SLURM_MEM_PER_CPU": "2000", "SLURM_MEM_PER_GPU": "1", "RAY_ADDRESS": "other:1"}
     done = run_part(f"{unset}\nenv", tmp_path, **inherited)
