@@ -132,12 +132,12 @@ def mask_modules(
     """
     # torch and transformers are imported only where a model is masked.
     from ulcmod_dist.forward.architectures import units_of
-    from ulcmod_dist.intervene.apply import mask_units
+    from ulcmod_dist.intervene.engine import mask_units
     from ulcmod_dist.intervene.masks import Mask
 
     found = run.num_modules()
     if num_modules is None and len(found) != 1:
         raise InvalidInput(f"The run holds modules for K = {found}.", "Give num_modules.")
     labels = run.modules(found[0] if num_modules is None else num_modules).unit_labels
-    with mask_units(model, Mask.of_modules(units_of(model.config), labels, modules)):
+    with mask_units(model, Mask.from_modules(units_of(model.config), labels, modules)):
         yield

@@ -31,8 +31,8 @@ from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
-from ulcmod_dist.extract.planner import Prepared, forward_record
-from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
+from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.engine import Engine, count_units, padded
@@ -41,7 +41,7 @@ from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
@@ -110,7 +110,7 @@ class Bench:
         seconds = time.perf_counter() - began
         return sum(len(entry.ids) for entry in chosen) / seconds, np.array(rows)
 
-    def planned(self, prepared: Prepared) -> list[list[Encoded]]:
+    def planned(self, prepared: PreparedExtraction) -> list[list[Encoded]]:
         """The batches that an extraction runs: each lies within one shard."""
         return [
             [self.encoded[shard.rows[index]] for index in batch]
@@ -118,7 +118,7 @@ class Bench:
             for batch in shard.batches
         ]
 
-    def headless(self, prepared: Prepared) -> float:
+    def headless(self, prepared: PreparedExtraction) -> float:
         """A plan's batches without hooks, reduction, head and writing: tokens/s."""
         torch.set_num_threads(self.options.threads)
         model = load_model(self.spec, self.config, self.options.device)
@@ -144,7 +144,9 @@ class Bench:
             rows[list(batch)] = result.activations
         return self.tokens / seconds, rows
 
-    def whole(self, actors: int, threads: int, shard: int) -> tuple[float, Extraction, Prepared]:
+    def whole(
+        self, actors: int, threads: int, shard: int
+    ) -> tuple[float, Extraction, PreparedExtraction]:
         """Ray, Zarr and commits, from the first shard's start to the last commit: tokens/s."""
         self._runs += 1
         notes = Notes(self.folder / f"notes{self._runs}")
@@ -155,7 +157,7 @@ class Bench:
             self.prompts,
             self.encoder,
             self.units,
-            forward_record(model_record(self.spec), self.encoder.record),
+            merge_provenance(model_record(self.spec), self.encoder.record),
             shard_samples=shard,
             batch_tokens=self.options.batch_tokens,
             model_bytes=self._model_bytes,
@@ -168,9 +170,9 @@ class Bench:
                 prepared,
                 factory,
                 fence=lease.fence,
-                resources=Resources(cpus=float(threads), gpus=gpus),
+                resources=ActorResources(cpus=float(threads), gpus=gpus),
                 workers=actors,
-                notice=notes,
+                on_event=notes,
             )
         return self.tokens / notes.seconds(), done, prepared
 
@@ -248,7 +250,7 @@ def _actors(bench: Bench) -> Iterator[Row]:
 def _memory(bench: Bench) -> Iterator[Row]:
     """The projection is the cap: Ray sets it aside, and a smaller one would be refused."""
     _, done, prepared = bench.whole(1, bench.options.threads, bench.options.shard)
-    last: Progress = done.progress
+    last: ExtractionProgress = done.progress
     yield "cap: memory as the plan projects it", prepared.plan.actor_bytes / 2**30, "GiB"
     yield "data written", prepared.plan.bytes / 2**30, "GiB"
     yield "  over the cap", prepared.plan.bytes / prepared.plan.actor_bytes, "x"

@@ -10,10 +10,10 @@ from tests.extract.fakes import RECORD, UNITS, FakeForward, fake
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
-SMALL = Resources(cpus=0.5)
+SMALL = ActorResources(cpus=0.5)
 Go: TypeAlias = Callable[..., Extraction]
 
 

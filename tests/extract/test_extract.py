@@ -10,10 +10,11 @@ import pytest
 
 from tests.extract.conftest import Go
 from tests.extract.fakes import EXPERTS, RECORD, SlowStore, expected, fake, prompts_of, words
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.pool import MACHINE_SECONDS, PLACEMENT_SECONDS, patience
-from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.extract.pool import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, get_placement_timeout
+from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
 from ulcmod_dist.store.snapshot import open_snapshot
@@ -49,7 +50,7 @@ def test_extract__again_computes_nothing_and_starts_no_actor(go: Go, tmp_path: P
 
 
 def test_extract__reports_progress_to_the_end(go: Go) -> None:
-    seen: list[Progress] = []
+    seen: list[ExtractionProgress] = []
     go(prompts_of(words(12)), report=seen.append)
     last = seen[-1]
     assert (last.shards_done, last.shards, last.prompts_done) == (3, 3, 12)
@@ -161,20 +162,20 @@ def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
 
 def test_extract__resources_that_no_node_has_are_named(go: Go) -> None:
     with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
-        go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3), placement_seconds=1)
+        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, gpus=3), placement_timeout=1)
 
 
 @pytest.mark.parametrize(
     ("given", "workers", "address", "seconds"),
     [
-        (None, 4, None, PLACEMENT_SECONDS),
-        (None, None, "10.0.0.7:6379", PLACEMENT_SECONDS),
-        (None, 4, "10.0.0.7:6379", MACHINE_SECONDS),
+        (None, 4, None, PLACEMENT_TIMEOUT),
+        (None, None, "10.0.0.7:6379", PLACEMENT_TIMEOUT),
+        (None, 4, "10.0.0.7:6379", AUTOSCALING_TIMEOUT),
         (7.0, 4, "10.0.0.7:6379", 7.0),
         (7.0, None, None, 7.0),
     ],
 )
-def test_patience__is_longer_where_machines_may_come(
+def test_placement_timeout__is_longer_where_machines_may_come(
     monkeypatch: pytest.MonkeyPatch,
     given: float | None,
     workers: int | None,
@@ -182,23 +183,25 @@ def test_patience__is_longer_where_machines_may_come(
     seconds: float,
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert patience(given, workers=workers, address=address) == seconds
+    config = ExtractConfig(patience=given, workers=workers, address=address)
+    assert get_placement_timeout(config) == seconds
     # A driver that a cluster runs is told of it by its environment.
     monkeypatch.setenv("RAY_ADDRESS", address or "")
-    assert patience(given, workers=workers, address=None) == seconds
+    config = ExtractConfig(patience=given, workers=workers)
+    assert get_placement_timeout(config) == seconds
 
 
 @pytest.mark.faults
 def test_extract__resources_that_no_node_has_end_the_run_within_a_minute(go: Go) -> None:
     began = time.monotonic()
     with pytest.raises(UlcmodError, match="An actor needs 3 GPU"):
-        go(prompts_of(words(3)), resources=Resources(cpus=0.5, gpus=3))
+        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, gpus=3))
     assert time.monotonic() - began < 60
 
 
 def test_extract__the_next_shard_is_computed_while_one_is_written(go: Go, tmp_path: Path) -> None:
     (folder := tmp_path / "marks").mkdir()
-    go(prompts_of(words(12)), notice=SlowStore(str(folder)))
+    go(prompts_of(words(12)), on_event=SlowStore(str(folder)))
     passed = [name.name.split("-")[1:] for name in sorted(folder.iterdir())]
     order = list(dict.fromkeys(digest for _, digest in passed))
     assert len(order) == 3
@@ -209,12 +212,12 @@ def test_extract__the_next_shard_is_computed_while_one_is_written(go: Go, tmp_pa
 
 def test_extract__memory_below_the_projection_is_refused(go: Go) -> None:
     with pytest.raises(UlcmodError, match="projected to take"):
-        go(prompts_of(words(3)), resources=Resources(cpus=0.5, memory=2**20))
+        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, memory=2**20))
 
 
 def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go: Go, run: RunDir) -> None:
     texts = words(24)
-    seen: list[Progress] = []
+    seen: list[ExtractionProgress] = []
 
     def stop() -> bool:
         return bool(seen) and seen[-1].shards_done >= 2
@@ -233,7 +236,7 @@ def test_extract__actors_are_added_and_taken_while_it_goes_on(
     gate = tmp_path / "gate"
     seen = []
 
-    def note(progress: Progress) -> None:
+    def note(progress: ExtractionProgress) -> None:
         seen.append(progress)
         if progress.actors == 3:
             gate.touch()

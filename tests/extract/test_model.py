@@ -10,13 +10,13 @@ from tests.forward.tiny import save_tiny
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.extract.driver import extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
-from ulcmod_dist.extract.planner import forward_record
+from ulcmod_dist.extract.planner import merge_provenance
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 RULE = TokenizationConfig(template="none", max_tokens=32)
@@ -29,7 +29,7 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     spec = ModelConfig(id=str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
     encoder, units = Encoder.load(spec, RULE), units_of(load_config(spec))
     texts = words(9)
-    record = forward_record(model_record(spec), encoder.record)
+    record = merge_provenance(model_record(spec), encoder.record)
     prepared = prepare(
         run, prompts_of(texts), encoder, units, record, shard_samples=5, batch_tokens=64
     )
@@ -39,7 +39,7 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
             prepared,
             ModelFactory(spec, RULE, units, ranks=ranks),
             fence=lease.fence,
-            resources=Resources(cpus=1.0),
+            resources=ActorResources(cpus=1.0),
             workers=1,
         )
     engine = Engine.load(spec)

@@ -10,11 +10,10 @@ from tests.extract.conftest import Go
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.extract.planner import Prepared
+from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.probe import probe
-from ulcmod_dist.extract.reporting import extraction_status
-from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.extract.progress import ExtractionProgress, read_extraction_status
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import committed_digests
 
@@ -25,16 +24,16 @@ def scraped(address: str) -> str:
 
 
 def test_status__says_how_far_it_is_and_who_works(go: Go, run: RunDir) -> None:
-    assert extraction_status(run)["progress"] is None
+    assert read_extraction_status(run)["progress"] is None
     during = []
 
-    def look(progress: Progress) -> None:
-        during.append(extraction_status(run))
+    def look(progress: ExtractionProgress) -> None:
+        during.append(read_extraction_status(run))
 
     go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), report=look)
     assert during[0]["holder"]["purpose"] == "extract"
     assert during[0]["plan"]["prompts"] == 8
-    after = extraction_status(run)
+    after = read_extraction_status(run)
     assert after["holder"] is None
     assert after["progress"]["shards_done"] == after["progress"]["shards"] == 2
     assert [entry["samples"] for entry in after["quarantined"]] == [["s7"]]
@@ -42,7 +41,7 @@ def test_status__says_how_far_it_is_and_who_works(go: Go, run: RunDir) -> None:
 
 def test_metrics__are_served_to_prometheus(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
-    (address,) = extraction_status(run)["metrics"]
+    (address,) = read_extraction_status(run)["metrics"]
     line = "ray_ulcmod_extract_shards_done{"
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -53,7 +52,7 @@ def test_metrics__are_served_to_prometheus(go: Go, run: RunDir) -> None:
     pytest.fail(f"no metric of this run among {found}")
 
 
-def prepared_for(run: RunDir, texts: Sequence[str]) -> Prepared:
+def prepared_for(run: RunDir, texts: Sequence[str]) -> PreparedExtraction:
     return prepare(
         run, prompts_of(texts), FakeForward(), UNITS, RECORD, shard_samples=4, batch_tokens=64
     )
@@ -61,7 +60,7 @@ def prepared_for(run: RunDir, texts: Sequence[str]) -> Prepared:
 
 def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, words(40))
-    small = Resources(cpus=0.5)
+    small = ActorResources(cpus=0.5)
     slow = probe(run, prepared, fake(seconds=0.05), resources=small, workers=1)
     assert slow.tokens_per_second > 0
     batches = sum(len(shard.batches) for shard in prepared.plan.shards)
@@ -73,4 +72,4 @@ def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None
 def test_probe__a_batch_that_fails_is_said(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, ["poison"] * 3)
     with pytest.raises(UlcmodError, match="cannot be computed"):
-        probe(run, prepared, fake(poison={"poison": "raise"}), resources=Resources(cpus=0.5))
+        probe(run, prepared, fake(poison={"poison": "raise"}), resources=ActorResources(cpus=0.5))

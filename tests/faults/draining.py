@@ -11,9 +11,9 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
-from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.runtime.ray_session import Resources
-from ulcmod_dist.runtime.ray_token import quiet
+from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.runtime.ray_session import ActorResources
+from ulcmod_dist.runtime.ray_token import quiet_ray
 from ulcmod_dist.runtime.rundir import RunDir
 
 GRACE_SECONDS = 60
@@ -22,7 +22,7 @@ GRACE_SECONDS = 60
 def main() -> None:
     """Run as a process of its own: RUN FOLDER."""
     url, folder = sys.argv[1:]
-    quiet()
+    quiet_ray()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     words = ["start", f"--address={cluster.address}", "--num-cpus=1", "--block"]
     node = subprocess.Popen(
@@ -34,7 +34,7 @@ def main() -> None:
     told: list[float] = []
     left: list[int] = []
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: ExtractionProgress) -> None:
         if not told and progress.actors == 2 and progress.shards_done >= 2:
             node.send_signal(signal.SIGTERM)
             told.append(time.monotonic())
@@ -48,7 +48,7 @@ def main() -> None:
         # Long enough that a busy machine tells Ray of the signal before the shards are used up.
         1.5,
         workers=None,
-        resources=Resources(cpus=1.0),
+        resources=ActorResources(cpus=1.0),
         report=watch,
     )
     node.wait()

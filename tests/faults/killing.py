@@ -14,7 +14,7 @@ import psutil
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 POINTS = ("started", "halfway", "computed", "written", "checked", "committed")
@@ -67,7 +67,7 @@ def extraction(
     run: RunDir, killer: Killer, address: str | None, seconds: float, **options: Any
 ) -> Extraction:
     """The extraction that all these tests make."""
-    options = {"resources": Resources(cpus=0.5), "workers": 2, **options}
+    options = {"resources": ActorResources(cpus=0.5), "workers": 2, **options}
     prompts = prompts_of(words(PROMPTS), test=PROMPTS // 5)
     prepared = prepare(
         run, prompts, FakeForward(), UNITS, RECORD, shard_samples=SHARD, batch_tokens=64
@@ -79,7 +79,7 @@ def extraction(
             fake(seconds=seconds),
             fence=lease.fence,
             address=address,
-            notice=killer,
+            on_event=killer,
             **options,
         )
 

@@ -7,21 +7,21 @@ from itertools import count
 from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
-from ulcmod_dist.extract.values import Progress
-from ulcmod_dist.runtime.ray_session import Resources
-from ulcmod_dist.runtime.ray_token import quiet
+from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.runtime.ray_session import ActorResources
+from ulcmod_dist.runtime.ray_token import quiet_ray
 from ulcmod_dist.runtime.rundir import RunDir
 
 
 def main() -> None:
     """Run as a process of its own: RUN FOLDER."""
     url, folder = sys.argv[1:]
-    quiet()
+    quiet_ray()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     second = cluster.add_node(num_cpus=1)
     actors, steps = [], count()
 
-    def watch(progress: Progress) -> None:
+    def watch(progress: ExtractionProgress) -> None:
         actors.append(progress.actors)
         if max(actors) == 2 and progress.shards_done >= 2 and next(steps) == 0:
             cluster.remove_node(second, allow_graceful=False)
@@ -33,7 +33,7 @@ def main() -> None:
         cluster.address,
         0.3,
         workers=None,
-        resources=Resources(cpus=1.0),
+        resources=ActorResources(cpus=1.0),
         report=watch,
     )
     answer = {"digest": done.snapshot.digest, "actors": max(actors), "lost": next(steps) > 0}

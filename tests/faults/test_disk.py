@@ -11,7 +11,7 @@ import pytest
 from tests.faults.killing import Killer, extraction
 from tests.faults.test_kills import marks, require_whole, undisturbed
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.runtime.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]
@@ -36,7 +36,7 @@ def test_disk_full__one_clear_error_and_a_resume_completes(
     run = RunDir.at(small_disk / "run")
     filler = small_disk / "filler"
 
-    def fill(progress: Progress) -> None:
+    def fill(progress: ExtractionProgress) -> None:
         if progress.shards_done >= 1 and not filler.exists():
             with suppress(OSError), filler.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):

@@ -1,4 +1,4 @@
-"""A node is lost, or taken away with notice, in mid-run."""
+"""A node is lost, or taken away with on_event, in mid-run."""
 
 import json
 import subprocess

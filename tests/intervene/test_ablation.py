@@ -1,4 +1,4 @@
-"""The ablation engine on tiny decoders: what is silenced, and what it costs."""
+"""The ablation engine on tiny decoders: what is ablated, and what it costs."""
 
 from functools import partial
 from pathlib import Path
@@ -18,25 +18,24 @@ from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.taps import base_model
 from ulcmod_dist.forward.values import Encoded
-from ulcmod_dist.intervene.ablation import ablate, unit_means
-from ulcmod_dist.intervene.apply import mask_units, pruned_size
-from ulcmod_dist.intervene.loss import LossEngine
-from ulcmod_dist.intervene.masks import Mask, layer_of_units
+from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
+from ulcmod_dist.intervene.engine import LossEngine, estimate_pruned_size, mask_units
+from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
 DECODERS = sorted(name for name, family in FAMILIES.items() if family.decoder)
 LENGTHS = [2, 31, 7, 12]
 
 
-def mask_of(model: PreTrainedModel, silenced: NDArray[np.bool_]) -> Mask:
-    return Mask(units_of(model.config), silenced, np.zeros(len(silenced), np.float32))
+def mask_of(model: PreTrainedModel, ablated: NDArray[np.bool_]) -> Mask:
+    return Mask(units_of(model.config), ablated, np.zeros(len(ablated), np.float32))
 
 
 def nothing_of(model: PreTrainedModel) -> Mask:
-    return mask_of(model, np.zeros(len(layer_of_units(units_of(model.config))), np.bool_))
+    return mask_of(model, np.zeros(len(get_unit_layers(units_of(model.config))), np.bool_))
 
 
 def some_of(model: PreTrainedModel, seed: int = 0) -> Mask:
-    count = len(layer_of_units(units_of(model.config)))
+    count = len(get_unit_layers(units_of(model.config)))
     return mask_of(model, np.random.default_rng(seed).random(count) < 0.4)
 
 
@@ -88,8 +87,8 @@ def test_losses__are_those_that_the_library_computes(model: PreTrainedModel) -> 
 
 def test_ablate__no_unit_changes_no_loss(model: PreTrainedModel) -> None:
     prompts = prompts_of(LENGTHS)
-    result = ablate(LossEngine(model), prompts, [[0, 1], [2, 3]], [nothing_of(model)])
-    assert np.array_equal(result.rise, np.zeros((1, len(prompts))))
+    result = measure_ablation(LossEngine(model), prompts, [[0, 1], [2, 3]], [nothing_of(model)])
+    assert np.array_equal(result.loss_increase, np.zeros((1, len(prompts))))
 
 
 def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
@@ -99,13 +98,13 @@ def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     before = engine.rows(prompts)
     with mask_units(model, mask):
         rows = engine.rows(prompts)
-    assert np.all(rows.activations[:, mask.silenced] == 0)
-    first_layer = (layer_of_units(mask.units) == 0) & ~mask.silenced
+    assert np.all(rows.activations[:, mask.ablated] == 0)
+    first_layer = (get_unit_layers(mask.units) == 0) & ~mask.ablated
     np.testing.assert_allclose(
         rows.activations[:, first_layer], before.activations[:, first_layer], rtol=1e-5, atol=1e-7
     )
     assert not np.array_equal(
-        rows.activations[:, ~mask.silenced], before.activations[:, ~mask.silenced]
+        rows.activations[:, ~mask.ablated], before.activations[:, ~mask.ablated]
     )
     assert engine.rows(prompts).activations.tobytes() == before.activations.tobytes()
 
@@ -121,7 +120,7 @@ class Silent(torch.nn.Module):
 def test_ablate__a_whole_layer_is_the_model_without_that_mlp(family: str) -> None:
     model: Any = tiny_model(family, head=True)
     mask = nothing_of(model)
-    mask.silenced[layer_of_units(mask.units) == 1] = True
+    mask.ablated[get_unit_layers(mask.units) == 1] = True
     prompts = prompts_of(LENGTHS)
     ablated = LossEngine(model).losses(prompts, mask).total
     model.model.layers[1].mlp = Silent()
@@ -139,7 +138,7 @@ def test_ablate__order_of_samples_and_masks_is_kept() -> None:
         [some_of(model, s) for s in (1, 2)],
     )
     done: list[int] = []
-    result = ablate(engine, prompts, plan_batches(LENGTHS, 40), masks, done.append)
+    result = measure_ablation(engine, prompts, plan_batches(LENGTHS, 40), masks, done.append)
     assert sum(done) == len(prompts)
     np.testing.assert_allclose(result.intact, engine.losses(prompts).mean, rtol=1e-5)
     for row, mask in zip(result.masked, masks, strict=True):
@@ -167,14 +166,14 @@ def test_losses__a_prompt_without_a_predicted_token_has_none() -> None:
 def test_mask__units_held_at_their_mean(family: str) -> None:
     model = tiny_model(family, head=True)
     engine, prompts = LossEngine(model), prompts_of(LENGTHS)
-    means = unit_means(engine, prompts, [[0, 1], [2, 3]])
+    means = compute_unit_means(engine, prompts, [[0, 1], [2, 3]])
     np.testing.assert_allclose(
-        means, unit_means(engine, prompts, [[0, 1, 2, 3]]), rtol=1e-4, atol=1e-6
+        means, compute_unit_means(engine, prompts, [[0, 1, 2, 3]]), rtol=1e-4, atol=1e-6
     )
-    mask = some_of(model).held_at(means)
+    mask = some_of(model).with_means(means)
     with mask_units(model, mask):
-        held = unit_means(engine, prompts, [[0, 1, 2, 3]])
-    seen = mask.silenced & (held != 0)
+        held = compute_unit_means(engine, prompts, [[0, 1, 2, 3]])
+    seen = mask.ablated & (held != 0)
     assert seen.any()
     np.testing.assert_allclose(held[seen], means[seen], rtol=1e-5)
 
@@ -202,7 +201,7 @@ def test_mask_units__works_while_generating() -> None:
     settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
     mask = nothing_of(model)
-    mask.silenced[:] = True
+    mask.ablated[:] = True
     with mask_units(model, mask):
         masked = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
     assert masked.shape == plain.shape
@@ -240,7 +239,7 @@ def test_load__a_decoder_saved_without_its_head_is_refused(tmp_path: Path) -> No
 def test_pruned_size__counts_the_weights_of_the_silenced_units() -> None:
     for family, vectors in (("llama", 3), ("gpt2", 2), ("mixtral", 3), ("t5", 2), ("opt", 2)):
         model = tiny_model(family)
-        size = pruned_size(model.config, some_of(model))
+        size = estimate_pruned_size(model.config, some_of(model))
         assert size.removed == some_of(model).count * vectors * 16
         assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
         assert 0 < size.share < 1

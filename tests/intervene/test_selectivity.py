@@ -1,25 +1,27 @@
 import numpy as np
 import pytest
 
-from ulcmod_dist.intervene.selectivity import effects, selectivity
+from ulcmod_dist.intervene.selectivity import compute_effects, compute_selectivity
 
-RISE = np.array([[4.0, 6.0, 1.0, 1.0, 2.0], [0.0, 2.0, 5.0, 5.0, 5.0]])
+INCREASE = np.array([[4.0, 6.0, 1.0, 1.0, 2.0], [0.0, 2.0, 5.0, 5.0, 5.0]])
 GROUPS = np.array([0, 0, 1, 1, 1])
 
 
 def test_effects__means_by_group() -> None:
     expected = [[5, 4 / 3, np.nan], [1, 5, np.nan]]
-    np.testing.assert_allclose(effects(RISE, GROUPS, 3), expected)
+    np.testing.assert_allclose(compute_effects(INCREASE, GROUPS, 3), expected)
 
 
 def test_effects__samples_without_loss_or_group_are_left_out() -> None:
-    rise = np.hstack([RISE, np.array([[np.nan, 100.0], [7.0, 100.0]])])
+    loss_increase = np.hstack([INCREASE, np.array([[np.nan, 100.0], [7.0, 100.0]])])
     groups = np.array([*GROUPS, 0, -1])
-    np.testing.assert_array_equal(effects(rise, groups, 2), effects(RISE, GROUPS, 2))
+    np.testing.assert_array_equal(
+        compute_effects(loss_increase, groups, 2), compute_effects(INCREASE, GROUPS, 2)
+    )
 
 
 def test_selectivity__own_against_others() -> None:
-    result = selectivity(RISE, GROUPS, np.array([0, 1]), np.random.default_rng(0))
+    result = compute_selectivity(INCREASE, GROUPS, np.array([0, 1]), np.random.default_rng(0))
     np.testing.assert_allclose(result.own.value, [5, 5])
     np.testing.assert_allclose(result.others.value, [4 / 3, 1])
     assert result.mean.value == pytest.approx(np.mean([5 - 4 / 3, 4]))
@@ -31,15 +33,15 @@ def test_selectivity__own_against_others() -> None:
 
 def test_selectivity__several_masks_of_one_owner_and_the_same_seed() -> None:
     owners = np.array([1, 1])
-    first = selectivity(RISE, GROUPS, owners, np.random.default_rng(3), resamples=50)
-    again = selectivity(RISE, GROUPS, owners, np.random.default_rng(3), resamples=50)
+    first = compute_selectivity(INCREASE, GROUPS, owners, np.random.default_rng(3), resamples=50)
+    again = compute_selectivity(INCREASE, GROUPS, owners, np.random.default_rng(3), resamples=50)
     np.testing.assert_allclose(first.own.value, [4 / 3, 5])
     np.testing.assert_array_equal(first.difference.low, again.difference.low)
     assert (first.mean.low, first.mean.high) == (again.mean.low, again.mean.high)
 
 
 def test_selectivity__an_owner_without_samples_is_left_out_of_the_mean() -> None:
-    result = selectivity(RISE, GROUPS, np.array([0, 2]), np.random.default_rng(0))
+    result = compute_selectivity(INCREASE, GROUPS, np.array([0, 2]), np.random.default_rng(0))
     assert np.isnan(result.difference.value).tolist() == [False, True]
     assert result.mean.value == pytest.approx(5 - 4 / 3)
     assert np.isfinite([result.mean.low, result.mean.high]).all()
@@ -52,8 +54,8 @@ def test_selectivity__intervals_cover_the_truth() -> None:
     covered: list[bool] = []
     means: list[bool] = []
     for _ in range(120):
-        rise = generator.normal(0.2, 1.0, (3, 120)) + 0.7 * (groups == owners[:, None])
-        result = selectivity(rise, groups, owners, generator, resamples=100)
+        loss_increase = generator.normal(0.2, 1.0, (3, 120)) + 0.7 * (groups == owners[:, None])
+        result = compute_selectivity(loss_increase, groups, owners, generator, resamples=100)
         difference, mean = result.difference, result.mean
         covered.extend((difference.low <= 0.7) & (difference.high >= 0.7))
         means.append(bool(mean.low <= 0.7 <= mean.high))
@@ -63,7 +65,7 @@ def test_selectivity__intervals_cover_the_truth() -> None:
 
 def test_selectivity__no_effect_gives_intervals_around_zero() -> None:
     generator = np.random.default_rng(2)
-    rise = generator.normal(size=(2, 200))
+    loss_increase = generator.normal(size=(2, 200))
     groups = np.repeat([0, 1], 100)
-    result = selectivity(rise, groups, np.array([0, 1]), generator)
+    result = compute_selectivity(loss_increase, groups, np.array([0, 1]), generator)
     assert np.all((result.difference.low < 0) & (result.difference.high > 0))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulcmod_dist.extract.values import Forward, ForwardFactory
+from ulcmod_dist.extract.worker import ForwardModel, ModelLoader
 from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Prompt, Rows
 
 
@@ -18,17 +18,17 @@ class Sick:
         illness: The file.
     """
 
-    make: ForwardFactory
+    make: ModelLoader
     poison: tuple[int, ...]
     illness: str
 
-    def __call__(self) -> Forward:
+    def __call__(self) -> ForwardModel:
         return SickModel(self.make(), self.poison, self.illness)
 
 
 @dataclass(frozen=True)
 class SickModel:
-    model: Forward
+    model: ForwardModel
     poison: tuple[int, ...]
     illness: str
 

@@ -10,14 +10,14 @@ from tests.pipeline.conftest import Ulcmod
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.planner import load_plan
-from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
-from ulcmod_dist.extract.probe import memory_of_actor
+from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
+from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.memory import DeviceMemory
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of
 from ulcmod_dist.pipeline.extract import extract
 from ulcmod_dist.pipeline.plan import prepared_for
-from ulcmod_dist.runtime.ray_session import Resources, ray_session
+from ulcmod_dist.runtime.ray_session import ActorResources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 
 JOB = """\
@@ -90,16 +90,16 @@ def test_device__follows_the_gpus_of_an_actor(tmp_path: Path, gpus: str, device:
     assert device_of(context_of(tmp_path, f", gpus: {gpus}").job) == device
 
 
-def test_memory_of_actor__is_asked_where_the_actor_would_run() -> None:
+def test_query_actor_memory__is_asked_where_the_actor_would_run() -> None:
     with ray_session(None):
-        whole = memory_of_actor("cpu", Resources(cpus=1.0), 1, None)
-        half = memory_of_actor("cpu", Resources(cpus=1.0), 2, None)
+        whole = query_actor_memory("cpu", ActorResources(cpus=1.0), 1, None)
+        half = query_actor_memory("cpu", ActorResources(cpus=1.0), 2, None)
         assert half.total == whole.total // 2
         with pytest.raises(UlcmodError, match="needs 3 GPU, of which the largest node has 0"):
-            memory_of_actor("cuda", Resources(cpus=1.0, gpus=3), None, None, 1.0)
+            query_actor_memory("cuda", ActorResources(cpus=1.0, gpus=3), None, None, 1.0)
 
 
-def test_patience__of_the_job_ends_every_wait_for_resources(tmp_path: Path) -> None:
+def test_placement_timeout__of_the_job_ends_every_wait_for_resources(tmp_path: Path) -> None:
     short = "An actor needs 3 GPU"
     with ray_session(None):
         for more in ("", ", batch_tokens: 64"):
@@ -107,4 +107,4 @@ def test_patience__of_the_job_ends_every_wait_for_resources(tmp_path: Path) -> N
             began = time.monotonic()
             with pytest.raises(UlcmodError, match=short):
                 extract(context)
-            assert time.monotonic() - began < PLACEMENT_SECONDS / 2
+            assert time.monotonic() - began < PLACEMENT_TIMEOUT / 2

@@ -18,8 +18,8 @@ from ulcmod_dist import cli
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.intervene.apply import mask_units
-from ulcmod_dist.intervene.masks import from_safetensors
+from ulcmod_dist.intervene.engine import mask_units
+from ulcmod_dist.intervene.masks import masks_from_safetensors
 from ulcmod_dist.pipeline.compare import run_names
 
 DEMO = Path(__file__).parents[2] / "jobs" / "demo"
@@ -157,17 +157,17 @@ def test_export__masks_silence_just_their_units(
     model = AutoModel.from_pretrained(DEMO / "model").eval()
     engine = Engine(model)
     data = (tmp_path / "masks.safetensors").read_bytes()
-    (mask,) = from_safetensors(data, engine.units).values()
+    (mask,) = masks_from_safetensors(data, engine.units).values()
     labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
-    assert mask.silenced.tolist() == (labels == 1).tolist()
+    assert mask.ablated.tolist() == (labels == 1).tolist()
     assert len(load_file(tmp_path / "masks.safetensors")) == 2
     encoded = Encoder.load(ModelConfig(id=str(DEMO / "model")), TokenizationConfig()).encode(
         ["Add 2 and 3."]
     )
     with mask_units(model, mask):
-        silenced = engine.rows(encoded).activations[0]
-    assert silenced[labels == 1].max() == 0
-    assert (silenced[labels != 1] > 0).mean() > 0.9
+        ablated = engine.rows(encoded).activations[0]
+    assert ablated[labels == 1].max() == 0
+    assert (ablated[labels != 1] > 0).mean() > 0.9
 
 
 def test_evaluate__without_the_corpus_warns_and_shows_no_prompts(

@@ -8,11 +8,11 @@ import pytest
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.ray_token import (
     Token,
+    ensure_token,
     find_token,
+    get_token,
     is_loopback,
-    make_token,
     require_token,
-    token_for,
 )
 
 SECRET = "planted-secret-0123456789"
@@ -76,17 +76,17 @@ def test_token__is_required_for_every_other_machine(
 ) -> None:
     assert is_loopback(address) is loopback
     if loopback:
-        assert token_for(address, {}, tmp_path) is None
+        assert get_token(address, {}, tmp_path) is None
     else:
         with pytest.raises(InvalidInput, match="RAY_AUTH_MODE=token"):
-            token_for(address, {}, tmp_path)
-    assert token_for(address, {"RAY_AUTH_TOKEN": "t"}, tmp_path) is not None
+            get_token(address, {}, tmp_path)
+    assert get_token(address, {"RAY_AUTH_TOKEN": "t"}, tmp_path) is not None
 
 
 def test_make_token__is_the_owners_alone(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        make_token({}, tmp_path)
+        ensure_token({}, tmp_path)
     finally:
         os.umask(before)
     path = tmp_path / ".ray" / "auth_token"
@@ -100,14 +100,14 @@ def test_make_token__is_the_owners_alone(tmp_path: Path) -> None:
 
 def test_make_token__keeps_one_that_is_there(tmp_path: Path) -> None:
     path = token_file(tmp_path / ".ray" / "auth_token", 0o644)
-    make_token({}, tmp_path)
+    ensure_token({}, tmp_path)
     assert path.read_text() == SECRET + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def test_make_token__of_many_at_once_all_see_the_same(tmp_path: Path) -> None:
     def make(_: int) -> Token | None:
-        make_token({}, tmp_path)
+        ensure_token({}, tmp_path)
         return find_token({}, tmp_path)
 
     with ThreadPoolExecutor(8) as pool:
@@ -121,7 +121,7 @@ def test_make_token__of_many_at_once_all_see_the_same(tmp_path: Path) -> None:
 def test_make_token__leaves_the_home_alone_where_ray_does(
     tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    make_token(environment, tmp_path)
+    ensure_token(environment, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,27 +12,28 @@ import ray
 
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.course import Course
+from ulcmod_dist.extract.monitor import ExtractionMonitor
 from ulcmod_dist.extract.planner import (
-    Encodes,
     ExtractionPlan,
     ModelBytes,
-    Prepared,
+    PreparedExtraction,
+    PromptEncoder,
+    ShardTask,
     corpus_fingerprint,
-    differences,
+    get_prompts,
+    list_changes,
+    list_remaining_tasks,
     load_plan,
     make_plan,
-    prompts_at,
+    make_unit_table,
     save_plan,
-    tasks_of,
-    units_table,
 )
-from ulcmod_dist.extract.pool import PLACEMENT_SECONDS, Pool
-from ulcmod_dist.extract.values import ForwardFactory, Notice, Progress, ShardTask
-from ulcmod_dist.extract.worker import Worker
+from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT, WorkerPool
+from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.worker import EventCallback, ModelLoader, Worker
 from ulcmod_dist.forward.values import LayerUnits
 from ulcmod_dist.runtime.lease import Fence
-from ulcmod_dist.runtime.ray_session import Resources, node_resources, ray_session
+from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.quarantine import (
@@ -44,7 +45,7 @@ from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
 from ulcmod_dist.store.snapshot import Snapshot, list_snapshots, open_snapshot
 
-SPARE = 1.05
+DISK_MARGIN = 1.05
 """Room asked for on a disk over what the plan says will be written."""
 
 
@@ -61,7 +62,7 @@ class Extraction:
     """
 
     snapshot: Snapshot
-    progress: Progress
+    progress: ExtractionProgress
     quarantined: tuple[QuarantineEntry, ...]
     computed: tuple[str, ...]
     reused: int
@@ -75,7 +76,7 @@ class Extraction:
 def prepare(
     run: RunDir,
     prompts: Prompts,
-    encoder: Encodes,
+    encoder: PromptEncoder,
     units: Sequence[LayerUnits],
     record: dict[str, str],
     *,
@@ -84,7 +85,7 @@ def prepare(
     model_bytes: ModelBytes = lambda tokens, longest: 0,
     update: bool = False,
     save: bool = True,
-) -> Prepared:
+) -> PreparedExtraction:
     """The plan of a run: the one it has, which must be of the same job, or a new one.
 
     Args:
@@ -92,7 +93,7 @@ def prepare(
         prompts: The corpus.
         encoder: Turns prompts into tokens, for their lengths.
         units: What the columns of a row will be.
-        record: What rows depend on (``forward_record``).
+        record: What rows depend on (``merge_provenance``).
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
         model_bytes: Projected memory of the model in an actor.
@@ -105,7 +106,7 @@ def prepare(
     digests = tuple(prompts.digests())
     old = load_plan(run)
     if old is not None:
-        changes = differences(
+        changes = list_changes(
             old,
             record,
             corpus=corpus_fingerprint(digests),
@@ -113,14 +114,14 @@ def prepare(
             batch_tokens=batch_tokens,
         )
         if not changes:
-            return Prepared(old, prompts, digests)
+            return PreparedExtraction(old, prompts, digests)
         if not update:
             raise InvalidInput(
                 f"{run.url} holds the extraction of another job: {'; '.join(changes)} differs.",
                 "Name another run directory, restore the job, or update the run with "
                 "`ulcmod rerun`.",
             )
-    there = usable(run, record)
+    there = list_reusable_commits(run, record)
     known = {prompt for commit in there for prompt in commit.prompts}
     plan = make_plan(
         prompts,
@@ -136,24 +137,24 @@ def prepare(
     )
     if save:
         save_plan(run, plan)
-    return Prepared(plan, prompts, digests)
+    return PreparedExtraction(plan, prompts, digests)
 
 
 def extract(
     run: RunDir,
-    prepared: Prepared,
-    factory: ForwardFactory,
+    prepared: PreparedExtraction,
+    factory: ModelLoader,
     *,
     fence: Fence,
-    resources: Resources | None = None,
+    resources: ActorResources | None = None,
     workers: int | Callable[[], int | None] | None = None,
     address: str | None = None,
     retry_quarantined: bool = False,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[ExtractionProgress], None] = lambda progress: None,
     warn: Callable[[str], None] = lambda message: None,
     stop: Callable[[], bool] = lambda: False,
-    notice: Notice = lambda point, digest: None,
-    placement_seconds: float = PLACEMENT_SECONDS,
+    on_event: EventCallback = lambda point, digest: None,
+    placement_timeout: float = PLACEMENT_TIMEOUT,
 ) -> Extraction:
     """Compute what is left of a plan and make the whole of it the run's view.
 
@@ -170,8 +171,8 @@ def extract(
         report: Called with the progress now and then.
         warn: Told what goes wrong and is made good, such as an attempt that failed.
         stop: Once true, shards under way are committed and the run ends with an error that says so.
-        notice: Called in the actors at each point of a shard's life; must survive pickling.
-        placement_seconds: How long actors may wait for their resources.
+        on_event: Called in the actors at each point of a shard's life; must survive pickling.
+        placement_timeout: How long actors may wait for their resources.
 
     Raises:
         UlcmodError: Disk, memory or resources are short, the model cannot be loaded, the store
@@ -181,19 +182,21 @@ def extract(
     if retry_quarantined:
         clear_quarantine(run)
     held = read_quarantine(run)
-    committed = {prompt for commit in usable(run, plan.record) for prompt in commit.prompts}
-    tasks = tasks_of(plan, digests, committed | set(held))
+    committed = {
+        prompt for commit in list_reusable_commits(run, plan.record) for prompt in commit.prompts
+    }
+    tasks = list_remaining_tasks(plan, digests, committed | set(held))
     computed: list[str] = []
-    progress = Progress(quarantined=len(held))
+    progress = ExtractionProgress(quarantined=len(held))
     if tasks:
-        require_space(run, plan, tasks)
+        check_disk_space(run, plan, tasks)
         with ray_session(address):
-            size = sized(resources or Resources(), plan)
-            actor = _actor(run, plan, factory, fence, size, notice)
-            pool = Pool(actor, lambda task: prompts_at(prepared.prompts, task.rows), size)
-            pool.stop, pool.placement_seconds = stop, placement_seconds
+            size = reserve_memory(resources or ActorResources(), plan)
+            actor = _make_actor_factory(run, plan, factory, fence, size, on_event)
+            pool = WorkerPool(actor, lambda task: get_prompts(prepared.prompts, task.rows), size)
+            pool.stop, pool.placement_timeout = stop, placement_timeout
             pool.warn = warn
-            extraction = Course(run, prepared, fence, pool, tasks, report, held)
+            extraction = ExtractionMonitor(run, prepared, fence, pool, tasks, report, held)
             try:
                 progress = extraction.follow(workers)
             finally:
@@ -211,14 +214,14 @@ def extract(
     return Extraction(view, progress, entries, tuple(computed), reused)
 
 
-def publish(run: RunDir, prepared: Prepared, fence: Fence) -> Snapshot:
+def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot:
     """Make the committed rows of a corpus the run's view.
 
     Raises:
         UlcmodError: Not one of its prompts has a row.
     """
     plan = prepared.plan
-    commits = _in_order(run, plan, usable(run, plan.record))
+    commits = _sort_commits(run, plan, list_reusable_commits(run, plan.record))
     rows = {prompt for commit in commits for prompt in commit.prompts}
     if not rows.intersection(prepared.digests):
         raise UlcmodError(
@@ -230,20 +233,20 @@ def publish(run: RunDir, prepared: Prepared, fence: Fence) -> Snapshot:
     return write_manifest(
         run,
         corpus.cast(CORPUS_SCHEMA),
-        units_table(plan.units),
+        make_unit_table(plan.units),
         commits,
         provenance=plan.record,
         check=fence.check,
     )
 
 
-def usable(run: RunDir, record: Mapping[str, str]) -> list[Commit]:
+def list_reusable_commits(run: RunDir, record: Mapping[str, str]) -> list[Commit]:
     """Committed shards whose rows depend on the same things, in order of their digests."""
     wanted = cache_key(dict(record))
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
-def require_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
+def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
     """Return if a local disk has room for the rest of a plan.
 
     Raises:
@@ -252,7 +255,7 @@ def require_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask])
     if run.local is None:
         return
     prompts = sum(len(task.rows) for task in tasks)
-    needed = int(SPARE * plan.bytes * prompts / max(1, plan.prompts))
+    needed = int(DISK_MARGIN * plan.bytes * prompts / max(1, plan.prompts))
     run.local.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(run.local).free
     if needed > free:
@@ -263,7 +266,7 @@ def require_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask])
         )
 
 
-def sized(resources: Resources, plan: ExtractionPlan) -> Resources:
+def reserve_memory(resources: ActorResources, plan: ExtractionPlan) -> ActorResources:
     """An actor's resources with the memory that the plan projects set aside.
 
     Raises:
@@ -281,13 +284,13 @@ def sized(resources: Resources, plan: ExtractionPlan) -> Resources:
     return replace(resources, memory=plan.actor_bytes)
 
 
-def _actor(
+def _make_actor_factory(
     run: RunDir,
     plan: ExtractionPlan,
-    factory: ForwardFactory,
+    factory: ModelLoader,
     fence: Fence,
-    resources: Resources,
-    notice: Notice,
+    resources: ActorResources,
+    on_event: EventCallback,
 ) -> Callable[[], object]:
     writer = ShardWriter(run, plan.grid, check=fence.check)
     options = {
@@ -305,11 +308,11 @@ def _actor(
         writer,
         plan.record,
         fence.epoch,
-        notice,
+        on_event,
     )
 
 
-def _in_order(run: RunDir, plan: ExtractionPlan, commits: list[Commit]) -> list[Commit]:
+def _sort_commits(run: RunDir, plan: ExtractionPlan, commits: list[Commit]) -> list[Commit]:
     """Shards in the order of the view before, then of the plan, then of their digests."""
     before = [shard.digest for shard in open_snapshot(run).shards] if list_snapshots(run) else []
     first = [*before, *(shard.digest for shard in plan.shards)]

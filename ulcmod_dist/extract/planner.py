@@ -16,7 +16,6 @@ import pyarrow as pa
 from ulcmod_dist.corpus.plan import plan_shards
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.values import ShardTask
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, RefusedPrompt
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
@@ -34,11 +33,32 @@ ModelBytes: TypeAlias = Callable[[int, int], int]
 padding included, and of its longest prompt."""
 
 
-class Encodes(Protocol):
+class PromptEncoder(Protocol):
     """What the planner needs of the tokenizer."""
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
         """Tokens of each prompt."""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to compute.
+
+    Attributes:
+        digest: Its digest.
+        rows: Rows of the corpus that are its rows, in order.
+        prompts: The digest of the prompt of each.
+        batches: Rows of each batch.
+        tokens: Tokens of all prompts.
+        attempt: How often it has been handed out, this time included.
+    """
+
+    digest: str
+    rows: tuple[int, ...]
+    prompts: tuple[str, ...]
+    batches: tuple[tuple[int, ...], ...]
+    tokens: int
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -142,7 +162,7 @@ class ExtractionPlan:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedExtraction:
     """A plan with the corpus it was made for.
 
     Attributes:
@@ -156,7 +176,7 @@ class Prepared:
     digests: tuple[str, ...]
 
 
-def forward_record(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
+def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
     """One record of the model's and the encoder's, each entry under its side's name."""
     return {
         **{f"model.{key}": value for key, value in model.items()},
@@ -172,7 +192,7 @@ def corpus_fingerprint(digests: Iterable[str]) -> str:
 def make_plan(
     prompts: Prompts,
     digests: Sequence[str],
-    encoder: Encodes,
+    encoder: PromptEncoder,
     units: Sequence[LayerUnits],
     record: dict[str, str],
     *,
@@ -211,7 +231,7 @@ def make_plan(
         seen.update(digests[row] for row in rows)
         for piece in cut:
             chosen = tuple(rows[row] for row in piece.rows)
-            encoded = _encode(prompts, ids, chosen, encoder)
+            encoded = _encode_rows(prompts, ids, chosen, encoder)
             lengths = [len(entry.ids) for entry in encoded]
             truncated += sum(entry.truncated for entry in encoded)
             digest = shard_digest(record, [digests[row] for row in chosen])
@@ -238,7 +258,7 @@ def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
     """Keep a plan in the run directory."""
     value = asdict(plan)
     for shard in value["shards"]:
-        shard["rows"] = _ranges(shard["rows"])
+        shard["rows"] = _compress_ranges(shard["rows"])
     run.write(PLAN, dump_checksummed({**value, "projected": plan.summary()}))
 
 
@@ -268,7 +288,7 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     )
 
 
-def differences(old: ExtractionPlan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
+def list_changes(old: ExtractionPlan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
     """Fields in which a job differs from the plan it would resume, with both values.
 
     Args:
@@ -277,23 +297,23 @@ def differences(old: ExtractionPlan, new_record: Mapping[str, str], **settings: 
         settings: Other fields of ``ExtractionPlan`` by name, such as ``corpus``.
     """
     others = {name: getattr(old, name) for name in settings}
-    return [*record_differences(old.record, new_record), *_differences(others, settings)]
+    return [*list_provenance_changes(old.record, new_record), *_differences(others, settings)]
 
 
-def record_differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def list_provenance_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
     """What rows depend on and what has changed of it, with both values."""
     return _differences(cache_key(dict(old)), cache_key(dict(new)))
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return [
-        f"{name} (was {_short(before.get(name))}, now {_short(after.get(name))})"
+        f"{name} (was {_shorten(before.get(name))}, now {_shorten(after.get(name))})"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
 
 
-def tasks_of(
+def list_remaining_tasks(
     plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
 ) -> list[ShardTask]:
     """What is left of a plan, as tasks in plan order.
@@ -307,12 +327,14 @@ def tasks_of(
     for shard in plan.shards:
         named = tuple(digests[row] for row in shard.rows)
         whole = ShardTask(shard.digest, shard.rows, named, shard.batches, shard.tokens)
-        if (left := without(whole, done, plan.record)) is not None:
+        if (left := drop_prompts(whole, done, plan.record)) is not None:
             tasks.append(left)
     return tasks
 
 
-def without(task: ShardTask, prompts: AbstractSet[str], record: dict[str, str]) -> ShardTask | None:
+def drop_prompts(
+    task: ShardTask, prompts: AbstractSet[str], record: dict[str, str]
+) -> ShardTask | None:
     """A task less some of its prompts, or None where nothing is left."""
     left = [i for i, digest in enumerate(task.prompts) if digest not in prompts]
     if len(left) == len(task.prompts):
@@ -324,12 +346,12 @@ def without(task: ShardTask, prompts: AbstractSet[str], record: dict[str, str]) 
         digest=shard_digest(record, named),
         rows=tuple(task.rows[index] for index in left),
         prompts=named,
-        batches=_kept(task.batches, left),
+        batches=_drop_from_batches(task.batches, left),
         tokens=task.tokens * len(left) // len(task.prompts),
     )
 
 
-def prompts_at(prompts: Prompts, rows: Sequence[int]) -> list[Prompt]:
+def get_prompts(prompts: Prompts, rows: Sequence[int]) -> list[Prompt]:
     """The prompts at rows of a corpus, as the forward half takes them."""
     return [
         prompt if isinstance(prompt, str) else tuple(_message(turn) for turn in prompt)
@@ -341,7 +363,7 @@ def _message(turn: Mapping[str, Any]) -> dict[str, str]:
     return {"role": turn["role"], "content": turn["content"]}
 
 
-def units_table(units: Sequence[LayerUnits]) -> pa.Table:
+def make_unit_table(units: Sequence[LayerUnits]) -> pa.Table:
     """The units one by one, as the store describes them."""
     columns: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names if name != "unit"}
     for part in units:
@@ -353,24 +375,26 @@ def units_table(units: Sequence[LayerUnits]) -> pa.Table:
     return pa.table(table, schema=UNIT_SCHEMA)
 
 
-def _encode(
-    prompts: Prompts, ids: pa.ChunkedArray, rows: Sequence[int], encoder: Encodes
+def _encode_rows(
+    prompts: Prompts, ids: pa.ChunkedArray, rows: Sequence[int], encoder: PromptEncoder
 ) -> Sequence[Encoded]:
     try:
-        return encoder.encode(prompts_at(prompts, rows))
+        return encoder.encode(get_prompts(prompts, rows))
     except RefusedPrompt as error:
         sample = ids[rows[error.position]].as_py()
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
 
 
-def _kept(batches: tuple[tuple[int, ...], ...], left: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+def _drop_from_batches(
+    batches: tuple[tuple[int, ...], ...], left: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
     """Batches less the rows that are gone, the others renumbered."""
     number = {index: position for position, index in enumerate(left)}
     kept = (tuple(number[index] for index in batch if index in number) for batch in batches)
     return tuple(batch for batch in kept if batch)
 
 
-def _ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
+def _compress_ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     for row in rows:
         if ranges and ranges[-1][1] == row:
@@ -380,6 +404,6 @@ def _ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def _short(value: Any) -> str:
+def _shorten(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 24 else f"{text[:21]}..."

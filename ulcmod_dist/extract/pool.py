@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError, RayError
 
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.extract.values import Failure, ShardDone, ShardTask
+from ulcmod_dist.extract.planner import ShardTask
+from ulcmod_dist.extract.worker import ShardResult, TaskFailure
 from ulcmod_dist.forward.values import Prompt
 from ulcmod_dist.runtime.ray_session import (
-    Resources,
+    ActorResources,
     draining_nodes,
     explain_shortage,
     has_capacity,
@@ -27,38 +29,33 @@ from ulcmod_dist.runtime.ray_session import (
 
 ATTEMPTS = 3
 """How often a shard or a prompt may fail before it is quarantined."""
-PLACEMENT_SECONDS = 45.0
+PLACEMENT_TIMEOUT = 45.0
 """How long actors may wait for resources before the run gives up and says what is short."""
-MACHINE_SECONDS = 1200.0
+AUTOSCALING_TIMEOUT = 1200.0
 """The same on a cluster whose machines come when actors wait for them, which takes minutes."""
-START_SECONDS = 600.0
+STARTUP_TIMEOUT = 600.0
 """How long processes may take to start once their resources were free: a busy machine is slow."""
-SURVEY_SECONDS = 2.0
+POLL_INTERVAL = 2.0
 """How often the cluster is asked how many actors it has room for."""
 
-Handle: TypeAlias = Any
-Ref: TypeAlias = Any
+ActorHandle: TypeAlias = Any
+ObjectRef: TypeAlias = Any
 
 
-def patience(given: float | None, *, workers: int | None, address: str | None) -> float:
+def get_placement_timeout(config: ExtractConfig) -> float:
     """Seconds that actors may wait for resources.
 
-    Machines may still have to come to a cluster that is named, and they come for a number of actors
-    that is known. This machine grows no more.
-
-    Args:
-        given: What the job says, if it does.
-        workers: Number of actors; None for as many as the cluster has room for.
-        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
+    A named cluster may still be adding the machines for a known number of actors; this machine, or
+    a cluster taken as it is, is not.
     """
-    if given is not None:
-        return given
-    elsewhere = address or os.environ.get("RAY_ADDRESS")
-    return MACHINE_SECONDS if elsewhere and workers else PLACEMENT_SECONDS
+    if config.patience is not None:
+        return config.patience
+    is_remote = config.address or os.environ.get("RAY_ADDRESS")
+    return AUTOSCALING_TIMEOUT if is_remote and config.workers else PLACEMENT_TIMEOUT
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskOutcome:
     """What became of a task that the pool is done with.
 
     Attributes:
@@ -67,21 +64,21 @@ class Outcome:
     """
 
     task: ShardTask
-    result: ShardDone | Failure
+    result: ShardResult | TaskFailure
 
 
 @dataclass
 class _Actor:
-    handle: Handle
+    handle: ActorHandle
     node: str = ""
     ready: bool = False
     alone: bool = False
     leaving: bool = False
-    tasks: dict[Ref, ShardTask] = field(default_factory=dict)
+    tasks: dict[ObjectRef, ShardTask] = field(default_factory=dict)
 
 
 @dataclass
-class Pool:
+class WorkerPool:
     """Hands tasks to actors until all are done.
 
     Actors come and go while it runs: it starts as many as the cluster has room for, or as many as
@@ -90,27 +87,27 @@ class Pool:
 
     Attributes:
         make: Starts an actor.
-        prompts_of: The prompts of a task, looked up when it is handed out.
+        get_prompts: The prompts of a task, looked up when it is handed out.
         resources: What an actor takes.
         workers: Number of actors wanted; None for as many as the cluster has room for.
-        placement_seconds: How long actors may wait for resources.
+        placement_timeout: How long actors may wait for resources.
         stop: Asked now and then; once true, shards under way are finished and no others begun.
         warn: Told what goes wrong and is made good: an attempt that failed, an actor or node lost.
         failures: Attempts that failed.
     """
 
-    make: Callable[[], Handle]
-    prompts_of: Callable[[ShardTask], Sequence[Prompt]]
-    resources: Resources
+    make: Callable[[], ActorHandle]
+    get_prompts: Callable[[ShardTask], Sequence[Prompt]]
+    resources: ActorResources
     workers: int | None = None
-    placement_seconds: float = PLACEMENT_SECONDS
+    placement_timeout: float = PLACEMENT_TIMEOUT
     stop: Callable[[], bool] = lambda: False
     warn: Callable[[str], None] = lambda message: None
     failures: int = 0
     _actors: list[_Actor] = field(default_factory=list)
-    _pending: dict[Ref, _Actor] = field(default_factory=dict)
+    _pending: dict[ObjectRef, _Actor] = field(default_factory=dict)
     _queue: deque[ShardTask] = field(default_factory=deque)
-    _blame: Counter[str] = field(default_factory=Counter)
+    _failure_count: Counter[str] = field(default_factory=Counter)
     _deaths_at_start: int = 0
     _target: int = 0
     _draining: frozenset[str] = frozenset()
@@ -128,7 +125,7 @@ class Pool:
         self.workers = workers
         self._surveyed = float("-inf")
 
-    def run(self, tasks: Iterable[ShardTask]) -> Iterator[Outcome | None]:
+    def run(self, tasks: Iterable[ShardTask]) -> Iterator[TaskOutcome | None]:
         """Work tasks off; yields each one's outcome, and None when a moment passed without any.
 
         Raises:
@@ -161,7 +158,7 @@ class Pool:
     def _staff(self) -> None:
         """Start and end actors so that there are as many as wanted."""
         now = time.monotonic()
-        if now - self._surveyed >= SURVEY_SECONDS:
+        if now - self._surveyed >= POLL_INTERVAL:
             self._surveyed = now
             self._target = self.workers or max(1, max_actors(self.resources, node_resources()))
             self._look_for_draining()
@@ -197,7 +194,7 @@ class Pool:
         processes may not have answered yet.
         """
         nodes = node_resources()
-        if waited > (START_SECONDS if self._was_free else self.placement_seconds):
+        if waited > (STARTUP_TIMEOUT if self._was_free else self.placement_timeout):
             raise UlcmodError(
                 explain_shortage(self.resources, nodes),
                 "Ask for less per actor, or give the cluster more.",
@@ -213,19 +210,19 @@ class Pool:
                     self._hand_out(actor)
 
     def _hand_out(self, actor: _Actor) -> None:
-        suspect = self._blame[self._queue[0].digest] > 0
+        suspect = self._failure_count[self._queue[0].digest] > 0
         if suspect and actor.tasks:
             # What has failed before runs alone, so that no innocent shard shares the blame.
             return
         task = self._queue.popleft()
-        task = replace(task, attempt=self._blame[task.digest] + 1)
+        task = replace(task, attempt=self._failure_count[task.digest] + 1)
         actor.alone = suspect
-        actor.tasks[actor.handle.extract.remote(task, self.prompts_of(task))] = task
+        actor.tasks[actor.handle.extract.remote(task, self.get_prompts(task))] = task
 
-    def _collect(self) -> Iterator[Outcome | None]:
+    def _collect(self) -> Iterator[TaskOutcome | None]:
         owners = {ref: actor for actor in self._actors for ref in actor.tasks}
         refs = [*self._pending, *owners]
-        done: list[Ref] = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
+        done: list[ObjectRef] = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
         if not done:
             yield None
         for ref in done:
@@ -234,12 +231,12 @@ class Pool:
             elif ref in owners:
                 yield from self._finished(ref, owners[ref])
 
-    def _started(self, ref: Ref, actor: _Actor) -> None:
+    def _started(self, ref: ObjectRef, actor: _Actor) -> None:
         try:
             answer: Any = ray.get(ref)
         except RayError as error:
             self._lose(actor)
-            if self._innocent(actor):
+            if self._was_preempted(actor):
                 return
             self._deaths_at_start += 1
             if self._deaths_at_start >= ATTEMPTS:
@@ -251,33 +248,35 @@ class Pool:
         if not actor.node:
             actor.node = answer
             self._pending[actor.handle.load.remote()] = actor
-        elif isinstance(answer, Failure):
+        elif isinstance(answer, TaskFailure):
             raise UlcmodError(answer.reason, answer.remedy)
         else:
             actor.ready = True
             self._deaths_at_start = 0
 
-    def _finished(self, ref: Ref, actor: _Actor) -> Iterator[Outcome]:
+    def _finished(self, ref: ObjectRef, actor: _Actor) -> Iterator[TaskOutcome]:
         result: Any
         try:
             result = ray.get(ref)
         except RayActorError as error:
             lost = list(actor.tasks.values())
             self._lose(actor)
-            if self._innocent(actor):
+            if self._was_preempted(actor):
                 self.warn(f"An actor was lost with node {actor.node}; {len(lost)} shards go back.")
                 self._queue.extendleft(reversed(lost))
                 return
-            death = Failure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
+            death = TaskFailure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
             for task in lost:
                 yield from self._failed(task, death)
             return
         except RayError as error:
-            result = Failure("shard", f"Ray lost the answer: {type(error).__name__}", clean=False)
+            result = TaskFailure(
+                "shard", f"Ray lost the answer: {type(error).__name__}", clean=False
+            )
         task = actor.tasks.pop(ref)
         actor.alone = False
-        if isinstance(result, ShardDone):
-            yield Outcome(task, result)
+        if isinstance(result, ShardResult):
+            yield TaskOutcome(task, result)
             return
         if not result.clean:
             # The process may be damaged; its other shard, if any, is tried again elsewhere.
@@ -286,21 +285,21 @@ class Pool:
             self._queue.extendleft(others)
         yield from self._failed(task, result)
 
-    def _failed(self, task: ShardTask, failure: Failure) -> Iterator[Outcome]:
+    def _failed(self, task: ShardTask, failure: TaskFailure) -> Iterator[TaskOutcome]:
         if failure.scope == "run":
             raise UlcmodError(failure.reason, failure.remedy)
         self.failures += 1
-        self._blame[task.digest] += 1
-        attempt = self._blame[task.digest]
+        self._failure_count[task.digest] += 1
+        attempt = self._failure_count[task.digest]
         self.warn(f"Attempt {attempt} of {ATTEMPTS} at a shard failed: {failure.reason}")
         if attempt < ATTEMPTS:
             self._queue.appendleft(task)
         elif failure.scope == "store":
             raise UlcmodError(failure.reason, "Start the same command again once it takes data.")
         else:
-            yield Outcome(replace(task, attempt=ATTEMPTS), failure)
+            yield TaskOutcome(replace(task, attempt=ATTEMPTS), failure)
 
-    def _innocent(self, actor: _Actor) -> bool:
+    def _was_preempted(self, actor: _Actor) -> bool:
         """Whether an actor was taken away, with its node or by wish, and did not fail."""
         return actor.leaving or (bool(actor.node) and not node_alive(actor.node))
 

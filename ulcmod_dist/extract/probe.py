@@ -9,13 +9,12 @@ from typing import Any
 import ray
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.planner import Prepared, prompts_at
-from ulcmod_dist.extract.pool import PLACEMENT_SECONDS
-from ulcmod_dist.extract.values import Failure, ForwardFactory
-from ulcmod_dist.extract.worker import Worker, described
+from ulcmod_dist.extract.planner import PreparedExtraction, get_prompts
+from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
+from ulcmod_dist.extract.worker import ModelLoader, TaskFailure, Worker, describe_error
 from ulcmod_dist.forward.memory import DeviceMemory, device_memory
 from ulcmod_dist.runtime.ray_session import (
-    Resources,
+    ActorResources,
     explain_shortage,
     max_actors,
     node_resources,
@@ -24,7 +23,7 @@ from ulcmod_dist.runtime.ray_session import (
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import ShardWriter
 
-BATCHES = 8
+MAX_BATCHES = 8
 """Batches measured at most, spread evenly over the plan."""
 
 
@@ -55,14 +54,14 @@ class Projection:
 
 def probe(
     run: RunDir,
-    prepared: Prepared,
-    factory: ForwardFactory,
+    prepared: PreparedExtraction,
+    factory: ModelLoader,
     *,
-    resources: Resources | None = None,
+    resources: ActorResources | None = None,
     workers: int | None = None,
     address: str | None = None,
     seconds: float = 20.0,
-    placement_seconds: float = PLACEMENT_SECONDS,
+    placement_timeout: float = PLACEMENT_TIMEOUT,
 ) -> Projection:
     """Run a few of a plan's batches in one actor and project the rest; nothing is written.
 
@@ -74,12 +73,12 @@ def probe(
         workers: Number of actors; None for as many as the cluster has room for.
         address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
         seconds: Time after which no further batch is begun.
-        placement_seconds: How long to wait for the resources of an actor.
+        placement_timeout: How long to wait for the resources of an actor.
 
     Raises:
         UlcmodError: The actor finds no resources, the model cannot be loaded or a batch fails.
     """
-    resources = resources or Resources()
+    resources = resources or ActorResources()
     with ray_session(address):
         actors = workers or max(1, max_actors(resources, node_resources()))
         worker: Any = ray.remote(Worker)
@@ -94,10 +93,10 @@ def probe(
             _ignore,
         )
         try:
-            placed, _ = ray.wait([actor.place.remote()], timeout=placement_seconds)
+            placed, _ = ray.wait([actor.place.remote()], timeout=placement_timeout)
             if not placed:
                 raise UlcmodError(explain_shortage(resources, node_resources()))
-            _require(ray.get(actor.load.remote()))
+            _raise_failure(ray.get(actor.load.remote()))
             loaded = time.monotonic() - began
             rate, peak = _measure(actor, prepared, seconds)
         finally:
@@ -107,12 +106,12 @@ def probe(
     return Projection(rate, loaded, peak, actors, total, hours)
 
 
-def memory_of_actor(
+def query_actor_memory(
     device: str,
-    resources: Resources,
+    resources: ActorResources,
     workers: int | None,
     address: str | None,
-    placement_seconds: float = PLACEMENT_SECONDS,
+    placement_timeout: float = PLACEMENT_TIMEOUT,
 ) -> DeviceMemory:
     """Memory that an actor of this size has on its device, asked where one would run.
 
@@ -122,7 +121,7 @@ def memory_of_actor(
         resources: What an actor takes.
         workers: Number of actors; None for as many as the cluster has room for.
         address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
-        placement_seconds: How long to wait for the resources of an actor.
+        placement_timeout: How long to wait for the resources of an actor.
 
     Raises:
         UlcmodError: The cluster cannot give an actor what it asks for.
@@ -130,14 +129,14 @@ def memory_of_actor(
     with ray_session(address):
         ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(device_memory)
         answer = ask.remote(device)
-        if not ray.wait([answer], timeout=placement_seconds)[0]:
+        if not ray.wait([answer], timeout=placement_timeout)[0]:
             ray.cancel(answer)
             raise UlcmodError(explain_shortage(resources, node_resources()))
         try:
             memory: DeviceMemory = ray.get(answer)
         except ray.exceptions.RayError as error:
             raise UlcmodError(
-                f"An actor cannot use its {device} device: {described(error)}"
+                f"An actor cannot use its {device} device: {describe_error(error)}"
             ) from error
         if device != "cpu":
             return memory.part(min(1.0, resources.gpus))
@@ -145,30 +144,30 @@ def memory_of_actor(
         return memory.part(1 / max(1, min(beside, workers or beside)))
 
 
-def _measure(actor: Any, prepared: Prepared, seconds: float) -> tuple[float, int]:
+def _measure(actor: Any, prepared: PreparedExtraction, seconds: float) -> tuple[float, int]:
     """Tokens per second and peak memory, over batches spread evenly over the plan."""
     batches = [
         [shard.rows[index] for index in batch]
         for shard in prepared.plan.shards
         for batch in shard.batches
     ]
-    step = max(1, len(batches) // BATCHES)
+    step = max(1, len(batches) // MAX_BATCHES)
     tokens = spent = 0.0
     peak = 0
     # The first one, among the longest, warms up and shows the memory; it does not count.
     for number, rows in enumerate([*batches[:1], *batches[::step]]):
         if number > 1 and spent > seconds:
             break
-        answer = ray.get(actor.measure.remote(prompts_at(prepared.prompts, rows)))
-        _require(answer)
+        answer = ray.get(actor.measure.remote(get_prompts(prepared.prompts, rows)))
+        _raise_failure(answer)
         peak = answer.peak_bytes
         if number > 0:
             tokens, spent = tokens + answer.tokens, spent + answer.seconds
     return (tokens / spent if spent > 0 else float("inf")), peak
 
 
-def _require(answer: object) -> None:
-    if isinstance(answer, Failure):
+def _raise_failure(answer: object) -> None:
+    if isinstance(answer, TaskFailure):
         raise UlcmodError(answer.reason, answer.remedy)
 
 

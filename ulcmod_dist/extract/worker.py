@@ -12,26 +12,20 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import ray
 
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.extract.values import (
-    Failure,
-    Forward,
-    ForwardFactory,
-    Measured,
-    Notice,
-    ShardDone,
-    ShardTask,
-)
+from ulcmod_dist.extract.planner import ShardTask
 from ulcmod_dist.forward.values import (
     Encoded,
+    LayerUnits,
     NonFiniteActivation,
     Prompt,
     PromptTooLarge,
@@ -40,12 +34,85 @@ from ulcmod_dist.forward.values import (
 )
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
-GUARD_SECONDS = 2.0
+FENCE_INTERVAL = 2.0
 """How often an actor asks, between two batches, whether its run was taken over."""
-NO_SPACE = "No space left on device"
+DISK_FULL = "No space left on device"
 
 
-class _Blamed(Exception):
+class ForwardModel(Protocol):
+    """A loaded model that turns prompts into rows; one in each actor."""
+
+    @property
+    def units(self) -> tuple[LayerUnits, ...]:
+        """What the columns of a row are, in order."""
+
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+        """Tokens of each prompt."""
+
+    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+        """One row a prompt, and the sizes of the batches run: several where memory was short."""
+
+
+ModelLoader: TypeAlias = Callable[[], ForwardModel]
+"""Loads a model in the process that will use it; must survive pickling."""
+
+EventCallback: TypeAlias = Callable[[str, str], None]
+"""Called by a worker with a point of a shard's life and the shard's digest."""
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """A shard was committed.
+
+    Attributes:
+        digest: Its digest.
+        seconds: Time of the forward passes.
+        splits: Number of batches that had to be split.
+        peak_bytes: Largest resident memory of the actor so far.
+    """
+
+    digest: str
+    seconds: float
+    splits: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class BatchTiming:
+    """What running one batch took.
+
+    Attributes:
+        seconds: Time, tokenizing included.
+        tokens: Tokens, without padding.
+        peak_bytes: Largest resident memory of the actor so far.
+    """
+
+    seconds: float
+    tokens: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A shard was not committed. A value, since not every exception survives pickling.
+
+    Attributes:
+        scope: What is to blame: some ``prompts``, the ``shard`` as a whole, the ``store`` that did
+            not take it, or the ``run``, in which no further shard can succeed.
+        reason: What went wrong, in one line.
+        remedy: What helps, or None.
+        prompts: Digests of the prompts to blame.
+        clean: Whether the process is still fit for use.
+    """
+
+    scope: Literal["prompts", "shard", "store", "run"]
+    reason: str
+    remedy: str | None = None
+    prompts: tuple[str, ...] = ()
+    clean: bool = True
+
+
+class _FailingPrompts(Exception):
     """Prompts that fail by themselves were found in a shard."""
 
     def __init__(self, rows: Sequence[int], reason: str, *, clean: bool) -> None:
@@ -57,12 +124,12 @@ class Worker:
     """Computes shards with one model; every method answers with a value and raises nothing.
 
     Args:
-        factory: A pickled ``ForwardFactory``: torch is imported only when the model is loaded, so
+        factory: A pickled ``ModelLoader``: torch is imported only when the model is loaded, so
             that an actor can say at once that it found its resources.
         writer: Commits shards.
         record: What rows depend on.
         epoch: Lease under which it commits.
-        notice: Called at each point of a shard's life: started, halfway, computed, written,
+        on_event: Called at each point of a shard's life: started, halfway, computed, written,
             checked, committed.
     """
 
@@ -72,11 +139,11 @@ class Worker:
         writer: ShardWriter,
         record: dict[str, str],
         epoch: int,
-        notice: Notice,
+        on_event: EventCallback,
     ) -> None:
         self._factory, self._writer, self._record = factory, writer, record
-        self._epoch, self._notice = epoch, notice
-        self._forward: Forward | None = None
+        self._epoch, self._on_event = epoch, on_event
+        self._forward: ForwardModel | None = None
         self._computing = threading.Lock()
         self._finished = threading.Lock()
 
@@ -84,33 +151,33 @@ class Worker:
         """The node's id in Ray; an answer proves that the actor found its resources."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self) -> Failure | None:
+    def load(self) -> TaskFailure | None:
         """Load the model; a failure here is one of the whole run."""
         try:
-            factory: ForwardFactory = pickle.loads(self._factory)  # noqa: S301 - from the driver
+            factory: ModelLoader = pickle.loads(self._factory)  # noqa: S301 - from the driver
             self._forward = factory()
         except UlcmodError as error:
-            return Failure("run", error.fact, error.remedy)
+            return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
-            return Failure("run", f"The model cannot be loaded: {described(error)}")
+            return TaskFailure("run", f"The model cannot be loaded: {describe_error(error)}")
         return None
 
-    def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardDone | Failure:
+    def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardResult | TaskFailure:
         """Compute a shard and commit it."""
         with ExitStack() as finished:
             try:
                 with self._computing:
                     content, origin = self._compute(task, prompts, finished)
-            except _Blamed as error:
+            except _FailingPrompts as error:
                 blamed = tuple(task.prompts[row] for row in error.rows)
-                return Failure("prompts", error.reason, prompts=blamed, clean=error.clean)
+                return TaskFailure("prompts", error.reason, prompts=blamed, clean=error.clean)
             except UlcmodError as error:
-                return Failure("run", error.fact, error.remedy)
+                return TaskFailure("run", error.fact, error.remedy)
             except Exception as error:
-                return Failure("shard", described(error), clean=False)
+                return TaskFailure("shard", describe_error(error), clean=False)
             return self._commit(task, content, origin)
 
-    def measure(self, prompts: Sequence[Prompt]) -> Measured | Failure:
+    def measure(self, prompts: Sequence[Prompt]) -> BatchTiming | TaskFailure:
         """Run prompts as one batch and throw the rows away."""
         assert self._forward is not None, "load comes first"
         began = time.perf_counter()
@@ -118,9 +185,11 @@ class Worker:
             encoded = self._forward.encode(prompts)
             self._forward.rows(encoded)
         except Exception as error:
-            return Failure("run", f"A batch of the plan cannot be computed: {described(error)}")
+            return TaskFailure(
+                "run", f"A batch of the plan cannot be computed: {describe_error(error)}"
+            )
         seconds = time.perf_counter() - began
-        return Measured(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
+        return BatchTiming(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
 
     def _compute(
         self, task: ShardTask, prompts: Sequence[Prompt], finished: ExitStack
@@ -129,17 +198,17 @@ class Worker:
         # An actor whose driver is gone must not compute what its successor computes again.
         self._writer.check()
         checked = time.monotonic()
-        self._notice("started", task.digest)
+        self._on_event("started", task.digest)
         began = time.perf_counter()
         try:
             encoded = self._forward.encode(prompts)
         except RefusedPrompt as error:
-            raise _Blamed([error.position], error.fact, clean=True) from error
-        shard = _Shard(self._forward, encoded)
+            raise _FailingPrompts([error.position], error.fact, clean=True) from error
+        shard = _ShardBuffer(self._forward, encoded)
         for number, batch in enumerate(task.batches):
             if number == len(task.batches) // 2:
-                self._notice("halfway", task.digest)
-            if time.monotonic() - checked > GUARD_SECONDS:
+                self._on_event("halfway", task.digest)
+            if time.monotonic() - checked > FENCE_INTERVAL:
                 self._writer.check()
                 checked = time.monotonic()
             if number == len(task.batches) - 1:
@@ -149,7 +218,7 @@ class Worker:
                 self._writer.check()
             shard.run(batch)
         shard.require_whole()
-        self._notice("computed", task.digest)
+        self._on_event("computed", task.digest)
         origin = Origin(
             provenance=self._record,
             batches=tuple(shard.batches),
@@ -163,28 +232,28 @@ class Worker:
 
     def _commit(
         self, task: ShardTask, content: ShardContent, origin: Origin
-    ) -> ShardDone | Failure:
-        writer = replace(self._writer, notice=lambda step: self._notice(step, task.digest))
+    ) -> ShardResult | TaskFailure:
+        writer = replace(self._writer, notice=lambda step: self._on_event(step, task.digest))
         try:
             commit = writer.write(content, origin)
         except UlcmodError as error:
-            return Failure("run", error.fact, error.remedy)
+            return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
-            reason = described(error)
-            if NO_SPACE in reason:
-                return Failure(
+            reason = describe_error(error)
+            if DISK_FULL in reason:
+                return TaskFailure(
                     "run",
                     f"The disk that holds {self._writer.run.url} is full.",
                     "Make space and start the same command again: it continues where it stopped.",
                 )
-            return Failure("store", f"{self._writer.run.url} did not take a shard: {reason}")
-        return ShardDone(commit.digest, origin.seconds, len(origin.splits), _peak_bytes())
+            return TaskFailure("store", f"{self._writer.run.url} did not take a shard: {reason}")
+        return ShardResult(commit.digest, origin.seconds, len(origin.splits), _peak_bytes())
 
 
-class _Shard:
+class _ShardBuffer:
     """A shard being computed: rows fill up batch by batch."""
 
-    def __init__(self, forward: Forward, encoded: Sequence[Encoded]) -> None:
+    def __init__(self, forward: ForwardModel, encoded: Sequence[Encoded]) -> None:
         self._forward, self._encoded = forward, encoded
         units = sum(part.width for part in forward.units)
         slots = sum(part.expert is not None for part in forward.units)
@@ -213,7 +282,7 @@ class _Shard:
             raise
         except Exception as error:
             if failing := self._failing(batch):
-                raise _Blamed(failing, described(error), clean=False) from error
+                raise _FailingPrompts(failing, describe_error(error), clean=False) from error
             raise
         else:
             self._keep(batch, rows, sizes)
@@ -221,7 +290,7 @@ class _Shard:
     def require_whole(self) -> None:
         """Return if no prompt was blamed."""
         if self._blamed:
-            raise _Blamed(self._blamed, self._reason, clean=True)
+            raise _FailingPrompts(self._blamed, self._reason, clean=True)
 
     def content(self, prompts: tuple[str, ...]) -> ShardContent:
         """The rows, for the store."""
@@ -250,7 +319,7 @@ class _Shard:
         return failing
 
 
-def described(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """An exception's kind and message on one line."""
     text = one_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

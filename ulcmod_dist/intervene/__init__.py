@@ -1,1 +1,1 @@
-"""Silencing modules in a live model and the loss it costs."""
+"""Ablating modules in a live model and the loss it costs."""

@@ -1,4 +1,4 @@
-"""Masks: which units of a model are silenced, how they are drawn, stored and read again."""
+"""Masks: which units of a model are ablated, how they are drawn, stored and read again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SCHEMA = pa.schema(
         pa.field("value", pa.float32(), nullable=False),
     ]
 )
-"""A row for each silenced unit: ``unit`` counts over the model, ``index`` within one projection."""
+"""A row for each ablated unit: ``unit`` counts over the model, ``index`` within one projection."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,30 +37,30 @@ class Mask:
 
     Attributes:
         units: What the model's units are, in order.
-        silenced: bool [units].
-        values: float32 [units]; zero except where a silenced unit is held at another value.
+        ablated: bool [units].
+        values: float32 [units]; zero except where a ablated unit is held at another value.
     """
 
     units: tuple[LayerUnits, ...]
-    silenced: NDArray[np.bool_]
+    ablated: NDArray[np.bool_]
     values: NDArray[np.float32]
 
     @classmethod
-    def of_nothing(cls, units: Sequence[LayerUnits]) -> Mask:
-        """The mask that silences no unit."""
+    def empty(cls, units: Sequence[LayerUnits]) -> Mask:
+        """The mask that ablates no unit."""
         width = sum(part.width for part in units)
         return cls(tuple(units), np.zeros(width, np.bool_), np.zeros(width, np.float32))
 
     @classmethod
-    def of_modules(
+    def from_modules(
         cls, units: Sequence[LayerUnits], labels: NDArray[np.integer[Any]], modules: Collection[int]
     ) -> Mask:
-        """The mask that silences whole modules.
+        """The mask that ablates whole modules.
 
         Args:
             units: What the model's units are, in order.
             labels: [units], the module of each unit.
-            modules: The modules to silence.
+            modules: The modules to ablate.
 
         Raises:
             InvalidInput: The labels are of another number of units, or name no such module.
@@ -77,35 +77,35 @@ class Mask:
             raise InvalidInput(
                 f"There is no module {unknown[0]}; there are {min(known)} to {max(known)}."
             )
-        silenced = np.isin(labels, list(modules))
-        return cls(tuple(units), silenced, np.zeros(width, np.float32))
+        ablated = np.isin(labels, list(modules))
+        return cls(tuple(units), ablated, np.zeros(width, np.float32))
 
-    def held_at(self, means: NDArray[np.floating[Any]]) -> Mask:
+    def with_means(self, means: NDArray[np.floating[Any]]) -> Mask:
         """The same units, each held at its mean [units] in place of zero."""
-        return replace(self, values=np.where(self.silenced, means, 0).astype(np.float32))
+        return replace(self, values=np.where(self.ablated, means, 0).astype(np.float32))
 
-    def random_like(self, generator: np.random.Generator) -> Mask:
+    def draw_random_like(self, generator: np.random.Generator) -> Mask:
         """As many units in each layer, drawn at random from all units of the layer, at zero."""
-        layers = layer_of_units(self.units)
-        silenced = np.zeros_like(self.silenced)
+        layers = get_unit_layers(self.units)
+        ablated = np.zeros_like(self.ablated)
         for layer in np.unique(layers):
             columns = np.flatnonzero(layers == layer)
-            count = int(self.silenced[columns].sum())
-            silenced[generator.choice(columns, count, replace=False)] = True
-        return Mask(self.units, silenced, np.zeros(len(silenced), np.float32))
+            count = int(self.ablated[columns].sum())
+            ablated[generator.choice(columns, count, replace=False)] = True
+        return Mask(self.units, ablated, np.zeros(len(ablated), np.float32))
 
     @property
     def count(self) -> int:
-        """Number of silenced units."""
-        return int(self.silenced.sum())
+        """Number of ablated units."""
+        return int(self.ablated.sum())
 
 
-def layer_of_units(units: Sequence[LayerUnits]) -> NDArray[np.int64]:
+def get_unit_layers(units: Sequence[LayerUnits]) -> NDArray[np.int64]:
     """The layer of each unit, int64 [units]."""
     return np.repeat([part.layer for part in units], [part.width for part in units])
 
 
-def parts_of(units: pa.Table) -> tuple[LayerUnits, ...]:
+def read_layer_units(units: pa.Table) -> tuple[LayerUnits, ...]:
     """The parts of a model, from the table of its units in order, as an activation store has it.
 
     Raises:
@@ -134,13 +134,13 @@ def parts_of(units: pa.Table) -> tuple[LayerUnits, ...]:
     )
 
 
-def to_table(masks: Mapping[str, Mask]) -> pa.Table:
+def masks_to_table(masks: Mapping[str, Mask]) -> pa.Table:
     """Named masks as one table of ``SCHEMA``, in order of name and unit."""
-    tables = [_table_of(name, masks[name]) for name in sorted(masks)]
+    tables = [_make_table(name, masks[name]) for name in sorted(masks)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def from_table(table: pa.Table, units: Sequence[LayerUnits]) -> dict[str, Mask]:
+def masks_from_table(table: pa.Table, units: Sequence[LayerUnits]) -> dict[str, Mask]:
     """Read masks of a model with these units; a mask without a unit leaves no trace in a table.
 
     Raises:
@@ -148,19 +148,19 @@ def from_table(table: pa.Table, units: Sequence[LayerUnits]) -> dict[str, Mask]:
     """
     if missing := [name for name in SCHEMA.names if name not in table.column_names]:
         raise InvalidInput(f"The table of masks lacks the column {missing[0]}.")
-    if table.num_rows and pc.max(table["unit"]).as_py() >= len(layer_of_units(units)):
-        raise _other_model()
+    if table.num_rows and pc.max(table["unit"]).as_py() >= len(get_unit_layers(units)):
+        raise _model_mismatch()
     names = table["mask"].to_numpy(zero_copy_only=False)
     masks = {}
     for name in sorted(set(names)):
         rows = table.filter(pa.array(names == name))
         masks[name] = _mask(units, rows["unit"].to_numpy(), rows["value"].to_numpy())
-        if not _table_of(name, masks[name]).equals(rows.select(SCHEMA.names).sort_by("unit")):
-            raise _other_model()
+        if not _make_table(name, masks[name]).equals(rows.select(SCHEMA.names).sort_by("unit")):
+            raise _model_mismatch()
     return masks
 
 
-def to_safetensors(masks: Mapping[str, Mask], units: Sequence[LayerUnits]) -> bytes:
+def masks_to_safetensors(masks: Mapping[str, Mask], units: Sequence[LayerUnits]) -> bytes:
     """Named masks as the bytes of a safetensors file.
 
     For each mask the tensors ``NAME.units`` (int64) and ``NAME.values`` (float32), and the model's
@@ -168,12 +168,12 @@ def to_safetensors(masks: Mapping[str, Mask], units: Sequence[LayerUnits]) -> by
     """
     tensors: dict[str, NDArray[Any]] = {}
     for name, mask in sorted(masks.items()):
-        tensors[f"{name}.units"] = np.flatnonzero(mask.silenced)
-        tensors[f"{name}.values"] = mask.values[mask.silenced]
+        tensors[f"{name}.units"] = np.flatnonzero(mask.ablated)
+        tensors[f"{name}.values"] = mask.values[mask.ablated]
     return save(tensors, metadata={"units": _layout(units)})
 
 
-def from_safetensors(data: bytes, units: Sequence[LayerUnits]) -> dict[str, Mask]:
+def masks_from_safetensors(data: bytes, units: Sequence[LayerUnits]) -> dict[str, Mask]:
     """Read masks of a model with these units.
 
     Raises:
@@ -184,7 +184,7 @@ def from_safetensors(data: bytes, units: Sequence[LayerUnits]) -> dict[str, Mask
     except (SafetensorError, ValueError) as error:
         raise InvalidInput(f"The masks cannot be read: {error}.") from error
     if layout != _layout(units):
-        raise _other_model()
+        raise _model_mismatch()
     names = sorted(key.removesuffix(".units") for key in tensors if key.endswith(".units"))
     return {
         name: _mask(units, tensors[f"{name}.units"], tensors[f"{name}.values"]) for name in names
@@ -203,34 +203,34 @@ def _layout(units: Sequence[LayerUnits]) -> str:
 
 
 def _mask(
-    units: Sequence[LayerUnits], silenced: NDArray[np.int64], values: NDArray[np.float32]
+    units: Sequence[LayerUnits], ablated: NDArray[np.int64], values: NDArray[np.float32]
 ) -> Mask:
-    mask = Mask.of_nothing(units)
-    mask.silenced[silenced] = True
-    mask.values[silenced] = values
+    mask = Mask.empty(units)
+    mask.ablated[ablated] = True
+    mask.values[ablated] = values
     return mask
 
 
-def _table_of(name: str, mask: Mask) -> pa.Table:
-    silenced = np.flatnonzero(mask.silenced)
+def _make_table(name: str, mask: Mask) -> pa.Table:
+    ablated = np.flatnonzero(mask.ablated)
     widths = [part.width for part in mask.units]
-    part_of = np.repeat(np.arange(len(widths)), widths)[silenced]
+    part_of = np.repeat(np.arange(len(widths)), widths)[ablated]
     start_of = np.cumsum([0, *widths])
     parts = [mask.units[part] for part in part_of]
     columns = {
-        "mask": [name] * len(silenced),
-        "unit": silenced,
+        "mask": [name] * len(ablated),
+        "unit": ablated,
         "layer": [part.layer for part in parts],
-        "index": silenced - start_of[part_of],
+        "index": ablated - start_of[part_of],
         "path": [part.path for part in parts],
         "expert": [part.expert for part in parts],
-        "value": mask.values[silenced],
+        "value": mask.values[ablated],
     }
     arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
     return pa.table(arrays, schema=SCHEMA)
 
 
-def _other_model() -> InvalidInput:
+def _model_mismatch() -> InvalidInput:
     return InvalidInput(
         "The masks are of a model with other units.", "Name the model that the run was made with."
     )

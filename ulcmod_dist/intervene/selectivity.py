@@ -1,4 +1,4 @@
-"""Whether silencing a module hurts its own samples more than others: arrays in, figures out."""
+"""Whether ablating a module hurts its own samples more than others: arrays in, figures out."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Selectivity:
     Intervals are percentile bootstraps over the samples, drawn within each module's samples.
 
     Attributes:
-        own: Mean rise on the owner's samples [masks]; NaN where there are none.
-        others: Mean rise on all other samples [masks].
+        own: Mean loss increase on the owner's samples [masks]; NaN where there are none.
+        others: Mean loss increase on all other samples [masks].
         difference: ``own - others`` [masks].
         mean: Mean of the difference over the masks, a single number.
     """
@@ -37,29 +37,29 @@ class Selectivity:
     mean: BootstrapIntervals
 
 
-def effects(
-    rise: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
+def compute_effects(
+    loss_increase: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
 ) -> NDArray[np.float64]:
-    """Mean rise of the loss by group of samples: the matrix of masks against modules or categories.
+    """Mean loss increase of each group of samples: masks against modules or categories.
 
     Args:
-        rise: [masks, samples]; samples without a loss are NaN and left out.
+        loss_increase: [masks, samples]; samples without a loss are NaN and left out.
         groups: [samples], from 0; -1 for a sample that belongs to none.
         num_groups: Number of groups.
 
     Returns:
         float64 [masks, groups]; NaN for a group without samples.
     """
-    parts = _parts(rise, groups, num_groups)
-    means = np.full((len(rise), num_groups), np.nan)
+    parts = _parts(loss_increase, groups, num_groups)
+    means = np.full((len(loss_increase), num_groups), np.nan)
     for group, part in enumerate(parts):
         if part.shape[1]:
             means[:, group] = part.mean(axis=1)
     return means
 
 
-def selectivity(
-    rise: NDArray[np.float64],
+def compute_selectivity(
+    loss_increase: NDArray[np.float64],
     groups: NDArray[np.integer[Any]],
     owners: NDArray[np.integer[Any]],
     generator: np.random.Generator,
@@ -73,7 +73,7 @@ def selectivity(
     the two comparable.
 
     Args:
-        rise: [masks, samples]; samples without a loss are NaN and left out.
+        loss_increase: [masks, samples]; samples without a loss are NaN and left out.
         groups: [samples], the module of each sample, from 0; -1 for one that is left out.
         owners: [masks], the group that each mask belongs to.
         generator: Draws the resamples.
@@ -81,7 +81,7 @@ def selectivity(
         level: Share of them within the interval.
     """
     num_groups = int(max(groups.max(initial=0), owners.max(initial=0))) + 1
-    parts = _parts(rise, groups, num_groups)
+    parts = _parts(loss_increase, groups, num_groups)
     counts = np.array([part.shape[1] for part in parts])
     sums = np.stack([part.sum(axis=1) for part in parts], axis=1)
     measured = _own_and_others(sums, counts, owners)
@@ -112,11 +112,11 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _parts(
-    rise: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
+    loss_increase: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
 ) -> list[NDArray[np.float64]]:
     """The columns of each group, without samples that have no loss."""
-    measured = np.isfinite(rise).all(axis=0)
-    return [rise[:, measured & (groups == group)] for group in range(num_groups)]
+    measured = np.isfinite(loss_increase).all(axis=0)
+    return [loss_increase[:, measured & (groups == group)] for group in range(num_groups)]
 
 
 def _resampled_sum(

@@ -21,7 +21,7 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.runtime.ray_token import make_token, quiet, require_token
+from ulcmod_dist.runtime.ray_token import ensure_token, quiet_ray, require_token
 from ulcmod_dist.runtime.signals import preserve_sigterm_handler
 
 _NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
@@ -179,9 +179,9 @@ def _ray() -> Iterator[None]:
     if not connected:
         # Without an address Ray would join whatever cluster it finds on this machine.
         address = os.environ.get("RAY_ADDRESS") or "local"
-        quiet()
+        quiet_ray()
         if address == "local":
-            make_token(os.environ, Path.home())
+            ensure_token(os.environ, Path.home())
         require_token(address, os.environ, Path.home())
         with preserve_sigterm_handler():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)

@@ -12,23 +12,24 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import Prompts
 from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.planner import prompts_at
+from ulcmod_dist.extract.planner import get_prompts
+from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.batching import plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded
-from ulcmod_dist.intervene.fleet import Fleet, Machine
+from ulcmod_dist.intervene.ablation import AblationPool, Machine
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import (
     BootstrapIntervals,
     Selectivity,
-    effects,
-    selectivity,
+    compute_effects,
+    compute_selectivity,
 )
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.devices import device_of, patience_of
+from ulcmod_dist.pipeline.devices import device_of
 from ulcmod_dist.pipeline.evaluation_files import (
     ablation_mark,
     ablation_name,
@@ -39,7 +40,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.ray_session import (
-    Resources,
+    ActorResources,
     explain_shortage,
     max_actors,
     node_resources,
@@ -97,9 +98,9 @@ def ablate(context: Context) -> Summary:
     save_job(context)
     if pending:
         corpus = _corpus(context, run)
-        with ray_session(context.job.extract.address), _fleet(context) as fleet:
+        with ray_session(context.job.extract.address), _make_pool(context) as pool:
             for k in pending:
-                known[k] = _measure(context, fleet, modules[k], corpus)
+                known[k] = _measure(context, pool, modules[k], corpus)
                 write_evaluation(context.run, ablation_name(k), known[k], marks[k])
     rows = [
         _row(k, result, "measured" if k in pending else "as before")
@@ -114,23 +115,23 @@ def ablate(context: Context) -> Summary:
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
 
 
-def _fleet(context: Context) -> Fleet:
+def _make_pool(context: Context) -> AblationPool:
     """As many actors as the job asks for or the cluster has room for."""
     settings = context.job.extract
-    resources = Resources(settings.cpus, settings.gpus)
+    resources = ActorResources(settings.cpus, settings.gpus)
     threads = max(1, int(settings.cpus))
     machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
     workers = settings.workers or max(1, max_actors(resources, node_resources()))
-    return Fleet(
+    return AblationPool(
         context.job.require_model(),
         machine,
         workers,
-        patience_of(settings),
+        get_placement_timeout(settings),
         partial(_require_room, resources),
     )
 
 
-def _require_room(resources: Resources) -> None:
+def _require_room(resources: ActorResources) -> None:
     nodes = node_resources()
     if max_actors(resources, nodes) < 1:
         raise UlcmodError(
@@ -153,27 +154,31 @@ def _corpus(context: Context, run: Run) -> Prompts:
     return prompts
 
 
-def _measure(context: Context, fleet: Fleet, stored: StoredModules, corpus: Prompts) -> Ablation:
+def _measure(
+    context: Context, pool: AblationPool, stored: StoredModules, corpus: Prompts
+) -> Ablation:
     settings = context.job.ablate
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
     subjects = _subjects(context, stored, corpus, generator)
     units = units_of(load_config(context.job.require_model()))
-    masks = [Mask.of_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
-    random = [mask.random_like(generator) for mask in masks for _ in range(settings.random_sets)]
+    masks = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
+    random = [
+        mask.draw_random_like(generator) for mask in masks for _ in range(settings.random_sets)
+    ]
     if settings.method == "mean":
-        means = fleet.unit_means(subjects.encoded, subjects.batches)
-        masks, random = ([mask.held_at(means) for mask in each] for each in (masks, random))
+        means = pool.compute_unit_means(subjects.encoded, subjects.batches)
+        masks, random = ([mask.with_means(means) for mask in each] for each in (masks, random))
     name = f"Silencing, K = {num_modules}"
     with context.progress.step(name, len(subjects.encoded), "samples") as step:
-        measured = fleet.ablate(
+        measured = pool.measure(
             subjects.encoded,
             subjects.batches,
             [*masks, *random],
             lambda samples: step.update(step.done + samples),
         )
-    rise = measured.rise
-    return _described(context, subjects, rise[:num_modules], rise[num_modules:], generator)
+    increase = measured.loss_increase
+    return _described(context, subjects, increase[:num_modules], increase[num_modules:], generator)
 
 
 def _subjects(
@@ -189,7 +194,7 @@ def _subjects(
     # The template and the system message are the same for all; the loss is of the prompt's own.
     rule = context.job.prompt.model_copy(update={"tokens": "prompt"})
     encoder = Encoder.load(context.job.require_model(), rule)
-    encoded = list(encoder.encode(prompts_at(corpus, rows)))
+    encoded = list(encoder.encode(get_prompts(corpus, rows)))
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(
         encoded=encoded,
@@ -212,17 +217,17 @@ def _drawn(
 def _described(
     context: Context,
     subjects: _Subjects,
-    rise: NDArray[np.float64],
-    random_rise: NDArray[np.float64],
+    increase: NDArray[np.float64],
+    random_increase: NDArray[np.float64],
     generator: np.random.Generator,
 ) -> Ablation:
     settings = context.job.ablate
-    num_modules = len(rise)
+    num_modules = len(increase)
     owners = np.arange(num_modules)
-    random_rise = random_rise.reshape(num_modules, settings.random_sets, -1).mean(axis=1)
-    real = selectivity(rise, subjects.modules, owners, generator)
-    random = selectivity(random_rise, subjects.modules, owners, generator)
-    advantage = selectivity(rise - random_rise, subjects.modules, owners, generator)
+    random_increase = random_increase.reshape(num_modules, settings.random_sets, -1).mean(axis=1)
+    real = compute_selectivity(increase, subjects.modules, owners, generator)
+    random = compute_selectivity(random_increase, subjects.modules, owners, generator)
+    advantage = compute_selectivity(increase - random_increase, subjects.modules, owners, generator)
     names = sorted({name for name in subjects.categories if name is not None})
     place = {name: number for number, name in enumerate(names)}
     groups = np.array([place.get(str(name), -1) for name in subjects.categories])
@@ -232,9 +237,9 @@ def _described(
         num_samples=len(subjects.encoded),
         num_random_sets=settings.random_sets,
         seed=settings.seed,
-        by_module=effects(rise, subjects.modules, num_modules),
-        random_by_module=effects(random_rise, subjects.modules, num_modules),
-        by_category=effects(rise, groups, len(names))
+        by_module=compute_effects(increase, subjects.modules, num_modules),
+        random_by_module=compute_effects(random_increase, subjects.modules, num_modules),
+        by_category=compute_effects(increase, groups, len(names))
         if names
         else Absent("The corpus has no categories."),
         categories=tuple(names),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.config.schema import ExtractConfig, ModelConfig
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.extract.planner import load_plan
-from ulcmod_dist.extract.pool import patience
-from ulcmod_dist.extract.probe import memory_of_actor
+from ulcmod_dist.extract.pool import get_placement_timeout
+from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
@@ -18,7 +18,7 @@ from ulcmod_dist.forward.memory import (
     token_bytes,
 )
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 
 
 def device_of(job: Job) -> str:
@@ -26,11 +26,6 @@ def device_of(job: Job) -> str:
     if job.extract.gpus == 0:
         return "cpu"
     return "auto" if job.extract.gpus > 1 else "cuda"
-
-
-def patience_of(settings: ExtractConfig) -> float:
-    """Seconds that a job's actors may wait for resources."""
-    return patience(settings.patience, workers=settings.workers, address=settings.address)
 
 
 def batch_tokens_of(context: Context, spec: ModelConfig, longest: int | None) -> int:
@@ -89,7 +84,7 @@ def _memory(job: Job) -> DeviceMemory:
         beside = int((os.cpu_count() or 1) / settings.cpus)
         return device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
     device = "cuda" if settings.gpus > 0 else "cpu"
-    resources = Resources(settings.cpus, settings.gpus)
-    return memory_of_actor(
-        device, resources, settings.workers, settings.address, patience_of(settings)
+    resources = ActorResources(settings.cpus, settings.gpus)
+    return query_actor_memory(
+        device, resources, settings.workers, settings.address, get_placement_timeout(settings)
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ulcmod_dist.extract.driver import extract as run_extraction
-from ulcmod_dist.extract.values import Progress
+from ulcmod_dist.extract.pool import get_placement_timeout
+from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
-from ulcmod_dist.pipeline.devices import patience_of
 from ulcmod_dist.pipeline.inputs import inputs_mark, note_extracted
 from ulcmod_dist.pipeline.plan import factory_of, prepared_for
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.signals import defer_sigterm
 
 
@@ -34,7 +34,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
             defer_sigterm() as stop,
         ):
 
-            def show(progress: Progress) -> None:
+            def show(progress: ExtractionProgress) -> None:
                 step.update(progress.prompts_done, _note(progress), total=progress.prompts)
 
             done = run_extraction(
@@ -42,14 +42,14 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 prepared,
                 factory_of(held.job, prepared),
                 fence=held.fence,
-                resources=Resources(settings.cpus, settings.gpus),
+                resources=ActorResources(settings.cpus, settings.gpus),
                 workers=settings.workers,
                 address=settings.address,
                 retry_quarantined=retry_quarantined,
                 report=show,
                 warn=held.progress.warn,
                 stop=stop,
-                placement_seconds=patience_of(settings),
+                placement_timeout=get_placement_timeout(settings),
             )
         note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
     facts = {
@@ -65,7 +65,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
     return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)
 
 
-def _note(progress: Progress) -> str:
+def _note(progress: ExtractionProgress) -> str:
     parts = [
         f"{progress.tokens_per_second:,.0f} tokens/s",
         f"{progress.shards_done}/{progress.shards} shards",

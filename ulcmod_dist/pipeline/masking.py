@@ -11,8 +11,8 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.intervene.apply import pruned_size
-from ulcmod_dist.intervene.masks import Mask, parts_of, to_safetensors, to_table
+from ulcmod_dist.intervene.engine import estimate_pruned_size
+from ulcmod_dist.intervene.masks import Mask, masks_to_safetensors, masks_to_table, read_layer_units
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.summary import Summary
 
@@ -38,14 +38,16 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
         InvalidInput: There are no such modules, or the run's units are not those of a whole model.
     """
     run = Run(context.run)
-    units = parts_of(run.snapshot.units)
+    units = read_layer_units(run.snapshot.units)
     labels = run.modules(num_modules).unit_labels
     together = tuple(dict.fromkeys(modules))
     chosen = [together] if together else [(module,) for module in range(num_modules)]
-    masks = {mask_name(num_modules, each): Mask.of_modules(units, labels, each) for each in chosen}
+    masks = {
+        mask_name(num_modules, each): Mask.from_modules(units, labels, each) for each in chosen
+    }
     out.mkdir(parents=True, exist_ok=True)
-    (out / "masks.safetensors").write_bytes(to_safetensors(masks, units))
-    pq.write_table(to_table(masks), out / "masks.parquet")
+    (out / "masks.safetensors").write_bytes(masks_to_safetensors(masks, units))
+    pq.write_table(masks_to_table(masks), out / "masks.parquet")
     sizes, unknown = _pruned_sizes(context.job, masks.values())
     rows = [
         {"name": name, "modules": list(each), "units": mask.count, **size}
@@ -61,7 +63,7 @@ def _pruned_sizes(job: Job, masks: Collection[Mask]) -> tuple[list[dict[str, flo
         config = load_config(job.require_model())
     except InvalidInput as error:
         return [{} for _ in masks], [f"How much the masks would cut is not known. {error.fact}"]
-    sizes = (pruned_size(config, mask) for mask in masks)
+    sizes = (estimate_pruned_size(config, mask) for mask in masks)
     return [
         {"parameters": size.parameters, "removed": size.removed, "share": size.share}
         for size in sizes

@@ -11,18 +11,23 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
-from ulcmod_dist.extract.planner import Prepared, forward_record
+from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
+from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config, model_record
 from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.iterd.plan import SearchPlan
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of, model_bytes, patience_of
+from ulcmod_dist.pipeline.devices import (
+    batch_tokens_of,
+    device_of,
+    model_bytes,
+)
 from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, size_text
-from ulcmod_dist.runtime.ray_session import Resources
+from ulcmod_dist.runtime.ray_session import ActorResources
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
@@ -59,7 +64,7 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     return Summary(title="Plan", facts={**facts, **facts_of(search)}, data=figures)
 
 
-def _search_plan(job: Job, prepared: Prepared) -> SearchPlan:
+def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
     train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
     extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
     held_out = len(prepared.prompts) - train
@@ -67,21 +72,21 @@ def _search_plan(job: Job, prepared: Prepared) -> SearchPlan:
         return plan_of(job.discover, job.discover.modules, extracted, executor, held_out)
 
 
-def _projection(context: Context, prepared: Prepared) -> Projection:
+def _projection(context: Context, prepared: PreparedExtraction) -> Projection:
     settings = context.job.extract
     with context.progress.step("Measuring a few batches", None, "batches"):
         return probe(
             context.run,
             prepared,
             factory_of(context.job, prepared),
-            resources=Resources(settings.cpus, settings.gpus),
+            resources=ActorResources(settings.cpus, settings.gpus),
             workers=settings.workers,
             address=settings.address,
-            placement_seconds=patience_of(settings),
+            placement_timeout=get_placement_timeout(settings),
         )
 
 
-def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepared:
+def prepared_for(context: Context, *, save: bool, update: bool = False) -> PreparedExtraction:
     """The plan of a job and the corpus it was made for.
 
     Args:
@@ -101,7 +106,7 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
             prompts,
             encoder,
             units_of(config),
-            forward_record(model_record(spec), encoder.record),
+            merge_provenance(model_record(spec), encoder.record),
             shard_samples=job.extract.shard_samples,
             batch_tokens=batch_tokens_of(context, spec, encoder.max_tokens),
             model_bytes=partial(model_bytes, job, spec),
@@ -112,7 +117,7 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
     return prepared
 
 
-def factory_of(job: Job, prepared: Prepared) -> ModelFactory:
+def factory_of(job: Job, prepared: PreparedExtraction) -> ModelFactory:
     """What loads the model in an actor."""
     return ModelFactory(
         job.require_model(),

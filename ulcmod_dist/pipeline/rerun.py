@@ -14,7 +14,7 @@ from typing import Any
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.readers import read_prompts
-from ulcmod_dist.extract.planner import record_differences
+from ulcmod_dist.extract.planner import list_provenance_changes
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.discover import find_modules, found_metrics, mark_in, search_mark
@@ -211,7 +211,7 @@ def _reasons(last: Run | None, now: Run) -> list[str]:
     """Why no row of the version before could be reused, where none could."""
     if last is None:
         return []
-    changed = record_differences(last.snapshot.provenance, now.snapshot.provenance)
+    changed = list_provenance_changes(last.snapshot.provenance, now.snapshot.provenance)
     return [f"No row was reused: {'; '.join(changed)}."] if changed else []
 
 

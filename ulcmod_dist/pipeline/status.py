@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.extract.reporting import extraction_status
+from ulcmod_dist.extract.progress import read_extraction_status
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.discover import found_metrics, search_mark
 from ulcmod_dist.pipeline.evaluate import evaluation_mark, name_of
@@ -50,7 +50,7 @@ def status(context: Context) -> Summary:
     """What is there, what is out of date and what is missing; reads no activation."""
     directory = context.run
     views = list_snapshots(directory)
-    extraction = extraction_status(directory)
+    extraction = read_extraction_status(directory)
     held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
     holder = extraction["holder"]
     works = holder is not None and holder["alive"]

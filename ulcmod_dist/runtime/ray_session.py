@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.runtime.ray_token import make_token, quiet, require_token
+from ulcmod_dist.runtime.ray_token import ensure_token, quiet_ray, require_token
 from ulcmod_dist.runtime.signals import preserve_sigterm_handler
 
 OBJECT_STORE_BYTES = 100 * 2**20
@@ -21,7 +21,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
-class Resources:
+class ActorResources:
     """What one actor takes.
 
     Attributes:
@@ -56,7 +56,7 @@ def ray_session(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    quiet()
+    quiet_ray()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     with preserve_sigterm_handler():
         if address == "local":
@@ -95,7 +95,7 @@ def metrics_addresses() -> list[str]:
     ]
 
 
-def max_actors(resources: Resources, nodes: list[Mapping[str, float]]) -> int:
+def max_actors(resources: ActorResources, nodes: list[Mapping[str, float]]) -> int:
     """How many actors of this size fit on nodes that do nothing else."""
     wanted = resources.named()
     return sum(
@@ -106,13 +106,13 @@ def max_actors(resources: Resources, nodes: list[Mapping[str, float]]) -> int:
     )
 
 
-def has_capacity(resources: Resources) -> bool:
+def has_capacity(resources: ActorResources) -> bool:
     """Whether the cluster as a whole has free, at this moment, what one actor takes."""
     free = ray.available_resources()  # type: ignore[no-untyped-call]
     return all(free.get(name, 0.0) >= amount for name, amount in resources.named().items())
 
 
-def explain_shortage(resources: Resources, nodes: list[Mapping[str, float]]) -> str:
+def explain_shortage(resources: ActorResources, nodes: list[Mapping[str, float]]) -> str:
     """What an actor asks for that no node has, or has free, in words."""
     wanted = resources.named()
     lacking = []
@@ -141,7 +141,7 @@ def _amount(name: str, amount: float) -> str:
 
 
 def _start_local() -> None:
-    make_token(os.environ, Path.home())
+    ensure_token(os.environ, Path.home())
     ray.init(
         address="local",
         include_dashboard=False,

@@ -20,22 +20,22 @@ from urllib.parse import urlsplit
 
 from ulcmod_dist.errors import InvalidInput
 
-_QUIET = {
+_QUIET_ENV = {
     # Usage statistics would leave the machine; the other two only fill logs.
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SCHEDULER_EVENTS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-_OWN = ("", "auto", "local")
+_LOCAL_ADDRESSES = ("", "auto", "local")
 """Addresses by which Ray finds or starts a cluster on this machine."""
 
-_STARTED_BY_RAY = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_RAY_JOB_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets it, and RAY_ADDRESS with it, for the driver of a job that it starts."""
 
 
-def quiet(environment: MutableMapping[str, str] = os.environ) -> None:
+def quiet_ray(environment: MutableMapping[str, str] = os.environ) -> None:
     """Keep Ray from sending statistics and from filling logs; before it starts in a process."""
-    for name, value in _QUIET.items():
+    for name, value in _QUIET_ENV.items():
         environment.setdefault(name, value)
 
 
@@ -77,7 +77,7 @@ def find_token(environment: Mapping[str, str], home: Path) -> Token | None:
     return Token(str(path), value)
 
 
-def make_token(environment: Mapping[str, str], home: Path) -> None:
+def ensure_token(environment: Mapping[str, str], home: Path) -> None:
     """Make a token that only its owner can read, where a local Ray would find none.
 
     Ray makes one itself, but open to whomever the umask lets read it.
@@ -89,14 +89,14 @@ def make_token(environment: Mapping[str, str], home: Path) -> None:
     # Where the home cannot be written, Ray says so in its own words.
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_once(path, secrets.token_hex(32))
+        _create_file(path, secrets.token_hex(32))
 
 
 def _default_path(home: Path) -> Path:
     return home / ".ray" / "auth_token"
 
 
-def _write_once(path: Path, text: str) -> None:
+def _create_file(path: Path, text: str) -> None:
     """Write a file of the owner's alone, unless another process was first.
 
     The link appears with its contents, so that nobody reads half a token.
@@ -122,7 +122,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def token_for(address: str, environment: Mapping[str, str], home: Path) -> Token | None:
+def get_token(address: str, environment: Mapping[str, str], home: Path) -> Token | None:
     """The token to show to a Ray cluster at an HTTP address.
 
     Raises:
@@ -156,8 +156,8 @@ def require_token(address: str, environment: Mapping[str, str], home: Path) -> N
     named = environment.get("RAY_ADDRESS")
     if address == "auto" and named:  # as Ray reads it
         address = named
-    inside = _STARTED_BY_RAY in environment and address == named
-    if inside or _is_here(address):
+    inside = _RAY_JOB_ENV in environment and address == named
+    if inside or _is_local(address):
         return
     # For an address that is given, Ray shows a token in this mode alone.
     if environment.get("RAY_AUTH_MODE", "").lower() == "token" and _has_token(environment, home):
@@ -178,9 +178,9 @@ def _has_token(environment: Mapping[str, str], home: Path) -> bool:
     return (Path(named).expanduser() if named else _default_path(home)).is_file()
 
 
-def _is_here(address: str) -> bool:
+def _is_local(address: str) -> bool:
     """Whether an address of Ray's is one of this machine's own."""
-    if address in _OWN:
+    if address in _LOCAL_ADDRESSES:
         return True
     url = address if "://" in address else f"ray://{address}"
     if is_loopback(url):

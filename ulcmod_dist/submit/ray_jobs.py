@@ -23,7 +23,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.credentials import reject_credentials
-from ulcmod_dist.runtime.ray_token import require_token, token_for
+from ulcmod_dist.runtime.ray_token import get_token, require_token
 from ulcmod_dist.submit.parcel import JOB_FILE, Parcel
 
 Client: TypeAlias = JobSubmissionClient
@@ -92,7 +92,7 @@ def connect(address: str, environment: Mapping[str, str], home: Path) -> Client:
         InvalidInput: Another machine, and no token; or a token file that others can read.
         UlcmodError: The cluster does not answer or does not accept the token.
     """
-    token = token_for(address, environment, home)
+    token = get_token(address, environment, home)
     with _explained(address):
         return Client(address, headers=token.headers() if token else None)
 

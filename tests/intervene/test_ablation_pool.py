@@ -13,10 +13,15 @@ from tests.forward.tiny import prompts_of, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.forward.architectures import units_of
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.intervene.ablation import Ablation, ablate, unit_means
-from ulcmod_dist.intervene.fleet import Fleet, Machine
-from ulcmod_dist.intervene.loss import LossEngine
-from ulcmod_dist.intervene.masks import Mask, layer_of_units
+from ulcmod_dist.intervene.ablation import (
+    AblationLosses,
+    AblationPool,
+    Machine,
+    compute_unit_means,
+    measure_ablation,
+)
+from ulcmod_dist.intervene.engine import LossEngine
+from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
 PROMPTS = prompts_of([5, 31, 7, 12, 9, 20, 3, 16])
 BATCHES = [[0, 1], [2, 3], [4, 5], [6, 7]]
@@ -32,28 +37,30 @@ def saved(folder: Path, family: str) -> ModelConfig:
 def masks_of(spec: ModelConfig) -> list[Mask]:
     units = units_of(load_config(spec))
     rng = np.random.default_rng(0)
-    count = len(layer_of_units(units))
+    count = len(get_unit_layers(units))
     return [Mask(units, rng.random(count) < 0.4, np.zeros(count, np.float32)) for _ in range(3)]
 
 
-def alone(spec: ModelConfig, masks: list[Mask]) -> Ablation:
-    return ablate(LossEngine.load(spec), PROMPTS, BATCHES, masks)
+def alone(spec: ModelConfig, masks: list[Mask]) -> AblationLosses:
+    return measure_ablation(LossEngine.load(spec), PROMPTS, BATCHES, masks)
 
 
 @pytest.mark.parametrize("family", SHARED)
-def test_fleet__ranks_that_share_a_model_measure_what_one_process_does(
+def test_ablation_pool__ranks_that_share_a_model_measure_what_one_process_does(
     family: str, tmp_path: Path, local_ray: None
 ) -> None:
     spec = saved(tmp_path, family)
-    with Fleet(spec, Machine(ranks=2), workers=1, patience=60) as fleet:
-        means = fleet.unit_means(PROMPTS, BATCHES)
-        masks = [masks_of(spec)[0], masks_of(spec)[1].held_at(means)]
-        measured = fleet.ablate(PROMPTS, BATCHES, masks)
-        others = fleet.ablate(PROMPTS, BATCHES, masks[1:])
+    with AblationPool(spec, Machine(ranks=2), workers=1, placement_timeout=60) as pool:
+        means = pool.compute_unit_means(PROMPTS, BATCHES)
+        masks = [masks_of(spec)[0], masks_of(spec)[1].with_means(means)]
+        measured = pool.measure(PROMPTS, BATCHES, masks)
+        others = pool.measure(PROMPTS, BATCHES, masks[1:])
     whole = LossEngine.load(spec)
-    np.testing.assert_allclose(means, unit_means(whole, PROMPTS, BATCHES), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        means, compute_unit_means(whole, PROMPTS, BATCHES), rtol=1e-4, atol=1e-6
+    )
     expected = alone(spec, masks)
-    assert np.median(np.abs(expected.rise)) > 1e-3
+    assert np.median(np.abs(expected.loss_increase)) > 1e-3
     np.testing.assert_allclose(measured.intact, expected.intact, rtol=1e-5)
     np.testing.assert_allclose(measured.masked, expected.masked, rtol=1e-5)
     # Actors keep masks from batch to batch, but not from one measurement to the next.
@@ -61,18 +68,18 @@ def test_fleet__ranks_that_share_a_model_measure_what_one_process_does(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_fleet__a_process_killed_in_mid_measurement_changes_no_loss(
+def test_ablation_pool__a_process_killed_in_mid_measurement_changes_no_loss(
     ranks: int, tmp_path: Path, local_ray: None
 ) -> None:
     spec = saved(tmp_path, "llama")
     masks = masks_of(spec)
     machine = Machine(cpus=0.5, ranks=ranks)
-    with Fleet(spec, machine, workers=2, patience=60) as fleet:
-        undisturbed = fleet.ablate(PROMPTS, BATCHES, masks)
+    with AblationPool(spec, machine, workers=2, placement_timeout=60) as pool:
+        undisturbed = pool.measure(PROMPTS, BATCHES, masks)
         before = set(measuring(ranks))
         victims = iter(sorted(before)[:1])
         # The others of these batches are under way or wait, as the first answer arrives.
-        killed = fleet.ablate(PROMPTS, BATCHES, masks, lambda _: kill_next(victims))
+        killed = pool.measure(PROMPTS, BATCHES, masks, lambda _: kill_next(victims))
         after = set(measuring(ranks))
     assert next(victims, None) is None
     assert len(before) == 2
