@@ -15,7 +15,6 @@ from ulcmod_dist.pipeline.discover import discover
 from ulcmod_dist.pipeline.evaluation_files import ablation_name, read_evaluation
 from ulcmod_dist.pipeline.extract import extract
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.runtime.progress import NullProgress
 from ulcmod_dist.runtime.rundir import RunDir
 
 pytestmark = pytest.mark.acceptance
@@ -44,7 +43,7 @@ def silenced(tmp_path: Path) -> Silence:
         pq.write_table(pa.concat_tables(parts), tmp_path / "train.parquet")
         text = JOB.format(folder=tmp_path, model=model, k=NUM_MODULES)
         job = Job.from_text(text, source="the test", folder=tmp_path)
-        context = Context(job, RunDir.at(job.run), NullProgress())
+        context = Context(job, RunDir.at(job.run))
         extract(context)
         discover(context)
         ablate(context)

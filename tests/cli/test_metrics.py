@@ -1,5 +1,6 @@
 """The progress of a whole command, as Prometheus reads it."""
 
+import logging
 import socket
 import urllib.request
 from pathlib import Path
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.pipeline.conftest import Ulcmod, ulcmod
-from ulcmod_dist.cli.metrics import Measured, Metrics
+from ulcmod_dist.cli.metrics import Metrics
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.progress import track
 
 __all__ = ["ulcmod"]
 
@@ -22,10 +23,12 @@ def scraped(metrics: Metrics) -> str:
 
 def test_metrics__tell_how_far_each_step_is() -> None:
     metrics = Metrics("127.0.0.1:0")
-    progress = Measured(NullProgress(), metrics)
-    with progress.step("Searching", 40, "iterations") as step:
+    logger = logging.Logger("ulcmod_dist.somewhere")
+    logger.addHandler(metrics.warning_counter())
+    with track(metrics.set_step, "Searching", 40, "iterations") as step:
         step.update(10)
-        progress.warn("An attempt failed.")
+        logger.info("A fact.")
+        logger.warning("An attempt failed.")
         seen = scraped(metrics)
     assert 'ulcmod_step_done{step="Searching",unit="iterations"} 10.0' in seen
     assert 'ulcmod_step_total{step="Searching",unit="iterations"} 40.0' in seen

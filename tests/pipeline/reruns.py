@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.pipeline.context import open_target
 from ulcmod_dist.pipeline.rerun import rerun
-from ulcmod_dist.runtime.progress import NullProgress
 from ulcmod_dist.runtime.rundir import RunDir
 
 # Each child begins with everything imported and nothing started.
@@ -53,7 +52,7 @@ def _rerun(run: str, results: Any, kill_at: str = "", gate: str | None = None) -
 
     for name in ("write", "create", "delete"):
         setattr(RunDir, name, _suffering(getattr(RunDir, name), suffer))
-    summary = rerun(open_target(run, [], NullProgress()))
+    summary = rerun(open_target(run, []))
     if results is not None:
         results.put((summary.facts["state"], summary.exit_code))
 

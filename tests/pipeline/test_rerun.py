@@ -33,14 +33,13 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a matrix of 60 samples and of the run that was made of it."""
     from ulcmod_dist.pipeline.import_matrix import import_context
     from ulcmod_dist.pipeline.run import run_all
-    from ulcmod_dist.runtime.progress import NullProgress
 
     folder = tmp_path_factory.mktemp("first")
     write_rows(folder, planted_rows(60))
     files = {"path": "rows.npy", "samples": None, "units": None}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_all(import_context(files, str(folder / "run"), QUICK[1::2], NullProgress()))
+        run_all(import_context(files, str(folder / "run"), QUICK[1::2]))
     return folder
 
 

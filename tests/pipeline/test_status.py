@@ -13,7 +13,7 @@ import pytest
 from tests.pipeline.conftest import Planted, Ulcmod
 from ulcmod_dist.pipeline.context import open_target, writing
 from ulcmod_dist.pipeline.status import looks, status
-from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.progress import track
 
 SMALL = ("--set", "discover.modules=3", "--set", "discover.restarts=1")
 
@@ -25,10 +25,10 @@ def run(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> str:
 
 
 def test_status__tells_the_step_under_way_and_who_is_at_it(run: str, ulcmod: Ulcmod) -> None:
-    mine = open_target(run, [], NullProgress())
+    mine = open_target(run, [])
     assert status(mine).as_json()["step"] is None
     with writing(mine, "discover") as held:
-        with held.progress.step("Searching", 40, "iterations") as step:
+        with track(held.on_progress, "Searching", 40, "iterations") as step:
             seen = ulcmod("status", run, "--json").json()
             assert seen["step"]["done"] == 0
             step.update(10, "3 moved")
@@ -49,10 +49,12 @@ LEASE = """
 import os, signal, sys
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.pipeline.recording import Recorded
-from ulcmod_dist.runtime.progress import Silent
+from ulcmod_dist.runtime.progress import record_progress, track
 run = RunDir.at(sys.argv[1])
-with Lease.acquire(run, "discover"), Recorded(Silent(), run).step("Searching", 40, "iterations"):
+with (
+    Lease.acquire(run, "discover"),
+    track(record_progress(run), "Searching", 40, "iterations"),
+):
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -69,7 +71,7 @@ def test_status__a_killed_process_works_on_the_run_no_more(run: str, ulcmod: Ulc
 
 
 def test_watch__looks_until_nobody_works_on_the_run_any_more(run: str) -> None:
-    mine = open_target(run, [], NullProgress())
+    mine = open_target(run, [])
     began, end = threading.Event(), threading.Event()
 
     def work() -> None:

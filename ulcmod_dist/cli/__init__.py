@@ -7,6 +7,7 @@ samples, 4 a rerun after which the modules have drifted, 143 stopped by SIGTERM.
 
 from __future__ import annotations
 
+import logging
 import sys
 
 from obstore.exceptions import BaseError
@@ -14,42 +15,42 @@ from obstore.exceptions import BaseError
 # Importing them adds their commands to the program.
 from ulcmod_dist.cli import clusters as clusters
 from ulcmod_dist.cli import runs as runs
-from ulcmod_dist.cli.words import app, progress
+from ulcmod_dist.cli.app import app, log_to_stderr
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.runtime.signals import Stopped, exit_on_sigterm
 
 __all__ = ["app", "main"]
 
+logger = logging.getLogger(__name__)
+
 
 def main() -> None:
-    """Entry point: errors become one clear line, unless ``--debug`` stands anywhere."""
+    """Entry point: errors become one clear line, unless ``--debug`` is given anywhere."""
     words = sys.argv[1:]
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    try:
-        with exit_on_sigterm():
-            app(args=words, prog_name="ulcmod")
-    except Stopped:
-        progress().fail(
-            "Stopped by SIGTERM. What was committed stays; the same command continues from there."
-        )
-        raise
-    except UlcmodError as error:
-        if debug:
+    with log_to_stderr():
+        try:
+            with exit_on_sigterm():
+                app(args=[word for word in words if word != "--debug"], prog_name="ulcmod")
+        except Stopped:
+            logger.error(
+                "Stopped by SIGTERM. What was committed stays; the same command continues from "
+                "there."
+            )
             raise
-        progress().fail(str(error))
-        sys.exit(error.exit_code)
-    except BaseError as error:
-        if debug:
-            raise
-        progress().fail(
+        except Exception as error:
+            if debug:
+                raise
+            logger.error(_explain(error))
+            sys.exit(error.exit_code if isinstance(error, UlcmodError) else 1)
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UlcmodError):
+        return str(error)
+    if isinstance(error, BaseError):
+        return (
             f"The object store fails: {one_line(error)}. Check the URL, the credentials in the "
             "environment and the network; the same command continues from there."
         )
-        sys.exit(1)
-    except Exception as error:
-        if debug:
-            raise
-        kind, said = type(error).__name__, one_line(error)
-        progress().fail(f"{kind}: {said}. Repeat with --debug for the traceback.")
-        sys.exit(1)
+    return f"{type(error).__name__}: {one_line(error)}. Repeat with --debug for the traceback."

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ulcmod_dist.cli.words import Address, AsJson, Overrides, answer, app
+from ulcmod_dist.cli.app import Address, AsJson, Overrides, app, print_summary
 
 Destination = Annotated[
     Literal["ray", "kuberay", "slurm"], typer.Option("--to", help="What runs the cluster.")
@@ -42,7 +42,7 @@ def submit(
         return
     # With --json, standard output is the answer alone.
     output = sys.stderr if as_json else sys.stdout
-    answer(stage(sending, again=again, wait=output.write if wait else None), as_json)
+    print_summary(stage(sending, again=again, wait=output.write if wait else None), as_json)
 
 
 @app.command(rich_help_panel="Jobs on a cluster")
@@ -74,4 +74,4 @@ def cancel(
     from ulcmod_dist.pipeline.submit import Sending
     from ulcmod_dist.pipeline.submit import cancel as stage
 
-    answer(stage(Sending(job, overrides or [], to, address)), as_json)
+    print_summary(stage(Sending(job, overrides or [], to, address)), as_json)

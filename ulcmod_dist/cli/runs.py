@@ -13,16 +13,16 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from ulcmod_dist.cli.words import (
+from ulcmod_dist.cli.app import (
     Address,
     AsJson,
     Overrides,
     Target,
-    answer,
     app,
     corpus_app,
-    progress,
-    run_stage,
+    print_summary,
+    run_command,
+    show_progress,
 )
 from ulcmod_dist.pipeline.context import open_target
 from ulcmod_dist.pipeline.summary import Summary
@@ -38,7 +38,7 @@ def demo(
     from ulcmod_dist.pipeline.demo import demo_context
     from ulcmod_dist.pipeline.run import run_all
 
-    answer(run_all(demo_context(run, overrides or [], progress())), as_json)
+    print_summary(run_all(demo_context(run, overrides or [], show_progress())), as_json)
 
 
 @app.command()
@@ -46,7 +46,7 @@ def run(target: Target, overrides: Overrides = None, as_json: AsJson = False) ->
     """Run a job from prompts to report; continue where an earlier run stopped."""
     from ulcmod_dist.pipeline.run import run_all
 
-    run_stage(run_all, target, overrides, as_json)
+    run_command(run_all, target, overrides, as_json)
 
 
 @app.command()
@@ -61,7 +61,7 @@ def rerun(
     """Read the corpus again and do what has changed; keep the version before, and compare."""
     from ulcmod_dist.pipeline.rerun import rerun as stage
 
-    run_stage(partial(stage, accept=accept), target, overrides, as_json)
+    run_command(partial(stage, accept=accept), target, overrides, as_json)
 
 
 @app.command()
@@ -76,7 +76,7 @@ def plan(
     """Show what extraction would do: shards, batches, bytes, memory, time."""
     from ulcmod_dist.pipeline.plan import plan as stage
 
-    run_stage(partial(stage, measure=probe), target, overrides, as_json)
+    run_command(partial(stage, measure=probe), target, overrides, as_json)
 
 
 @app.command()
@@ -91,7 +91,7 @@ def extract(
     """Run the forward passes and write the activation store."""
     from ulcmod_dist.pipeline.extract import extract as stage
 
-    run_stage(partial(stage, retry_quarantined=retry), target, overrides, as_json)
+    run_command(partial(stage, retry_quarantined=retry), target, overrides, as_json)
 
 
 @app.command()
@@ -99,7 +99,7 @@ def discover(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
     """Search the modules in an activation store."""
     from ulcmod_dist.pipeline.discover import discover as stage
 
-    run_stage(stage, target, overrides, as_json)
+    run_command(stage, target, overrides, as_json)
 
 
 @app.command()
@@ -107,7 +107,7 @@ def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = Fals
     """Measure the modules: null model, baselines, classification, topics."""
     from ulcmod_dist.pipeline.evaluate import evaluate as stage
 
-    run_stage(stage, target, overrides, as_json)
+    run_command(stage, target, overrides, as_json)
 
 
 @app.command()
@@ -115,7 +115,7 @@ def ablate(target: Target, overrides: Overrides = None, as_json: AsJson = False)
     """Silence each module in the real forward pass and measure what it costs."""
     from ulcmod_dist.pipeline.ablate import ablate as stage
 
-    run_stage(stage, target, overrides, as_json)
+    run_command(stage, target, overrides, as_json)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def report(target: Target, overrides: Overrides = None, as_json: AsJson = False)
     """Write the page, the figures and the tables."""
     from ulcmod_dist.pipeline.report import report as stage
 
-    run_stage(stage, target, overrides, as_json)
+    run_command(stage, target, overrides, as_json)
 
 
 @app.command()
@@ -141,7 +141,7 @@ def export(
     from ulcmod_dist.pipeline.masking import export as stage
 
     exporting = partial(stage, num_modules=num_modules, modules=modules or [], out=out)
-    run_stage(exporting, target, None, as_json)
+    run_command(exporting, target, None, as_json)
 
 
 @app.command()
@@ -160,7 +160,7 @@ def compare(
     """Match the modules of two runs and say what moved."""
     from ulcmod_dist.pipeline.compare import compare as stage
 
-    answer(stage(one, other, num_modules, other_num_modules, out), as_json)
+    print_summary(stage(one, other, num_modules, other_num_modules, out), as_json)
 
 
 @app.command()
@@ -168,7 +168,7 @@ def verify(target: Target, as_json: AsJson = False) -> None:
     """Read everything that was committed again and compare its checksums."""
     from ulcmod_dist.pipeline.verify import verify as stage
 
-    run_stage(stage, target, None, as_json)
+    run_command(stage, target, None, as_json)
 
 
 @app.command()
@@ -182,7 +182,7 @@ def gc(
     """Remove what killed attempts left behind; never what is committed."""
     from ulcmod_dist.pipeline.verify import gc as stage
 
-    run_stage(partial(stage, dry_run=dry_run), target, None, as_json)
+    run_command(partial(stage, dry_run=dry_run), target, None, as_json)
 
 
 @app.command()
@@ -206,11 +206,11 @@ def status(
     from ulcmod_dist.pipeline.submit import Sending, state
 
     if to is not None:
-        answer(state(Sending(target, overrides or [], to, address)), as_json)
+        print_summary(state(Sending(target, overrides or [], to, address)), as_json)
     elif watch:
-        _live(looks(open_target(target, overrides or [], progress())), as_json)
+        _live(looks(open_target(target, overrides or [], show_progress())), as_json)
     else:
-        run_stage(stage, target, overrides, as_json)
+        run_command(stage, target, overrides, as_json)
 
 
 def _live(summaries: Iterator[Summary], as_json: bool) -> None:
@@ -244,8 +244,8 @@ def import_(
     from ulcmod_dist.pipeline.import_matrix import import_context, import_matrix
 
     files = {"path": str(matrix), "samples": samples, "units": units}
-    context = import_context(files, out, overrides or [], progress())
-    answer(import_matrix(context), as_json)
+    context = import_context(files, out, overrides or [], show_progress())
+    print_summary(import_matrix(context), as_json)
 
 
 @corpus_app.command("infinity")
@@ -263,4 +263,6 @@ def infinity(
     """Make the paper's corpus of seven categories from Infinity-Instruct."""
     from ulcmod_dist.pipeline.corpus import infinity as stage
 
-    answer(stage(files, out, train=train, test=test, seed=seed, categories=category), as_json)
+    print_summary(
+        stage(files, out, train=train, test=test, seed=seed, categories=category), as_json
+    )

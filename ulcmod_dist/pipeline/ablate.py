@@ -39,6 +39,7 @@ from ulcmod_dist.pipeline.evaluation_files import (
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
 from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     explain_shortage,
@@ -170,7 +171,7 @@ def _measure(
         means = pool.compute_unit_means(subjects.encoded, subjects.batches)
         masks, random = ([mask.with_means(means) for mask in each] for each in (masks, random))
     name = f"Silencing, K = {num_modules}"
-    with context.progress.step(name, len(subjects.encoded), "samples") as step:
+    with track(context.on_progress, name, len(subjects.encoded), "samples") as step:
         measured = pool.measure(
             subjects.encoded,
             subjects.batches,

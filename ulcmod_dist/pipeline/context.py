@@ -5,15 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.pipeline.recording import Recorded
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.lease import Fence, Lease
-from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.progress import (
+    ProgressCallback,
+    broadcast,
+    ignore_progress,
+    record_progress,
+)
 from ulcmod_dist.runtime.rundir import JOB, RunDir
 
 
@@ -24,13 +28,13 @@ class Context:
     Attributes:
         job: The job.
         run: Its run directory.
-        progress: Where progress goes.
+        on_progress: Called with the progress of every long step.
         lease: The lease that is held on the run directory, if any.
     """
 
     job: Job
     run: RunDir
-    progress: NullProgress = field(default_factory=NullProgress)
+    on_progress: ProgressCallback = ignore_progress
     lease: Fence | None = None
 
     @property
@@ -53,8 +57,8 @@ def writing(context: Context, purpose: str) -> Iterator[Context]:
         yield context
         return
     with Lease.acquire(context.run, purpose) as lease:
-        progress = Recorded(context.progress, context.run)
-        yield replace(context, lease=lease.fence, progress=progress)
+        on_progress = broadcast(context.on_progress, record_progress(context.run))
+        yield replace(context, lease=lease.fence, on_progress=on_progress)
 
 
 def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
@@ -68,7 +72,9 @@ def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
     return holding
 
 
-def open_target(target: str, overrides: Sequence[str], progress: NullProgress) -> Context:
+def open_target(
+    target: str, overrides: Sequence[str], on_progress: ProgressCallback = ignore_progress
+) -> Context:
     """The context of a job file or of a run directory that holds its job.
 
     Raises:
@@ -76,14 +82,14 @@ def open_target(target: str, overrides: Sequence[str], progress: NullProgress) -
     """
     if not is_url(target) and Path(target).is_file():
         job = Job.from_yaml(target, overrides)
-        return Context(job, RunDir.at(job.run), progress)
+        return Context(job, RunDir.at(job.run), on_progress)
     if not is_url(target) and not Path(target).is_dir():
         raise InvalidInput(
             f"{target} is neither a job file nor a run directory.",
             "Name a YAML file, or a directory that `ulcmod run` has written.",
         )
     run = RunDir.at(target)
-    return Context(stored_job(run, overrides), run, progress)
+    return Context(stored_job(run, overrides), run, on_progress)
 
 
 def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:

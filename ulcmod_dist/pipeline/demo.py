@@ -8,20 +8,22 @@ from pathlib import Path
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import RunDir
 
 
-def demo_context(run: str, overrides: Sequence[str], progress: NullProgress) -> Context:
+def demo_context(
+    run: str, overrides: Sequence[str], on_progress: ProgressCallback = ignore_progress
+) -> Context:
     """The demo's job, writing to ``run``.
 
     Args:
         run: Run directory, local path or URL.
         overrides: Further ``key=value`` pairs.
-        progress: Where progress goes.
+        on_progress: Called with the progress of every long step.
     """
     job = Job.from_yaml(demo_folder() / "demo.yaml", [f"run={run}", *overrides])
-    return Context(job, RunDir.at(job.run), progress)
+    return Context(job, RunDir.at(job.run), on_progress)
 
 
 def demo_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,9 +25,11 @@ from ulcmod_dist.pipeline.search_plan import facts_of, plan_of
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.start import Start
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.runtime.progress import Step
+from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint
 from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, write_modules
+
+logger = logging.getLogger(__name__)
 
 # Raised whenever the same activations and settings would lead to other modules than before.
 SEARCH_VERSION = 1
@@ -129,7 +132,7 @@ def _planned(
     held_out = run.snapshot.samples.num_rows - activations.n_samples
     plan = plan_of(context.job.discover, pending, activations, executor, held_out)
     for name, fact in facts_of(plan).items():
-        context.progress.say(f"[dim]{name}:[/dim] {fact}")
+        logger.info("%s: %s", name, fact)
     return asdict(plan)
 
 
@@ -152,7 +155,7 @@ class _Search:
         search = [*(self.marks[k] for k in modules), start and start.modules]
         key = f"{CHECKPOINTS}/{fingerprint(search)}.npz"
         shown = ", ".join(str(k) for k in modules)
-        with context.progress.step(f"Searching K = {shown}", None, "iterations") as step:
+        with track(context.on_progress, f"Searching K = {shown}", None, "iterations") as step:
             found = discover_all(
                 self.run.activations(),
                 modules,

@@ -37,7 +37,7 @@ from ulcmod_dist.pipeline.summary import Summary, size_text
 from ulcmod_dist.pipeline.texts import texts_of
 from ulcmod_dist.results.discovery import Discovery, MethodRow
 from ulcmod_dist.results.types import Absent, Score
-from ulcmod_dist.runtime.progress import Step
+from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import fingerprint
 from ulcmod_dist.store.modules import StoredModules
 
@@ -132,10 +132,10 @@ def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
 
 
 def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
-    step = inputs.context.progress.step
+    on_progress = inputs.context.on_progress
     numbers = list(modules)
     labels = [stored.unit_labels for stored in modules.values()]
-    with step("Module features", inputs.splits, "passes") as shown:
+    with track(on_progress, "Module features", inputs.splits, "passes") as shown:
         executor = ProgressExecutor(inputs.executor, shown.update)
         train = module_features(inputs.train, labels, numbers, executor)
         test: list[MeanTable | None] = [None] * len(numbers)
@@ -144,7 +144,7 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     null = {k: _null(inputs, k, stored) for k, stored in modules.items()}
     methods = _kept_methods(inputs, modules)
     described: dict[int, Discovery] = {}
-    with step("Topics, classifiers, places", len(numbers), "K") as shown:
+    with track(on_progress, "Topics, classifiers, places", len(numbers), "K") as shown:
         for k, stored, mine, held_out in zip(numbers, modules.values(), train, test, strict=True):
             found = Found(stored, mine, held_out)
             described[k] = describe(
@@ -211,7 +211,7 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
 def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Score, ...]:
     settings = inputs.context.job.evaluate
     name = f"Null model, K = {num_modules}"
-    with inputs.context.progress.step(name, settings.null_permutations, "searches") as step:
+    with track(inputs.context.on_progress, name, settings.null_permutations, "searches") as step:
 
         def searched(matrix: Standardised, seed: int) -> Objective:
             found = _search(inputs, matrix, num_modules, step, seed=seed, restarts=1, memory=memory)
@@ -252,7 +252,7 @@ def _methods(
 ) -> dict[int, tuple[MethodRow, ...]]:
     candidates = [*_searched(inputs, modules), *_baselines(inputs, list(modules))]
     total = inputs.splits + len(candidates)
-    with inputs.context.progress.step("Comparing methods", total, "parts") as step:
+    with track(inputs.context.on_progress, "Comparing methods", total, "parts") as step:
         scores = score_methods(
             candidates,
             inputs.train,
@@ -269,7 +269,7 @@ def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candid
     """The modules found, and those of the same search with further seeds."""
     candidates = []
     total = (len(_seeds(inputs)) - 1) * len(modules)
-    with inputs.context.progress.step("Searching with other seeds", total, "searches") as step:
+    with track(inputs.context.on_progress, "Searching with other seeds", total, "searches") as step:
         for k, stored in modules.items():
             seed, *other_seeds = _seeds(inputs)
             first = stored.unit_labels, stored.sample_labels("train")
@@ -295,12 +295,12 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
         return candidates
     seeds = _seeds(inputs)
     total = len(seeds) * len(numbers)
-    with inputs.context.progress.step(
-        "Components of the units", COMPONENT_PASSES, "passes"
+    with track(
+        inputs.context.on_progress, "Components of the units", COMPONENT_PASSES, "passes"
     ) as step:
         followed = ProgressExecutor(inputs.executor, step.update)
         points = unit_components(inputs.train, followed, seed=seeds[0])
-    with inputs.context.progress.step("Baselines", total, "rounds") as step:
+    with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
         for seed in seeds:
             space = unit_space(inputs.train, inputs.executor, seed=seed, points=points)
             for k in numbers:

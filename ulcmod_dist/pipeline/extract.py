@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from ulcmod_dist.extract.driver import extract as run_extraction
 from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.progress import ExtractionProgress
@@ -9,8 +11,11 @@ from ulcmod_dist.pipeline.context import Context, save_job, writing
 from ulcmod_dist.pipeline.inputs import inputs_mark, note_extracted
 from ulcmod_dist.pipeline.plan import factory_of, prepared_for
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.signals import defer_sigterm
+
+logger = logging.getLogger(__name__)
 
 
 def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
@@ -30,7 +35,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         save_job(held)
         settings = held.job.extract
         with (
-            held.progress.step("Extracting", prepared.plan.prompts, "prompts") as step,
+            track(held.on_progress, "Extracting", prepared.plan.prompts, "prompts") as step,
             defer_sigterm() as stop,
         ):
 
@@ -47,7 +52,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 address=settings.address,
                 retry_quarantined=retry_quarantined,
                 report=show,
-                warn=held.progress.warn,
+                warn=logger.warning,
                 stop=stop,
                 placement_timeout=get_placement_timeout(settings),
             )

@@ -17,7 +17,7 @@ from ulcmod_dist.config.schema import MatrixConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.runtime.progress import NullProgress
+from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress, track
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix import import_matrix as write_matrix
 from ulcmod_dist.store.matrix import open_matrix
@@ -28,7 +28,10 @@ DEFAULT_MODULES = 10
 
 
 def import_context(
-    files: Mapping[str, str | None], out: str, overrides: Sequence[str], progress: NullProgress
+    files: Mapping[str, str | None],
+    out: str,
+    overrides: Sequence[str],
+    on_progress: ProgressCallback = ignore_progress,
 ) -> Context:
     """The context of a new run made of a matrix.
 
@@ -36,12 +39,12 @@ def import_context(
         files: Keys of the job's matrix section: path, and samples and units if given.
         out: Run directory to write.
         overrides: Further ``key=value`` pairs of the job.
-        progress: Where progress goes.
+        on_progress: Called with the progress of every long step.
     """
     given = {key: value for key, value in files.items() if value is not None}
     text = yaml.safe_dump({"run": out, "matrix": given, "discover": {"modules": [DEFAULT_MODULES]}})
     job = Job.from_text(text, source="ulcmod import", folder=Path.cwd(), overrides=overrides)
-    return Context(job, RunDir.at(job.run), progress)
+    return Context(job, RunDir.at(job.run), on_progress)
 
 
 @writes
@@ -59,7 +62,7 @@ def import_matrix(context: Context) -> Summary:
     samples = None if section.samples is None else _samples(section, count)
     units = None if section.units is None else _units(section, width)
     save_job(context)
-    with context.progress.step("Importing", count, "samples") as step:
+    with track(context.on_progress, "Importing", count, "samples") as step:
         view = write_matrix(
             context.run,
             matrix,

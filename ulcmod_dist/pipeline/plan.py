@@ -27,6 +27,7 @@ from ulcmod_dist.pipeline.devices import (
 from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ActorResources
 
 
@@ -74,7 +75,7 @@ def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
 
 def _projection(context: Context, prepared: PreparedExtraction) -> Projection:
     settings = context.job.extract
-    with context.progress.step("Measuring a few batches", None, "batches"):
+    with track(context.on_progress, "Measuring a few batches", None, "batches"):
         return probe(
             context.run,
             prepared,
@@ -98,7 +99,7 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
     spec, rule = job.require_model(), job.prompt
     assert job.corpus is not None
     config = load_config(spec)
-    with context.progress.step("Planning", None, "samples") as step:
+    with track(context.on_progress, "Planning", None, "samples") as step:
         prompts = read_prompts(job.corpus)
         encoder = Encoder.load(spec, rule)
         prepared = prepare(

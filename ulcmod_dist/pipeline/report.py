@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import re
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from ulcmod_dist.report.sections import sections
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.types import Absent, Fact
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
 from ulcmod_dist.store.modules import write_table
 from ulcmod_dist.store.versions import list_versions, version_directory
@@ -32,6 +34,8 @@ from ulcmod_dist.store.versions import list_versions, version_directory
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 # What the record of a store holds -> how the page names it, in the page's order.
+logger = logging.getLogger(__name__)
+
 RECORD = {
     "model.architecture": "Architecture",
     "model.revision": "Revision",
@@ -64,7 +68,7 @@ def report(context: Context) -> Summary:
     data = report_data(context, run)
     parts = sections(data)
     figures = pictures(parts)
-    with context.progress.step("Figures", len(figures), "figures") as step:
+    with track(context.on_progress, "Figures", len(figures), "figures") as step:
         for done, (name, spec) in enumerate(figures.items(), start=1):
             context.run.write(figure_key(name), png.render(spec))
             step.update(done)
@@ -74,7 +78,7 @@ def report(context: Context) -> Summary:
     beside = [{figure_key(name) for name in figures}, {table_key(name) for name in shown}]
     for keys in beside:
         _remove_others(context.run, keys)
-    with context.progress.step("Page", None, "pages"):
+    with track(context.on_progress, "Page", None, "pages"):
         context.run.write(REPORT, render_page(data).encode("utf-8"))
     note_reported(context, {REPORT}.union(*beside))
     facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
@@ -89,7 +93,7 @@ def _warn_of_older_prompts(context: Context) -> None:
     kept = (version_directory(context.run, number) for number in list_versions(context.run))
     older = [old.show() for old in kept if stored_job(old).report.prompts != "none"]
     if older:
-        context.progress.warn(
+        logger.warning(
             "report.prompts is none, but earlier versions hold texts of prompts. Remove them if "
             f"these must go: {', '.join(older)}"
         )

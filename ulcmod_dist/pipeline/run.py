@@ -13,7 +13,6 @@ from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluate
 from ulcmod_dist.pipeline.report import report
 from ulcmod_dist.pipeline.reported import is_reported
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.runtime.progress import NullProgress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
 
 
@@ -53,4 +52,4 @@ def run_all(context: Context) -> Summary:
 
 def run(job: Job) -> Summary:
     """Run a job from Python, without printing: ``um.run(um.Job.from_yaml("job.yaml"))``."""
-    return run_all(Context(job, RunDir.at(job.run), NullProgress()))
+    return run_all(Context(job, RunDir.at(job.run)))

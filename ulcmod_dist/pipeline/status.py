@@ -12,10 +12,10 @@ from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.discover import found_metrics, search_mark
 from ulcmod_dist.pipeline.evaluate import evaluation_mark, name_of
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation
-from ulcmod_dist.pipeline.recording import step_under_way
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.runtime.lease import Timing
+from ulcmod_dist.runtime.progress import read_current_step
 from ulcmod_dist.runtime.rundir import REPORT
 from ulcmod_dist.store.snapshot import list_snapshots
 
@@ -54,7 +54,7 @@ def status(context: Context) -> Summary:
     held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
     holder = extraction["holder"]
     works = holder is not None and holder["alive"]
-    step = step_under_way(directory, holder["started"]) if works else None
+    step = read_current_step(directory, holder["started"]) if works else None
     facts: dict[str, Any] = {
         "run": directory.url,
         "shards committed": extraction["shards_committed"],

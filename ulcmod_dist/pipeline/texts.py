@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.readers import read_prompts
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.results.types import Absent
+
+logger = logging.getLogger(__name__)
 
 
 def texts_of(context: Context, run: Run) -> dict[str, str] | Absent:
@@ -22,18 +26,17 @@ def texts_of(context: Context, run: Run) -> dict[str, str] | Absent:
     try:
         table = read_prompts(job.corpus).table
     except UlcmodError as error:
-        return _without(context, f"The corpus could not be read again: {error.fact}")
+        return _without(f"The corpus could not be read again: {error.fact}")
     texts = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))
     missing = [sample_id for sample_id in run.sample_ids(None) if sample_id not in texts]
     if missing:
         return _without(
-            context,
             f"The corpus has changed since extraction: {len(missing)} samples are no longer in "
             f"it, the first is {missing[0]}.",
         )
     return texts
 
 
-def _without(context: Context, reason: str) -> Absent:
-    context.progress.warn(reason)
+def _without(reason: str) -> Absent:
+    logger.warning(reason)
     return Absent(reason)

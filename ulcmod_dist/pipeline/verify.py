@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans
 from ulcmod_dist.store.verify import verify as verify_store
 
 
 def verify(context: Context) -> Summary:
     """Read every committed byte again and compare its checksum; exit code 1 where one is wrong."""
-    with context.progress.step("Verifying", None, "bytes") as step:
+    with track(context.on_progress, "Verifying", None, "bytes") as step:
         seen = verify_store(context.run, lambda done: step.update(done))
     return Summary(
         title="Damage",

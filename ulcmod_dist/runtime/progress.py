@@ -1,302 +1,293 @@
-"""Progress of long steps: a live bar in a terminal, a line now and then in a log, or JSON lines.
+"""Progress of long steps: one callback type, and the callbacks that show and keep updates.
 
-Science never prints; stages open a step and pass plain callables down.
+A step calls ``on_progress`` when it starts, moves and ends; whoever wants several outputs combines
+callbacks with `broadcast`. Messages are no progress: they go through `logging`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
-from rich.text import Text
 
-from ulcmod_dist.runtime.text import strip_control_chars
+from ulcmod_dist.runtime.rundir import RunDir
 
 # A log (no terminal) gets a line this often, in seconds: enough to see life, few enough to read.
 LOG_INTERVAL = 10.0
 
+STEP_FILE = "status/step.json"
+STEP_FILE_INTERVAL = 2.0
+
+
+@dataclass(frozen=True)
+class ProgressUpdate:
+    """The state of one long step.
+
+    Attributes:
+        step: What is being done, for people.
+        done: Amount of work done so far, in ``unit``.
+        total: Amount of all work, or None if unknown.
+        unit: What is counted, in the plural.
+        note: A few words beside the numbers.
+        seconds: Time since the step started.
+        state: Whether the step has just started, goes on, has finished, or ended by an exception.
+    """
+
+    step: str
+    done: float
+    total: float | None
+    unit: str
+    note: str
+    seconds: float
+    state: Literal["started", "running", "finished", "failed"]
+
+    @property
+    def rate(self) -> float:
+        """Work done per second since the start."""
+        return self.done / max(self.seconds, 1e-9)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate from the rate so far; None if nothing is done or the total is unknown."""
+        if not self.total or self.rate <= 0:
+            return None
+        return (self.total - self.done) / self.rate
+
+    def as_json(self) -> dict[str, Any]:
+        """The update as JSON values."""
+        return {
+            "step": self.step,
+            "done": self.done,
+            "total": self.total,
+            "unit": self.unit,
+            "rate": self.rate,
+            "seconds_left": self.seconds_left,
+            "note": self.note,
+        }
+
+
+ProgressCallback = Callable[[ProgressUpdate], None]
+
+
+def ignore_progress(update: ProgressUpdate) -> None:
+    """Show nothing: the default of calls from Python."""
+
+
+def broadcast(*callbacks: ProgressCallback) -> ProgressCallback:
+    """Combine callbacks: each gets every update, in this order."""
+
+    def send(update: ProgressUpdate) -> None:
+        for callback in callbacks:
+            callback(update)
+
+    return send
+
+
+def throttle(on_progress: ProgressCallback, seconds: float) -> ProgressCallback:
+    """Pass on at most one running update per step and interval, and every change of state."""
+    last_sent: dict[str, float] = {}
+
+    def send(update: ProgressUpdate) -> None:
+        now = time.monotonic()
+        if update.state != "running" or now - last_sent.get(update.step, 0.0) >= seconds:
+            last_sent[update.step] = now
+            on_progress(update)
+
+    return send
+
 
 @dataclass
 class Step:
-    """One long step under way.
+    """One long step; made by `track`.
 
     Attributes:
         name: What is being done, for people.
-        total: Amount of work, in ``unit``; None where it is not known.
+        total: Amount of all work, or None if unknown.
         unit: What is counted, in the plural.
+        on_progress: Called with every update.
+        done: Amount of work done so far.
+        note: A few words beside the numbers.
     """
 
     name: str
     total: float | None
     unit: str
-    started: float = field(default_factory=time.monotonic)
+    on_progress: ProgressCallback
     done: float = 0.0
     note: str = ""
+    _started: float = field(default_factory=time.monotonic)
 
     def update(self, done: float, note: str = "", total: float | None = None) -> None:
-        """Say how much is done by now (not how much more), and a few words beside it."""
+        """Report how much is done by now (not how much more), and a few words beside it."""
         self.done, self.note = done, note
         self.total = self.total if total is None else total
-        self._show()
+        self._report("running")
 
-    def rate(self) -> float:
-        """Work done per second since the start."""
-        return self.done / max(time.monotonic() - self.started, 1e-9)
-
-    def seconds_left(self) -> float | None:
-        """Estimate from the rate so far; None where nothing is done or the total is not known."""
-        if not self.total or self.rate() <= 0:
-            return None
-        return (self.total - self.done) / self.rate()
-
-    def as_json(self) -> dict[str, Any]:
-        """How far it is, as JSON values."""
-        return {
-            "step": self.name,
-            "done": self.done,
-            "total": self.total,
-            "unit": self.unit,
-            "rate": self.rate(),
-            "seconds_left": self.seconds_left(),
-            "note": self.note,
-        }
-
-    def _show(self) -> None:
-        """Nothing to show: the step of a caller that wants silence."""
-
-
-class _BarStep(Step):
-    bars: Bars
-    task: TaskID
-
-    def _show(self) -> None:
-        self.bars.update(
-            self.task, completed=self.done, total=self.total, rate=_rate(self), note=self.note
+    def _report(self, state: Literal["started", "running", "finished", "failed"]) -> None:
+        seconds = time.monotonic() - self._started
+        self.on_progress(
+            ProgressUpdate(self.name, self.done, self.total, self.unit, self.note, seconds, state)
         )
 
 
-class _LogStep(Step):
-    console: Console
-    last: float = 0.0
+@contextlib.contextmanager
+def track(
+    on_progress: ProgressCallback, name: str, total: float | None, unit: str
+) -> Iterator[Step]:
+    """Report a long step to a callback while the block runs.
 
-    def _show(self) -> None:
-        now = time.monotonic()
-        if now - self.last >= LOG_INTERVAL:
-            self.last = now
-            self.console.print(_line(self), highlight=False, soft_wrap=True)
-
-
-class _EventStep(Step):
-    events: JsonProgress
-    last: float = 0.0
-
-    def _show(self) -> None:
-        now = time.monotonic()
-        if now - self.last >= LOG_INTERVAL:
-            self.last = now
-            self.events.emit("info", "progress", **self.as_json())
-
-
-class NullProgress:
-    """Progress for callers from Python: nothing is printed."""
-
-    @contextmanager
-    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        """Open a step that shows nothing."""
-        yield Step(name, total, unit)
-
-    def say(self, message: str) -> None:
-        """Say nothing."""
-
-    def warn(self, message: str) -> None:
-        """Say nothing of what went wrong without ending the work."""
-
-    def fail(self, message: str) -> None:
-        """Say nothing of the error that ends the work."""
-
-    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
-        """Say nothing of what came of the work."""
-
-
-@dataclass
-class _ToldStep(Step):
-    shown: Step | None = None
-    tell: Callable[[Step, bool], None] = lambda step, edge: None
-
-    def _show(self) -> None:
-        assert self.shown is not None
-        self.shown.update(self.done, self.note, self.total)
-        self.tell(self, False)
-
-
-@dataclass
-class ForwardingProgress(NullProgress, ABC):
-    """Progress that is shown as before, and of which somebody else is told: see ``tell``.
-
-    Attributes:
-        shown: Where it is shown.
+    Args:
+        on_progress: Called at the start, with every `Step.update`, and at the end.
+        name: What is being done, for people.
+        total: Amount of all work, or None if unknown.
+        unit: What is counted, in the plural.
     """
-
-    shown: NullProgress
-
-    @abstractmethod
-    def tell(self, step: Step, edge: bool) -> None:
-        """Take notice of a step, at its start and end (its edges) and whenever it moves."""
-
-    @contextmanager
-    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        """Open a step."""
-        with self.shown.step(name, total, unit) as shown:
-            step = _ToldStep(name, total, unit, shown=shown, tell=self.tell)
-            self.tell(step, True)
-            yield step
-            self.tell(step, True)
-
-    def say(self, message: str) -> None:
-        """Show a message."""
-        self.shown.say(message)
-
-    def warn(self, message: str) -> None:
-        """Show a warning."""
-        self.shown.warn(message)
-
-    def fail(self, message: str) -> None:
-        """Show the error that ends the work."""
-        self.shown.fail(message)
-
-    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
-        """Show what came of the work."""
-        self.shown.result(answer, closing, exit_code)
+    step = Step(name, total, unit, on_progress)
+    step._report("started")
+    try:
+        yield step
+    except BaseException:
+        step._report("failed")
+        raise
+    step._report("finished")
 
 
-class ConsoleProgress(NullProgress):
-    """Progress on a console: a bar a step in a terminal, lines in a log."""
+class ConsoleProgress:
+    """Progress on a console: a bar for each running step in a terminal, lines in a log."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console, interval: float = LOG_INTERVAL) -> None:
+        self._console = console
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._show = self._draw if console.is_terminal else throttle(self._print, interval)
 
-    @contextmanager
-    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        """Open a step; its closing line says how much was done and how long it took."""
-        started = time.monotonic()
-        with self._open(name, total, unit) as step:
-            yield step
-        seconds = time.monotonic() - started
-        amount = f"{step.done:,.0f} {unit}, " if step.done else ""
-        self.say(f"[green]✓[/green] {name} [dim]({amount}{seconds:.1f} s)[/dim]")
+    def __call__(self, update: ProgressUpdate) -> None:
+        """Show the update; the line of a finished step tells the amount of work and the time."""
+        self._show(update)
+        if update.state == "finished":
+            amount = f"{update.done:,.0f} {update.unit}, " if update.done else ""
+            self._console.print(
+                f"[green]✓[/green] {update.step} [dim]({amount}{update.seconds:.1f} s)[/dim]",
+                highlight=False,
+                soft_wrap=True,
+            )
 
-    def say(self, message: str) -> None:
-        """Print one line (rich markup)."""
-        self.console.print(message, highlight=False, soft_wrap=True)
-
-    def warn(self, message: str) -> None:
-        """Print a warning."""
-        self._quote("Warning:", "bold yellow", message)
-
-    def fail(self, message: str) -> None:
-        """Print an error."""
-        self._quote("Error:", "bold red", message)
-
-    def _quote(self, heading: str, style: str, message: str) -> None:
-        # No markup, no control characters: messages quote what users and corpora say. No wrapping:
-        # one line stays one line.
-        self.console.print(heading, style=style, end=" ")
-        self.console.print(
-            strip_control_chars(message), markup=False, highlight=False, soft_wrap=True
+    def _draw(self, update: ProgressUpdate) -> None:
+        if self._bars is None:
+            self._bars = self._start_bars()
+        if update.step not in self._tasks:
+            self._tasks[update.step] = self._bars.add_task(update.step, rate="", note="")
+        task = self._tasks[update.step]
+        rate = f"{update.rate:,.1f} {update.unit}/s" if update.done else ""
+        self._bars.update(
+            task, completed=update.done, total=update.total, rate=rate, note=update.note
         )
+        if update.state in ("finished", "failed"):
+            self._bars.remove_task(self._tasks.pop(update.step))
+        if not self._tasks:
+            # The display hides the cursor and holds the last line: give both back between steps.
+            self._bars.stop()
+            self._bars = None
 
-    @contextmanager
-    def _open(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        if not self.console.is_terminal:
-            step = _LogStep(name, total, unit)
-            step.console = self.console
-            step.last = time.monotonic()
-            yield step
-            return
-        with self._bars() as bars:
-            bar = _BarStep(name, total, unit)
-            bar.bars, bar.task = bars, bars.add_task(name, total=total, rate="", note="")
-            yield bar
-
-    def _bars(self) -> Bars:
+    def _start_bars(self) -> Bars:
         # Widths are chosen for a terminal of 80 columns.
-        return Bars(
+        bars = Bars(
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TaskProgressColumn(),
             TextColumn("[dim]{task.fields[rate]}"),
             TimeRemainingColumn(compact=True),
             TextColumn("[dim]{task.fields[note]}"),
-            console=self.console,
+            console=self._console,
             transient=True,
+        )
+        bars.start()
+        return bars
+
+    def _print(self, update: ProgressUpdate) -> None:
+        if update.state != "running":
+            return
+        share = f" of {update.total:,.0f}" if update.total else ""
+        left = "" if update.seconds_left is None else f", {update.seconds_left:,.0f} s left"
+        note = f", {update.note}" if update.note else ""
+        self._console.print(
+            f"{update.step}: {update.done:,.0f}{share} {update.unit}, "
+            f"{update.rate:,.1f} {update.unit}/s{left}{note}",
+            highlight=False,
+            soft_wrap=True,
         )
 
 
-class JsonProgress(NullProgress):
-    """Progress for programs that collect logs: a JSON object a line.
+def write_json_line(stream: TextIO, level: str, event: str, **values: Any) -> None:
+    """Write one line of a log for programs: time (ISO 8601, UTC), level, event and values."""
+    moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = {"time": moment, "level": level, "event": event, **values}
+    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+    stream.flush()
 
-    Each has ``time`` (ISO 8601, UTC), ``level`` and ``event``: ``started``, ``progress`` and
-    ``ended`` of a step, ``message``, ``warning``, ``error``, and at the end ``result``: the answer
-    as ``--json`` prints it, its closing sentences and the exit code.
+
+class JsonProgress:
+    """Progress for programs that collect logs: ``started``, ``progress`` and ``ended`` of steps.
 
     Args:
         stream: Where lines go.
+        interval: Seconds between two lines of a running step.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, interval: float = LOG_INTERVAL) -> None:
         self._stream = stream
+        self._throttled = throttle(self._write, interval)
 
-    @contextmanager
-    def step(self, name: str, total: float | None, unit: str) -> Iterator[Step]:
-        """Open a step: a line at its start and end, and now and then between them."""
-        self.emit("info", "started", step=name, total=total, unit=unit)
-        step = _EventStep(name, total, unit)
-        step.events, step.last = self, step.started
-        yield step
-        seconds = time.monotonic() - step.started
-        self.emit("info", "ended", step=name, done=step.done, unit=unit, seconds=seconds)
+    def __call__(self, update: ProgressUpdate) -> None:
+        """Write a line at the start and end of a step, and now and then between them."""
+        self._throttled(update)
 
-    def say(self, message: str) -> None:
-        """A message, without its markup."""
-        self.emit("info", "message", message=Text.from_markup(message).plain)
-
-    def fail(self, message: str) -> None:
-        """An error."""
-        self.emit("error", "error", message=message)
-
-    def warn(self, message: str) -> None:
-        """What went wrong without ending the work, such as an attempt that is repeated."""
-        self.emit("warning", "warning", message=message)
-
-    def result(self, answer: Mapping[str, Any], closing: Sequence[str], exit_code: int) -> None:
-        """What came of the work."""
-        level = "warning" if exit_code else "info"
-        self.emit(level, "result", exit_code=exit_code, closing=list(closing), answer=dict(answer))
-
-    def emit(self, level: str, event: str, **values: Any) -> None:
-        """Write one line."""
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"time": moment, "level": level, "event": event, **values}
-        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        self._stream.flush()
+    def _write(self, update: ProgressUpdate) -> None:
+        values = update.as_json()
+        if update.state == "started":
+            values = {key: values[key] for key in ("step", "total", "unit")}
+            write_json_line(self._stream, "info", "started", **values)
+        elif update.state == "running":
+            write_json_line(self._stream, "info", "progress", **values)
+        elif update.state == "finished":
+            values = {key: values[key] for key in ("step", "done", "unit")}
+            write_json_line(self._stream, "info", "ended", **values, seconds=update.seconds)
 
 
-def _rate(step: Step) -> str:
-    return f"{step.rate():,.1f} {step.unit}/s"
+def record_progress(run: RunDir) -> ProgressCallback:
+    """A callback that keeps the last update in the run directory, for ``ulcmod status``.
+
+    The caller holds the lease on the run directory.
+    """
+
+    def record(update: ProgressUpdate) -> None:
+        if update.state == "failed":
+            return
+        # A store that cannot be written makes the step itself fail, with the better message.
+        with contextlib.suppress(Exception):
+            run.write_json(STEP_FILE, {**update.as_json(), "time": time.time()})
+
+    return throttle(record, STEP_FILE_INTERVAL)
 
 
-def _line(step: Step) -> str:
-    share = f" of {step.total:,.0f}" if step.total else ""
-    seconds = step.seconds_left()
-    left = "" if seconds is None else f", {seconds:,.0f} s left"
-    note = f", {step.note}" if step.note else ""
-    return f"{step.name}: {step.done:,.0f}{share} {step.unit}, {_rate(step)}{left}{note}"
+def read_current_step(run: RunDir, since: float) -> dict[str, Any] | None:
+    """Read the last step that the holder of a run has recorded, as JSON values.
+
+    Args:
+        run: The run directory.
+        since: When the holder acquired the lease, by its own clock (seconds since 1970). An older
+            step belongs to an earlier process and gives None, as no step at all does.
+    """
+    try:
+        step = run.read_json(STEP_FILE)
+    except FileNotFoundError:
+        return None
+    return step if step["time"] >= since else None
