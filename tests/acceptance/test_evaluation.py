@@ -14,11 +14,10 @@ from ulcmod_dist.evaluate.downstream import measure_agreement
 from ulcmod_dist.evaluate.features import module_features
 from ulcmod_dist.evaluate.null import null_objectives
 from ulcmod_dist.iterd.driver import discover
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.results.types import Absent
+from ulcmod_dist.results.types import Absent, Objective
 
 pytestmark = pytest.mark.acceptance
 

@@ -33,14 +33,13 @@ from ulcmod_dist.evaluate.baselines import METHODS, find_baselines, unit_space
 from ulcmod_dist.evaluate.comparison import score_methods
 from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.null import Search, null_objectives
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.products import sum_over_samples
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.discovery import Found, Samples, describe
 from ulcmod_dist.report.page import render_page
 from ulcmod_dist.results.discovery import Discovery, ReportData, Reproduction, RunFacts
-from ulcmod_dist.results.types import Absent
+from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
 
 CHUNK = (1024, 4096)

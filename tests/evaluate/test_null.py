@@ -6,8 +6,9 @@ import pytest
 
 from tests.evaluate.problem import Planted
 from ulcmod_dist.evaluate.null import held_bytes, null_objectives, permuted
-from ulcmod_dist.iterd.objective import Objective, objective
+from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.results.types import Objective
 
 
 def test_permuted__keeps_each_column_and_breaks_rows(planted: Planted) -> None:

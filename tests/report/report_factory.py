@@ -24,7 +24,7 @@ from ulcmod_dist.results.discovery import (
     Restart,
     RunFacts,
 )
-from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Score
+from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective
 
 CATEGORIES = (
     "Coding", "Mathematics", "Translation", "Creative writing", "Law", "Medicine", "Open QA",
@@ -272,12 +272,12 @@ def _full(size: int, layers: int, rng: np.random.Generator) -> Discovery:
     return Discovery(
         num_modules=size,
         seed=0,
-        score=Score(value, 0.61, value / 0.61),
+        objective=Objective(0.61, value / 0.61),
         activation=activation,
         modules=modules,
         restarts=_restarts(size, value, rng),
         restart_agreement=(0.93, 0.95),
-        null=tuple(Score(value * s, 0.02, value / 0.61) for s in (0.031, 0.029, 0.033)),
+        null=tuple(Objective(0.61 * s, value / 0.61) for s in (0.031, 0.029, 0.033)),
         methods=_methods(value),
         downstream=_downstream(rng),
         agreement=(Agreement("train", 0.91, 0.9, 0.95), Agreement("test", 0.89, 0.88, 0.94)),
@@ -305,7 +305,7 @@ def _bare(size: int, layers: int, rng: np.random.Generator) -> Discovery:
     return Discovery(
         num_modules=size,
         seed=0,
-        score=Score(1200.5, 0.4, 3001.2),
+        objective=Objective(0.4, 3001.25),
         activation=_activation(size, rng),
         modules=tuple(
             Module(

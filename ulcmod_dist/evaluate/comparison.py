@@ -11,11 +11,10 @@ from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import score_downstream
 from ulcmod_dist.evaluate.estimates import over_seeds
 from ulcmod_dist.evaluate.features import MeanTable, module_features
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.discovery import MethodRow
-from ulcmod_dist.results.types import Absent
+from ulcmod_dist.results.types import Absent, Objective
 
 ITERD = "IterD"
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.iterd.objective import Objective, objective_from_table
+from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.passes.tables import sample_tables, unit_tables
+from ulcmod_dist.results.types import Objective
 
 Floats = NDArray[np.float64]
 

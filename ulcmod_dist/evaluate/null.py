@@ -12,9 +12,9 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.passes.freed import malloc_trim
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.results.types import Objective
 
 Search = Callable[[Standardised, int], Objective]
 """Finds modules in activations with a seed and says how good they are."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ulcmod_dist.iterd.objective import Objective, objective_from_table
+from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.iterd.start import assign_to_largest_mean
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.passes.tables import sample_tables
+from ulcmod_dist.results.types import Objective
 
 
 def assign_held_out(

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, as_standardised
 from ulcmod_dist.passes.tables import unit_tables
+from ulcmod_dist.results.types import Objective
 
 # The published implementation adds this to denominators; kept, so that figures are comparable.
 EPSILON = 1e-8
-
-
-@dataclass(frozen=True)
-class Objective:
-    """How good a set of modules is.
-
-    Attributes:
-        xi: Activation modularity, the mean z inside the modules.
-        balance: Harmonic mean of the module sizes `|S_k||U_k|` over all K.
-    """
-
-    xi: float
-    balance: float
-
-    @property
-    def value(self) -> float:
-        """L(F) = xi(F) * B(F)."""
-        return self.xi * self.balance
 
 
 def objective(

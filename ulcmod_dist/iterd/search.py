@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.iterd.checkpoint import SearchState
-from ulcmod_dist.iterd.objective import Objective, objective_from_table
+from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.iterd.start import fill_empty_modules, table_means
 from ulcmod_dist.iterd.sweep import margins, sweep
 from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
+from ulcmod_dist.results.types import Objective
 
 
 def _no_table() -> FloatArray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
+from ulcmod_dist.results.types import Objective
 
 
 @dataclass(frozen=True)

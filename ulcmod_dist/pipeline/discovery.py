@@ -28,7 +28,7 @@ from ulcmod_dist.results.discovery import (
     Prompt,
     Restart,
 )
-from ulcmod_dist.results.types import Absent, Score
+from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
 
 NOT_ABLATED = "Ablation has not been run: ulcmod ablate measures it."
@@ -96,7 +96,7 @@ def describe(
     found: Found,
     samples: dict[str, Samples],
     *,
-    null: tuple[Score, ...] | Absent,
+    null: tuple[Objective, ...] | Absent,
     methods: tuple[MethodRow, ...] | Absent,
 ) -> Discovery:
     """Put together what is known of the modules of one K; no pass over the matrix.
@@ -114,7 +114,7 @@ def describe(
     return Discovery(
         num_modules=found.num_modules,
         seed=metrics["seed"],
-        score=Score(metrics["objective"], metrics["xi"], metrics["balance"]),
+        objective=Objective(metrics["xi"], metrics["balance"]),
         activation=activation_heatmap(features, labels, found.num_modules),
         modules=_modules(job, found, samples["train"]),
         restarts=_restarts(found.stored),

@@ -22,7 +22,6 @@ from ulcmod_dist.evaluate.features import MeanTable, module_features
 from ulcmod_dist.evaluate.hierarchy import overlap
 from ulcmod_dist.evaluate.null import held_bytes, null_objectives, permuted
 from ulcmod_dist.iterd.driver import discover_all
-from ulcmod_dist.iterd.objective import Objective
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor
@@ -36,13 +35,13 @@ from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, size_text
 from ulcmod_dist.pipeline.texts import texts_of
 from ulcmod_dist.results.discovery import Discovery, MethodRow
-from ulcmod_dist.results.types import Absent, Score
+from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import fingerprint
 from ulcmod_dist.store.modules import StoredModules
 
 # Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 6
+EVALUATION_VERSION = 7
 
 OVERLAPS = "overlaps"
 
@@ -167,7 +166,9 @@ def _search(
     return discover_all(activations, [num_modules], settings)[num_modules]
 
 
-def _null(inputs: _Inputs, num_modules: int, stored: StoredModules) -> tuple[Score, ...] | Absent:
+def _null(
+    inputs: _Inputs, num_modules: int, stored: StoredModules
+) -> tuple[Objective, ...] | Absent:
     """The null model of one K; kept, since neither prompts nor methods change it."""
     settings = inputs.context.job.evaluate
     if settings.null_permutations == 0:
@@ -177,7 +178,7 @@ def _null(inputs: _Inputs, num_modules: int, stored: StoredModules) -> tuple[Sco
     mark = fingerprint(
         {"modules": stored.metrics["fingerprint"], "version": EVALUATION_VERSION, **shaping}
     )
-    scores = read_evaluation(run, name, tuple[Score, ...], mark)
+    scores = read_evaluation(run, name, tuple[Objective, ...], mark)
     if scores is None:
         memory = _null_memory(inputs, num_modules)
         if isinstance(memory, Absent):
@@ -208,7 +209,7 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     return memory
 
 
-def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Score, ...]:
+def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Objective, ...]:
     settings = inputs.context.job.evaluate
     name = f"Null model, K = {num_modules}"
     with track(inputs.context.on_progress, name, settings.null_permutations, "searches") as step:
@@ -219,10 +220,7 @@ def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Scor
             step.update(step.done + 1)
             return objective
 
-        objectives = null_objectives(
-            inputs.train, searched, settings.null_permutations, settings.seed
-        )
-    return tuple(Score(o.value, o.xi, o.balance) for o in objectives)
+        return null_objectives(inputs.train, searched, settings.null_permutations, settings.seed)
 
 
 def _kept_methods(
@@ -336,9 +334,9 @@ def _row(discovery: Discovery) -> dict[str, object]:
     downstream = discovery.downstream
     return {
         "num_modules": discovery.num_modules,
-        "objective": discovery.score.value,
-        "xi": discovery.score.xi,
-        "balance": discovery.score.balance,
+        "objective": discovery.objective.value,
+        "xi": discovery.objective.xi,
+        "balance": discovery.objective.balance,
         "null": None if isinstance(null, Absent) else float(np.mean([s.value for s in null])),
         "best_baseline": None if best is None else best.method,
         "baseline_objective": None if best is None else best.value.mean,

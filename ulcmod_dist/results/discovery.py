@@ -7,7 +7,7 @@ Modules carry the numbers that the run's files and the Python interface use (fro
 from dataclasses import dataclass
 
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Score
+from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Discovery:
     Attributes:
         num_modules: K.
         seed: Seed of the search.
-        score: Objective of the modules kept.
+        objective: Objective of the modules kept.
         activation: Mean z of a module's samples (rows) on a module's units, shape (K, K).
         modules: The modules in ascending order.
         restarts: The runs of the search; the modules come from the best.
@@ -245,12 +245,12 @@ class Discovery:
 
     num_modules: int
     seed: int
-    score: Score
+    objective: Objective
     activation: Floats
     modules: tuple[Module, ...]
     restarts: tuple[Restart, ...]
     restart_agreement: tuple[float, float] | None
-    null: tuple[Score, ...] | Absent
+    null: tuple[Objective, ...] | Absent
     methods: tuple[MethodRow, ...] | Absent
     downstream: Downstream | Absent
     agreement: tuple[Agreement, ...] | Absent

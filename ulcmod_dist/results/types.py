@@ -44,15 +44,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Score:
-    """The objective L = xi * B of one set of modules (DESIGN equations L, xi and B).
+class Objective:
+    """The objective L(F) = xi(F) * B(F) of one set of modules.
 
     Attributes:
-        value: Objective L.
-        xi: Activation modularity.
-        balance: Harmonic mean of the modules' block sizes.
+        xi: Activation modularity, the mean z inside the modules.
+        balance: Harmonic mean B of the module sizes `|S_k||U_k|` over all K.
     """
 
-    value: float
     xi: float
     balance: float
+
+    @property
+    def value(self) -> float:
+        """L(F) = xi(F) * B(F)."""
+        return self.xi * self.balance

@@ -15,7 +15,7 @@ from ulcmod_dist.report.sections.common import (
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
 from ulcmod_dist.results.discovery import Confound, Discovery, ReportData
-from ulcmod_dist.results.types import Absent, Score
+from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.text import count, number, percent
 
 _COUNTED_TOKENS = (
@@ -52,7 +52,7 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
         largest = max(score.value for score in found.null)
         searches = count(len(found.null), "permutation")
         yield KeyFigure(
-            percent(largest / found.score.value), "Found by chance", f"of L, most of {searches}"
+            percent(largest / found.objective.value), "Found by chance", f"of L, most of {searches}"
         )
     if found.restart_agreement is not None:
         pairs = f"adjusted Rand between {len(found.restarts)} restarts"
@@ -70,13 +70,13 @@ def _null(found: Discovery) -> tuple[Block, ...]:
     searches = count(len(found.null), "search", "searches")
     text = (
         f"With each unit's column permuted over the samples, {searches} found at most "
-        f"L = {number(largest, 6)}: {percent(largest / found.score.value)} of the "
-        f"{number(found.score.value, 6)} found on the data."
+        f"L = {number(largest, 6)}: {percent(largest / found.objective.value)} of the "
+        f"{number(found.objective.value, 6)} found on the data."
     )
     return (Note(text), Folded(null_table(found, found.null)))
 
 
-def null_table(found: Discovery, null: tuple[Score, ...]) -> Table:
+def null_table(found: Discovery, null: tuple[Objective, ...]) -> Table:
     """Return the objective found on the data and on each permutation."""
     columns = (
         Column("data", "Data"),
@@ -84,7 +84,7 @@ def null_table(found: Discovery, null: tuple[Score, ...]) -> Table:
         Column("xi", "ξ", Kind.NUMBER),
         Column("balance", "B", Kind.NUMBER),
     )
-    rows = [("as measured", found.score.value, found.score.xi, found.score.balance)]
+    rows = [("as measured", found.objective.value, found.objective.xi, found.objective.balance)]
     rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
     return table(name_for("null", found), "Null model", columns, rows)
 

@@ -50,7 +50,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
 
 
 def _key_figures(found: Discovery) -> KeyFigures:
-    score = found.score
+    score = found.objective
     figures = [
         KeyFigure(number(score.value, 6), "Objective L", _against_null(found)),
         KeyFigure(number(score.xi), "Modularity ξ"),
@@ -75,13 +75,13 @@ def _against_null(found: Discovery) -> str:
     null = null_estimate(found)
     if null is None or null.mean <= 0:
         return ""
-    return f"{number(found.score.value / null.mean)} {TIMES} the null model"
+    return f"{number(found.objective.value / null.mean)} {TIMES} the null model"
 
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:
     null = null_estimate(found)
     if isinstance(found.methods, Absent):
-        rows = [("IterD", Interval(found.score.value))]
+        rows = [("IterD", Interval(found.objective.value))]
         extra: tuple[Block, ...] = (missing(found.methods),)
     else:
         rows = [(row.method, row.value) for row in found.methods]
