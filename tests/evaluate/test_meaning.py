@@ -90,12 +90,11 @@ def test_match_modules__renamed_modules_are_found_and_movers_marked() -> None:
     renamed = np.array([2, 2, 0, 0, 1, 0])
     samples = np.array([0, 1, 2])
     found = match_modules(units, renamed, samples, np.array([2, 0, 1]), 3, 3)
-    assert [(match.module, match.other) for match in found.matches] == [(0, 2), (1, 0), (2, 1)]
-    assert found.units_moved.tolist() == [False] * 5 + [True]
-    assert not found.samples_moved.any()
+    assert [(match.module, match.other) for match in found.pairs] == [(0, 2), (1, 0), (2, 1)]
+    assert (found.units_moved, found.samples_moved) == (1, 0)
     assert found.samples_adjusted_rand == 1.0
-    assert found.matches[1].units == 2
-    assert found.matches[1].units_jaccard == pytest.approx(2 / 3)
+    assert found.pairs[1].units == 2
+    assert found.pairs[1].units_overlap == pytest.approx(2 / 3)
 
 
 def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
@@ -103,10 +102,10 @@ def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
     found = match_modules(
         units, np.zeros(4, dtype=np.int64), np.array([], dtype=int), np.array([], dtype=int), 2, 1
     )
-    assert len(found.matches) == 1
+    assert len(found.pairs) == 1
     assert len(found.unmatched) == 1
     assert found.other_unmatched == ()
-    assert np.isnan(found.samples_adjusted_rand)
+    assert found.samples_adjusted_rand is None
     with pytest.raises(InvalidInput, match="share no unit"):
         match_modules(*(np.array([], dtype=int),) * 4, 2, 2)
 

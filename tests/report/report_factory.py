@@ -18,11 +18,11 @@ from ulcmod_dist.results.discovery import (
     MethodRow,
     Module,
     Overlap,
-    Prompt,
     ReportData,
     Reproduction,
     Restart,
     RunFacts,
+    TypicalPrompt,
 )
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective
 
@@ -125,7 +125,7 @@ def _restarts(size: int, value: float, rng: np.random.Generator) -> tuple[Restar
     return tuple(restarts)
 
 
-def _typical(topic: int, rng: np.random.Generator) -> tuple[Prompt, ...]:
+def _typical(topic: int, rng: np.random.Generator) -> tuple[TypicalPrompt, ...]:
     words = WORDS[topic]
     texts = [
         f"Please help me with {words[i % 6]} and {words[(i + 1) % 6]}: what should I know about "
@@ -136,7 +136,9 @@ def _typical(topic: int, rng: np.random.Generator) -> tuple[Prompt, ...]:
     texts.insert(2, HOSTILE[topic % 3] + words[0])
     texts.append(LONG if topic % 2 else RIGHT_TO_LEFT)
     return tuple(
-        Prompt(f"demo-{topic}-{i:04d}", text, float(rng.uniform(0.3, 0.8)), CATEGORIES[topic])
+        TypicalPrompt(
+            f"demo-{topic}-{i:04d}", text, float(rng.uniform(0.3, 0.8)), CATEGORIES[topic]
+        )
         for i, text in enumerate(texts)
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,58 +11,10 @@ from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.spread import count_pairs
+from ulcmod_dist.results.comparison import Matching, ModulePair
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Match:
-    """Two modules that correspond.
-
-    Attributes:
-        module: Module of the first run.
-        other: Module of the second run.
-        units: Units in both.
-        units_jaccard: Those units as a share of the units in either.
-        samples: Samples in both.
-        samples_jaccard: Likewise.
-    """
-
-    module: int
-    other: int
-    units: int
-    units_jaccard: float
-    samples: int
-    samples_jaccard: float
-
-
-@dataclass(frozen=True, eq=False)
-class Matching:
-    """The modules of two runs side by side, over the units and samples that both have.
-
-    Attributes:
-        matches: One match a module of the smaller K, in order of the first run's modules.
-        unmatched: Modules of the first run without a partner.
-        other_unmatched: Modules of the second run without a partner.
-        unit_counts: Units, first run's module by second run's, shape (K, other K).
-        sample_counts: Samples, likewise.
-        units_adjusted_rand: Adjusted Rand index of the two partitions of the units, NaN
-            where none is shared.
-        samples_adjusted_rand: The same for the samples.
-        units_moved: Whether each shared unit left its module's partner.
-        samples_moved: The same for the samples.
-    """
-
-    matches: tuple[Match, ...]
-    unmatched: tuple[int, ...]
-    other_unmatched: tuple[int, ...]
-    unit_counts: NDArray[np.int64]
-    sample_counts: NDArray[np.int64]
-    units_adjusted_rand: float
-    samples_adjusted_rand: float
-    units_moved: NDArray[np.bool_]
-    samples_moved: NDArray[np.bool_]
 
 
 def shared_positions(
@@ -110,14 +61,14 @@ def match_modules(
     partner = np.full(num_modules, -1, dtype=np.int64)
     partner[rows] = columns
     return Matching(
-        matches=tuple(
-            Match(
+        pairs=tuple(
+            ModulePair(
                 module=int(k),
                 other=int(m),
                 units=int(units[k, m]),
-                units_jaccard=float(unit_overlap[k, m]),
+                units_overlap=float(unit_overlap[k, m]),
                 samples=int(samples[k, m]),
-                samples_jaccard=float(sample_overlap[k, m]),
+                samples_overlap=float(sample_overlap[k, m]),
             )
             for k, m in zip(rows, columns, strict=True)
         ),
@@ -127,8 +78,8 @@ def match_modules(
         sample_counts=samples,
         units_adjusted_rand=_adjusted_rand(unit_labels, other_unit_labels),
         samples_adjusted_rand=_adjusted_rand(sample_labels, other_sample_labels),
-        units_moved=partner[unit_labels] != other_unit_labels,
-        samples_moved=partner[sample_labels] != other_sample_labels,
+        units_moved=int((partner[unit_labels] != other_unit_labels).sum()),
+        samples_moved=int((partner[sample_labels] != other_sample_labels).sum()),
     )
 
 
@@ -137,5 +88,5 @@ def _jaccard(counts: NDArray[np.int64]) -> Floats:
     return np.asarray(np.divide(counts, either, out=np.zeros(counts.shape), where=either > 0))
 
 
-def _adjusted_rand(labels: Labels, other_labels: Labels) -> float:
-    return float(adjusted_rand_score(labels, other_labels)) if len(labels) else float("nan")
+def _adjusted_rand(labels: Labels, other_labels: Labels) -> float | None:
+    return float(adjusted_rand_score(labels, other_labels)) if len(labels) else None

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.matching import Matching, match_modules, shared_positions
+from ulcmod_dist.evaluate.matching import match_modules, shared_positions
 from ulcmod_dist.pipeline.summary import Summary, shown
-from ulcmod_dist.report.comparison import Comparison, ModulePair, comparison_page, moves_table
+from ulcmod_dist.report.comparison import comparison_page, moves_table
+from ulcmod_dist.results.comparison import Comparison
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.modules import StoredModules
 from ulcmod_dist.store.versions import containing_run
@@ -66,6 +67,7 @@ def compare(
 def _summary(
     runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison, closing: list[str]
 ) -> Summary:
+    matching = comparison.matching
     described = [
         {
             "run": run.directory.url,
@@ -77,24 +79,24 @@ def _summary(
             runs,
             numbers,
             comparison.objectives,
-            (comparison.unmatched, comparison.other_unmatched),
+            (matching.unmatched, matching.other_unmatched),
             strict=True,
         )
     ]
     measures = {
-        "shared_units": comparison.shared_units,
-        "shared_samples": comparison.shared_samples,
-        "adjusted_rand_of_units": comparison.units_adjusted_rand,
-        "adjusted_rand_of_samples": comparison.samples_adjusted_rand,
-        "units_moved": comparison.units_moved,
-        "samples_moved": comparison.samples_moved,
+        "shared_units": matching.shared_units,
+        "shared_samples": matching.shared_samples,
+        "adjusted_rand_of_units": matching.units_adjusted_rand,
+        "adjusted_rand_of_samples": matching.samples_adjusted_rand,
+        "units_moved": matching.units_moved,
+        "samples_moved": matching.samples_moved,
     }
     sides = zip(("run", "other_run"), comparison.names, described, strict=True)
     facts = {side: _in_words(name, part) for side, name, part in sides}
     return Summary(
         title="Modules",
         columns=COLUMNS,
-        rows=[asdict(pair) for pair in comparison.pairs],
+        rows=[asdict(pair) for pair in matching.pairs],
         facts={**facts, **measures},
         data={"runs": described, **measures, "moves": moves_table(comparison).to_records()},
         closing=closing,
@@ -129,32 +131,14 @@ def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
     matching = match_modules(
         unit_labels[0], unit_labels[1], sample_labels[0], sample_labels[1], numbers[0], numbers[1]
     )
-    return _comparison(runs, modules, matching)
-
-
-def _comparison(
-    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules], matching: Matching
-) -> Comparison:
-    names = [
-        f"{name}, K = {stored.metrics['num_modules']}"
-        for name, stored in zip(
-            run_names(runs[0].directory.url, runs[1].directory.url), modules, strict=True
+    one, other = (
+        f"{name}, K = {number}"
+        for name, number in zip(
+            run_names(runs[0].directory.url, runs[1].directory.url), numbers, strict=True
         )
-    ]
-    objectives = [float(stored.metrics["objective"]) for stored in modules]
-    return Comparison(
-        names=(names[0], names[1]),
-        objectives=(objectives[0], objectives[1]),
-        pairs=tuple(ModulePair(*vars(match).values()) for match in matching.matches),
-        unmatched=matching.unmatched,
-        other_unmatched=matching.other_unmatched,
-        unit_counts=matching.unit_counts,
-        sample_counts=matching.sample_counts,
-        units_adjusted_rand=_known(matching.units_adjusted_rand),
-        samples_adjusted_rand=_known(matching.samples_adjusted_rand),
-        units_moved=int(matching.units_moved.sum()),
-        samples_moved=int(matching.samples_moved.sum()),
     )
+    before, after = (float(stored.metrics["objective"]) for stored in modules)
+    return Comparison((one, other), (before, after), matching)
 
 
 def run_names(one: str, other: str) -> tuple[str, str]:
@@ -172,10 +156,6 @@ def _parts(url: str) -> list[str]:
     run = containing_run(place)
     name = place.url if run is None else f"{run.url} (version {int(place.url.split('/')[-1])})"
     return name.split("/")
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
 
 
 def _chosen(run: Run, num_modules: int | None) -> int:

@@ -25,8 +25,8 @@ from ulcmod_dist.results.discovery import (
     Layers,
     MethodRow,
     Module,
-    Prompt,
     Restart,
+    TypicalPrompt,
 )
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
@@ -173,11 +173,13 @@ def _stability(found: Found) -> NDArray[np.float64] | None:
 
 def _prompts(
     topic: Topic, samples: Samples, margins: NDArray[np.float64]
-) -> tuple[Prompt, ...] | Absent:
+) -> tuple[TypicalPrompt, ...] | Absent:
     if isinstance(samples.texts, Absent):
         return samples.texts
     return tuple(
-        Prompt(samples.ids[row], samples.texts[row], float(margins[row]), samples.categories[row])
+        TypicalPrompt(
+            samples.ids[row], samples.texts[row], float(margins[row]), samples.categories[row]
+        )
         for row in topic.typical
     )
 

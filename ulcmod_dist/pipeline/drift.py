@@ -11,7 +11,8 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.schema import RerunConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.compare import compared
-from ulcmod_dist.report.comparison import Comparison, PastModules, comparison_page, past_table
+from ulcmod_dist.report.comparison import comparison_page, past_table
+from ulcmod_dist.results.comparison import Comparison, VersionDrift
 from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
 from ulcmod_dist.store.modules import StoredModules
 from ulcmod_dist.store.versions import list_versions, read_version, version_directory
@@ -78,7 +79,7 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
 
 
 def read_past(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The versions that the present one was held against, K -> a record each; see PastModules."""
+    """The versions that the present one was held against, K -> a record each; see VersionDrift."""
     past: dict[str, list[dict[str, Any]]] = _stored(run).get("versions", {})
     return past
 
@@ -110,7 +111,7 @@ def _stored(run: RunDir) -> dict[str, Any]:
 
 def _held_against(
     run: RunDir, kept: Sequence[int], num_modules: int
-) -> tuple[Drift, list[PastModules], Comparison | None]:
+) -> tuple[Drift, list[VersionDrift], Comparison | None]:
     """The last step, all versions with the present one, and the comparison with the one before."""
     now, present = Run(run), Run(run).modules(num_modules)
     past = []
@@ -146,8 +147,8 @@ def _described(
     stored: StoredModules,
     step: Drift | None,
     to_now: tuple[float | None, float | None],
-) -> PastModules:
-    return PastModules(
+) -> VersionDrift:
+    return VersionDrift(
         number,
         time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(made)),
         int(stored.metrics["samples"]),
@@ -161,7 +162,8 @@ def _described(
 def _rands(comparison: Comparison | None) -> tuple[float | None, float | None]:
     if comparison is None:
         return None, None
-    return comparison.units_adjusted_rand, comparison.samples_adjusted_rand
+    matching = comparison.matching
+    return matching.units_adjusted_rand, matching.samples_adjusted_rand
 
 
 def _density(stored: StoredModules) -> float:

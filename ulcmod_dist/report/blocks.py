@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
-from ulcmod_dist.results.discovery import Prompt
+from ulcmod_dist.results.discovery import TypicalPrompt
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.text import PROMPT_LIMIT
 
@@ -94,7 +94,7 @@ class ModuleCard:
     name: str
     summary: str
     keywords: tuple[str, ...] | Absent
-    prompts: tuple[Prompt, ...] | Absent
+    prompts: tuple[TypicalPrompt, ...] | Absent
     categories: tuple[Share, ...] | Absent
     layers: tuple[Share, ...] | Absent
     effects: tuple[Share, ...] | Absent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,100 +20,12 @@ from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.results.comparison import Comparison, Matching, VersionDrift
 from ulcmod_dist.results.types import Counts, Fact, Floats
 from ulcmod_dist.runtime.text import DASH, count, number, percent
 
 
-@dataclass(frozen=True)
-class ModulePair:
-    """Two modules that correspond.
-
-    Attributes:
-        module: Module of the first run.
-        other: Module of the second run.
-        units: Units in both.
-        units_overlap: Those units as a share of the units in either.
-        samples: Samples in both.
-        samples_overlap: Likewise.
-    """
-
-    module: int
-    other: int
-    units: int
-    units_overlap: float
-    samples: int
-    samples_overlap: float
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The modules of two runs, over the units and samples that both have.
-
-    Attributes:
-        names: Names of the two runs.
-        objectives: Objective L of each.
-        pairs: Modules that correspond, in order of the first run's.
-        unmatched: Modules of the first run without a partner.
-        other_unmatched: Modules of the second run without one.
-        unit_counts: Units shared, first run's modules by second run's.
-        sample_counts: Samples shared, likewise.
-        units_adjusted_rand: Adjusted Rand index over shared units; None where none is shared.
-        samples_adjusted_rand: The same over shared samples.
-        units_moved: Shared units that left their module's partner.
-        samples_moved: Shared samples that did.
-    """
-
-    names: tuple[str, str]
-    objectives: tuple[float, float]
-    pairs: tuple[ModulePair, ...]
-    unmatched: tuple[int, ...]
-    other_unmatched: tuple[int, ...]
-    unit_counts: Counts
-    sample_counts: Counts
-    units_adjusted_rand: float | None
-    samples_adjusted_rand: float | None
-    units_moved: int
-    samples_moved: int
-
-    @property
-    def shared_units(self) -> int:
-        """Units that both runs have."""
-        return int(self.unit_counts.sum())
-
-    @property
-    def shared_samples(self) -> int:
-        """Samples that both runs have."""
-        return int(self.sample_counts.sum())
-
-
-@dataclass(frozen=True)
-class PastModules:
-    """The modules of one version of a run: how far from the version before, how far from now.
-
-    Attributes:
-        version: Its number.
-        made: When they were found, in words.
-        samples: Train samples that they were found on.
-        objective: Objective L.
-        units_rand: Adjusted Rand index to the version before over shared units; None where there
-            is none, or no unit is shared.
-        samples_rand: The same over shared samples.
-        units_rand_now: Adjusted Rand index to the present modules over shared units; None for
-            these themselves, or where no unit is shared.
-        samples_rand_now: The same over shared samples.
-    """
-
-    version: int
-    made: str
-    samples: int
-    objective: float
-    units_rand: float | None
-    samples_rand: float | None
-    units_rand_now: float | None
-    samples_rand_now: float | None
-
-
-def comparison_page(comparison: Comparison, past: Sequence[PastModules] = ()) -> str:
+def comparison_page(comparison: Comparison, past: Sequence[VersionDrift] = ()) -> str:
     """The comparison as one HTML file that opens offline.
 
     Args:
@@ -128,7 +39,7 @@ def comparison_page(comparison: Comparison, past: Sequence[PastModules] = ()) ->
     return render_document(title, parts)
 
 
-def _over_time(past: Sequence[PastModules]) -> Section:
+def _over_time(past: Sequence[VersionDrift]) -> Section:
     lead = (
         "Small steps may add up: each version is held against the one before it, and against the "
         "present modules, over the units and samples that both have."
@@ -136,7 +47,7 @@ def _over_time(past: Sequence[PastModules]) -> Section:
     return Section("time", "Drift over time", lead, shared=(past_table(past),))
 
 
-def past_table(past: Sequence[PastModules]) -> Table:
+def past_table(past: Sequence[VersionDrift]) -> Table:
     """How far each version of the modules is from the one before, and from the present one."""
     return table(
         "versions",
@@ -156,7 +67,7 @@ def past_table(past: Sequence[PastModules]) -> Table:
     )
 
 
-def matches_table(comparison: Comparison) -> Table:
+def matches_table(matching: Matching) -> Table:
     """Which modules correspond and how much they share."""
     return table(
         "matches",
@@ -169,17 +80,18 @@ def matches_table(comparison: Comparison) -> Table:
             Column("samples", "Samples shared", Kind.COUNT),
             Column("samples_overlap", "Overlap of samples", Kind.SHARE),
         ),
-        [tuple(vars(pair).values()) for pair in comparison.pairs],
+        [tuple(vars(pair).values()) for pair in matching.pairs],
         "Overlap is what both modules hold as a share of what either holds.",
     )
 
 
 def moves_table(comparison: Comparison) -> Table:
     """Between which modules units and samples moved, most units first."""
-    partners = {(pair.module, pair.other) for pair in comparison.pairs}
-    both = zip(*np.nonzero(comparison.unit_counts + comparison.sample_counts), strict=True)
+    matching = comparison.matching
+    partners = {(pair.module, pair.other) for pair in matching.pairs}
+    both = zip(*np.nonzero(matching.unit_counts + matching.sample_counts), strict=True)
     rows = [
-        (int(k), int(m), int(comparison.unit_counts[k, m]), int(comparison.sample_counts[k, m]))
+        (int(k), int(m), int(matching.unit_counts[k, m]), int(matching.sample_counts[k, m]))
         for k, m in both
         if (k, m) not in partners
     ]
@@ -200,19 +112,20 @@ def moves_table(comparison: Comparison) -> Table:
 
 
 def _agreement(comparison: Comparison) -> Section:
+    matching = comparison.matching
     figures = (
-        _agreement_figure("units", comparison.units_adjusted_rand),
-        _agreement_figure("samples", comparison.samples_adjusted_rand),
-        _moved("units", comparison.units_moved, comparison.shared_units),
-        _moved("samples", comparison.samples_moved, comparison.shared_samples),
+        _agreement_figure("units", matching.units_adjusted_rand),
+        _agreement_figure("samples", matching.samples_adjusted_rand),
+        _moved("units", matching.units_moved, matching.shared_units),
+        _moved("samples", matching.samples_moved, matching.shared_samples),
     )
     facts = tuple(
         Fact(f"L of {name}", number(value))
         for name, value in zip(comparison.names, comparison.objectives, strict=True)
     )
     lead = (
-        f"Compared over {count(comparison.shared_units, 'unit')} and "
-        f"{count(comparison.shared_samples, 'sample')} that both runs have."
+        f"Compared over {count(matching.shared_units, 'unit')} and "
+        f"{count(matching.shared_samples, 'sample')} that both runs have."
     )
     return Section(
         "agreement", "How alike they are", lead, shared=(KeyFigures(figures), Facts(facts))
@@ -230,18 +143,19 @@ def _moved(what: str, moved: int, shared: int) -> KeyFigure:
 
 
 def _matches(comparison: Comparison) -> Section:
+    matching = comparison.matching
     alone = [
         Note(f"Modules of {name} without a partner: {', '.join(map(str, left))}.")
         for name, left in zip(
-            comparison.names, (comparison.unmatched, comparison.other_unmatched), strict=True
+            comparison.names, (matching.unmatched, matching.other_unmatched), strict=True
         )
         if left
     ]
     pictures = [
         Picture(f"shared-{what}", _heatmap(comparison, counts, what))
         for what, counts in (
-            ("units", comparison.unit_counts),
-            ("samples", comparison.sample_counts),
+            ("units", matching.unit_counts),
+            ("samples", matching.sample_counts),
         )
         if counts.sum()
     ]
@@ -251,7 +165,7 @@ def _matches(comparison: Comparison) -> Section:
     )
     moves = moves_table(comparison)
     moved = (Folded(moves),) if moves.rows else ()
-    blocks: tuple[Block, ...] = (matches_table(comparison), *alone, *pictures, *moved)
+    blocks: tuple[Block, ...] = (matches_table(comparison.matching), *alone, *pictures, *moved)
     return Section("matches", "Which modules correspond", lead, shared=blocks)
 
 

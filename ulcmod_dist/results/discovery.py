@@ -110,7 +110,7 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Prompt:
+class TypicalPrompt:
     """One typical prompt of a module. Untrusted text.
 
     Attributes:
@@ -147,7 +147,7 @@ class Module:
     num_samples: int
     num_units: int
     keywords: tuple[str, ...] | Absent
-    prompts: tuple[Prompt, ...] | Absent
+    prompts: tuple[TypicalPrompt, ...] | Absent
     length: tuple[float, float, float, float, float] | None = None
     stability: float | None = None
 
