@@ -1,71 +1,119 @@
+"""Selectivity of masks from made losses, each against its definition."""
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from ulcmod_dist.intervene.selectivity import compute_effects, compute_selectivity
+from ulcmod_dist.config.schema import AblateConfig
+from ulcmod_dist.intervene.selectivity import (
+    Selectivity,
+    average_by_group,
+    compute_selectivity,
+    summarize_ablation,
+)
+from ulcmod_dist.results.types import Absent
 
 INCREASE = np.array([[4.0, 6.0, 1.0, 1.0, 2.0], [0.0, 2.0, 5.0, 5.0, 5.0]])
 GROUPS = np.array([0, 0, 1, 1, 1])
 
 
-def test_effects__means_by_group() -> None:
+def ends(measured: Selectivity, side: str) -> NDArray[np.float64]:
+    """Value, low and high of one side of each mask, shape (3, masks)."""
+    intervals = [getattr(mask, side) for mask in measured.masks]
+    return np.array([[part.mean, part.low, part.high] for part in intervals], np.float64).T
+
+
+def test_average_by_group__means_by_group() -> None:
     expected = [[5, 4 / 3, np.nan], [1, 5, np.nan]]
-    np.testing.assert_allclose(compute_effects(INCREASE, GROUPS, 3), expected)
+    np.testing.assert_allclose(average_by_group(INCREASE, GROUPS, 3), expected)
 
 
-def test_effects__samples_without_loss_or_group_are_left_out() -> None:
-    loss_increase = np.hstack([INCREASE, np.array([[np.nan, 100.0], [7.0, 100.0]])])
+def test_average_by_group__samples_without_loss_or_group_are_left_out() -> None:
+    increase = np.hstack([INCREASE, np.array([[np.nan, 100.0], [7.0, 100.0]])])
     groups = np.array([*GROUPS, 0, -1])
     np.testing.assert_array_equal(
-        compute_effects(loss_increase, groups, 2), compute_effects(INCREASE, GROUPS, 2)
+        average_by_group(increase, groups, 2), average_by_group(INCREASE, GROUPS, 2)
     )
 
 
-def test_selectivity__own_against_others() -> None:
+def test_compute_selectivity__own_against_others() -> None:
     result = compute_selectivity(INCREASE, GROUPS, np.array([0, 1]), np.random.default_rng(0))
-    np.testing.assert_allclose(result.own.value, [5, 5])
-    np.testing.assert_allclose(result.others.value, [4 / 3, 1])
-    assert result.mean.value == pytest.approx(np.mean([5 - 4 / 3, 4]))
-    for interval in (result.own, result.others, result.difference, result.mean):
-        assert np.all((interval.low <= interval.value) & (interval.value <= interval.high))
+    np.testing.assert_allclose(ends(result, "own")[0], [5, 5])
+    np.testing.assert_allclose(ends(result, "other")[0], [4 / 3, 1])
+    assert result.mean.mean == pytest.approx(np.mean([5 - 4 / 3, 4]))
+    for side in ("own", "other", "selectivity"):
+        value, low, high = ends(result, side)
+        assert np.all((low <= value) & (value <= high))
+    assert result.mean.low is not None
+    assert result.mean.high is not None
+    assert result.mean.low <= result.mean.mean <= result.mean.high
     # The second module's own samples cost the same each, so no draw can differ.
-    assert (result.own.low[1], result.own.high[1]) == (5, 5)
+    assert (result.masks[1].own.low, result.masks[1].own.high) == (5, 5)
 
 
-def test_selectivity__several_masks_of_one_owner_and_the_same_seed() -> None:
+def test_compute_selectivity__several_masks_of_one_owner_and_the_same_seed() -> None:
     owners = np.array([1, 1])
-    first = compute_selectivity(INCREASE, GROUPS, owners, np.random.default_rng(3), resamples=50)
-    again = compute_selectivity(INCREASE, GROUPS, owners, np.random.default_rng(3), resamples=50)
-    np.testing.assert_allclose(first.own.value, [4 / 3, 5])
-    np.testing.assert_array_equal(first.difference.low, again.difference.low)
-    assert (first.mean.low, first.mean.high) == (again.mean.low, again.mean.high)
+    first, again = (
+        compute_selectivity(INCREASE, GROUPS, owners, np.random.default_rng(3), resamples=50)
+        for _ in range(2)
+    )
+    np.testing.assert_allclose(ends(first, "own")[0], [4 / 3, 5])
+    assert first == again
 
 
-def test_selectivity__an_owner_without_samples_is_left_out_of_the_mean() -> None:
+def test_compute_selectivity__an_owner_without_samples_is_left_out_of_the_mean() -> None:
     result = compute_selectivity(INCREASE, GROUPS, np.array([0, 2]), np.random.default_rng(0))
-    assert np.isnan(result.difference.value).tolist() == [False, True]
-    assert result.mean.value == pytest.approx(5 - 4 / 3)
-    assert np.isfinite([result.mean.low, result.mean.high]).all()
+    assert np.isnan(ends(result, "selectivity")[0]).tolist() == [False, True]
+    assert result.mean.mean == pytest.approx(5 - 4 / 3)
+    assert np.isfinite([result.mean.low or np.nan, result.mean.high or np.nan]).all()
 
 
-def test_selectivity__intervals_cover_the_truth() -> None:
+def test_compute_selectivity__intervals_cover_the_truth() -> None:
     generator = np.random.default_rng(1)
     groups = np.repeat([0, 1, 2], 40)
     owners = np.array([0, 1, 2])
     covered: list[bool] = []
     means: list[bool] = []
     for _ in range(120):
-        loss_increase = generator.normal(0.2, 1.0, (3, 120)) + 0.7 * (groups == owners[:, None])
-        result = compute_selectivity(loss_increase, groups, owners, generator, resamples=100)
-        difference, mean = result.difference, result.mean
-        covered.extend((difference.low <= 0.7) & (difference.high >= 0.7))
-        means.append(bool(mean.low <= 0.7 <= mean.high))
+        increase = generator.normal(0.2, 1.0, (3, 120)) + 0.7 * (groups == owners[:, None])
+        result = compute_selectivity(increase, groups, owners, generator, resamples=100)
+        _, low, high = ends(result, "selectivity")
+        covered.extend((low <= 0.7) & (high >= 0.7))
+        assert result.mean.low is not None
+        assert result.mean.high is not None
+        means.append(result.mean.low <= 0.7 <= result.mean.high)
     assert 0.88 < np.mean(covered) < 0.99
     assert np.mean(means) > 0.85
 
 
-def test_selectivity__no_effect_gives_intervals_around_zero() -> None:
+def test_compute_selectivity__no_effect_gives_intervals_around_zero() -> None:
     generator = np.random.default_rng(2)
-    loss_increase = generator.normal(size=(2, 200))
+    increase = generator.normal(size=(2, 200))
     groups = np.repeat([0, 1], 100)
-    result = compute_selectivity(loss_increase, groups, np.array([0, 1]), generator)
-    assert np.all((result.difference.low < 0) & (result.difference.high > 0))
+    result = compute_selectivity(increase, groups, np.array([0, 1]), generator)
+    _, low, high = ends(result, "selectivity")
+    assert np.all((low < 0) & (high > 0))
+
+
+def test_summarize_ablation__random_sets_of_a_module_are_averaged() -> None:
+    random = np.array([[1.0] * 5, [3.0] * 5, [0.0] * 5, [1.0] * 5])
+    config = AblateConfig(random_sets=2, seed=4)
+    categories = ["b", "a", "a", None, "b"]
+    found = summarize_ablation(
+        INCREASE, random, GROUPS, categories, config, np.random.default_rng(0)
+    )
+    assert (found.num_samples, found.num_random_sets, found.seed) == (5, 2, 4)
+    np.testing.assert_allclose(found.by_module, [[5.0, 4 / 3], [1.0, 5.0]])
+    np.testing.assert_allclose(found.random_by_module, [[2.0, 2.0], [0.5, 0.5]])
+    assert found.categories == ("a", "b")
+    assert not isinstance(found.by_category, Absent)
+    np.testing.assert_allclose(found.by_category, [[3.5, 3.0], [3.5, 2.5]])
+    assert [row.module for row in found.modules] == [0, 1]
+    assert found.modules[1].real.own.mean == pytest.approx(5)
+    assert found.modules[1].random.own.mean == pytest.approx(0.5)
+    assert found.random_selectivity.mean == pytest.approx(0)
+    assert found.advantage.mean == pytest.approx(found.selectivity.mean)
+    without = summarize_ablation(
+        INCREASE, random, GROUPS, [None] * 5, config, np.random.default_rng(0)
+    )
+    assert isinstance(without.by_category, Absent)

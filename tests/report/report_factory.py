@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
-from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
 from ulcmod_dist.results.discovery import (
     Agreement,
     Categories,
@@ -234,8 +234,8 @@ def _downstream(rng: np.random.Generator) -> Downstream:
     )
 
 
-def _cost(own: float, other: float, spread: float) -> Cost:
-    return Cost(_near(own, spread), _near(other, spread / 4), _near(own - other, spread))
+def _cost(own: float, other: float, spread: float) -> LossIncrease:
+    return LossIncrease(_near(own, spread), _near(other, spread / 4), _near(own - other, spread))
 
 
 def _ablation(size: int, rng: np.random.Generator) -> Ablation:
@@ -252,7 +252,6 @@ def _ablation(size: int, rng: np.random.Generator) -> Ablation:
     )
     return Ablation(
         method="zero",
-        tokens="the tokens of the prompt",
         num_samples=700,
         num_random_sets=5,
         seed=0,

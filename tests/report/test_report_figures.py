@@ -29,7 +29,7 @@ from ulcmod_dist.report.plotly_frame import Look, safe
 from ulcmod_dist.report.plotly_traces import CELL_TEXTS
 from ulcmod_dist.report.sections import sections
 from ulcmod_dist.report.specs import Scale
-from ulcmod_dist.results.ablation import AblatedModule, Cost
+from ulcmod_dist.results.ablation import AblatedModule, LossIncrease
 from ulcmod_dist.results.discovery import Overlap
 from ulcmod_dist.results.types import Floats, Interval
 from ulcmod_dist.runtime.text import DASH, MINUS
@@ -136,7 +136,7 @@ def test_selectivity_by_module__counts_modules_above_chance() -> None:
     def row(module: int, selectivity: Interval) -> AblatedModule:
         around = Interval(0.1, 0.0, 0.2)
         return AblatedModule(
-            module, Cost(around, around, selectivity), Cost(around, around, around)
+            module, LossIncrease(around, around, selectivity), LossIncrease(around, around, around)
         )
 
     rows = (row(0, Interval(0.9, 0.8, 1.0)), row(1, Interval(0.3, 0.15, 0.4)))

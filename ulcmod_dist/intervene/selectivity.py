@@ -1,57 +1,97 @@
-"""Whether ablating a module hurts its own samples more than others: arrays in, figures out."""
+"""Whether ablating a module costs its own samples more than others: losses to results."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ulcmod_dist.config.schema import AblateConfig
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
+from ulcmod_dist.results.types import Absent, Interval
 
-@dataclass(frozen=True)
-class BootstrapIntervals:
-    """Values with the ends of their intervals, each float64 [masks] or a single number."""
-
-    value: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
+Floats = NDArray[np.float64]
+Groups = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
 class Selectivity:
-    """How much more a mask raises the loss of its own samples than that of the others.
+    """How much more masks increase the loss of their own samples than that of the others.
 
     Intervals are percentile bootstraps over the samples, drawn within each module's samples.
 
     Attributes:
-        own: Mean loss increase on the owner's samples [masks]; NaN where there are none.
-        others: Mean loss increase on all other samples [masks].
-        difference: ``own - others`` [masks].
-        mean: Mean of the difference over the masks, a single number.
+        masks: One value a mask; NaN on the side where there are no samples.
+        mean: Mean selectivity of the masks, over those where it is known.
     """
 
-    own: BootstrapIntervals
-    others: BootstrapIntervals
-    difference: BootstrapIntervals
-    mean: BootstrapIntervals
+    masks: tuple[LossIncrease, ...]
+    mean: Interval
 
 
-def compute_effects(
-    loss_increase: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
-) -> NDArray[np.float64]:
-    """Mean loss increase of each group of samples: masks against modules or categories.
+def summarize_ablation(
+    increase: Floats,
+    random_increase: Floats,
+    modules: Groups,
+    categories: Sequence[str | None],
+    config: AblateConfig,
+    generator: np.random.Generator,
+) -> Ablation:
+    """Sum up the loss increases of all modules of one K beside those of their random sets.
 
     Args:
-        loss_increase: [masks, samples]; samples without a loss are NaN and left out.
+        increase: Loss increase when each module is ablated [K, samples]; NaN for a sample without
+            a loss, which is left out.
+        random_increase: The same for the random sets, those of a module beside each other
+            [K * random_sets, samples]. They are averaged.
+        modules: Module of each sample.
+        categories: Category of each sample, None where it has none.
+        config: What was asked for.
+        generator: Draws the bootstrap resamples.
+    """
+    num_modules, num_samples = increase.shape
+    owners = np.arange(num_modules)
+    random_mean = random_increase.reshape(num_modules, config.random_sets, -1).mean(axis=1)
+    real = compute_selectivity(increase, modules, owners, generator)
+    random = compute_selectivity(random_mean, modules, owners, generator)
+    advantage = compute_selectivity(increase - random_mean, modules, owners, generator)
+    names = sorted({name for name in categories if name is not None})
+    positions = {name: position for position, name in enumerate(names)}
+    groups = np.array([positions.get(str(name), -1) for name in categories])
+    return Ablation(
+        method=config.method,
+        num_samples=num_samples,
+        num_random_sets=config.random_sets,
+        seed=config.seed,
+        by_module=average_by_group(increase, modules, num_modules),
+        random_by_module=average_by_group(random_mean, modules, num_modules),
+        by_category=average_by_group(increase, groups, len(names))
+        if names
+        else Absent("The corpus has no categories."),
+        categories=tuple(names),
+        modules=tuple(map(AblatedModule, range(num_modules), real.masks, random.masks)),
+        selectivity=real.mean,
+        random_selectivity=random.mean,
+        advantage=advantage.mean,
+    )
+
+
+def average_by_group(increase: Floats, groups: Groups, num_groups: int) -> Floats:
+    """Mean loss increase by group of samples, such as modules or categories.
+
+    Args:
+        increase: [masks, samples]; samples without a loss are NaN and left out.
         groups: [samples], from 0; -1 for a sample that belongs to none.
         num_groups: Number of groups.
 
     Returns:
         float64 [masks, groups]; NaN for a group without samples.
     """
-    parts = _parts(loss_increase, groups, num_groups)
-    means = np.full((len(loss_increase), num_groups), np.nan)
+    parts = _split_by_group(increase, groups, num_groups)
+    means = np.full((len(increase), num_groups), np.nan)
     for group, part in enumerate(parts):
         if part.shape[1]:
             means[:, group] = part.mean(axis=1)
@@ -59,9 +99,9 @@ def compute_effects(
 
 
 def compute_selectivity(
-    loss_increase: NDArray[np.float64],
-    groups: NDArray[np.integer[Any]],
-    owners: NDArray[np.integer[Any]],
+    increase: Floats,
+    groups: Groups,
+    owners: Groups,
     generator: np.random.Generator,
     *,
     resamples: int = 1000,
@@ -73,7 +113,7 @@ def compute_selectivity(
     the two comparable.
 
     Args:
-        loss_increase: [masks, samples]; samples without a loss are NaN and left out.
+        increase: [masks, samples]; samples without a loss are NaN and left out.
         groups: [samples], the module of each sample, from 0; -1 for one that is left out.
         owners: [masks], the group that each mask belongs to.
         generator: Draws the resamples.
@@ -81,61 +121,56 @@ def compute_selectivity(
         level: Share of them within the interval.
     """
     num_groups = int(max(groups.max(initial=0), owners.max(initial=0))) + 1
-    parts = _parts(loss_increase, groups, num_groups)
+    parts = _split_by_group(increase, groups, num_groups)
     counts = np.array([part.shape[1] for part in parts])
     sums = np.stack([part.sum(axis=1) for part in parts], axis=1)
-    measured = _own_and_others(sums, counts, owners)
-    drawn = np.empty((resamples, 2, len(owners)))
-    for row in drawn:
+    measured = _own_other_selectivity(sums, counts, owners)
+    draws = np.empty((resamples, *measured.shape))
+    for draw in draws:
         sums = np.stack([_resampled_sum(part, generator) for part in parts], axis=1)
-        row[:] = _own_and_others(sums, counts, owners)
-    own, others = (_interval(measured[side], drawn[:, side], level) for side in (0, 1))
-    difference = measured[0] - measured[1]
-    draws = drawn[:, 0] - drawn[:, 1]
-    known = np.isfinite(difference)
-    mean = _interval(_mean(difference[known]), _mean(draws[:, known]), level)
-    return Selectivity(own, others, _interval(difference, draws, level), mean)
-
-
-def _interval(
-    value: NDArray[np.float64], draws: NDArray[np.float64], level: float
-) -> BootstrapIntervals:
+        draw[:] = _own_other_selectivity(sums, counts, owners)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return BootstrapIntervals(value, np.asarray(low), np.asarray(high))
+    masks = [
+        LossIncrease(*(Interval(*map(float, side)) for side in mask))
+        for mask in np.stack([measured, low, high], axis=-1).swapaxes(0, 1)
+    ]
+    known = np.isfinite(measured[2])
+    return Selectivity(tuple(masks), _mean_interval(measured[2, known], draws[:, 2, known], level))
 
 
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis; NaN over nothing."""
-    if values.shape[-1] == 0:
-        return np.full(values.shape[:-1], np.nan)
-    return np.asarray(values.mean(axis=-1))
+def _mean_interval(selectivity: Floats, draws: Floats, level: float) -> Interval:
+    """Mean over the masks with the interval of its draws [resamples, masks]; NaN over nothing."""
+    if not selectivity.size:
+        return Interval(np.nan, np.nan, np.nan)
+    low, high = np.quantile(draws.mean(axis=-1), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(selectivity.mean()), float(low), float(high))
 
 
-def _parts(
-    loss_increase: NDArray[np.float64], groups: NDArray[np.integer[Any]], num_groups: int
-) -> list[NDArray[np.float64]]:
+def _split_by_group(increase: Floats, groups: Groups, num_groups: int) -> list[Floats]:
     """The columns of each group, without samples that have no loss."""
-    measured = np.isfinite(loss_increase).all(axis=0)
-    return [loss_increase[:, measured & (groups == group)] for group in range(num_groups)]
+    measured = np.isfinite(increase).all(axis=0)
+    return [increase[:, measured & (groups == group)] for group in range(num_groups)]
 
 
-def _resampled_sum(
-    part: NDArray[np.float64], generator: np.random.Generator
-) -> NDArray[np.float64]:
+def _resampled_sum(part: Floats, generator: np.random.Generator) -> Floats:
     """Sum over as many samples of a group, drawn from it with replacement; float64 [masks]."""
     size = part.shape[1]
     drawn = generator.integers(size, size=size) if size else np.zeros(0, np.int64)
-    times: NDArray[np.float64] = np.bincount(drawn, minlength=size).astype(np.float64)
-    sums: NDArray[np.float64] = part @ times
+    times: Floats = np.bincount(drawn, minlength=size).astype(np.float64)
+    sums: Floats = part @ times
     return sums
 
 
-def _own_and_others(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], owners: NDArray[np.integer[Any]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Means over the owner's samples and over all others, from sums [masks, groups]."""
+def _own_other_selectivity(sums: Floats, counts: NDArray[np.int64], owners: Groups) -> Floats:
+    """Mean over the owner's samples, over all others, and their difference; [3, masks].
+
+    Args:
+        sums: Sums over the samples of each group [masks, groups].
+        counts: Samples of each group.
+        owners: Group that each mask belongs to.
+    """
     mine = sums[np.arange(len(owners)), owners]
     with np.errstate(invalid="ignore"):
         own = mine / counts[owners]
         others = (sums.sum(axis=1) - mine) / (counts.sum() - counts[owners])
-    return own, others
+    return np.stack([own, others, own - others])

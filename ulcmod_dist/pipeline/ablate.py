@@ -21,12 +21,7 @@ from ulcmod_dist.forward.tokens import Encoder
 from ulcmod_dist.forward.values import Encoded
 from ulcmod_dist.intervene.ablation import AblationPool, Machine
 from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.intervene.selectivity import (
-    BootstrapIntervals,
-    Selectivity,
-    compute_effects,
-    compute_selectivity,
-)
+from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.devices import device_of
@@ -37,8 +32,7 @@ from ulcmod_dist.pipeline.evaluation_files import (
     write_evaluation,
 )
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.results.ablation import AblatedModule, Ablation, Cost
-from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
@@ -51,7 +45,6 @@ from ulcmod_dist.store.modules import StoredModules
 
 # At most: the logits of a whole batch are held, for which extraction's batches leave no room.
 BATCH_TOKENS = 4096
-TOKENS = "the tokens of the prompt's own text"
 
 COLUMNS = {
     "num_modules": "K",
@@ -83,7 +76,7 @@ class _Subjects:
 
 @writes
 def ablate(context: Context) -> Summary:
-    """Silence each module of each K and measure the rise of the loss, beside random sets.
+    """Silence each module of each K and measure the loss increase, beside random sets.
 
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
@@ -109,9 +102,9 @@ def ablate(context: Context) -> Summary:
         if result is not None
     ]
     closing = [
-        f"Selectivity: rise of the loss on a module's own samples less that on others, "
-        f"in nats a token, counted over {TOKENS}. Low and high bound its 95% interval; the "
-        "advantage is over random sets of as many units a layer."
+        "Selectivity: loss increase on a module's own samples less that on others, in nats a token "
+        "of the prompt's own text. Low and high bound its 95% interval; the advantage is over "
+        "random sets of as many units in each layer."
     ]
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
 
@@ -179,7 +172,14 @@ def _measure(
             lambda samples: step.update(step.done + samples),
         )
     increase = measured.loss_increase
-    return _described(context, subjects, increase[:num_modules], increase[num_modules:], generator)
+    return summarize_ablation(
+        increase[:num_modules],
+        increase[num_modules:],
+        subjects.modules,
+        subjects.categories,
+        settings,
+        generator,
+    )
 
 
 def _subjects(
@@ -213,54 +213,6 @@ def _drawn(
     members = np.flatnonzero(labels == module)
     size = min(len(members), context.job.ablate.samples)
     return np.sort(generator.choice(members, size, replace=False))
-
-
-def _described(
-    context: Context,
-    subjects: _Subjects,
-    increase: NDArray[np.float64],
-    random_increase: NDArray[np.float64],
-    generator: np.random.Generator,
-) -> Ablation:
-    settings = context.job.ablate
-    num_modules = len(increase)
-    owners = np.arange(num_modules)
-    random_increase = random_increase.reshape(num_modules, settings.random_sets, -1).mean(axis=1)
-    real = compute_selectivity(increase, subjects.modules, owners, generator)
-    random = compute_selectivity(random_increase, subjects.modules, owners, generator)
-    advantage = compute_selectivity(increase - random_increase, subjects.modules, owners, generator)
-    names = sorted({name for name in subjects.categories if name is not None})
-    place = {name: number for number, name in enumerate(names)}
-    groups = np.array([place.get(str(name), -1) for name in subjects.categories])
-    return Ablation(
-        method=settings.method,
-        tokens=TOKENS,
-        num_samples=len(subjects.encoded),
-        num_random_sets=settings.random_sets,
-        seed=settings.seed,
-        by_module=compute_effects(increase, subjects.modules, num_modules),
-        random_by_module=compute_effects(random_increase, subjects.modules, num_modules),
-        by_category=compute_effects(increase, groups, len(names))
-        if names
-        else Absent("The corpus has no categories."),
-        categories=tuple(names),
-        modules=tuple(
-            AblatedModule(k, _cost(real, k), _cost(random, k)) for k in range(num_modules)
-        ),
-        selectivity=_estimate(real.mean),
-        random_selectivity=_estimate(random.mean),
-        advantage=_estimate(advantage.mean),
-    )
-
-
-def _cost(measured: Selectivity, module: int) -> Cost:
-    sides = (measured.own, measured.others, measured.difference)
-    return Cost(*(_estimate(side, module) for side in sides))
-
-
-def _estimate(interval: BootstrapIntervals, module: int | tuple[()] = ()) -> Interval:
-    ends = (interval.value, interval.low, interval.high)
-    return Interval(*(float(end[module]) for end in ends))
 
 
 def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ _CONVERTER = cattrs.Converter(forbid_extra_keys=True)
 
 
 # Raised whenever the same modules and settings would lead to another file than before.
-ABLATION_VERSION = 3
+ABLATION_VERSION = 4
 
 
 def ablation_name(num_modules: int) -> str:

@@ -1,4 +1,4 @@
-"""What silencing modules costs, as plain values of a report. Losses in nats a token."""
+"""What ablating modules costs. Losses in nats a token."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ from ulcmod_dist.results.types import Absent, Floats, Interval
 
 
 @dataclass(frozen=True)
-class Cost:
-    """By how much silencing units raises the loss, nats a token.
+class LossIncrease:
+    """By how much ablating units increases the loss, nats a token.
 
     Attributes:
-        own: Rise on a module's own samples.
-        other: Rise on all other samples.
+        own: Mean increase on a module's own samples.
+        other: Mean increase on all other samples.
         selectivity: The first less the second.
     """
 
@@ -22,41 +22,39 @@ class Cost:
 
 @dataclass(frozen=True)
 class AblatedModule:
-    """What silencing one module costs, beside random sets of as many units a layer.
+    """What ablating one module costs, beside random sets of as many units in each layer.
 
     Attributes:
-        module: The silenced module.
-        real: The cost of silencing it.
-        random: The mean cost of silencing the random sets instead.
+        module: The ablated module.
+        real: Loss increase when it is ablated.
+        random: Mean loss increase when a random set is ablated instead.
     """
 
     module: int
-    real: Cost
-    random: Cost
+    real: LossIncrease
+    random: LossIncrease
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """The causal check of the modules of one K. Losses in nats a token.
+    """The causal check of the modules of one K; losses count the tokens of the prompt's own text.
 
     Attributes:
-        method: What replaced the silenced units' values, "zero" or "mean".
-        tokens: Which tokens the loss counts, in words.
+        method: What replaced the ablated units' values, "zero" or "mean".
         num_samples: Samples measured.
         num_random_sets: Random sets a module is compared with.
         seed: Seed by which the samples and the random sets were drawn.
-        by_module: Rise of the loss, silenced module by module of the samples, shape (K, K).
-        random_by_module: The same for random sets of equal size a layer, shape (K, K).
-        by_category: Rise of the loss, silenced module by category, shape (K, C).
+        by_module: Loss increase, ablated module by module of the samples, shape (K, K).
+        random_by_module: The same for random sets of equal size in each layer, shape (K, K).
+        by_category: Loss increase, ablated module by category, shape (K, C).
         categories: Names of the C categories; empty where ``by_category`` is absent.
         modules: One value a module, in ascending order.
-        selectivity: Mean over the modules of rise on own minus rise on other samples.
+        selectivity: Mean over the modules of the increase on own less that on other samples.
         random_selectivity: The same for the random sets.
         advantage: The first less the second, over the same draws of samples.
     """
 
     method: str
-    tokens: str
     num_samples: int
     num_random_sets: int
     seed: int

@@ -20,7 +20,7 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.results.ablation import Ablation, Cost
+from ulcmod_dist.results.ablation import Ablation, LossIncrease
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.text import count, number
@@ -96,9 +96,10 @@ def _what_was_done(ablation: Ablation) -> str:
         "mean": "The units' values were replaced by their means.",
     }[ablation.method]
     return (
-        f"{replaced} The loss is that of {ablation.tokens}, in nats a token. Selectivity is the "
-        "mean rise on a module's own samples less that on all others. Intervals come from 1,000 "
-        "draws of the measured samples within each module; the random sets are averaged."
+        f"{replaced} The loss is that of the tokens of the prompt's own text, in nats a token. "
+        "Selectivity is the mean loss increase on a module's own samples less that on all others. "
+        "Intervals come from 1,000 draws of the measured samples within each module; the random "
+        "sets are averaged."
     )
 
 
@@ -127,8 +128,8 @@ def ablation_table(found: Discovery, ablation: Ablation) -> Table:
     return table(name_for("ablation", found), title, columns, rows, caption)
 
 
-def _cells(cost: Cost) -> Iterator[float | None]:
-    for value in (cost.own, cost.other, cost.selectivity):
+def _cells(increase: LossIncrease) -> Iterator[float | None]:
+    for value in (increase.own, increase.other, increase.selectivity):
         yield from (value.mean, value.low, value.high)
 
 
