@@ -28,18 +28,17 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
-from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
+from ulcmod_dist.corpus.prompts import SCHEMA, Corpus
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
 from ulcmod_dist.extract.progress import ExtractionProgress
-from ulcmod_dist.forward.architectures import units_of
-from ulcmod_dist.forward.batching import plan_batches
-from ulcmod_dist.forward.engine import Engine, count_units, padded
-from ulcmod_dist.forward.loading import load_config, load_model, model_record
-from ulcmod_dist.forward.memory import parameter_bytes, token_bytes
-from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.architectures import count_units, list_units
+from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
+from ulcmod_dist.forward.engine import Engine, pad_batch
+from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
+from ulcmod_dist.forward.memory import estimate_parameter_bytes, estimate_token_bytes
+from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
@@ -75,16 +74,16 @@ class Bench:
         self.options, self.folder = options, folder
         self.spec = ModelConfig(id=str(folder / "model"), dtype=options.dtype)
         _write_model(options, folder / "model")
-        self.encoder = Encoder.load(self.spec, RULE)
+        self.encoder = PromptTokenizer.load(self.spec, RULE)
         self.config = load_config(self.spec)
-        self.units = units_of(self.config)
+        self.units = list_units(self.config)
         self.prompts = _prompts(options.prompts, options.longest, options.seed)
         texts = self.prompts.table["text"].to_pylist()
         self.encoded = self.encoder.encode(texts)
         self.tokens = sum(len(entry.ids) for entry in self.encoded)
         self._runs = 0
 
-    def batches(self) -> list[list[Encoded]]:
+    def batches(self) -> list[list[TokenizedPrompt]]:
         lengths = [len(entry.ids) for entry in self.encoded]
         plan = plan_batches(lengths, self.options.batch_tokens)
         return [[self.encoded[index] for index in batch] for batch in plan]
@@ -110,7 +109,7 @@ class Bench:
         seconds = time.perf_counter() - began
         return sum(len(entry.ids) for entry in chosen) / seconds, np.array(rows)
 
-    def planned(self, prepared: PreparedExtraction) -> list[list[Encoded]]:
+    def planned(self, prepared: PreparedExtraction) -> list[list[TokenizedPrompt]]:
         """The batches that an extraction runs: each lies within one shard."""
         return [
             [self.encoded[shard.rows[index]] for index in batch]
@@ -123,8 +122,8 @@ class Bench:
         torch.set_num_threads(self.options.threads)
         model = load_model(self.spec, self.config, self.options.device)
 
-        def run(batch: list[Encoded]) -> None:
-            ids, mask = padded(batch, self.config.vocab_size)
+        def run(batch: list[TokenizedPrompt]) -> None:
+            ids, mask = pad_batch(batch, self.config.vocab_size)
             with torch.inference_mode():
                 model(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
 
@@ -157,7 +156,7 @@ class Bench:
             self.prompts,
             self.encoder,
             self.units,
-            merge_provenance(model_record(self.spec), self.encoder.record),
+            merge_provenance(get_model_provenance(self.spec), self.encoder.record),
             shard_samples=shard,
             batch_tokens=self.options.batch_tokens,
             model_bytes=self._model_bytes,
@@ -178,8 +177,8 @@ class Bench:
 
     def _model_bytes(self, tokens: int, longest: int) -> int:
         """Memory of the machine that the model takes, as a job's plan counts it."""
-        weights = parameter_bytes(self.config, self.spec.dtype)
-        each = token_bytes(self.config, self.spec.dtype, longest=longest)
+        weights = estimate_parameter_bytes(self.config, self.spec.dtype)
+        each = estimate_token_bytes(self.config, self.spec.dtype, longest=longest)
         return weights + (tokens * each if self.options.device == "cpu" else 0)
 
 
@@ -259,7 +258,9 @@ def _memory(bench: Bench) -> Iterator[Row]:
 
 
 def _timed(
-    run: Callable[[list[Encoded]], object], batches: list[list[Encoded]], device: str
+    run: Callable[[list[TokenizedPrompt]], object],
+    batches: list[list[TokenizedPrompt]],
+    device: str,
 ) -> float:
     """Seconds for all batches, after one that warms up."""
     run(batches[0])
@@ -273,7 +274,7 @@ def _timed(
     return time.perf_counter() - began
 
 
-def _prompts(count: int, longest: int, seed: int) -> Prompts:
+def _prompts(count: int, longest: int, seed: int) -> Corpus:
     """Texts of lognormal length: a median of about 50 tokens."""
     chance = np.random.default_rng(seed)
     lengths = np.clip(np.exp(chance.normal(np.log(42), 0.7, count)).astype(int), 4, longest)
@@ -282,7 +283,7 @@ def _prompts(count: int, longest: int, seed: int) -> Prompts:
     ]
     ids = [f"s{number}" for number in range(count)]
     columns = [ids, ["train"] * count, [None] * count, texts, [None] * count]
-    return Prompts(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA))
+    return Corpus(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA))
 
 
 def _write_model(options: argparse.Namespace, folder: Path) -> None:

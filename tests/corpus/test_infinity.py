@@ -15,7 +15,7 @@ from ulcmod_dist.corpus.infinity import (
     split_infinity,
     write_split,
 )
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput
 
 
@@ -79,7 +79,7 @@ def test_split_infinity__seed_decides(published: Path) -> None:
 def test_write_split__files_are_read_as_a_corpus(published: Path, tmp_path: Path) -> None:
     split = split_infinity([str(published)], train=2, test=1, categories=["Math", "Coding"])
     train, test = write_split(split, tmp_path / "corpus")
-    prompts = read_prompts(
+    prompts = read_corpus(
         CorpusConfig(train=(str(train),), test=(str(test),), category="category", id="id")
     )
     assert prompts.table["category"].to_pylist() == ["Coding"] * 2 + ["Math"] * 2 + [

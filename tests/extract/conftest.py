@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake
-from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.extract.driver import Extraction, extract, prepare
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> RunDir:
 def go(run: RunDir, local_ray: None) -> Go:
     """Plan and extract prompts into the run with a fake model."""
 
-    def go(prompts: Prompts, factory: Any = None, **options: Any) -> Extraction:
+    def go(prompts: Corpus, factory: Any = None, **options: Any) -> Extraction:
         plan: dict[str, Any] = {"shard_samples": 4, "batch_tokens": 64, "update": False}
         plan |= {name: options.pop(name) for name in [*plan] if name in options}
         record = options.pop("record", RECORD)

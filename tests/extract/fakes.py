@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ulcmod_dist.corpus.prompts import SCHEMA, Prompts
-from ulcmod_dist.forward.values import (
-    Encoded,
-    LayerUnits,
+from ulcmod_dist.corpus.prompts import SCHEMA, Corpus, Prompt
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
-    Prompt,
+    PooledActivations,
     PromptTooLarge,
-    Rows,
+    TokenizedPrompt,
 )
 
 UNITS = (LayerUnits(0, "layers.0.mlp.down_proj", 5), LayerUnits(1, "layers.1.mlp.down_proj", 7))
@@ -52,16 +51,19 @@ class FakeForward:
     marks: str | None = None
     gate: str | None = None
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
         return [
-            Encoded(tuple(map(ord, str(prompt))), (True,) * len(str(prompt))) for prompt in prompts
+            TokenizedPrompt(tuple(map(ord, str(prompt))), (True,) * len(str(prompt)))
+            for prompt in prompts
         ]
 
-    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         if len(batch) > self.largest:
             middle = len(batch) // 2
             parts = [self.rows(batch[:middle]), self.rows(batch[middle:])]
-            return Rows.joined([rows for rows, _ in parts]), parts[0][1] + parts[1][1]
+            return PooledActivations.concatenate([rows for rows, _ in parts]), parts[0][1] + parts[
+                1
+            ][1]
         time.sleep(self.seconds)
         while self.gate is not None and not Path(self.gate).exists():
             time.sleep(0.02)
@@ -74,7 +76,7 @@ class FakeForward:
         slots = sum(part.expert is not None for part in self.units)
         rows = np.array([row_of(entry.ids, width) for entry in batch], np.float32)
         counts = [[len(entry.ids) % (slot + 2) for slot in range(slots)] for entry in batch]
-        return Rows(rows, np.array(counts, np.int32) if slots else None), (len(batch),)
+        return PooledActivations(rows, np.array(counts, np.int32) if slots else None), (len(batch),)
 
     def _suffer(self, text: str, position: int) -> None:
         for word, what in self.poison.items():
@@ -114,9 +116,9 @@ class SlowStore:
         time.sleep(0.5 if point == "written" else 0)
 
 
-def prompts_of(texts: Sequence[str], test: int = 0) -> Prompts:
+def prompts_of(texts: Sequence[str], test: int = 0) -> Corpus:
     count = len(texts)
-    return Prompts(
+    return Corpus(
         pa.table(
             {
                 "sample_id": [f"s{number}" for number in range(count)],

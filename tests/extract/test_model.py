@@ -11,10 +11,10 @@ from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.extract.driver import extract, prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import merge_provenance
-from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.loading import load_config, model_record
-from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.loading import get_model_provenance, load_config
+from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
@@ -27,9 +27,9 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     run: RunDir, local_ray: None, tmp_path: Path, ranks: int
 ) -> None:
     spec = ModelConfig(id=str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
-    encoder, units = Encoder.load(spec, RULE), units_of(load_config(spec))
+    encoder, units = PromptTokenizer.load(spec, RULE), list_units(load_config(spec))
     texts = words(9)
-    record = merge_provenance(model_record(spec), encoder.record)
+    record = merge_provenance(get_model_provenance(spec), encoder.record)
     prepared = prepare(
         run, prompts_of(texts), encoder, units, record, shard_samples=5, batch_tokens=64
     )

@@ -14,9 +14,9 @@ from tests.forward.tiny import (
 )
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import FAMILIES
-from ulcmod_dist.forward.engine import Engine, count_units
-from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Rows
+from ulcmod_dist.forward.architectures import FAMILIES, LayerUnits, count_units
+from ulcmod_dist.forward.batches import NonFiniteActivation, PooledActivations, TokenizedPrompt
+from ulcmod_dist.forward.engine import Engine
 
 LENGTHS = [1, 37, 5, 12, 2, 29]
 
@@ -47,7 +47,7 @@ def test_engine__batched_rows_equal_rows_alone(engine: Engine) -> None:
     scale = float(expected.max())
     np.testing.assert_allclose(together.activations, expected, rtol=1e-5, atol=1e-5 * scale)
     if together.routed is not None:
-        np.testing.assert_array_equal(together.routed, Rows.joined(alone).routed)
+        np.testing.assert_array_equal(together.routed, PooledActivations.concatenate(alone).routed)
 
 
 def test_engine__same_batch_gives_same_bytes(engine: Engine) -> None:
@@ -80,10 +80,12 @@ def test_engine__only_counted_tokens_enter_the_mean() -> None:
     engine = Engine(tiny_model("llama"))
     [prompt] = prompts_of([6])
     single = [
-        engine.rows([Encoded(prompt.ids, tuple(i == token for i in range(6)))]).activations[0]
+        engine.rows([TokenizedPrompt(prompt.ids, tuple(i == token for i in range(6)))]).activations[
+            0
+        ]
         for token in range(6)
     ]
-    some = Encoded(prompt.ids, (False, True, True, False, True, False))
+    some = TokenizedPrompt(prompt.ids, (False, True, True, False, True, False))
     expected = (single[1] + single[2] + single[4]) / 3
     np.testing.assert_allclose(engine.rows([some]).activations[0], expected, rtol=1e-5)
 
@@ -91,7 +93,7 @@ def test_engine__only_counted_tokens_enter_the_mean() -> None:
 def test_engine__routed_counts_cover_counted_tokens_alone() -> None:
     engine = Engine(tiny_model("mixtral"))
     ids = prompts_of([9])[0].ids
-    prompts = [Encoded(ids, (True,) * 4 + (False,) * 5), *prompts_of([20])]
+    prompts = [TokenizedPrompt(ids, (True,) * 4 + (False,) * 5), *prompts_of([20])]
     routed = engine.rows(prompts).routed
     assert routed is not None
     assert routed.dtype == np.int32
@@ -160,7 +162,7 @@ def test_engine__not_a_number_names_prompt_and_unit() -> None:
 def test_engine__a_token_outside_the_vocabulary_is_refused() -> None:
     engine = Engine(tiny_model("llama"))
     with pytest.raises(UlcmodError, match=f"token {VOCABULARY}"):
-        engine.rows([Encoded((5, VOCABULARY), (True, True))])
+        engine.rows([TokenizedPrompt((5, VOCABULARY), (True, True))])
 
 
 def test_engine__other_units_than_planned_are_refused(tmp_path: Path) -> None:

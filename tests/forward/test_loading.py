@@ -11,8 +11,13 @@ from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward import loading
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.identity import files_digest
-from ulcmod_dist.forward.loading import LIBRARY_PREFIX, load_config, load_model, model_record
+from ulcmod_dist.forward.loading import (
+    LIBRARY_PREFIX,
+    get_model_provenance,
+    load_config,
+    load_model,
+)
+from ulcmod_dist.forward.provenance import hash_files
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -21,8 +26,8 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def test_record__same_folder_same_record_wherever_it_lies(tmp_path: Path) -> None:
-    first = model_record(ModelConfig(id=str(save_tiny(tmp_path / "one" / "model"))))
-    second = model_record(ModelConfig(id=str(save_tiny(tmp_path / "two" / "model"))))
+    first = get_model_provenance(ModelConfig(id=str(save_tiny(tmp_path / "one" / "model"))))
+    second = get_model_provenance(ModelConfig(id=str(save_tiny(tmp_path / "two" / "model"))))
     assert first == second
     assert all(isinstance(value, str) for value in first.values())
     assert {"weights", "architecture", "dtype", "attention", "forward"} <= set(first)
@@ -32,12 +37,15 @@ def test_record__same_folder_same_record_wherever_it_lies(tmp_path: Path) -> Non
 def test_record__changes_with_weights_configuration_and_precision(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "model")
     spec = ModelConfig(id=str(folder))
-    records = [model_record(spec), model_record(ModelConfig(id=str(folder), dtype="bfloat16"))]
+    records = [
+        get_model_provenance(spec),
+        get_model_provenance(ModelConfig(id=str(folder), dtype="bfloat16")),
+    ]
     change_config(folder, rms_norm_eps=1e-3)
-    records.append(model_record(spec))
+    records.append(get_model_provenance(spec))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
-    records.append(model_record(spec))
+    records.append(get_model_provenance(spec))
     assert len({tuple(record.items()) for record in records}) == 4
 
 
@@ -170,9 +178,9 @@ def test_load__a_configuration_names_no_other_weights(tmp_path: Path) -> None:
 def test_record__changes_with_the_index_of_weights(tmp_path: Path) -> None:
     index = sharded(save_tiny(tmp_path))
     spec = ModelConfig(id=str(tmp_path))
-    before = model_record(spec)
+    before = get_model_provenance(spec)
     index.write_text(index.read_text() + " ")
-    assert model_record(spec)["weights"] != before["weights"]
+    assert get_model_provenance(spec)["weights"] != before["weights"]
 
 
 def test_record__of_a_folder_without_an_index_covers_configuration_and_weights(
@@ -180,4 +188,4 @@ def test_record__of_a_folder_without_an_index_covers_configuration_and_weights(
 ) -> None:
     folder = save_tiny(tmp_path)
     files = (folder / "config.json", folder / "model.safetensors")
-    assert model_record(ModelConfig(id=str(folder)))["weights"] == files_digest(files)
+    assert get_model_provenance(ModelConfig(id=str(folder)))["weights"] == hash_files(files)

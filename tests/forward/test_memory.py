@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from tests.forward.tiny import prompts_of, tiny_config, tiny_model
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES
+from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
-    batch_tokens_within,
-    device_memory,
-    parameter_bytes,
-    token_bytes,
+    estimate_parameter_bytes,
+    estimate_token_bytes,
+    fit_batch_tokens,
+    get_device_memory,
 )
-from ulcmod_dist.forward.values import Rows
 
 
 class SmallDevice(Engine):
@@ -28,7 +28,7 @@ class SmallDevice(Engine):
         self.tokens = tokens
         self.attempts: list[int] = []
 
-    def rows(self, encoded: Any) -> Rows:
+    def rows(self, encoded: Any) -> PooledActivations:
         padded = len(encoded) * max(len(prompt.ids) for prompt in encoded)
         self.attempts.append(padded)
         if padded > self.tokens:
@@ -66,27 +66,27 @@ def test_rows_within_memory__a_prompt_that_never_fits_is_an_error() -> None:
 def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
     model = tiny_model(family)
     counted = sum(parameter.numel() for parameter in model.parameters())
-    assert parameter_bytes(model.config, "float32") == 4 * counted
-    assert parameter_bytes(model.config, "bfloat16") == 2 * counted
+    assert estimate_parameter_bytes(model.config, "float32") == 4 * counted
+    assert estimate_parameter_bytes(model.config, "bfloat16") == 2 * counted
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_token_bytes__shrink_with_precision_and_grow_with_length(family: str) -> None:
     config = tiny_config(family)
-    each = token_bytes(config, "float32")
-    assert token_bytes(config, "bfloat16") < each
-    assert token_bytes(config, "float32", attention="eager") > each
-    assert token_bytes(config, "float32", longest=10**6) > each
+    each = estimate_token_bytes(config, "float32")
+    assert estimate_token_bytes(config, "bfloat16") < each
+    assert estimate_token_bytes(config, "float32", attention="eager") > each
+    assert estimate_token_bytes(config, "float32", longest=10**6) > each
 
 
 def tokens_within(total: int, free: int | None = None, **options: Any) -> int:
     memory = DeviceMemory(total, total if free is None else free)
     options = {"kind": "cuda", "weights": 0, **options}
-    return batch_tokens_within(memory, tiny_config("llama"), "float32", **options)
+    return fit_batch_tokens(memory, tiny_config("llama"), "float32", **options)
 
 
 def test_batch_tokens__grow_with_memory_and_fit_into_it() -> None:
-    each = token_bytes(tiny_config("llama"), "float32", longest=64)
+    each = estimate_token_bytes(tiny_config("llama"), "float32", longest=64)
     found = [tokens_within(2**power, longest=64) for power in range(18, 32)]
     assert found == sorted(found)
     assert (found[0], found[-1]) == (512, 65_536)
@@ -108,6 +108,6 @@ def test_batch_tokens__a_crowded_device_gets_fewer() -> None:
 
 
 def test_device_memory__of_this_machine() -> None:
-    memory = device_memory("cpu")
+    memory = get_device_memory("cpu")
     assert 0 < memory.free <= memory.total
     assert memory.part(0.5) == DeviceMemory(memory.total // 2, memory.free // 2)

@@ -8,22 +8,22 @@ from transformers import BloomConfig
 from tests.forward.tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import RefusedPrompt
+from ulcmod_dist.forward.batches import RefusedPrompt
+from ulcmod_dist.forward.tokens import PromptTokenizer
 
 SYSTEM = "You are a helpful assistant."
 
 
 def encoder(
     template: str | None = CHATML, positions: int = 512, model_max_length: int = 10**30, **rule: Any
-) -> Encoder:
+) -> PromptTokenizer:
     tokenizer = tiny_tokenizer(template, model_max_length=model_max_length)
     config = tiny_config("llama", max_position_embeddings=positions)
-    return Encoder(tokenizer, config, TokenizationConfig(**rule))
+    return PromptTokenizer(tokenizer, config, TokenizationConfig(**rule))
 
 
 def text_of(encoded: Any, only_counted: bool = False) -> str:
-    pairs = zip(encoded.ids, encoded.counted, strict=True)
+    pairs = zip(encoded.ids, encoded.token_mask, strict=True)
     return str(
         tiny_tokenizer().decode([token for token, counted in pairs if counted or not only_counted])
     )
@@ -32,7 +32,7 @@ def text_of(encoded: Any, only_counted: bool = False) -> str:
 def test_encode__system_user_and_generation_prompt_with_one_bos() -> None:
     [encoded] = encoder().encode(["Hi"])
     assert text_of(encoded) == f"<s><|system|>{SYSTEM}</s><|user|>Hi</s><|assistant|>"
-    assert encoded.counted == (True,) * len(encoded.ids)
+    assert encoded.token_mask == (True,) * len(encoded.ids)
 
 
 def test_encode__a_template_that_refuses_a_system_message_gets_none() -> None:
@@ -55,7 +55,7 @@ def test_encode__no_system_message_when_the_rule_has_none() -> None:
 
 @pytest.mark.parametrize(("template", "rule"), [(None, "model"), (CHATML, "none")])
 def test_encode__plain_text_where_there_is_no_template(template: str | None, rule: Any) -> None:
-    subject = Encoder(
+    subject = PromptTokenizer(
         tiny_tokenizer(template), tiny_config("llama"), TokenizationConfig(template=rule)
     )
     assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
@@ -90,9 +90,9 @@ def test_encode__tokens_of_the_prompts_own_text(text: str) -> None:
 
 def test_encode__last_token() -> None:
     short, long = encoder(tokens="last").encode(["Hi", "Hello there"])
-    assert [encoded.count for encoded in (short, long)] == [1, 1]
-    assert short.counted[-1]
-    assert long.counted[-1]
+    assert [encoded.num_counted for encoded in (short, long)] == [1, 1]
+    assert short.token_mask[-1]
+    assert long.token_mask[-1]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_encode__truncated_at_the_least_limit(limits: dict[str, Any], expected: 
 
 def test_encode__no_limit_where_the_model_has_none() -> None:
     tokenizer = tiny_tokenizer(model_max_length=10**30)
-    subject = Encoder(tokenizer, BloomConfig(), TokenizationConfig())
+    subject = PromptTokenizer(tokenizer, BloomConfig(), TokenizationConfig())
     assert len(subject.encode(["x" * 5000])[0].ids) > 5000
     assert subject.record["max_tokens"] == "none"
 
@@ -184,10 +184,10 @@ def test_record__tells_rules_and_tokenizers_apart() -> None:
 
 def test_load__reads_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
     spec = ModelConfig(id=str(save_tiny(tmp_path)))
-    subject = Encoder.load(spec, TokenizationConfig())
+    subject = PromptTokenizer.load(spec, TokenizationConfig())
     subject.encode(["x" * 1000])
     # Truncating must leave no trace in the digest.
-    assert subject.record == Encoder.load(spec, TokenizationConfig()).record
+    assert subject.record == PromptTokenizer.load(spec, TokenizationConfig()).record
     assert subject.max_tokens == 64
 
 
@@ -196,4 +196,4 @@ def test_load__a_folder_without_tokenizer_is_an_error(tmp_path: Path) -> None:
     for path in tmp_path.glob("tokenizer*"):
         path.unlink()
     with pytest.raises(InvalidInput, match=r"tokenizer of the model .* cannot be loaded"):
-        Encoder.load(ModelConfig(id=str(tmp_path)), TokenizationConfig())
+        PromptTokenizer.load(ModelConfig(id=str(tmp_path)), TokenizationConfig())

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import gelu, linear, silu
 
 from tests.forward.tiny import prompts_of, tiny_model
+from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.values import Encoded
 
 
 def inputs_of(model: Any, modules: Any, ids: torch.Tensor) -> list[torch.Tensor]:
@@ -87,7 +87,7 @@ def test_rows__of_experts_by_hand(family: str, router: str, units_of_expert: Any
     np.testing.assert_array_equal(np.array(Engine(model).rows([prompt]).routed), [counts])
 
 
-def assert_row(model: Any, prompt: Encoded, expected: Any) -> None:
+def assert_row(model: Any, prompt: TokenizedPrompt, expected: Any) -> None:
     # Beside longer prompts, so that padding would show.
     rows = Engine(model).rows([prompt, *prompts_of([31])])
     np.testing.assert_allclose(rows.activations[0], expected.detach().numpy(), rtol=1e-4, atol=1e-6)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from ulcmod_dist.forward.architectures import FAMILIES
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.batches import TokenizedPrompt
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>"]
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -121,11 +121,11 @@ def save_tiny(
     return folder
 
 
-def prompts_of(lengths: list[int], seed: int = 0) -> list[Encoded]:
+def prompts_of(lengths: list[int], seed: int = 0) -> list[TokenizedPrompt]:
     """Random tokens, all counted."""
     generator = torch.Generator().manual_seed(seed)
     return [
-        Encoded(tuple(ids.tolist()), (True,) * len(ids))
+        TokenizedPrompt(tuple(ids.tolist()), (True,) * len(ids))
         for ids in (
             torch.randint(len(SPECIAL), VOCABULARY, (length,), generator=generator)
             for length in lengths

@@ -13,11 +13,10 @@ from transformers import PreTrainedModel
 from tests.forward.tiny import SPARSE, prompts_of, save_tiny, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.forward.architectures import FAMILIES, units_of
-from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.architectures import FAMILIES, list_units
+from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.taps import base_model
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.hooks import get_base_model
 from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
 from ulcmod_dist.intervene.engine import LossEngine, estimate_pruned_size, mask_units
 from ulcmod_dist.intervene.masks import Mask, get_unit_layers
@@ -27,15 +26,15 @@ LENGTHS = [2, 31, 7, 12]
 
 
 def mask_of(model: PreTrainedModel, ablated: NDArray[np.bool_]) -> Mask:
-    return Mask(units_of(model.config), ablated, np.zeros(len(ablated), np.float32))
+    return Mask(list_units(model.config), ablated, np.zeros(len(ablated), np.float32))
 
 
 def nothing_of(model: PreTrainedModel) -> Mask:
-    return mask_of(model, np.zeros(len(get_unit_layers(units_of(model.config))), np.bool_))
+    return mask_of(model, np.zeros(len(get_unit_layers(list_units(model.config))), np.bool_))
 
 
 def some_of(model: PreTrainedModel, seed: int = 0) -> Mask:
-    count = len(get_unit_layers(units_of(model.config)))
+    count = len(get_unit_layers(list_units(model.config)))
     return mask_of(model, np.random.default_rng(seed).random(count) < 0.4)
 
 
@@ -94,7 +93,7 @@ def test_ablate__no_unit_changes_no_loss(model: PreTrainedModel) -> None:
 def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     model: PreTrainedModel,
 ) -> None:
-    engine, mask, prompts = Engine(base_model(model)), some_of(model), prompts_of(LENGTHS)
+    engine, mask, prompts = Engine(get_base_model(model)), some_of(model), prompts_of(LENGTHS)
     before = engine.rows(prompts)
     with mask_units(model, mask):
         rows = engine.rows(prompts)
@@ -149,8 +148,8 @@ def test_losses__only_counted_tokens_are_predicted() -> None:
     engine = LossEngine(tiny_model("llama", head=True))
     [prompt] = prompts_of([6])
     parts = [
-        Encoded(prompt.ids, tuple(token < 3 for token in range(6))),
-        Encoded(prompt.ids, tuple(token >= 3 for token in range(6))),
+        TokenizedPrompt(prompt.ids, tuple(token < 3 for token in range(6))),
+        TokenizedPrompt(prompt.ids, tuple(token >= 3 for token in range(6))),
     ]
     losses = engine.losses(parts)
     assert losses.tokens.tolist() == [2, 3]
@@ -187,8 +186,8 @@ def test_unit_means__keep_signs_and_leave_padding_out() -> None:
     with torch.inference_mode():
         model(input_ids=torch.tensor([prompt.ids]))
     handle.remove()
-    counted = Encoded(prompt.ids, (False, *(True,) * 8))
-    other = Encoded(prompts_of([30])[0].ids, (True,) * 30)
+    counted = TokenizedPrompt(prompt.ids, (False, *(True,) * 8))
+    other = TokenizedPrompt(prompts_of([30])[0].ids, (True,) * 30)
     sums, tokens = LossEngine(model).unit_sums([counted, other])
     assert set(tokens) == {38}
     alone = LossEngine(model).unit_sums([other])[0]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.forward.tiny import prompts_of, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.forward.architectures import units_of
+from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.intervene.ablation import (
     AblationLosses,
@@ -35,7 +35,7 @@ def saved(folder: Path, family: str) -> ModelConfig:
 
 
 def masks_of(spec: ModelConfig) -> list[Mask]:
-    units = units_of(load_config(spec))
+    units = list_units(load_config(spec))
     rng = np.random.default_rng(0)
     count = len(get_unit_layers(units))
     return [Mask(units, rng.random(count) < 0.4, np.zeros(count, np.float32)) for _ in range(3)]

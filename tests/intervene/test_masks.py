@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.planner import make_unit_table
-from ulcmod_dist.forward.values import LayerUnits
+from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.intervene.masks import (
     Mask,
     get_unit_layers,

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.extract.worker import ForwardModel, ModelLoader
-from ulcmod_dist.forward.values import Encoded, LayerUnits, NonFiniteActivation, Prompt, Rows
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.batches import NonFiniteActivation, PooledActivations, TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class SickModel:
     def units(self) -> tuple[LayerUnits, ...]:
         return self.model.units
 
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         return self.model.encode(prompts)
 
-    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         found = [place for place, entry in enumerate(batch) if tuple(entry.ids) == self.poison]
         if found and Path(self.illness).exists():
             raise NonFiniteActivation(found[0], "A unit is not a number.")

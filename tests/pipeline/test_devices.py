@@ -14,7 +14,7 @@ from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
 from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.memory import DeviceMemory
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.devices import batch_tokens_of, device_of
+from ulcmod_dist.pipeline.devices import choose_batch_tokens, get_torch_device
 from ulcmod_dist.pipeline.extract import extract
 from ulcmod_dist.pipeline.plan import prepared_for
 from ulcmod_dist.runtime.ray_session import ActorResources, ray_session
@@ -42,11 +42,11 @@ def context_of(folder: Path, more: str = "") -> Context:
 def set_memory(monkeypatch: pytest.MonkeyPatch, total: int, free: int | None = None) -> None:
     """Let this machine have so much memory for an actor."""
     memory = DeviceMemory(total, total if free is None else free)
-    monkeypatch.setattr("ulcmod_dist.pipeline.devices.device_memory", lambda device: memory)
+    monkeypatch.setattr("ulcmod_dist.pipeline.devices.get_device_memory", lambda device: memory)
 
 
 def chosen(context: Context) -> int:
-    return batch_tokens_of(context, context.job.require_model(), 64)
+    return choose_batch_tokens(context, context.job.require_model(), 64)
 
 
 def test_batch_tokens__follow_memory_unless_the_job_says_them(
@@ -87,7 +87,7 @@ def test_batch_tokens__are_those_that_plan_shows(
     ("gpus", "device"), [("0", "cpu"), ("0.5", "cuda"), ("1", "cuda"), ("2", "auto")]
 )
 def test_device__follows_the_gpus_of_an_actor(tmp_path: Path, gpus: str, device: str) -> None:
-    assert device_of(context_of(tmp_path, f", gpus: {gpus}").job) == device
+    assert get_torch_device(context_of(tmp_path, f", gpus: {gpus}").job) == device
 
 
 def test_query_actor_memory__is_asked_where_the_actor_would_run() -> None:

@@ -17,7 +17,7 @@ from tests.pipeline.conftest import Ulcmod
 from ulcmod_dist import cli
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.engine import mask_units
 from ulcmod_dist.intervene.masks import masks_from_safetensors
 from ulcmod_dist.pipeline.compare import run_names
@@ -161,9 +161,9 @@ def test_export__masks_silence_just_their_units(
     labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
     assert mask.ablated.tolist() == (labels == 1).tolist()
     assert len(load_file(tmp_path / "masks.safetensors")) == 2
-    encoded = Encoder.load(ModelConfig(id=str(DEMO / "model")), TokenizationConfig()).encode(
-        ["Add 2 and 3."]
-    )
+    encoded = PromptTokenizer.load(
+        ModelConfig(id=str(DEMO / "model")), TokenizationConfig()
+    ).encode(["Add 2 and 3."])
     with mask_units(model, mask):
         ablated = engine.rows(encoded).activations[0]
     assert ablated[labels == 1].max() == 0

@@ -21,8 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from ulcmod_dist.corpus.formats import read_table
-from ulcmod_dist.corpus.locations import SourceFile, find_files
+from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
 from ulcmod_dist.errors import InvalidInput
 
 SCHEMA = pa.schema([("id", pa.string()), ("category", pa.string()), ("text", pa.large_string())])

@@ -1,15 +1,29 @@
-"""The corpus in memory: every prompt of a job with its id, split and category."""
+"""The corpus: prompts read from files, checked, and cut into shards.
+
+Faulty rows are refused by file and number.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TypedDict
+from itertools import accumulate
+from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from ulcmod_dist.runtime.rundir import fingerprint
+from ulcmod_dist.config.schema import CorpusConfig
+from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
+
+_SHOWN = 5
+_ROLES = {"human": "user", "gpt": "assistant"}
+_KNOWN_ROLES = {"system", "user", "assistant", "tool", "developer"}
 
 SCHEMA = pa.schema(
     [
@@ -23,18 +37,15 @@ SCHEMA = pa.schema(
 """Columns of a corpus; offsets of 64 bits, since texts may exceed 2 GiB together."""
 
 
-class Message(TypedDict):
-    """One turn of a chat: who speaks and what is said."""
+Message: TypeAlias = dict[str, str]
+"""One turn of a chat: ``role`` and ``content``."""
 
-    role: str
-    content: str
-
-
-Prompt = str | tuple[Message, ...]
+Prompt: TypeAlias = str | tuple[Message, ...]
+"""A text, or the messages of a chat."""
 
 
 @dataclass(frozen=True)
-class Prompts:
+class Corpus:
     """The samples of a job in corpus order: train samples first, then held-out ones.
 
     Attributes:
@@ -66,3 +77,229 @@ class Prompts:
     def digests(self) -> list[str]:
         """SHA-256 (hexadecimal) of each prompt's canonical JSON; equal prompts, equal digests."""
         return [fingerprint(self.prompt(index)) for index in range(len(self))]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The rows of one split as read, with what is needed to say where a row came from."""
+
+    name: str
+    sources: tuple[SourceFile, ...]
+    tables: tuple[pa.Table, ...]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        columns = [_plain(table[name], name) for table in self.tables]
+        if len({column.type for column in columns}) > 1:
+            columns = [column.cast(pa.large_string()) for column in columns]
+        return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+
+    def rows(self) -> int:
+        return sum(table.num_rows for table in self.tables)
+
+    def place(self, row: int) -> str:
+        """A row of the split as people find it: the row of its file, counted from 0."""
+        ends = list(accumulate(table.num_rows for table in self.tables))
+        number = int(np.searchsorted(ends, row, side="right"))
+        start = ends[number - 1] if number else 0
+        return f"row {row - start} of {self.sources[number].path}"
+
+
+def read_corpus(corpus: CorpusConfig) -> Corpus:
+    """Read the samples of a job: train rows first, then held-out ones, files in path order.
+
+    Chats are lists of ``{role, content}`` or ``{from, value}``, or such lists as JSON. A null
+    category means none. Without a column of ids, ids are ``<split>-<row>``, counted from row 0.
+
+    Raises:
+        InvalidInput: Something cannot be read, a column is missing, an id occurs twice or a text
+            is missing or empty; rows are named by file and number.
+    """
+    splits = [_read_split("train", corpus.train, corpus)]
+    if corpus.test:
+        splits.append(_read_split("test", corpus.test, corpus))
+    tables = [_samples(split, corpus) for split in splits]
+    _refuse_repeated_ids(splits, tables)
+    return Corpus(pa.concat_tables(tables))
+
+
+def _read_split(name: str, locations: Iterable[str], corpus: CorpusConfig) -> _Split:
+    sources = tuple(file for place in locations for file in find_files(place, name))
+    named = (corpus.text, corpus.messages, corpus.category, corpus.id)
+    columns = list(dict.fromkeys(column for column in named if column is not None))
+    texts = () if corpus.text is None else (corpus.text,)
+    tables = tuple(read_table(file, columns, texts) for file in sources)
+    split = _Split(name, sources, tables)
+    if split.rows() == 0:
+        raise InvalidInput(f"The {name} samples at {', '.join(locations)} have no rows.")
+    return split
+
+
+def _samples(split: _Split, corpus: CorpusConfig) -> pa.Table:
+    rows = split.rows()
+    if corpus.messages is None:
+        texts = _texts(split, str(corpus.text))
+        chats: pa.ChunkedArray | pa.Array = pa.nulls(rows, pa.large_string())
+    else:
+        texts, chats = _chats(split, corpus.messages)
+    arrays = {
+        "sample_id": _ids(split, corpus.id),
+        "split": pa.repeat(pa.scalar(split.name, pa.string()), rows),
+        "category": pa.nulls(rows, pa.string())
+        if corpus.category is None
+        else _labels(split, corpus.category),
+        "text": texts,
+        "chat": chats,
+    }
+    return pa.table(arrays).cast(SCHEMA)
+
+
+def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """One type for a column whatever the file: large strings, integers or lists of structs."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if pa.types.is_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_integer(kind):
+        return column.cast(pa.int64())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        encoded = [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()]
+        return pa.chunked_array([pa.array(encoded, pa.large_string())])
+    if not pa.types.is_large_string(kind):
+        raise InvalidInput(f"Column {name!r} holds {kind}.", "Name a column of strings.")
+    return column
+
+
+def _refuse(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> None:
+    """Raise for the first few faulty rows, saying how many there are."""
+    if not faulty:
+        return
+    shown = ", ".join(split.place(row) for row in faulty[:_SHOWN])
+    more = f" and {len(faulty) - _SHOWN} more" if len(faulty) > _SHOWN else ""
+    raise InvalidInput(
+        f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {shown}{more} "
+        "(the first row is row 0).",
+        remedy,
+    )
+
+
+def _texts(split: _Split, name: str) -> pa.ChunkedArray:
+    column = split.column(name)
+    if pa.types.is_integer(column.type):
+        raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of strings.")
+    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
+    faulty = np.flatnonzero(empty.to_numpy()).tolist()
+    _refuse(split, faulty, f"have no text in {name!r}", "Correct or remove them.")
+    return column
+
+
+def _labels(split: _Split, name: str) -> pa.ChunkedArray:
+    labels = split.column(name).cast(pa.string())
+    return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+
+
+def _ids(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
+    if name is None:
+        return pa.array([f"{split.name}-{row}" for row in range(split.rows())], pa.string())
+    ids = _labels(split, name)
+    faulty = np.flatnonzero(pc.is_null(ids).to_numpy()).tolist()
+    _refuse(split, faulty, f"have no id in {name!r}", "Correct or remove them.")
+    return ids
+
+
+def _refuse_repeated_ids(splits: Sequence[_Split], tables: Sequence[pa.Table]) -> None:
+    seen: dict[str, str] = {}
+    repeated = []
+    for split, table in zip(splits, tables, strict=True):
+        for row, sample_id in enumerate(table["sample_id"].to_pylist()):
+            if sample_id in seen:
+                repeated.append(f"{sample_id!r} ({split.place(row)}, before: {seen[sample_id]})")
+            else:
+                seen[sample_id] = f"{split.name} sample {row}"
+    if repeated:
+        more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+        raise InvalidInput(
+            f"{len(repeated)} ids occur again: {', '.join(repeated[:_SHOWN])}{more} "
+            "(the first row is row 0).",
+            "Ids are unique over train and test samples.",
+        )
+
+
+def _chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
+    """The user's text and the canonical JSON of every chat."""
+    column = split.column(name)
+    if pa.types.is_integer(column.type):
+        raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of chat messages.")
+    texts, chats, faulty = [], [], []
+    for row, encoded in enumerate(column.to_pylist()):
+        messages = _messages(encoded)
+        said = [m["content"] for m in messages or () if m["role"] == "user"]
+        if messages is None or not any(text.strip() for text in said):
+            faulty.append(row)
+            continue
+        texts.append("\n\n".join(said))
+        chats.append(canonical_json(messages).decode())
+    _refuse(
+        split,
+        faulty,
+        f"have no chat with a user's message in {name!r}",
+        "A chat is a list of {role, content} or {from, value}.",
+    )
+    return pa.array(texts, pa.large_string()), pa.array(chats, pa.large_string())
+
+
+def _messages(encoded: str | None) -> list[Message] | None:
+    """The messages of a chat, or None where the value is no chat."""
+    try:
+        turns = json.loads(encoded or "null")
+    except json.JSONDecodeError:
+        return None
+    if not isinstance(turns, list):
+        return None
+    messages = [_message(turn) for turn in turns]
+    return None if None in messages else [m for m in messages if m is not None]
+
+
+def _message(turn: Any) -> Message | None:
+    if not isinstance(turn, dict):
+        return None
+    role, content = _either(turn, "role", "from"), _either(turn, "content", "value")
+    role = _ROLES.get(role, role) if isinstance(role, str) else None
+    if role not in _KNOWN_ROLES or not isinstance(content, str):
+        return None
+    return Message(role=role, content=content)
+
+
+def _either(turn: dict[str, Any], key: str, other: str) -> Any:
+    return turn.get(other) if turn.get(key) is None else turn[key]
+
+
+def plan_shards(
+    digests: Sequence[str], known: AbstractSet[str], shard_samples: int
+) -> list[tuple[int, ...]]:
+    """Cut the prompts that have no rows yet into shards, in corpus order.
+
+    A prompt with a known digest is reused and never planned again, so prompts added to a corpus
+    form new shards and leave the old ones as they are. Samples with equal prompts share one row.
+
+    Args:
+        digests: One digest a sample, in corpus order.
+        known: Digests of the prompts whose rows are committed.
+        shard_samples: Samples of every shard but the last, which takes the rest.
+
+    Returns:
+        For each shard the indices of its samples.
+
+    Raises:
+        InvalidInput: ``shard_samples`` is not positive.
+    """
+    if shard_samples < 1:
+        raise InvalidInput(f"A shard holds at least 1 sample, not {shard_samples}.")
+    seen = set(known)
+    rows = []
+    for row, digest in enumerate(digests):
+        if digest not in seen:
+            seen.add(digest)
+            rows.append(row)
+    starts = range(0, len(rows), shard_samples)
+    return [tuple(rows[start : start + shard_samples]) for start in starts]

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.monitor import ExtractionMonitor
 from ulcmod_dist.extract.planner import (
@@ -31,7 +31,7 @@ from ulcmod_dist.extract.planner import (
 from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT, WorkerPool
 from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.extract.worker import EventCallback, ModelLoader, Worker
-from ulcmod_dist.forward.values import LayerUnits
+from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir
@@ -75,7 +75,7 @@ class Extraction:
 
 def prepare(
     run: RunDir,
-    prompts: Prompts,
+    prompts: Corpus,
     encoder: PromptEncoder,
     units: Sequence[LayerUnits],
     record: dict[str, str],

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
+from ulcmod_dist.corpus.prompts import Prompt
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.batches import PooledActivations, TokenizedPrompt
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.ranks import Ranks
-from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, Rows
+from ulcmod_dist.forward.ranks import RankGroup
+from ulcmod_dist.forward.tokens import PromptTokenizer
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,23 @@ class LoadedModel:
         ranks: Turn tokens into rows, an engine each.
     """
 
-    encoder: Encoder
-    ranks: Ranks[Engine]
+    encoder: PromptTokenizer
+    ranks: RankGroup[Engine]
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
         """What the columns of a row are, in order."""
         return self.ranks.own.units
 
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         """Tokens of each prompt."""
         return self.encoder.encode(prompts)
 
-    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """One row a prompt, and the sizes of the batches run."""
-        answer: tuple[Rows, tuple[int, ...]] = self.ranks.call("rows_within_memory", batch)
+        answer: tuple[PooledActivations, tuple[int, ...]] = self.ranks.call(
+            "rows_within_memory", batch
+        )
         return answer
 
 
@@ -61,8 +65,8 @@ class ModelFactory:
 
     def __call__(self) -> LoadedModel:
         """Load tokenizer and model."""
-        encoder = Encoder.load(self.spec, self.rule)
-        return LoadedModel(encoder, Ranks(self.load_rank, self.ranks))
+        encoder = PromptTokenizer.load(self.spec, self.rule)
+        return LoadedModel(encoder, RankGroup(self.load_rank, self.ranks))
 
     def load_rank(self, _rank: int) -> Engine:
         """Load the engine of one rank in the process that is it."""

@@ -13,11 +13,10 @@ from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 
-from ulcmod_dist.corpus.plan import plan_shards
-from ulcmod_dist.corpus.prompts import Prompts
+from ulcmod_dist.corpus.prompts import Corpus, Prompt, plan_shards
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.batching import plan_batches
-from ulcmod_dist.forward.values import Encoded, LayerUnits, Prompt, RefusedPrompt
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.checksums import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
@@ -36,7 +35,7 @@ padding included, and of its longest prompt."""
 class PromptEncoder(Protocol):
     """What the planner needs of the tokenizer."""
 
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         """Tokens of each prompt."""
 
 
@@ -172,7 +171,7 @@ class PreparedExtraction:
     """
 
     plan: ExtractionPlan
-    prompts: Prompts
+    prompts: Corpus
     digests: tuple[str, ...]
 
 
@@ -190,7 +189,7 @@ def corpus_fingerprint(digests: Iterable[str]) -> str:
 
 
 def make_plan(
-    prompts: Prompts,
+    prompts: Corpus,
     digests: Sequence[str],
     encoder: PromptEncoder,
     units: Sequence[LayerUnits],
@@ -230,7 +229,7 @@ def make_plan(
         cut = plan_shards([digests[row] for row in rows], seen, shard_samples)
         seen.update(digests[row] for row in rows)
         for piece in cut:
-            chosen = tuple(rows[row] for row in piece.rows)
+            chosen = tuple(rows[row] for row in piece)
             encoded = _encode_rows(prompts, ids, chosen, encoder)
             lengths = [len(entry.ids) for entry in encoded]
             truncated += sum(entry.truncated for entry in encoded)
@@ -351,7 +350,7 @@ def drop_prompts(
     )
 
 
-def get_prompts(prompts: Prompts, rows: Sequence[int]) -> list[Prompt]:
+def get_prompts(prompts: Corpus, rows: Sequence[int]) -> list[Prompt]:
     """The prompts at rows of a corpus, as the forward half takes them."""
     return [
         prompt if isinstance(prompt, str) else tuple(_message(turn) for turn in prompt)
@@ -376,8 +375,8 @@ def make_unit_table(units: Sequence[LayerUnits]) -> pa.Table:
 
 
 def _encode_rows(
-    prompts: Prompts, ids: pa.ChunkedArray, rows: Sequence[int], encoder: PromptEncoder
-) -> Sequence[Encoded]:
+    prompts: Corpus, ids: pa.ChunkedArray, rows: Sequence[int], encoder: PromptEncoder
+) -> Sequence[TokenizedPrompt]:
     try:
         return encoder.encode(get_prompts(prompts, rows))
     except RefusedPrompt as error:

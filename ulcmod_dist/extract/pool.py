@@ -13,10 +13,10 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ulcmod_dist.config.schema import ExtractConfig
+from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
 from ulcmod_dist.extract.worker import ShardResult, TaskFailure
-from ulcmod_dist.forward.values import Prompt
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     draining_nodes,

@@ -12,7 +12,7 @@ from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.planner import PreparedExtraction, get_prompts
 from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
 from ulcmod_dist.extract.worker import ModelLoader, TaskFailure, Worker, describe_error
-from ulcmod_dist.forward.memory import DeviceMemory, device_memory
+from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     explain_shortage,
@@ -127,7 +127,7 @@ def query_actor_memory(
         UlcmodError: The cluster cannot give an actor what it asks for.
     """
     with ray_session(address):
-        ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(device_memory)
+        ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(get_device_memory)
         answer = ask.remote(device)
         if not ray.wait([answer], timeout=placement_timeout)[0]:
             ray.cancel(answer)

@@ -21,16 +21,16 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 import ray
 
+from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
-from ulcmod_dist.forward.values import (
-    Encoded,
-    LayerUnits,
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
-    Prompt,
+    PooledActivations,
     PromptTooLarge,
     RefusedPrompt,
-    Rows,
+    TokenizedPrompt,
 )
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
@@ -46,10 +46,10 @@ class ForwardModel(Protocol):
     def units(self) -> tuple[LayerUnits, ...]:
         """What the columns of a row are, in order."""
 
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         """Tokens of each prompt."""
 
-    def rows(self, batch: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """One row a prompt, and the sizes of the batches run: several where memory was short."""
 
 
@@ -253,7 +253,7 @@ class Worker:
 class _ShardBuffer:
     """A shard being computed: rows fill up batch by batch."""
 
-    def __init__(self, forward: ForwardModel, encoded: Sequence[Encoded]) -> None:
+    def __init__(self, forward: ForwardModel, encoded: Sequence[TokenizedPrompt]) -> None:
         self._forward, self._encoded = forward, encoded
         units = sum(part.width for part in forward.units)
         slots = sum(part.expert is not None for part in forward.units)
@@ -294,10 +294,12 @@ class _ShardBuffer:
 
     def content(self, prompts: tuple[str, ...]) -> ShardContent:
         """The rows, for the store."""
-        counts = np.array([entry.count for entry in self._encoded], np.int64)
+        counts = np.array([entry.num_counted for entry in self._encoded], np.int64)
         return ShardContent(prompts, self._activations, counts, self._routed)
 
-    def _keep(self, batch: tuple[int, ...], rows: Rows, sizes: tuple[int, ...]) -> None:
+    def _keep(
+        self, batch: tuple[int, ...], rows: PooledActivations, sizes: tuple[int, ...]
+    ) -> None:
         places = list(batch)
         self._activations[places] = rows.activations
         if self._routed is not None:

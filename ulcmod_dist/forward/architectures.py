@@ -8,14 +8,34 @@ family means one more entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING, Any
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.values import LayerUnits
+
+if TYPE_CHECKING:
+    # Importing any class of transformers imports torch, which planning does without.
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class LayerUnits:
+    """Neighbouring units: the input of one down-projection.
+
+    Attributes:
+        layer: Index of the layer, from 0.
+        path: Path of the torch module below the base model; for experts, of the module that holds
+            all experts of the layer.
+        width: Number of units.
+        expert: Index of the expert within the layer, or None.
+    """
+
+    layer: int
+    path: str
+    width: int
+    expert: int | None = None
+
 
 Describe = Callable[[Any, int], Iterator[LayerUnits]]
 
@@ -121,7 +141,7 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def family_of(config: PretrainedConfig) -> Family:
+def get_family(config: PretrainedConfig) -> Family:
     """The registry's entry of a configuration's model type.
 
     Raises:
@@ -136,26 +156,31 @@ def family_of(config: PretrainedConfig) -> Family:
         ) from None
 
 
-def units_of(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
+def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
     """All units that a configuration promises, layer by layer, in the order of the columns.
 
     Raises:
         InvalidInput: The registry does not know the model type.
     """
-    family = family_of(config)
+    family = get_family(config)
     text = config.get_text_config()
     return tuple(
         units for layer in range(text.num_hidden_layers) for units in family.layer(text, layer)
     )
 
 
-def unit_parameters(config: PretrainedConfig) -> int:
+def count_units(units: Sequence[LayerUnits]) -> int:
+    """Total number of units: the columns of an activation matrix."""
+    return sum(part.width for part in units)
+
+
+def count_unit_parameters(config: PretrainedConfig) -> int:
     """Weights that one unit has for itself: those that go when it is cut out, biases left aside.
 
     Raises:
         InvalidInput: The registry does not know the model type.
     """
-    gated = family_of(config).gated
+    gated = get_family(config).gated
     text = config.get_text_config()
     vectors = 3 if (text.is_gated_act if gated is None else gated) else 2
     return vectors * int(text.hidden_size)

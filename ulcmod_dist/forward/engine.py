@@ -6,7 +6,8 @@ leave it and nothing per token is kept. No logits are computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,18 +17,19 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import units_of
-from ulcmod_dist.forward.halving import in_pieces
-from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.pooling import Pool
-from ulcmod_dist.forward.taps import require_once, tapped, taps_of
-from ulcmod_dist.forward.values import (
-    Encoded,
-    LayerUnits,
+from ulcmod_dist.forward.architectures import LayerUnits, count_units, list_units
+from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
+    PooledActivations,
     PromptTooLarge,
-    Rows,
+    TokenizedPrompt,
 )
+from ulcmod_dist.forward.hooks import check_called_once, find_hook_points, hooked
+from ulcmod_dist.forward.loading import load_config, load_model
+from ulcmod_dist.forward.pooling import ActivationPooler
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Engine:
@@ -41,9 +43,9 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
         """Take a loaded base model in evaluation mode; ``Engine.load`` also loads it."""
-        self.units = units_of(model.config)
+        self.units = list_units(model.config)
         self._model = model
-        self._taps = taps_of(self.units)
+        self._taps = find_hook_points(self.units)
         self._vocabulary = model.config.get_text_config().vocab_size
         self._ranks = ranks
 
@@ -79,7 +81,7 @@ class Engine:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
         config = load_config(spec)
-        promised = units_of(config)
+        promised = list_units(config)
         if units is not None and tuple(units) != promised:
             raise UlcmodError(
                 f"The model {spec.id} has {count_units(promised)} units in {len(promised)} parts; "
@@ -88,7 +90,7 @@ class Engine:
             )
         return cls(load_model(spec, config, device, ranks), ranks)
 
-    def rows(self, encoded: Sequence[Encoded]) -> Rows:
+    def rows(self, encoded: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch, padded on the right.
 
         Args:
@@ -102,19 +104,21 @@ class Engine:
             UlcmodError: A tap did not fire as promised, or a token is not in the vocabulary.
         """
         device = self._model.device
-        ids, mask = (array.to(device) for array in padded(encoded, self._vocabulary))
-        pool = Pool(encoded, self._taps, device, self._ranks)
+        ids, mask = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
+        pool = ActivationPooler(encoded, self._taps, device, self._ranks)
         with (
             torch.inference_mode(),
-            tapped(self._model, self._taps, pool.visit, self._ranks) as fired,
+            hooked(self._model, self._taps, pool.visit, self._ranks) as fired,
         ):
             self._model(input_ids=ids, attention_mask=mask)
-        require_once(fired)
+        check_called_once(fired)
         activations, routed = pool.collect()
         self._check_finite(activations)
-        return Rows(activations, routed)
+        return PooledActivations(activations, routed)
 
-    def rows_within_memory(self, encoded: Sequence[Encoded]) -> tuple[Rows, tuple[int, ...]]:
+    def rows_within_memory(
+        self, encoded: Sequence[TokenizedPrompt]
+    ) -> tuple[PooledActivations, tuple[int, ...]]:
         """Run one batch, halving it as often as the device's memory demands.
 
         Returns:
@@ -126,10 +130,12 @@ class Engine:
             UlcmodError: The model is shared by ranks, which could not split together; or as
                 ``rows``.
         """
-        pieces = in_pieces(self._rows_or_why, encoded)
-        return Rows.joined([rows for _, rows in pieces]), tuple(size for size, _ in pieces)
+        pieces = split_on_oom(self._rows_or_why, encoded)
+        return PooledActivations.concatenate([rows for _, rows in pieces]), tuple(
+            size for size, _ in pieces
+        )
 
-    def _rows_or_why(self, encoded: Sequence[Encoded]) -> Rows:
+    def _rows_or_why(self, encoded: Sequence[TokenizedPrompt]) -> PooledActivations:
         try:
             return self.rows(encoded)
         except torch.OutOfMemoryError as error:
@@ -156,7 +162,9 @@ class Engine:
         )
 
 
-def padded(encoded: Sequence[Encoded], vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pad_batch(
+    encoded: Sequence[TokenizedPrompt], vocabulary: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask of a batch, int64 [batch, longest], padded on the right.
 
     Raises:
@@ -176,6 +184,27 @@ def padded(encoded: Sequence[Encoded], vocabulary: int) -> tuple[torch.Tensor, t
     return ids, mask
 
 
-def count_units(units: Sequence[LayerUnits]) -> int:
-    """Total number of units: the columns of a row."""
-    return sum(part.width for part in units)
+def split_on_oom(
+    run: Callable[[Sequence[Item]], Result], batch: Sequence[Item]
+) -> list[tuple[int, Result]]:
+    """Run a batch, halving it as often as memory is short.
+
+    Args:
+        run: Computes a batch, at least one item.
+        batch: The items.
+
+    Returns:
+        Size and answer of each piece; the pieces follow one another.
+
+    Raises:
+        torch.OutOfMemoryError: A single item does not fit.
+    """
+    try:
+        return [(len(batch), run(batch))]
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise
+    # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
+    torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
+    middle = len(batch) // 2
+    return [*split_on_oom(run, batch[:middle]), *split_on_oom(run, batch[middle:])]

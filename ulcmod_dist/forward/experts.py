@@ -34,13 +34,15 @@ class Routing:
     expert: torch.Tensor
 
 
-Listener: TypeAlias = Callable[[torch.Tensor, Routing | None], torch.Tensor | None]
+ExpertsHook: TypeAlias = Callable[[torch.Tensor, Routing | None], torch.Tensor | None]
 # Blocks may be nested, as when a masked model is captured: the outer block's listener comes first.
-_LISTENERS: WeakKeyDictionary[nn.Module, tuple[Listener, ...]] = WeakKeyDictionary()
+_LISTENERS: WeakKeyDictionary[nn.Module, tuple[ExpertsHook, ...]] = WeakKeyDictionary()
 
 
 @contextmanager
-def listening(model: PreTrainedModel, listeners: Mapping[nn.Module, Listener]) -> Iterator[None]:
+def hook_experts(
+    model: PreTrainedModel, listeners: Mapping[nn.Module, ExpertsHook]
+) -> Iterator[None]:
     """Let each listener see the units [rows, width] of its layer's experts within the block.
 
     What it returns, if anything, takes the units' place. ``model`` is switched to this

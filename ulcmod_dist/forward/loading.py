@@ -19,8 +19,8 @@ from transformers.utils.hub import cached_file
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
-from ulcmod_dist.forward.architectures import family_of
-from ulcmod_dist.forward.identity import FORWARD_VERSION, files_digest
+from ulcmod_dist.forward.architectures import get_family
+from ulcmod_dist.forward.provenance import FORWARD_VERSION, hash_files
 
 LIBRARY_PREFIX = "library."
 """Keys of the model's record that name the version of a library, not a choice of the job."""
@@ -34,7 +34,7 @@ def load_config(spec: ModelConfig) -> PretrainedConfig:
             checkpoint is quantised, names files of weights itself or, in a folder, is not in
             safetensors.
     """
-    folder = local_folder(spec)
+    folder = get_local_folder(spec)
     try:
         config = AutoConfig.from_pretrained(
             spec.id, revision=spec.revision, trust_remote_code=False
@@ -43,7 +43,7 @@ def load_config(spec: ModelConfig) -> PretrainedConfig:
         raise InvalidInput(
             f"The configuration of the model {spec.id} cannot be read: {one_line(error)}."
         ) from error
-    family_of(config)
+    get_family(config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
         method = _get(quantised, "quant_method")
@@ -83,7 +83,7 @@ def load_model(
         InvalidInput: The weights cannot be read, or some of the model's are missing, or the family
             cannot be shared in this way.
     """
-    base = getattr(transformers, "AutoModelForCausalLM" if head else family_of(config).base)
+    base = getattr(transformers, "AutoModelForCausalLM" if head else get_family(config).base)
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     if ranks > 1:
         _require_plan(config)
@@ -127,7 +127,7 @@ def _require_plan(config: PretrainedConfig) -> None:
         )
 
 
-def model_record(spec: ModelConfig) -> dict[str, str]:
+def get_model_provenance(spec: ModelConfig) -> dict[str, str]:
     """What a row depends on from the model's side.
 
     Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change rows by rounding
@@ -137,7 +137,7 @@ def model_record(spec: ModelConfig) -> dict[str, str]:
         InvalidInput: As ``load_config``.
     """
     config = load_config(spec)
-    folder = local_folder(spec)
+    folder = get_local_folder(spec)
     source = {"revision": str(spec.revision)} if folder is None else {"weights": _digest(folder)}
     return {
         "id": spec.id if folder is None else folder.name,
@@ -151,7 +151,7 @@ def model_record(spec: ModelConfig) -> dict[str, str]:
     }
 
 
-def local_folder(spec: ModelConfig) -> Path | None:
+def get_local_folder(spec: ModelConfig) -> Path | None:
     """The folder a model is in, or None for an id on the hub.
 
     Raises:
@@ -185,7 +185,7 @@ def _require_safetensors(folder: Path) -> None:
 
 def _check_hub_index(spec: ModelConfig) -> None:
     """Look at the index of a checkpoint on the hub, where transformers would follow one."""
-    if local_folder(spec) is not None:
+    if get_local_folder(spec) is not None:
         return
     there: dict[str, Any] = {
         "revision": spec.revision, "_raise_exceptions_for_missing_entries": False
@@ -223,7 +223,7 @@ def _digest(folder: Path) -> str:
     """Digest of configuration, weights and, where there is one, the index of the weights."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     named = [index] if index.exists() else []
-    return files_digest((folder / "config.json", *_weight_files(folder), *named))
+    return hash_files((folder / "config.json", *_weight_files(folder), *named))
 
 
 def _get(settings: Any, key: str) -> Any:

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers import PretrainedConfig
 
-from ulcmod_dist.forward.architectures import family_of, units_of
+from ulcmod_dist.forward.architectures import get_family, list_units
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Share of a device's memory that a batch may take; the rest is for kernels' workspaces, fragments
@@ -29,9 +29,9 @@ _LEAST = 512
 _SHORTEST = 16
 
 
-def parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
+def estimate_parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
     """Bytes of the weights of the base model, counted on a model without storage."""
-    name = family_of(config).base
+    name = get_family(config).base
     base: Any = getattr(transformers, name)
     with torch.device("meta"):
         model = base.from_config(config) if name == "AutoModel" else base(config)
@@ -39,7 +39,7 @@ def parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
     return count * _BYTES[dtype]
 
 
-def token_bytes(
+def estimate_token_bytes(
     config: PretrainedConfig, dtype: str, *, attention: str = "sdpa", longest: int = 2048
 ) -> int:
     """Peak bytes beside the weights for each token of a batch, padding included.
@@ -60,7 +60,7 @@ def token_bytes(
     )
     scores = heads * longest * (3 * size + 4) if attention == "eager" else 0
     attending = 6 * heads * head * size + longest * (size + 1) + scores
-    units = units_of(config)
+    units = list_units(config)
     # Gate, up, activation and product in the model's precision; magnitudes twice in float32.
     widest = max(_seen_by_token(config, layer) for layer in {part.layer for part in units})
     computing = widest * (4 * size + 8) + _routed(config) * 3 * hidden * size
@@ -85,7 +85,7 @@ class DeviceMemory:
         return DeviceMemory(int(self.total * share), int(self.free * share))
 
 
-def device_memory(device: str) -> DeviceMemory:
+def get_device_memory(device: str) -> DeviceMemory:
     """Memory of a device of torch; for ``cpu`` that of the machine, or what a container may use."""
     if device == "cpu":
         limit = int(import_module("distributed.system").MEMORY_LIMIT)
@@ -94,7 +94,7 @@ def device_memory(device: str) -> DeviceMemory:
     return DeviceMemory(int(total), int(free))
 
 
-def batch_tokens_within(
+def fit_batch_tokens(
     memory: DeviceMemory,
     config: PretrainedConfig,
     dtype: str,
@@ -122,7 +122,10 @@ def batch_tokens_within(
 
     def fits(tokens: int) -> bool:
         within = min(tokens, longest or tokens)
-        return tokens * token_bytes(config, dtype, attention=attention, longest=within) <= room
+        return (
+            tokens * estimate_token_bytes(config, dtype, attention=attention, longest=within)
+            <= room
+        )
 
     tokens = _MOST[kind]
     while tokens > _LEAST and not fits(tokens):
@@ -132,13 +135,13 @@ def batch_tokens_within(
 
 def _routed(config: PretrainedConfig) -> int:
     """Experts that each token visits in a layer; 0 for a model without experts."""
-    has_experts = any(part.expert is not None for part in units_of(config))
+    has_experts = any(part.expert is not None for part in list_units(config))
     return int(config.get_text_config().num_experts_per_tok or 0) if has_experts else 0
 
 
 def _seen_by_token(config: PretrainedConfig, layer: int) -> int:
     """Units of a layer that one token passes through."""
-    parts = [part for part in units_of(config) if part.layer == layer]
+    parts = [part for part in list_units(config) if part.layer == layer]
     shared = sum(part.width for part in parts if part.expert is None)
     experts = [part.width for part in parts if part.expert is not None]
     return shared + (experts[0] * _routed(config) if experts else 0)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.experts import Routing
-from ulcmod_dist.forward.taps import Tap, held_columns
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.hooks import HookPoint, get_local_columns
 
 
-class Pool:
+class ActivationPooler:
     """Collects the rows of one batch while its forward pass runs.
 
     Every sum is accumulated in float32 in a fixed order, so that the same batch yields the same
@@ -23,7 +23,11 @@ class Pool:
     """
 
     def __init__(
-        self, encoded: Sequence[Encoded], taps: Sequence[Tap], device: torch.device, ranks: int = 1
+        self,
+        encoded: Sequence[TokenizedPrompt],
+        taps: Sequence[HookPoint],
+        device: torch.device,
+        ranks: int = 1,
     ) -> None:
         """Make room for the rows of ``encoded`` on ``device``."""
         self._rank = torch.distributed.get_rank() if ranks > 1 else 0
@@ -31,14 +35,16 @@ class Pool:
         self.shape = len(encoded), max(len(prompt.ids) for prompt in encoded)
         weights = np.zeros(self.shape, np.float32)
         for row, prompt in enumerate(encoded):
-            weights[row, : len(prompt.ids)] = np.array(prompt.counted, np.float32) / prompt.count
+            weights[row, : len(prompt.ids)] = (
+                np.array(prompt.token_mask, np.float32) / prompt.num_counted
+            )
         self._weights = torch.from_numpy(weights).to(device)
         self._means = torch.zeros(len(encoded), taps[-1].stop, device=device)
         slots = np.cumsum([0, *(tap.experts for tap in taps)])
         self._slots = {tap: slice(*slots[i : i + 2]) for i, tap in enumerate(taps)}
         self._routed = torch.empty(len(encoded), slots[-1], dtype=torch.int32, device=device)
 
-    def visit(self, tap: Tap, units: torch.Tensor, routing: Routing | None) -> None:
+    def visit(self, tap: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
         """Reduce the units of one tap into its columns."""
         width = units.shape[-1]
         if width == tap.width and self._rank > 0:
@@ -49,9 +55,11 @@ class Pool:
         else:
             means = self._reduce_experts(tap, units, routing)
         columns = self._means[:, tap.start : tap.stop].view(self.shape[0], -1, tap.width)
-        columns[:, :, held_columns(width, tap.width)] = means
+        columns[:, :, get_local_columns(width, tap.width)] = means
 
-    def _reduce_experts(self, tap: Tap, units: torch.Tensor, routing: Routing) -> torch.Tensor:
+    def _reduce_experts(
+        self, tap: HookPoint, units: torch.Tensor, routing: Routing
+    ) -> torch.Tensor:
         """Means [batch, experts, width]; the routed tokens are counted on the way.
 
         Rows come sorted by expert, then by token, hence by expert and prompt: each (expert, prompt)

@@ -20,7 +20,7 @@ from ulcmod_dist.errors import UlcmodError
 Own = TypeVar("Own")
 
 
-class Ranks(Generic[Own]):
+class RankGroup(Generic[Own]):
     """What all ranks hold, an engine each.
 
     Attributes:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from ulcmod_dist.corpus.prompts import Message
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.values import Message
 
 _MARK = "\x02\x03"
 _FIXED_DATE = {

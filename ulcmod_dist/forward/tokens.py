@@ -11,16 +11,17 @@ from tokenizers import Encoding
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
+from ulcmod_dist.corpus.prompts import Message, Prompt
 from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.templates import ChatTemplate
-from ulcmod_dist.forward.values import Encoded, Message, Prompt, RefusedPrompt
 
 # Tokenizers without a limit of their own say 1e30.
 _NO_LIMIT = 10**12
 
 
-class Encoder:
+class PromptTokenizer:
     """Turns prompts into tokens by one rule.
 
     A prompt of text becomes [system, user] in the model's chat template with the generation prompt
@@ -59,7 +60,7 @@ class Encoder:
         self._system = "none" if not self._template else self._template.use_of_system(rule.system)
 
     @classmethod
-    def load(cls, spec: ModelConfig, rule: TokenizationConfig) -> Encoder:
+    def load(cls, spec: ModelConfig, rule: TokenizationConfig) -> PromptTokenizer:
         """Load a model's tokenizer and prepare it for a rule.
 
         Raises:
@@ -89,7 +90,7 @@ class Encoder:
             "long": self._rule.long,
         }
 
-    def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+    def encode(self, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
         """Encode prompts, each by itself; the order is kept.
 
         Raises:
@@ -135,7 +136,7 @@ class Encoder:
 
     def _encoded(
         self, position: int, encoding: Encoding, own: Sequence[tuple[int, int]]
-    ) -> Encoded:
+    ) -> TokenizedPrompt:
         ids = tuple(encoding.ids)
         if self.max_tokens is not None and len(ids) > self.max_tokens:
             raise RefusedPrompt(
@@ -149,7 +150,7 @@ class Encoder:
             raise RefusedPrompt(
                 position, f"The prompt at position {position} has no token that counts."
             )
-        return Encoded(ids, counted, truncated=bool(encoding.overflowing))
+        return TokenizedPrompt(ids, counted, truncated=bool(encoding.overflowing))
 
     def _counted(self, encoding: Encoding, own: Sequence[tuple[int, int]]) -> tuple[bool, ...]:
         length = len(encoding.ids)

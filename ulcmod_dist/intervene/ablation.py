@@ -14,8 +14,8 @@ from ray.util.actor_pool import ActorPool
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.ranks import Ranks
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.batches import TokenizedPrompt
+from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask
 
@@ -41,7 +41,7 @@ class AblationLosses:
 
 def measure_ablation(
     engine: LossEngine,
-    encoded: Sequence[Encoded],
+    encoded: Sequence[TokenizedPrompt],
     batches: Sequence[Sequence[int]],
     masks: Sequence[Mask],
     advance: Callable[[int], None] = lambda samples: None,
@@ -65,7 +65,7 @@ def measure_ablation(
 
 
 def compute_unit_means(
-    engine: LossEngine, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+    engine: LossEngine, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
     """Mean of each unit over all counted tokens that it sees, signs kept, float64 [units].
 
@@ -113,13 +113,13 @@ class _LossRank:
         """Take the masks that the next batches are measured with."""
         self._masks = masks
 
-    def losses(self, batch: Sequence[Encoded]) -> NDArray[np.float64]:
+    def losses(self, batch: Sequence[TokenizedPrompt]) -> NDArray[np.float64]:
         """Losses [1 + masks, batch] of a batch, intact first."""
         done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
         return np.vstack([done.intact, done.masked])
 
     def means(
-        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens [units]."""
         return compute_unit_means(self._engine, encoded, batches)
@@ -129,11 +129,11 @@ class _LossActor:
     """An actor: one model, asked for the losses of one batch at a time."""
 
     def __init__(self, spec: ModelConfig, machine: Machine) -> None:
-        self._ranks = Ranks(partial(_load, spec, machine), machine.ranks)
+        self._ranks = RankGroup(partial(_load, spec, machine), machine.ranks)
         self._held: int | None = None
 
     def losses(
-        self, batch: Sequence[Encoded], number: int, masks: Sequence[Mask]
+        self, batch: Sequence[TokenizedPrompt], number: int, masks: Sequence[Mask]
     ) -> NDArray[np.float64]:
         """Losses [1 + masks, batch] of a batch, intact first; the masks have a number."""
         if self._held != number:
@@ -144,7 +144,7 @@ class _LossActor:
         return losses
 
     def means(
-        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens [units]."""
         means: NDArray[np.float64] = self._ranks.call("means", encoded, batches)
@@ -194,7 +194,7 @@ class AblationPool:
             ray.kill(actor)
 
     def compute_unit_means(
-        self, encoded: Sequence[Encoded], batches: Sequence[Sequence[int]]
+        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens of all samples [units]."""
         answer = self._actors[0].means.remote(encoded, batches)
@@ -208,7 +208,7 @@ class AblationPool:
 
     def measure(
         self,
-        encoded: Sequence[Encoded],
+        encoded: Sequence[TokenizedPrompt],
         batches: Sequence[Sequence[int]],
         masks: Sequence[Mask],
         advance: Callable[[int], None] = lambda samples: None,

@@ -15,14 +15,13 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.forward.architectures import family_of, unit_parameters, units_of
-from ulcmod_dist.forward.engine import padded
+from ulcmod_dist.forward.architectures import count_unit_parameters, get_family, list_units
+from ulcmod_dist.forward.batches import TokenizedPrompt
+from ulcmod_dist.forward.engine import pad_batch, split_on_oom
 from ulcmod_dist.forward.experts import Routing
-from ulcmod_dist.forward.halving import in_pieces
+from ulcmod_dist.forward.hooks import HookPoint, find_hook_points, get_local_columns, hooked
 from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.memory import parameter_bytes
-from ulcmod_dist.forward.taps import Tap, held_columns, tapped, taps_of
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.memory import estimate_parameter_bytes
 from ulcmod_dist.intervene.masks import Mask
 
 
@@ -40,22 +39,22 @@ def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[N
     Raises:
         InvalidInput: The mask is of a model with other units.
     """
-    if units_of(model.config) != mask.units:
+    if list_units(model.config) != mask.units:
         raise InvalidInput(
             f"The mask is of a model with {len(mask.ablated)} units in {len(mask.units)} parts, "
             "which this one has not.",
             "Name the model that the run was made with.",
         )
-    taps = taps_of(mask.units)
+    taps = find_hook_points(mask.units)
     ablators = {t: _UnitAblator(t, mask) for t in taps if mask.ablated[t.start : t.stop].any()}
     # Experts without a ablated unit, too: seen or not, they are computed in the same way then, and
     # masks differ by nothing else.
     seen = [tap for tap in taps if tap in ablators or tap.experts]
 
-    def ablate(tap: Tap, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
+    def ablate(tap: HookPoint, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
         return ablators[tap](units, routing) if tap in ablators else None
 
-    with tapped(model, seen, ablate, ranks):
+    with hooked(model, seen, ablate, ranks):
         yield
 
 
@@ -79,14 +78,14 @@ class PrunedSize:
 
 def estimate_pruned_size(config: PretrainedConfig, mask: Mask) -> PrunedSize:
     """Estimate how much smaller a model is without the units of a mask, from its configuration."""
-    parameters = parameter_bytes(config, "float32") // 4
-    return PrunedSize(parameters, mask.count * unit_parameters(config))
+    parameters = estimate_parameter_bytes(config, "float32") // 4
+    return PrunedSize(parameters, mask.count * count_unit_parameters(config))
 
 
 class _UnitAblator:
     """Replaces the ablated units of one tap; its tensors follow the units to their device."""
 
-    def __init__(self, tap: Tap, mask: Mask) -> None:
+    def __init__(self, tap: HookPoint, mask: Mask) -> None:
         shape = max(1, tap.experts), tap.width
         self._ablated = torch.from_numpy(mask.ablated[tap.start : tap.stop].reshape(shape))
         self._values = torch.from_numpy(mask.values[tap.start : tap.stop].reshape(shape))
@@ -95,7 +94,7 @@ class _UnitAblator:
         self._ablated = self._ablated.to(units.device)
         self._values = self._values.to(units)
         expert = 0 if routing is None else routing.expert
-        held = held_columns(units.shape[-1], self._ablated.shape[1])
+        held = get_local_columns(units.shape[-1], self._ablated.shape[1])
         return torch.where(self._ablated[expert, held], self._values[expert, held], units)
 
 
@@ -131,13 +130,13 @@ class LossEngine:
         Raises:
             InvalidInput: The model is no decoder.
         """
-        if not family_of(model.config).decoder:
+        if not get_family(model.config).decoder:
             raise InvalidInput(
                 f"Models of type {model.config.model_type} are encoders without a head that "
                 "predicts the next token, so a prompt has no loss.",
                 "Ablation needs a decoder.",
             )
-        self.units = units_of(model.config)
+        self.units = list_units(model.config)
         self._model = model
         self._ranks = ranks
         self._nothing = Mask.empty(self.units)
@@ -155,10 +154,10 @@ class LossEngine:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
         config = load_config(spec)
-        model = load_model(spec, config, device, ranks, head=family_of(config).decoder)
+        model = load_model(spec, config, device, ranks, head=get_family(config).decoder)
         return cls(model, ranks)
 
-    def losses(self, encoded: Sequence[Encoded], mask: Mask | None = None) -> Losses:
+    def losses(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask ablated.
 
         A batch is halved as often as the device's memory demands.
@@ -173,13 +172,13 @@ class LossEngine:
             UlcmodError: A token is not in the vocabulary, or a single prompt does not fit, or a
                 batch does not where ranks share the model, which could not halve it together.
         """
-        pieces = in_pieces(lambda batch: self._losses_or_why(batch, mask), encoded)
+        pieces = split_on_oom(lambda batch: self._losses_or_why(batch, mask), encoded)
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
         )
 
-    def _losses_or_why(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:
+    def _losses_or_why(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         try:
             return self._losses(encoded, mask)
         except torch.OutOfMemoryError as error:
@@ -192,17 +191,17 @@ class LossEngine:
                 "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
             ) from error
 
-    def _losses(self, encoded: Sequence[Encoded], mask: Mask | None) -> Losses:
+    def _losses(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         device = self._model.device
-        ids, attention = (array.to(device) for array in padded(encoded, self._vocabulary))
+        ids, attention = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
         with torch.inference_mode(), mask_units(self._model, mask or self._nothing, self._ranks):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
             totals = [_sum_loss(logits[row], prompt) for row, prompt in enumerate(encoded)]
-        tokens = np.array([sum(prompt.counted[1:]) for prompt in encoded], np.int64)
+        tokens = np.array([sum(prompt.token_mask[1:]) for prompt in encoded], np.int64)
         return Losses(torch.stack(totals).cpu().numpy(), tokens)
 
     def unit_sums(
-        self, encoded: Sequence[Encoded]
+        self, encoded: Sequence[TokenizedPrompt]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Sums of the units over the counted tokens of one batch, signs kept.
 
@@ -211,19 +210,19 @@ class LossEngine:
             units see the tokens routed to it.
         """
         device = self._model.device
-        ids, attention = (array.to(device) for array in padded(encoded, self._vocabulary))
-        sums = UnitSums(encoded, taps_of(self.units), self._ranks)
+        ids, attention = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
+        sums = UnitSums(encoded, find_hook_points(self.units), self._ranks)
         with (
             torch.inference_mode(),
-            tapped(self._model, sums.taps, sums.visit, self._ranks),
+            hooked(self._model, sums.taps, sums.visit, self._ranks),
         ):
             self._model.base_model(input_ids=ids, attention_mask=attention)
         return sums.collect(device)
 
 
-def _sum_loss(logits: torch.Tensor, prompt: Encoded) -> torch.Tensor:
+def _sum_loss(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
     """The summed loss of one prompt, float64; only its own logits are ever held in float32."""
-    counted = torch.tensor(prompt.counted[1:], dtype=torch.bool, device=logits.device)
+    counted = torch.tensor(prompt.token_mask[1:], dtype=torch.bool, device=logits.device)
     targets = torch.tensor(prompt.ids[1:], dtype=torch.int64, device=logits.device)[counted]
     predicted = logits[: len(prompt.ids) - 1][counted].float()
     return cross_entropy(predicted, targets, reduction="none").double().sum()
@@ -238,7 +237,9 @@ class UnitSums:
         taps: Where the units are seen.
     """
 
-    def __init__(self, encoded: Sequence[Encoded], taps: Sequence[Tap], ranks: int = 1) -> None:
+    def __init__(
+        self, encoded: Sequence[TokenizedPrompt], taps: Sequence[HookPoint], ranks: int = 1
+    ) -> None:
         """Make room for the sums over ``encoded``, padded on the right."""
         self.taps = taps
         self._ranks = ranks
@@ -246,11 +247,11 @@ class UnitSums:
         longest = max(len(prompt.ids) for prompt in encoded)
         self._counted = torch.zeros(len(encoded), longest, dtype=torch.bool)
         for row, prompt in enumerate(encoded):
-            self._counted[row, : len(prompt.ids)] = torch.tensor(prompt.counted)
+            self._counted[row, : len(prompt.ids)] = torch.tensor(prompt.token_mask)
         self._sums = torch.zeros(taps[-1].stop, dtype=torch.float64)
         self._tokens = torch.zeros(taps[-1].stop, dtype=torch.int64)
 
-    def visit(self, tap: Tap, units: torch.Tensor, routing: Routing | None) -> None:
+    def visit(self, tap: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
         """Add the units of one tap to their sums."""
         held = units.shape[-1]
         if held == tap.width and self._rank > 0:
@@ -258,7 +259,7 @@ class UnitSums:
         flat = units.reshape(-1, held)
         token = slice(None) if routing is None else routing.token
         kept = self._counted.to(units.device).flatten()[token]
-        columns = held_columns(held, tap.width)
+        columns = get_local_columns(held, tap.width)
         for expert in range(max(1, tap.experts)):
             mine = kept if routing is None else kept & (routing.expert == expert)
             whole = slice(first := tap.start + expert * tap.width, first + tap.width)

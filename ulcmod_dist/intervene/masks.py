@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.values import LayerUnits
+from ulcmod_dist.forward.architectures import LayerUnits
 
 SCHEMA = pa.schema(
     [

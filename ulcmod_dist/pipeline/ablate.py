@@ -9,22 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.planner import get_prompts
 from ulcmod_dist.extract.pool import get_placement_timeout
-from ulcmod_dist.forward.architectures import units_of
-from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.architectures import list_units
+from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.loading import load_config
-from ulcmod_dist.forward.tokens import Encoder
-from ulcmod_dist.forward.values import Encoded
+from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.ablation import AblationPool, Machine
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.devices import device_of
+from ulcmod_dist.pipeline.devices import get_torch_device
 from ulcmod_dist.pipeline.evaluation_files import (
     ablation_mark,
     ablation_name,
@@ -68,7 +66,7 @@ class _Subjects:
         categories: Category of each, None where it has none.
     """
 
-    encoded: list[Encoded]
+    encoded: list[TokenizedPrompt]
     batches: tuple[tuple[int, ...], ...]
     modules: NDArray[np.int64]
     categories: list[str | None]
@@ -114,7 +112,9 @@ def _make_pool(context: Context) -> AblationPool:
     settings = context.job.extract
     resources = ActorResources(settings.cpus, settings.gpus)
     threads = max(1, int(settings.cpus))
-    machine = Machine(device_of(context.job), threads, settings.cpus, settings.gpus, settings.ranks)
+    machine = Machine(
+        get_torch_device(context.job), threads, settings.cpus, settings.gpus, settings.ranks
+    )
     workers = settings.workers or max(1, max_actors(resources, node_resources()))
     return AblationPool(
         context.job.require_model(),
@@ -134,9 +134,9 @@ def _require_room(resources: ActorResources) -> None:
         )
 
 
-def _corpus(context: Context, run: Run) -> Prompts:
+def _corpus(context: Context, run: Run) -> Corpus:
     assert context.job.corpus is not None
-    prompts = read_prompts(context.job.corpus)
+    prompts = read_corpus(context.job.corpus)
     known = set(prompts.table["sample_id"].to_pylist())
     missing = [sample_id for sample_id in run.sample_ids() if sample_id not in known]
     if missing:
@@ -149,13 +149,13 @@ def _corpus(context: Context, run: Run) -> Prompts:
 
 
 def _measure(
-    context: Context, pool: AblationPool, stored: StoredModules, corpus: Prompts
+    context: Context, pool: AblationPool, stored: StoredModules, corpus: Corpus
 ) -> Ablation:
     settings = context.job.ablate
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
     subjects = _subjects(context, stored, corpus, generator)
-    units = units_of(load_config(context.job.require_model()))
+    units = list_units(load_config(context.job.require_model()))
     masks = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
     random = [
         mask.draw_random_like(generator) for mask in masks for _ in range(settings.random_sets)
@@ -183,7 +183,7 @@ def _measure(
 
 
 def _subjects(
-    context: Context, stored: StoredModules, corpus: Prompts, generator: np.random.Generator
+    context: Context, stored: StoredModules, corpus: Corpus, generator: np.random.Generator
 ) -> _Subjects:
     """The samples of each module that are measured, drawn from its train samples."""
     train = stored.samples.filter(stored.samples["split"].to_numpy() == "train")
@@ -194,7 +194,7 @@ def _subjects(
     rows = [place[name] for name in chosen["sample_id"].to_pylist()]
     # The template and the system message are the same for all; the loss is of the prompt's own.
     rule = context.job.prompt.model_copy(update={"tokens": "prompt"})
-    encoder = Encoder.load(context.job.require_model(), rule)
+    encoder = PromptTokenizer.load(context.job.require_model(), rule)
     encoded = list(encoder.encode(get_prompts(corpus, rows)))
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(

@@ -12,23 +12,23 @@ from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
-    batch_tokens_within,
-    device_memory,
-    parameter_bytes,
-    token_bytes,
+    estimate_parameter_bytes,
+    estimate_token_bytes,
+    fit_batch_tokens,
+    get_device_memory,
 )
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.runtime.ray_session import ActorResources
 
 
-def device_of(job: Job) -> str:
+def get_torch_device(job: Job) -> str:
     """Device of torch that an actor computes on; ``auto`` lays the layers out over several."""
     if job.extract.gpus == 0:
         return "cpu"
     return "auto" if job.extract.gpus > 1 else "cuda"
 
 
-def batch_tokens_of(context: Context, spec: ModelConfig, longest: int | None) -> int:
+def choose_batch_tokens(context: Context, spec: ModelConfig, longest: int | None) -> int:
     """Tokens of a batch: what the job says, else what the run's plan has, else what memory allows.
 
     Args:
@@ -47,18 +47,18 @@ def batch_tokens_of(context: Context, spec: ModelConfig, longest: int | None) ->
     config = load_config(spec)
     # Ranks and laid out layers split the weights evenly, near enough.
     parts = max(1, job.extract.ranks, int(job.extract.gpus))
-    return batch_tokens_within(
+    return fit_batch_tokens(
         _memory(job),
         config,
         spec.dtype,
         kind="cuda" if job.extract.gpus else "cpu",
-        weights=parameter_bytes(config, spec.dtype) // parts,
+        weights=estimate_parameter_bytes(config, spec.dtype) // parts,
         attention=spec.attention,
         longest=longest,
     )
 
 
-def model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int) -> int:
+def estimate_model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int) -> int:
     """Memory of its machine that the model takes in an actor.
 
     Args:
@@ -68,11 +68,11 @@ def model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int) -> int:
         longest: Tokens of the longest prompt.
     """
     config = load_config(spec)
-    weights = parameter_bytes(config, spec.dtype)
+    weights = estimate_parameter_bytes(config, spec.dtype)
     if job.extract.gpus > 0:
         # Weights pass through the machine's memory; batches stay on the device.
         return weights
-    each = token_bytes(config, spec.dtype, attention=spec.attention, longest=longest)
+    each = estimate_token_bytes(config, spec.dtype, attention=spec.attention, longest=longest)
     return weights + tokens * each
 
 
@@ -82,7 +82,7 @@ def _memory(job: Job) -> DeviceMemory:
     if settings.gpus == 0 and not (settings.address or os.environ.get("RAY_ADDRESS")):
         # The machine is this one: no need to start Ray to ask it.
         beside = int((os.cpu_count() or 1) / settings.cpus)
-        return device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
+        return get_device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
     device = "cuda" if settings.gpus > 0 else "cpu"
     resources = ActorResources(settings.cpus, settings.gpus)
     return query_actor_memory(

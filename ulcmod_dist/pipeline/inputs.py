@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.forward.identity import FORWARD_VERSION, source_of
+from ulcmod_dist.corpus.prompts import Corpus
+from ulcmod_dist.forward.provenance import FORWARD_VERSION, get_model_cache_key
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.snapshot import list_snapshots
 
 EXTRACTED = "status/extracted.json"
 
 
-def inputs_mark(job: Job, prompts: Prompts, digests: Sequence[str]) -> str:
+def inputs_mark(job: Job, prompts: Corpus, digests: Sequence[str]) -> str:
     """Fingerprint of the corpus, the model and how its prompts become tokens."""
     assert job.model is not None
     columns = {name: prompts.table[name].to_pylist() for name in ("sample_id", "split", "category")}
@@ -25,7 +25,7 @@ def inputs_mark(job: Job, prompts: Prompts, digests: Sequence[str]) -> str:
     return fingerprint(
         {
             "samples": {**columns, "prompt": list(digests)},
-            "model": {**model, "source": source_of(job.model.id, job.model.revision)},
+            "model": {**model, "source": get_model_cache_key(job.model.id, job.model.revision)},
             "prompt": job.prompt.model_dump(mode="json"),
             "forward": FORWARD_VERSION,
         }

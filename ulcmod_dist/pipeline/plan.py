@@ -8,21 +8,21 @@ from functools import partial
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
 from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.probe import Projection, probe
-from ulcmod_dist.forward.architectures import units_of
-from ulcmod_dist.forward.loading import load_config, model_record
-from ulcmod_dist.forward.tokens import Encoder
+from ulcmod_dist.forward.architectures import list_units
+from ulcmod_dist.forward.loading import get_model_provenance, load_config
+from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.iterd.plan import SearchPlan
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import (
-    batch_tokens_of,
-    device_of,
-    model_bytes,
+    choose_batch_tokens,
+    estimate_model_bytes,
+    get_torch_device,
 )
 from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
@@ -100,17 +100,17 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
     assert job.corpus is not None
     config = load_config(spec)
     with track(context.on_progress, "Planning", None, "samples") as step:
-        prompts = read_prompts(job.corpus)
-        encoder = Encoder.load(spec, rule)
+        prompts = read_corpus(job.corpus)
+        encoder = PromptTokenizer.load(spec, rule)
         prepared = prepare(
             context.run,
             prompts,
             encoder,
-            units_of(config),
-            merge_provenance(model_record(spec), encoder.record),
+            list_units(config),
+            merge_provenance(get_model_provenance(spec), encoder.record),
             shard_samples=job.extract.shard_samples,
-            batch_tokens=batch_tokens_of(context, spec, encoder.max_tokens),
-            model_bytes=partial(model_bytes, job, spec),
+            batch_tokens=choose_batch_tokens(context, spec, encoder.max_tokens),
+            model_bytes=partial(estimate_model_bytes, job, spec),
             update=update,
             save=save,
         )
@@ -124,7 +124,7 @@ def factory_of(job: Job, prepared: PreparedExtraction) -> ModelFactory:
         job.require_model(),
         job.prompt,
         prepared.plan.units,
-        device=device_of(job),
+        device=get_torch_device(job),
         threads=max(1, int(job.extract.cpus)),
         ranks=job.extract.ranks,
     )

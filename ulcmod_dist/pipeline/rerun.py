@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.extract.planner import list_provenance_changes
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, writing
@@ -134,7 +134,7 @@ def _extract(context: Context) -> Summary:
     job = context.job
     if job.corpus is None:
         return import_matrix(context)
-    prompts = read_prompts(job.corpus)
+    prompts = read_corpus(job.corpus)
     digests = prompts.digests()
     if not is_extracted(context.run, inputs_mark(job, prompts, digests)):
         from ulcmod_dist.pipeline.extract import extract

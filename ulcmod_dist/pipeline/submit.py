@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ulcmod_dist.config.job import Job, is_url
-from ulcmod_dist.corpus.locations import find_files
+from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm, tools

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.results.types import Absent
@@ -24,7 +24,7 @@ def texts_of(context: Context, run: Run) -> dict[str, str] | Absent:
     if job.corpus is None:
         return Absent("The matrix was imported without its prompts.")
     try:
-        table = read_prompts(job.corpus).table
+        table = read_corpus(job.corpus).table
     except UlcmodError as error:
         return _without(f"The corpus could not be read again: {error.fact}")
     texts = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))

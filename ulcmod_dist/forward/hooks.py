@@ -18,12 +18,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.experts import Listener, Routing, listening
-from ulcmod_dist.forward.values import LayerUnits
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.experts import ExpertsHook, Routing, hook_experts
 
 
 @dataclass(frozen=True)
-class Tap:
+class HookPoint:
     """One module whose down-projection's input is seen: a single one, or those of all experts.
 
     Attributes:
@@ -49,29 +49,29 @@ class Tap:
         return f"layer {self.layer} ({self.path})"
 
 
-Visit: TypeAlias = Callable[[Tap, torch.Tensor, Routing | None], torch.Tensor | None]
+HookCallback: TypeAlias = Callable[[HookPoint, torch.Tensor, Routing | None], torch.Tensor | None]
 """Sees units: [..., width] of every token, or [rows, width] with the routing of experts.
 
 What it returns, if anything, takes their place.
 """
 
 
-def taps_of(units: Sequence[LayerUnits]) -> tuple[Tap, ...]:
+def find_hook_points(units: Sequence[LayerUnits]) -> tuple[HookPoint, ...]:
     """The taps that together yield ``units``, in the order of the columns."""
-    taps: list[Tap] = []
+    taps: list[HookPoint] = []
     start = 0
     for (layer, path), group in groupby(units, key=lambda part: (part.layer, part.path)):
         parts = list(group)
         experts = 0 if parts[0].expert is None else len(parts)
-        taps.append(Tap(layer, path, parts[0].width, start, experts))
+        taps.append(HookPoint(layer, path, parts[0].width, start, experts))
         start = taps[-1].stop
     return tuple(taps)
 
 
 @contextmanager
-def tapped(
-    model: nn.Module, taps: Sequence[Tap], visit: Visit, ranks: int = 1
-) -> Iterator[dict[Tap, int]]:
+def hooked(
+    model: nn.Module, taps: Sequence[HookPoint], visit: HookCallback, ranks: int = 1
+) -> Iterator[dict[HookPoint, int]]:
     """Let ``visit`` see the units of every forward pass within the block.
 
     Args:
@@ -87,10 +87,12 @@ def tapped(
         UlcmodError: A tap's module is missing or has another width than promised; the layer is
             named.
     """
-    base = base_model(model)
+    base = get_base_model(model)
     fired = dict.fromkeys(taps, 0)
 
-    def visited(tap: Tap, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
+    def visited(
+        tap: HookPoint, units: torch.Tensor, routing: Routing | None
+    ) -> torch.Tensor | None:
         fired[tap] += 1
         if units.shape[-1] not in (tap.width, tap.width / ranks):
             raise UlcmodError(
@@ -98,7 +100,7 @@ def tapped(
             )
         return visit(tap, units, routing)
 
-    listeners: dict[nn.Module, Listener] = {}
+    listeners: dict[nn.Module, ExpertsHook] = {}
     with ExitStack() as stack:
         for tap in taps:
             module = _module(base, tap)
@@ -108,11 +110,11 @@ def tapped(
                 handle = module.register_forward_pre_hook(_hook(partial(visited, tap)))
                 stack.callback(handle.remove)
         if listeners:
-            stack.enter_context(listening(base, listeners))
+            stack.enter_context(hook_experts(base, listeners))
         yield fired
 
 
-def held_columns(held: int, width: int) -> slice:
+def get_local_columns(held: int, width: int) -> slice:
     """Which of a down-projection's ``width`` units this process holds, if it holds ``held``.
 
     Ranks that share a model hold equal parts in the order of their numbers, or all of them.
@@ -121,7 +123,7 @@ def held_columns(held: int, width: int) -> slice:
     return slice(first, first + held)
 
 
-def require_once(fired: dict[Tap, int]) -> None:
+def check_called_once(fired: dict[HookPoint, int]) -> None:
     """Hold the counts after one forward pass against the promise that each tap fires once.
 
     Raises:
@@ -135,19 +137,19 @@ def require_once(fired: dict[Tap, int]) -> None:
             )
 
 
-def base_model(model: nn.Module) -> PreTrainedModel:
+def get_base_model(model: nn.Module) -> PreTrainedModel:
     """The model without its head; the paths of units start there."""
     return cast(PreTrainedModel, getattr(model, "base_model", model))
 
 
-def _module(base: PreTrainedModel, tap: Tap) -> nn.Module:
+def _module(base: PreTrainedModel, tap: HookPoint) -> nn.Module:
     try:
         return base.get_submodule(tap.path)
     except AttributeError as error:
         raise UlcmodError(f"The model has no module for {tap}: {error}.") from error
 
 
-def _hook(visit: Listener) -> Callable[..., Any]:
+def _hook(visit: ExpertsHook) -> Callable[..., Any]:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         replaced = visit(args[0], None)
         return None if replaced is None else (replaced, *args[1:])

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ulcmod_dist.config.schema import CorpusConfig
-from ulcmod_dist.corpus.prompts import Prompts
-from ulcmod_dist.corpus.readers import read_prompts
+from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import InvalidInput
 
 ROWS: list[dict[str, Any]] = [
@@ -22,8 +21,8 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def read(train: list[str], test: list[str] | None = None, **columns: Any) -> Prompts:
-    return read_prompts(CorpusConfig(train=tuple(train), test=tuple(test or ()), **columns))
+def read(train: list[str], test: list[str] | None = None, **columns: Any) -> Corpus:
+    return read_corpus(CorpusConfig(train=tuple(train), test=tuple(test or ()), **columns))
 
 
 def write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.forward.batching import plan_batches
+from ulcmod_dist.forward.batches import plan_batches
 
 lengths = st.lists(st.integers(1, 300), max_size=60)
 

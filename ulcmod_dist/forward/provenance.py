@@ -10,15 +10,15 @@ FORWARD_VERSION = "1"
 """Raised by hand whenever the same model and prompt would yield other rows than before."""
 
 
-def source_of(model: str, revision: str | None) -> str:
+def get_model_cache_key(model: str, revision: str | None) -> str:
     """Where a model comes from: id and revision on the hub, or the digest of a folder's files."""
     folder = Path(model)
     if not folder.is_dir():
         return f"{model} {revision}"
-    return files_digest(path for path in sorted(folder.iterdir()) if path.is_file())
+    return hash_files(path for path in sorted(folder.iterdir()) if path.is_file())
 
 
-def files_digest(paths: Iterable[Path]) -> str:
+def hash_files(paths: Iterable[Path]) -> str:
     """SHA-256 over names and contents of files, in the order given."""
     total = hashlib.sha256()
     for path in paths:

@@ -1,0 +1,112 @@
+"""Batches: which prompts run together, what a prompt is as tokens, and what a batch yields.
+
+Planning an extraction needs these without a model, so nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as the model reads it.
+
+    Attributes:
+        ids: Token ids, without padding.
+        token_mask: For each token, whether it enters the mean; at least one does.
+        truncated: Whether the prompt was longer than the limit.
+    """
+
+    ids: tuple[int, ...]
+    token_mask: tuple[bool, ...]
+    truncated: bool = False
+
+    @property
+    def num_counted(self) -> int:
+        """Number of tokens that enter the mean."""
+        return sum(self.token_mask)
+
+
+@dataclass(frozen=True)
+class PooledActivations:
+    """The activations of one batch, one row a prompt, in the order of the batch.
+
+    Attributes:
+        activations: float32 [batch, units], the mean over the counted tokens of the absolute
+            input of the down-projection. A token that is not routed to an expert counts as zero.
+        routed: int32 [batch, expert slots], the number of counted tokens routed to each expert;
+            slots follow the entries of the engine's units that name an expert. None for a model
+            without experts. ``activations * num_counted / routed`` is the mean over routed tokens.
+    """
+
+    activations: NDArray[np.float32]
+    routed: NDArray[np.int32] | None = None
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[PooledActivations]) -> PooledActivations:
+        """Join the rows of several batches of one model."""
+        routed = [part.routed for part in parts if part.routed is not None]
+        return cls(
+            np.concatenate([part.activations for part in parts]),
+            np.concatenate(routed) if routed else None,
+        )
+
+
+class RefusedPrompt(InvalidInput):
+    """A prompt that cannot be tokenized as the job's ``prompt`` section asks.
+
+    Attributes:
+        position: Index of the prompt within the call.
+    """
+
+    def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
+        super().__init__(fact, remedy)
+        self.position = position
+
+
+class PromptTooLarge(UlcmodError):
+    """A prompt that does not fit into the device's memory even in a batch of its own."""
+
+
+class NonFiniteActivation(UlcmodError):
+    """A forward pass that produced NaN or infinity.
+
+    Attributes:
+        position: Index of the prompt within the batch.
+    """
+
+    def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
+        super().__init__(fact, remedy)
+        self.position = position
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> tuple[tuple[int, ...], ...]:
+    """Group the prompts of a shard into batches of similar length.
+
+    Prompts are sorted by falling length, so that little is padded and the batch that needs most
+    memory comes first; equal lengths keep their order. A batch padded to its longest prompt holds
+    at most ``batch_tokens`` tokens, except that a prompt longer than that has a batch of its own.
+
+    Args:
+        lengths: Tokens of each prompt.
+        batch_tokens: Tokens of a batch, padding included.
+
+    Returns:
+        For each batch the indices of its prompts; each index occurs exactly once.
+    """
+    batches: list[list[int]] = []
+    remaining = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if remaining == 0:
+            batches.append([])
+            remaining = max(1, batch_tokens // max(1, lengths[index]))
+        batches[-1].append(index)
+        remaining -= 1
+    return tuple(map(tuple, batches))
