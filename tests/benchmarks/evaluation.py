@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from tests.report.headless import PROGRAM, browser
+from tests.report.chromium import CHROMIUM, launch_chromium, measure_opening
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.evaluate.baselines import METHODS, find_baselines, unit_space
 from ulcmod_dist.evaluate.comparison import score_methods
@@ -195,13 +195,10 @@ def one_pass(problem: Virtual, num_modules: int, executor: ThreadExecutor) -> Se
 
 def seconds_to_open(page: Path) -> float | None:
     """Processor time of the page's main thread in Chromium; None where there is no Chromium."""
-    if PROGRAM is None:
+    if CHROMIUM is None:
         return None
-    with tempfile.TemporaryDirectory() as folder, browser(Path(folder)) as tab:
-        tab.call("Performance.enable", timeDomain="threadTicks")
-        tab.open(page)
-        metrics = tab.call("Performance.getMetrics")["metrics"]
-    return float(next(m["value"] for m in metrics if m["name"] == "TaskDuration"))
+    with launch_chromium() as browser:
+        return measure_opening(browser, page)["TaskDuration"]
 
 
 def run(options: argparse.Namespace) -> Meter:

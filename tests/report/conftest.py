@@ -1,0 +1,76 @@
+"""Pages opened in a browser."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page
+
+from tests.report.chromium import CHROMIUM, launch_chromium
+
+TIMEOUT_MS = 60_000  # a loaded machine draws a large page slowly
+
+
+@dataclass
+class OpenedPage:
+    """A page in a browser context of its own, with what it logged and asked other hosts for.
+
+    Attributes:
+        complaints: Console errors and warnings, uncaught exceptions, refused content.
+        requests: Addresses asked for, except files and data within the page.
+    """
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._on_request(request.url))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _on_request(self, url: str) -> None:
+        if not url.startswith(("file:", "data:", "blob:", "about:")):
+            self.requests.append(url)
+
+
+OpenPage: TypeAlias = Callable[..., OpenedPage]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    # Module scope: Playwright's event loop, while it runs, forbids other ones in this thread.
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with launch_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium: Browser) -> Iterator[OpenPage]:
+    """Open a file in a context of its own, so that no storage is shared between tests."""
+    contexts = []
+
+    def open_page(
+        file: Path, *, address: str = "", width: int = 1280, dark: bool = False
+    ) -> OpenedPage:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900},
+            is_mobile=width < 600,
+            color_scheme="dark" if dark else "light",
+        )
+        contexts.append(context)
+        context.set_default_timeout(TIMEOUT_MS)
+        opened = OpenedPage(context.new_page())
+        opened.page.goto(file.as_uri() + address)
+        return opened
+
+    yield open_page
+    for context in contexts:
+        context.close()
