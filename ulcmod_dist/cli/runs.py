@@ -27,6 +27,15 @@ from ulcmod_dist.cli.app import (
 from ulcmod_dist.pipeline.context import open_target
 from ulcmod_dist.pipeline.summary import Summary
 
+NumModules = Annotated[
+    list[int] | None,
+    typer.Option("--num-modules", metavar="K", help="Only this K of the job; repeatable."),
+]
+
+
+def _as_tuple(num_modules: list[int] | None) -> tuple[int, ...] | None:
+    return tuple(num_modules) if num_modules else None
+
 
 @app.command()
 def demo(
@@ -95,35 +104,55 @@ def extract(
 
 
 @app.command()
-def discover(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def discover(
+    target: Target,
+    num_modules: NumModules = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Search the modules in an activation store."""
     from ulcmod_dist.pipeline.discover import discover as stage
 
-    run_command(stage, target, overrides, as_json)
+    run_command(partial(stage, num_modules=_as_tuple(num_modules)), target, overrides, as_json)
 
 
 @app.command()
-def evaluate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def evaluate(
+    target: Target,
+    num_modules: NumModules = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Measure the modules: null model, baselines, classification, topics."""
     from ulcmod_dist.pipeline.evaluate import evaluate as stage
 
-    run_command(stage, target, overrides, as_json)
+    run_command(partial(stage, num_modules=_as_tuple(num_modules)), target, overrides, as_json)
 
 
 @app.command()
-def ablate(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def ablate(
+    target: Target,
+    num_modules: NumModules = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Silence each module in the real forward pass and measure what it costs."""
     from ulcmod_dist.pipeline.ablate import ablate as stage
 
-    run_command(stage, target, overrides, as_json)
+    run_command(partial(stage, num_modules=_as_tuple(num_modules)), target, overrides, as_json)
 
 
 @app.command()
-def report(target: Target, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def report(
+    target: Target,
+    num_modules: NumModules = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
     """Write the page, the figures and the tables."""
     from ulcmod_dist.pipeline.report import report as stage
 
-    run_command(stage, target, overrides, as_json)
+    run_command(partial(stage, num_modules=_as_tuple(num_modules)), target, overrides, as_json)
 
 
 @app.command()

@@ -21,7 +21,7 @@ from ulcmod_dist.intervene.ablation import AblationPool, Machine
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
-from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
 from ulcmod_dist.pipeline.devices import get_torch_device
 from ulcmod_dist.pipeline.evaluation_files import (
     ablation_mark,
@@ -73,8 +73,12 @@ class _Subjects:
 
 
 @writes
-def ablate(context: Context) -> Summary:
+def ablate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
     """Silence each module of each K and measure the loss increase, beside random sets.
+
+    Args:
+        context: The job and its run directory.
+        num_modules: Work on these K only; None for all of the job.
 
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
@@ -82,7 +86,7 @@ def ablate(context: Context) -> Summary:
     run = Run(context.run)
     if (reason := why_not_ablated(run.snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
-    numbers = context.job.discover.modules
+    numbers = select_num_modules(context.job, num_modules)
     modules = {k: run.modules(k) for k in numbers}
     marks = {k: ablation_mark(context.job, stored) for k, stored in modules.items()}
     known = {k: read_evaluation(context.run, ablation_name(k), Ablation, marks[k]) for k in numbers}

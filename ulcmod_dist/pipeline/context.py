@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Concatenate, ParamSpec
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
@@ -19,6 +20,8 @@ from ulcmod_dist.runtime.progress import (
     record_progress,
 )
 from ulcmod_dist.runtime.rundir import JOB, RunDir
+
+Options = ParamSpec("Options")
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,15 @@ def writing(context: Context, purpose: str) -> Iterator[Context]:
         yield replace(context, lease=lease.fence, on_progress=on_progress)
 
 
-def writes(stage: Callable[[Context], Summary]) -> Callable[[Context], Summary]:
+def writes(
+    stage: Callable[Concatenate[Context, Options], Summary],
+) -> Callable[Concatenate[Context, Options], Summary]:
     """A stage that holds the lease on its run directory while it works."""
 
     @functools.wraps(stage)
-    def holding(context: Context) -> Summary:
+    def holding(context: Context, /, *args: Options.args, **options: Options.kwargs) -> Summary:
         with writing(context, stage.__name__.removesuffix("_all")) as held:
-            return stage(held)
+            return stage(held, *args, **options)
 
     return holding
 
@@ -104,6 +109,23 @@ def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
     return Job.from_text(
         text, source=run.show(JOB), folder=folder, overrides=overrides, model_there=False
     )
+
+
+def select_num_modules(job: Job, chosen: Sequence[int] | None) -> list[int]:
+    """The K that a command works on: all of the job, or those chosen among them.
+
+    Raises:
+        InvalidInput: A chosen K is none of the job's.
+    """
+    if not chosen:
+        return list(job.discover.modules)
+    if unknown := [k for k in chosen if k not in job.discover.modules]:
+        raise InvalidInput(
+            f"--num-modules names K = {', '.join(map(str, unknown))}, and the job searches "
+            f"K = {', '.join(map(str, job.discover.modules))}.",
+            "Choose among these, or add to the job with --set discover.modules=[...].",
+        )
+    return [k for k in job.discover.modules if k in chosen]
 
 
 def save_job(context: Context) -> None:

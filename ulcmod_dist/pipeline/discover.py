@@ -20,7 +20,7 @@ from ulcmod_dist.iterd.heldout import assign_held_out
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
 from ulcmod_dist.pipeline.search_plan import facts_of, plan_of
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.start import Start
@@ -49,22 +49,28 @@ COLUMNS = {
 
 
 @writes
-def discover(context: Context) -> Summary:
+def discover(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
     """Find the modules for each K of the job; those found already from the same rows stay.
 
     All K and restarts share passes over the matrix. After each iteration the search is saved; one
     that was killed goes on from there and ends with the same labels.
 
+    Args:
+        context: The job and its run directory.
+        num_modules: Work on these K only; None for all of the job.
+
     Raises:
         InvalidInput: There are no activations yet, K does not fit them, or memory is too small.
     """
-    return find_modules(context, {})
+    return find_modules(context, {}, num_modules)
 
 
-def find_modules(context: Context, starts: Mapping[int, Start]) -> Summary:
+def find_modules(
+    context: Context, starts: Mapping[int, Start], num_modules: tuple[int, ...] | None = None
+) -> Summary:
     """As `discover`, under a lease that is held, from the given start for each K that has one."""
     run = Run(context.run)
-    numbers = context.job.discover.modules
+    numbers = select_num_modules(context.job, num_modules)
     marks = {k: search_mark(context, run, k) for k in numbers}
     known = {k: found_metrics(context.run, k) for k in numbers}
     pending = [k for k in numbers if (known[k] or {}).get("fingerprint") != marks[k]]

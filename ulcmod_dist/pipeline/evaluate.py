@@ -27,7 +27,7 @@ from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.followed import ProgressExecutor
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
 from ulcmod_dist.pipeline.discover import settings_of
 from ulcmod_dist.pipeline.discovery import Found, Samples, describe
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation, write_evaluation
@@ -73,14 +73,18 @@ class _Inputs:
 
 
 @writes
-def evaluate(context: Context) -> Summary:
+def evaluate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
     """Evaluate the modules for each K of the job; what was evaluated before stays.
+
+    Args:
+        context: The job and its run directory.
+        num_modules: Work on these K only; None for all of the job.
 
     Raises:
         InvalidInput: There are no modules yet for a K of the job.
     """
     run = Run(context.run)
-    numbers = context.job.discover.modules
+    numbers = select_num_modules(context.job, num_modules)
     modules = {num_modules: run.modules(num_modules) for num_modules in numbers}
     save_job(context)
     marks = {k: evaluation_mark(context, stored) for k, stored in modules.items()}
@@ -92,7 +96,7 @@ def evaluate(context: Context) -> Summary:
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
                 write_evaluation(context.run, name_of(k), discovery, marks[k])
                 known[k] = discovery
-    _write_overlaps(context, modules, marks)
+    _write_overlaps(context, run)
     rows = [
         {**_row(discovery), "state": "evaluated" if k in pending else "as before"}
         for k, discovery in known.items()
@@ -309,11 +313,10 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     return candidates
 
 
-def _write_overlaps(
-    context: Context, modules: dict[int, StoredModules], marks: dict[int, str]
-) -> None:
-    """How the modules of each K split into those of the next larger one."""
-    numbers = sorted(modules)
+def _write_overlaps(context: Context, run: Run) -> None:
+    """How the modules of each K found so far split into those of the next larger one."""
+    numbers = sorted(set(context.job.discover.modules).intersection(run.num_modules()))
+    modules = {k: run.modules(k) for k in numbers}
     found = []
     for smaller, larger in pairwise(numbers):
         one, two = modules[smaller], modules[larger]
@@ -323,7 +326,7 @@ def _write_overlaps(
             two.sample_labels("train").astype(np.int64),
         )
         found.append(overlap(units, samples, (smaller, larger)))
-    mark = fingerprint(list(marks.values()))
+    mark = fingerprint([evaluation_mark(context, stored) for stored in modules.values()])
     write_evaluation(context.run, OVERLAPS, tuple(found), mark)
 
 

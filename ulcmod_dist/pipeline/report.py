@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
-from ulcmod_dist.pipeline.context import Context, stored_job, writes
+from ulcmod_dist.pipeline.context import Context, select_num_modules, stored_job, writes
 from ulcmod_dist.pipeline.evaluate import OVERLAPS, evaluation_mark, name_of
 from ulcmod_dist.pipeline.evaluation_files import ablation_mark, ablation_name, read_evaluation
 from ulcmod_dist.pipeline.reported import note_reported
@@ -58,14 +59,19 @@ LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "num
 
 
 @writes
-def report(context: Context) -> Summary:
+def report(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
     """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
+
+    Args:
+        context: The job and its run directory.
+        num_modules: Show these K only; None for all of the job.
 
     Raises:
         InvalidInput: The modules of a K of the job have not been evaluated.
     """
     run = Run(context.run)
-    data = report_data(context, run)
+    numbers = select_num_modules(context.job, num_modules)
+    data = report_data(context, run, numbers)
     parts = sections(data)
     figures = pictures(parts)
     with track(context.on_progress, "Figures", len(figures), "figures") as step:
@@ -80,7 +86,7 @@ def report(context: Context) -> Summary:
         _remove_others(context.run, keys)
     with track(context.on_progress, "Page", None, "pages"):
         context.run.write(REPORT, render_page(data).encode("utf-8"))
-    note_reported(context, {REPORT}.union(*beside))
+    note_reported(context, numbers, {REPORT}.union(*beside))
     facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
     records = {name: table.to_records() for name, table in shown.items()}
     if context.job.report.prompts == "none":
@@ -99,15 +105,23 @@ def _warn_of_older_prompts(context: Context) -> None:
         )
 
 
-def report_data(context: Context, run: Run) -> ReportData:
+def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportData:
     """Everything the page shows, from what the stages before have stored."""
     job = context.job
-    discoveries = tuple(_discovery(context, run, k) for k in job.discover.modules)
-    overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...])
+    discoveries = tuple(_discovery(context, run, k) for k in numbers)
+    overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...]) or ()
+    sizes = [(overlap.num_modules, overlap.next_num_modules) for overlap in overlaps]
+    if sizes != list(pairwise(sorted(numbers))):
+        overlaps = ()
     return ReportData(
         run=_run_facts(job, run),
         discoveries=discoveries,
-        overlaps=overlaps or Absent("The modules of a single K have been found."),
+        overlaps=overlaps
+        or Absent(
+            "The modules of a single K have been found."
+            if len(numbers) == 1
+            else "The evaluation does not compare these K; run `ulcmod evaluate` again."
+        ),
         reproduction=_reproduction(job, run),
     )
 
