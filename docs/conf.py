@@ -19,7 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 3
 highlight_language = "text"
 
-# Docstrings put code between single backticks, as Markdown does.
+# Docstrings use single backticks for code, as in Markdown.
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_class_signature = "separated"
