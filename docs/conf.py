@@ -1,7 +1,7 @@
-"""How Sphinx builds these pages: `make docs`.
+"""Sphinx configuration; `make docs` builds the site.
 
-Every warning fails the build, so a link between pages that leads nowhere fails it too. So does a
-page that loads fonts, scripts, styles or formulas from another host: the site works offline.
+Warnings fail the build, including broken links between pages. So does a page that loads fonts,
+scripts, styles or formulas from another host: the site works offline.
 """
 
 import re
