@@ -15,8 +15,8 @@ from ulcmod_dist.runtime.ray_session import ray_session
 START = """
 import os
 os.umask(0o022)
-from ulcmod_dist.runtime.ray_session import cluster
-with cluster(None):
+from ulcmod_dist.runtime.ray_session import ray_session
+with ray_session(None):
     print(os.environ["RAY_AUTH_MODE"])
 """
 
@@ -49,7 +49,7 @@ def test_cluster__another_machine_is_not_joined_without_a_token(
     if by_environment:
         monkeypatch.setenv("RAY_ADDRESS", address)
     with (
-        pytest.raises(InvalidInput, match=f"{address} is another machine"),
+        pytest.raises(InvalidInput, match=f"remote Ray cluster {address} without token"),
         ray_session(None if by_environment else address),
     ):
         pass

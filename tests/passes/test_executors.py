@@ -111,6 +111,6 @@ def test_executor_named__a_ray_elsewhere_needs_a_token(
     fresh_ray: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "198.51.100.7:6379")
-    with pytest.raises(InvalidInput, match="joined without a token"), open_executor("ray"):
+    with pytest.raises(InvalidInput, match="without token authentication"), open_executor("ray"):
         pass
     assert fresh_ray == []

@@ -145,7 +145,7 @@ IN_TOKEN_MODE = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "t"}
 def test_require_token__refuses_another_machine(
     tmp_path: Path, address: str, environment: dict[str, str]
 ) -> None:
-    with pytest.raises(InvalidInput, match="joined without a token"):
+    with pytest.raises(InvalidInput, match="without token authentication"):
         require_token(address, environment, tmp_path)
 
 

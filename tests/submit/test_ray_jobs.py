@@ -138,7 +138,7 @@ def test_connect__shows_the_token_and_a_wrong_one_is_explained(
 
 
 def test_connect__sends_nothing_to_another_machine_without_a_token(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="there is no token"):
+    with pytest.raises(InvalidInput, match="without token authentication"):
         ray_jobs.connect("http://192.0.2.1:8265", {}, tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_address__of_the_environment_never_replaces_the_one_given(
 def test_address__of_a_cluster_elsewhere_is_not_asked_without_a_token(
     tmp_path: Path, address: str
 ) -> None:
-    with pytest.raises(InvalidInput, match="without a token"):
+    with pytest.raises(InvalidInput, match="without token authentication"):
         ray_jobs.resolve(address, {}, tmp_path)
 
 

@@ -83,7 +83,7 @@ def test_cluster__refuses_a_submission_without_the_token(guarded: Guarded) -> No
 
 
 def test_client__refuses_before_it_sends_anything(guarded: Guarded, tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="there is no token"):
+    with pytest.raises(InvalidInput, match="without token authentication"):
         ray_jobs.connect(guarded.url, {}, tmp_path)
     path = tmp_path / "token"
     path.write_text(guarded.token)

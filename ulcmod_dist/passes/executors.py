@@ -7,13 +7,10 @@ dask.distributed and Ray; both are slow to import, and untyped.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Protocol
 
 import dask.base
@@ -21,8 +18,6 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.runtime.ray_token import ensure_token, quiet_ray, require_token
-from ulcmod_dist.runtime.signals import preserve_sigterm_handler
 
 _NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
 
@@ -149,7 +144,11 @@ def open_executor(executor: str | Executor) -> Iterator[Executor]:
         with _client(executor) as client:
             yield DaskExecutor(client)
     elif executor == "ray":
-        with _ray():
+        # Ray takes two seconds to import, which the other executors need not wait for.
+        from ulcmod_dist.runtime.ray_session import ray_session
+
+        # Persisted chunks live in the object store: let Ray size it by the machine's memory.
+        with ray_session(None, object_store_bytes=None):
             yield RayExecutor()
     else:
         raise InvalidInput(f"There is no executor {executor!r}.", f"Use {_NAMES}.")
@@ -170,26 +169,6 @@ def _client(name: str) -> Iterator[Any]:
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    ray: Any = import_module("ray")
-    connected = ray.is_initialized()
-    if not connected:
-        # Without an address Ray would join whatever cluster it finds on this machine.
-        address = os.environ.get("RAY_ADDRESS") or "local"
-        quiet_ray()
-        if address == "local":
-            ensure_token(os.environ, Path.home())
-        require_token(address, os.environ, Path.home())
-        with preserve_sigterm_handler():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        if not connected:
-            ray.shutdown()
 
 
 def _compute(tasks: Sequence[Any], **run: Any) -> list[Any]:

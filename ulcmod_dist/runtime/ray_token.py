@@ -1,8 +1,8 @@
-"""How a process meets Ray: quietly, and with the token that opens a cluster.
+"""Token authentication of Ray clusters.
 
-Where a token is looked for, and in which order, is Ray's own: ``RAY_AUTH_TOKEN``, the file named
-by ``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``. A token lives there, in memory and in the header
-of a request, nowhere else.
+Tokens are looked up where Ray itself does, in its order: ``RAY_AUTH_TOKEN``, the file named by
+``RAY_AUTH_TOKEN_PATH``, ``~/.ray/auth_token``. A token is never logged or stored elsewhere.
+See https://docs.ray.io/en/latest/ray-security/token-auth.html.
 """
 
 from __future__ import annotations
@@ -27,49 +27,48 @@ _QUIET_ENV = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 _LOCAL_ADDRESSES = ("", "auto", "local")
-"""Addresses by which Ray finds or starts a cluster on this machine."""
+"""Addresses for which Ray finds or starts a cluster on this machine."""
 
 _RAY_JOB_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it, and RAY_ADDRESS with it, for the driver of a job that it starts."""
+"""Set by Ray, together with RAY_ADDRESS, for the driver of a submitted job."""
 
 
 def quiet_ray(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keep Ray from sending statistics and from filling logs; before it starts in a process."""
+    """Turn off Ray's usage statistics and noisy logs; call before Ray starts in a process."""
     for name, value in _QUIET_ENV.items():
         environment.setdefault(name, value)
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token and the place it came from; it prints as the place alone."""
+    """A token and where it was found; its repr shows only the latter."""
 
-    place: str
+    source: str
     value: str = field(repr=False)
 
     def headers(self) -> dict[str, str]:
-        """The header that shows the token to a Ray cluster."""
+        """The HTTP header that authenticates with a Ray cluster."""
         return {"Authorization": f"Bearer {self.value}"}
 
 
 def find_token(environment: Mapping[str, str], home: Path) -> Token | None:
-    """The token that Ray itself would use, or None where there is none.
+    """Find the token that Ray would use; None if there is none.
 
     Raises:
-        InvalidInput: The file can be read by others, is empty, or is not there although named.
+        InvalidInput: The token file is readable by others, is empty, or is named but missing.
     """
     if value := environment.get("RAY_AUTH_TOKEN", "").strip():
         return Token("RAY_AUTH_TOKEN", value)
-    named = environment.get("RAY_AUTH_TOKEN_PATH", "")
-    path = Path(named).expanduser() if named else _default_path(home)
+    path = _get_path(environment, home)
     if not path.is_file():
-        if named:
-            raise InvalidInput(f"RAY_AUTH_TOKEN_PATH names {path}, which is no file.")
+        if environment.get("RAY_AUTH_TOKEN_PATH"):
+            raise InvalidInput(f"RAY_AUTH_TOKEN_PATH names {path}, which is not a file.")
         return None
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise InvalidInput(
-            f"The token file {path} is open to others (mode {mode:03o}).",
-            f"Close it with `chmod 600 {path}`, and change the token if others had access.",
+            f"The token file {path} is accessible to other users (mode {mode:03o}).",
+            f"Run `chmod 600 {path}`, and replace the token if other users had access.",
         )
     value = path.read_text(encoding="utf-8").strip()
     if not value:
@@ -77,30 +76,90 @@ def find_token(environment: Mapping[str, str], home: Path) -> Token | None:
     return Token(str(path), value)
 
 
-def ensure_token(environment: Mapping[str, str], home: Path) -> None:
-    """Make a token that only its owner can read, where a local Ray would find none.
+def get_token(address: str, environment: Mapping[str, str], home: Path) -> Token | None:
+    """Get the token for a Ray cluster at an HTTP address; None is allowed on this machine only.
 
-    Ray makes one itself, but open to whomever the umask lets read it.
+    Raises:
+        InvalidInput: The address is on another machine and there is no token.
     """
-    elsewhere = environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH")
-    path = _default_path(home)
-    if elsewhere or environment.get("RAY_AUTH_MODE", "token").lower() != "token" or path.exists():
+    token = find_token(environment, home)
+    if token is None and not is_loopback(address):
+        raise _missing_token(address)
+    return token
+
+
+def require_token(address: str, environment: Mapping[str, str], home: Path) -> None:
+    """Refuse to join a Ray cluster on another machine without a token.
+
+    The driver of a Ray job may join the cluster that started it.
+
+    Args:
+        address: As ``ray.init`` takes it: ``10.0.0.1:6379``, ``ray://head:10001``, ``auto``.
+        environment: Environment of this process.
+        home: Home directory of the user.
+
+    Raises:
+        InvalidInput: The address is on another machine, and Ray would send no token.
+    """
+    ray_address = environment.get("RAY_ADDRESS")
+    if address == "auto" and ray_address:  # as ray.init resolves it
+        address = ray_address
+    is_own_cluster = _RAY_JOB_ENV in environment and address == ray_address
+    if is_own_cluster or _is_local(address):
         return
-    # Where the home cannot be written, Ray says so in its own words.
+    # With an explicit address, Ray sends a token only in this mode. Unlike find_token this accepts
+    # a file that its group may read, since Kubernetes mounts secrets that way.
+    is_token_mode = environment.get("RAY_AUTH_MODE", "").lower() == "token"
+    has_token = bool(environment.get("RAY_AUTH_TOKEN", "").strip())
+    if not (is_token_mode and (has_token or _get_path(environment, home).is_file())):
+        raise _missing_token(address)
+
+
+def ensure_token(environment: Mapping[str, str], home: Path) -> None:
+    """Create a token with mode 600 if a local Ray would find none.
+
+    Ray 2.60 creates one as well, but leaves its mode to the umask (0644 by default).
+    """
+    is_elsewhere = environment.get("RAY_AUTH_TOKEN") or environment.get("RAY_AUTH_TOKEN_PATH")
+    is_disabled = environment.get("RAY_AUTH_MODE", "token").lower() != "token"
+    path = _get_path({}, home)
+    if is_elsewhere or is_disabled or path.exists():
+        return
+    # If the home directory is not writable, Ray's own error says so.
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _create_file(path, secrets.token_hex(32))
 
 
-def _default_path(home: Path) -> Path:
+def is_loopback(address: str) -> bool:
+    """Whether an HTTP address is on this machine and unreachable from others."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _missing_token(address: str) -> InvalidInput:
+    return InvalidInput(
+        f"Refusing to connect to the remote Ray cluster {address} without token authentication: "
+        "without it, a cluster runs code from anyone on its network.",
+        "Start the cluster with RAY_AUTH_MODE=token, set RAY_AUTH_MODE=token here as well, and "
+        "store its token in ~/.ray/auth_token (mode 600) or in the file that RAY_AUTH_TOKEN_PATH "
+        "names.",
+    )
+
+
+def _get_path(environment: Mapping[str, str], home: Path) -> Path:
+    if named := environment.get("RAY_AUTH_TOKEN_PATH"):
+        return Path(named).expanduser()
     return home / ".ray" / "auth_token"
 
 
 def _create_file(path: Path, text: str) -> None:
-    """Write a file of the owner's alone, unless another process was first.
-
-    The link appears with its contents, so that nobody reads half a token.
-    """
+    """Create a file with mode 600 and its full content, unless it exists: `os.link` is atomic."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -111,75 +170,8 @@ def _create_file(path: Path, text: str) -> None:
         draft.unlink(missing_ok=True)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether an HTTP address is on this machine and cannot be reached from another."""
-    host = urlsplit(address).hostname or ""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def get_token(address: str, environment: Mapping[str, str], home: Path) -> Token | None:
-    """The token to show to a Ray cluster at an HTTP address.
-
-    Raises:
-        InvalidInput: The address is not on this machine and there is no token. A Ray cluster
-            without one runs whatever anybody on its network sends it.
-    """
-    token = find_token(environment, home)
-    if token is None and not is_loopback(address):
-        raise InvalidInput(
-            f"{address} is another machine and there is no token; a Ray cluster that needs none "
-            "runs whatever its network sends it.",
-            "Start the cluster with RAY_AUTH_MODE=token and keep its token in ~/.ray/auth_token "
-            "(mode 600), or name its file by RAY_AUTH_TOKEN_PATH.",
-        )
-    return token
-
-
-def require_token(address: str, environment: Mapping[str, str], home: Path) -> None:
-    """Refuse to join a Ray cluster on another machine without a token.
-
-    A driver that Ray itself started joins the cluster it is in, whatever that is.
-
-    Args:
-        address: As ``ray.init`` takes it: ``10.0.0.1:6379``, ``ray://head:10001``, ``auto``.
-        environment: Of this process.
-        home: Home of the user.
-
-    Raises:
-        InvalidInput: The address is not on this machine, and Ray would show no token there.
-    """
-    named = environment.get("RAY_ADDRESS")
-    if address == "auto" and named:  # as Ray reads it
-        address = named
-    inside = _RAY_JOB_ENV in environment and address == named
-    if inside or _is_local(address):
-        return
-    # For an address that is given, Ray shows a token in this mode alone.
-    if environment.get("RAY_AUTH_MODE", "").lower() == "token" and _has_token(environment, home):
-        return
-    raise InvalidInput(
-        f"{address} is another machine and would be joined without a token; a Ray cluster that "
-        "needs none runs whatever its network sends it.",
-        "Start the cluster with RAY_AUTH_MODE=token, set that here too, and keep its token in "
-        "~/.ray/auth_token (mode 600), or name its file by RAY_AUTH_TOKEN_PATH.",
-    )
-
-
-def _has_token(environment: Mapping[str, str], home: Path) -> bool:
-    """Whether Ray finds a token; a file that is mounted may be open to its group."""
-    if environment.get("RAY_AUTH_TOKEN", "").strip():
-        return True
-    named = environment.get("RAY_AUTH_TOKEN_PATH", "")
-    return (Path(named).expanduser() if named else _default_path(home)).is_file()
-
-
 def _is_local(address: str) -> bool:
-    """Whether an address of Ray's is one of this machine's own."""
+    """Whether an address, as ``ray.init`` takes it, is on this machine."""
     if address in _LOCAL_ADDRESSES:
         return True
     url = address if "://" in address else f"ray://{address}"
@@ -190,7 +182,10 @@ def _is_local(address: str) -> bool:
 
 
 def _is_own_ip(host: str) -> bool:
-    """Whether packets to an IP address would come from that same address; nothing is sent."""
+    """Whether this machine has an IP address: packets to it would come from itself.
+
+    Connecting a datagram socket picks the source address and sends nothing.
+    """
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
