@@ -8,11 +8,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ulcmod_dist.evaluate.baselines import METHODS, Candidate, find_baselines, unit_space
-from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space, find_baselines
 from ulcmod_dist.evaluate.downstream import measure_agreement
-from ulcmod_dist.evaluate.features import module_features
-from ulcmod_dist.evaluate.null import null_objectives
+from ulcmod_dist.evaluate.features import compute_module_features
+from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.null import search_null_model
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import ThreadExecutor
@@ -56,7 +56,7 @@ def test_methods__iterd_leads_the_table_and_its_features_tell_categories(
     modules: Modules,
 ) -> None:
     executor = ThreadExecutor()
-    space = unit_space(standardised["train"], executor, num_preclusters=PRECLUSTERS)
+    space = build_unit_space(standardised["train"], executor, num_preclusters=PRECLUSTERS)
     candidates = [
         *find_baselines(space, 7000, NUM_MODULES),
         Candidate(ITERD, NUM_MODULES, 0, modules.unit_labels, modules.sample_labels),
@@ -89,7 +89,9 @@ def test_cocluster__of_published_components_has_the_published_objective(
     torch.manual_seed(1)
     right = torch.pca_lowrank(units, q=16, center=True)[2]
     points = ((units - units.mean(dim=0, keepdim=True)) @ right).numpy()
-    space = unit_space(train, ThreadExecutor(), seed=1, num_preclusters=PRECLUSTERS, points=points)
+    space = build_unit_space(
+        train, ThreadExecutor(), seed=1, num_preclusters=PRECLUSTERS, points=points
+    )
     found = find_baselines(space, 7000, NUM_MODULES, seed=1, methods=["spectral co-clustering"])
     (score,) = score_methods(found, train, None, [None] * 7000, [], ThreadExecutor())
     assert score.objective.value == pytest.approx(PUBLISHED["spectral co-clustering"], rel=0.05)
@@ -101,7 +103,7 @@ def test_null__is_far_below_what_was_found(
     def search(activations: Standardised, seed: int) -> Objective:
         return discover(activations, NUM_MODULES, seed=seed, max_iterations=20).objective
 
-    (null,) = null_objectives(standardised["train"], search, permutations=1, seed=0)
+    (null,) = search_null_model(standardised["train"], search, permutations=1, seed=0)
     assert null.value < 0.2 * modules.objective.value
 
 
@@ -110,10 +112,10 @@ def test_agreement__held_out_samples_agree_like_train_samples(
     categories: dict[str, list[str | None]],
     modules: Modules,
 ) -> None:
-    (test,) = module_features(
+    (test,) = compute_module_features(
         standardised["test"], [modules.unit_labels], [NUM_MODULES], ThreadExecutor()
     )
-    labels = {"train": modules.sample_labels, "test": test.placed()}
+    labels = {"train": modules.sample_labels, "test": test.assign()}
     found = [measure_agreement(s, labels[s].astype(np.int64), categories[s]) for s in labels]
     train_agreement, test_agreement = found
     assert not isinstance(train_agreement, Absent)

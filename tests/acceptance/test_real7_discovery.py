@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ulcmod_dist.evaluate.null import permuted
+from ulcmod_dist.evaluate.null import permute_columns
 from ulcmod_dist.iterd.driver import discover, discover_all
 from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.passes.standardised import Standardised
@@ -90,4 +90,4 @@ def test_warm_start__needs_a_third_of_the_iterations_and_loses_nothing(
 
 
 def test_null__permuted_units_have_no_such_modules(real: Standardised) -> None:
-    assert discover(permuted(real, 0), 10).objective.value < 0.3 * PUBLISHED[10]
+    assert discover(permute_columns(real, 0), 10).objective.value < 0.3 * PUBLISHED[10]

@@ -29,10 +29,10 @@ from rich.table import Table
 
 from tests.report.chromium import CHROMIUM, launch_chromium, measure_opening
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.evaluate.baselines import METHODS, find_baselines, unit_space
-from ulcmod_dist.evaluate.comparison import score_methods
-from ulcmod_dist.evaluate.features import MeanTable, module_features
-from ulcmod_dist.evaluate.null import Search, null_objectives
+from ulcmod_dist.evaluate.baselines import METHODS, build_unit_space, find_baselines
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
+from ulcmod_dist.evaluate.methods import score_methods
+from ulcmod_dist.evaluate.null import SearchFunction, search_null_model
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.products import sum_over_samples
 from ulcmod_dist.passes.standardised import Standardised
@@ -121,7 +121,7 @@ def virtual(samples: int, units: int, num_modules: int, seed: int) -> Virtual:
     return Virtual(Standardised(raw, mean, std), sample_labels, unit_labels)
 
 
-def found_modules(problem: Virtual, features: MeanTable, num_modules: int, seed: int) -> Found:
+def found_modules(problem: Virtual, features: ModuleFeatures, num_modules: int, seed: int) -> Found:
     """The planted modules as a search would have stored them."""
     units, samples = len(problem.unit_labels), len(problem.sample_labels)
     score = features.objective(problem.sample_labels)
@@ -182,12 +182,12 @@ def report_of(problem: Virtual, discovery: Discovery) -> ReportData:
     )
 
 
-def one_pass(problem: Virtual, num_modules: int, executor: ThreadExecutor) -> Search:
+def one_pass(problem: Virtual, num_modules: int, executor: ThreadExecutor) -> SearchFunction:
     """What stands in for a search: the objective of the planted modules, which takes one pass."""
 
     def search(activations: Standardised, _seed: int) -> Objective:
         labels = [problem.unit_labels]
-        (features,) = module_features(activations, labels, [num_modules], executor)
+        (features,) = compute_module_features(activations, labels, [num_modules], executor)
         return features.objective(problem.sample_labels)
 
     return search
@@ -209,7 +209,7 @@ def run(options: argparse.Namespace) -> Meter:
     meter.measure("bare reading", 1, lambda: sum_over_samples(activations, threads))
     labels, k = problem.unit_labels, options.modules
     (features,) = meter.measure(
-        "module features", 1, lambda: module_features(activations, [labels], [k], threads)
+        "module features", 1, lambda: compute_module_features(activations, [labels], [k], threads)
     )
     found = found_modules(problem, features, k, options.seed)
     print(f"planted modules: xi {found.stored.metrics['xi']:.3f}")
@@ -227,10 +227,12 @@ def run(options: argparse.Namespace) -> Meter:
         meter.measure(
             "null model: one pass",
             1,
-            lambda: null_objectives(activations, one_pass(problem, k, threads), 1, options.seed),
+            lambda: search_null_model(activations, one_pass(problem, k, threads), 1, options.seed),
         )
     if options.baselines:
-        space = meter.measure("baselines: unit space", 7, lambda: unit_space(activations, threads))
+        space = meter.measure(
+            "baselines: unit space", 7, lambda: build_unit_space(activations, threads)
+        )
         candidates = meter.measure(
             f"baselines: {len(METHODS)} clusterings",
             0,

@@ -10,17 +10,17 @@ from ulcmod_dist.evaluate import baselines
 from ulcmod_dist.evaluate.baselines import (
     METHODS,
     Candidate,
+    build_unit_space,
+    compute_unit_components,
     find_baselines,
-    unit_components,
-    unit_space,
 )
-from ulcmod_dist.evaluate.comparison import (
+from ulcmod_dist.evaluate.features import ModuleFeatures
+from ulcmod_dist.evaluate.methods import (
     ITERD,
-    sample_labels_of,
+    fill_sample_labels,
     score_methods,
     tabulate_methods,
 )
-from ulcmod_dist.evaluate.features import MeanTable
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 
@@ -28,7 +28,7 @@ from ulcmod_dist.passes.executors import ThreadExecutor
 def test_unit_components__span_the_space_of_an_exact_decomposition(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    points = unit_components(planted.train, threads)[:, :2]
+    points = compute_unit_components(planted.train, threads)[:, :2]
     matrix = planted.z().T
     left, values, _ = np.linalg.svd(matrix - matrix.mean(axis=0), full_matrices=False)
     exact = left[:, :2] * values[:2]
@@ -39,7 +39,7 @@ def test_unit_components__span_the_space_of_an_exact_decomposition(
 def test_find_baselines__recover_planted_modules(
     planted: Planted, threads: ThreadExecutor, method: str
 ) -> None:
-    space = unit_space(planted.train, threads, num_preclusters=30)
+    space = build_unit_space(planted.train, threads, num_preclusters=30)
     (found,) = find_baselines(space, 120, 3, methods=[method])
     assert adjusted_rand_score(planted.unit_labels, found.unit_labels) > 0.9
     if method == "spectral co-clustering":
@@ -51,7 +51,9 @@ def test_find_baselines__are_equal_for_equal_seeds_and_for_lazy_input(
 ) -> None:
     for first, second in zip(
         *(
-            find_baselines(unit_space(source, threads, seed=3, num_preclusters=25), 120, 3, seed=3)
+            find_baselines(
+                build_unit_space(source, threads, seed=3, num_preclusters=25), 120, 3, seed=3
+            )
             for source in (planted.train, planted.lazy((40, 30)))
         ),
         strict=True,
@@ -66,8 +68,10 @@ def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
     monkeypatch.setattr(baselines, "MAX_POINTS", 60)
     monkeypatch.setattr(baselines, "MAX_PROFILE_CELLS", 20 * 70)
     monkeypatch.setattr(baselines, "STRIPE_CELLS", 70 * 33)
-    space = unit_space(planted.train, threads, num_preclusters=20)
-    lazy = unit_space(planted.lazy((40, 30)), threads, num_preclusters=20, points=space.points)
+    space = build_unit_space(planted.train, threads, num_preclusters=20)
+    lazy = build_unit_space(
+        planted.lazy((40, 30)), threads, num_preclusters=20, points=space.points
+    )
     np.testing.assert_array_equal(lazy.profiles, space.profiles)
     assert space.profiles.shape == (20, 70)
     assert space.preclusters.shape == (100,)
@@ -76,8 +80,8 @@ def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
     (found,) = find_baselines(space, 120, 3, methods=["spectral co-clustering"])
     assert found.sample_labels is not None
     assert (found.sample_labels >= 0).sum() == 70
-    features = MeanTable(np.eye(3)[np.arange(120) % 3], np.ones(3, dtype=np.int64))
-    labels = sample_labels_of(found, features)
+    features = ModuleFeatures(np.eye(3)[np.arange(120) % 3], np.ones(3, dtype=np.int64))
+    labels = fill_sample_labels(found, features)
     open_rows = found.sample_labels < 0
     assert (labels[open_rows] == (np.arange(120) % 3)[open_rows]).all()
 
@@ -89,7 +93,7 @@ def test_unit_space__draws_units_and_samples_where_they_do_not_fit(
 def test_find_baselines__refuse_what_cannot_be(
     planted: Planted, threads: ThreadExecutor, methods: list[str], num_modules: int, fault: str
 ) -> None:
-    space = unit_space(planted.train, threads)
+    space = build_unit_space(planted.train, threads)
     with pytest.raises(InvalidInput, match=fault):
         find_baselines(space, 120, num_modules, methods=methods)
 

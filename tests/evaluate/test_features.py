@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.problem import Planted
-from ulcmod_dist.evaluate.features import MeanTable, module_features, unit_means
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features, unit_means
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 
@@ -13,7 +13,9 @@ def test_module_features__are_means_of_z_over_the_units_of_a_module(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
     other = (np.arange(100) % 4).astype(np.int32)
-    three, four = module_features(planted.train, [planted.unit_labels, other], [3, 4], threads)
+    three, four = compute_module_features(
+        planted.train, [planted.unit_labels, other], [3, 4], threads
+    )
     z = planted.z()
     for table, labels in ((three, planted.unit_labels), (four, other)):
         for k in range(table.values.shape[1]):
@@ -34,15 +36,15 @@ def test_unit_means__are_means_of_z_over_the_samples_of_a_module(
 def test_module_features__do_not_depend_on_chunks(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    (mine,) = module_features(planted.lazy((17, 23)), [planted.unit_labels], [3], threads)
-    (other,) = module_features(planted.train, [planted.unit_labels], [3], threads)
+    (mine,) = compute_module_features(planted.lazy((17, 23)), [planted.unit_labels], [3], threads)
+    (other,) = compute_module_features(planted.train, [planted.unit_labels], [3], threads)
     np.testing.assert_allclose(mine.values, other.values, atol=1e-12)
 
 
 def test_objective__of_features_equals_that_of_the_matrix(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    (table,) = module_features(planted.train, [planted.unit_labels], [3], threads)
+    (table,) = compute_module_features(planted.train, [planted.unit_labels], [3], threads)
     mine = table.objective(planted.sample_labels)
     expected = objective(planted.train, planted.sample_labels, planted.unit_labels, 3)
     assert mine.value == pytest.approx(expected.value, rel=1e-12)
@@ -52,17 +54,17 @@ def test_objective__of_features_equals_that_of_the_matrix(
 def test_placed__held_out_samples_find_their_module(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    (table,) = module_features(planted.test, [planted.unit_labels], [3], threads)
-    assert (table.placed() == planted.test_labels).all()
+    (table,) = compute_module_features(planted.test, [planted.unit_labels], [3], threads)
+    assert (table.assign() == planted.test_labels).all()
     assert (table.margins(planted.test_labels) > 0).all()
 
 
 def test_placed__modules_without_units_attract_nobody() -> None:
-    table = MeanTable(np.array([[-1.0, 0.0, -2.0]]), np.array([4, 0, 5]))
-    assert table.placed().tolist() == [0]
+    table = ModuleFeatures(np.array([[-1.0, 0.0, -2.0]]), np.array([4, 0, 5]))
+    assert table.assign().tolist() == [0]
     assert table.margins(np.array([0], dtype=np.int32)).tolist() == [1.0]
 
 
 def test_margins__single_module_has_its_mean_as_margin() -> None:
-    table = MeanTable(np.array([[0.5], [-0.5]]), np.array([3]))
+    table = ModuleFeatures(np.array([[0.5], [-0.5]]), np.array([3]))
     assert table.margins(np.zeros(2, dtype=np.int32)).tolist() == [0.5, -0.5]

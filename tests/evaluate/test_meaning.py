@@ -8,8 +8,8 @@ from sklearn.metrics.pairwise import cosine_similarity
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
 from ulcmod_dist.evaluate.estimates import over_seeds
-from ulcmod_dist.evaluate.hierarchy import link_modules, overlap
-from ulcmod_dist.evaluate.matching import match_modules, shared_positions
+from ulcmod_dist.evaluate.hierarchy import count_overlap, link_modules
+from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
 from ulcmod_dist.evaluate.spread import (
     CategorySpread,
@@ -77,7 +77,7 @@ def test_link_modules__modules_that_answer_alike_meet_first() -> None:
 def test_overlap__modules_that_split_are_nested() -> None:
     units = np.array([0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 0])
     samples = np.array([0, 1]), np.array([3, 3])
-    found = overlap(units, samples, (2, 4))
+    found = count_overlap(units, samples, (2, 4))
     assert (found.num_modules, found.next_num_modules) == (2, 4)
     assert found.units.tolist() == [[2, 0, 0, 0], [1, 2, 1, 0]]
     assert found.samples.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1]]
@@ -111,7 +111,7 @@ def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
 
 
 def test_shared_positions__pairs_ids_of_both() -> None:
-    mine, other = shared_positions(["a", "b", "c"], ["c", "x", "a"])
+    mine, other = find_shared(["a", "b", "c"], ["c", "x", "a"])
     assert (mine.tolist(), other.tolist()) == ([0, 2], [2, 0])
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from tests.pipeline.conftest import Planted, Ulcmod
 from ulcmod_dist.evaluate.baselines import Candidate
-from ulcmod_dist.evaluate.comparison import score_methods
-from ulcmod_dist.evaluate.null import null_objectives
+from ulcmod_dist.evaluate.methods import score_methods
+from ulcmod_dist.evaluate.null import search_null_model
 
 JOB = (
     "discover.modules=3", "discover.restarts=1", "discover.seed=5",
@@ -30,7 +30,7 @@ def test_evaluate__baselines_take_the_seeds_of_the_search(
 
     def search(activations: Any, found: Any, permutations: int, seed: int) -> Any:
         permuted.extend(range(seed, seed + permutations))
-        return null_objectives(activations, found, permutations, seed)
+        return search_null_model(activations, found, permutations, seed)
 
     monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.score_methods", score)
     monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.null_objectives", search)

@@ -57,7 +57,7 @@ _POWER_ROUNDS = 2
 _NEIGHBOURS = 9
 
 COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
-"""Passes over the matrix that `unit_components` makes."""
+"""Passes over the matrix that `compute_unit_components` makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ class Candidate:
     sample_labels: LabelArray | None = None
 
 
-def unit_space(
+def build_unit_space(
     activations: Standardised,
     executor: Executor,
     *,
@@ -114,10 +114,11 @@ def unit_space(
         executor: Where the passes run: one, and six more for the points.
         seed: Seed of sketch, draws and pre-clustering.
         num_preclusters: Pre-clusters; by default a quarter of the units, at most 10,000.
-        points: What ``unit_components`` answered, so that spaces of several seeds share its passes.
+        points: The components of ``compute_unit_components``, so that several seeds share its
+            passes.
     """
     if points is None:
-        points = unit_components(activations, executor, seed=seed)
+        points = compute_unit_components(activations, executor, seed=seed)
     count = num_preclusters or min(MAX_PRECLUSTERS, max(1, activations.n_units // 4))
     preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
@@ -127,7 +128,9 @@ def unit_space(
     return UnitSpace(points, preclusters, centres, profiles, drawn)
 
 
-def unit_components(activations: Standardised, executor: Executor, *, seed: int = 0) -> Floats:
+def compute_unit_components(
+    activations: Standardised, executor: Executor, *, seed: int = 0
+) -> Floats:
     """Leading principal components of the units as points in the space of the samples.
 
     A randomised range finder (Halko, Martinsson and Tropp 2011) on z' with its columns centred over

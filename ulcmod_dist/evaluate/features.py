@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class MeanTable:
+class ModuleFeatures:
     """Mean z of every item in every module.
 
     Attributes:
@@ -59,12 +59,12 @@ class MeanTable:
         return objective_from_table(self.values * self.sizes, labels, self.sizes)
 
 
-def module_features(
+def compute_module_features(
     activations: Standardised,
     unit_labels: Sequence[LabelArray],
     num_modules: Sequence[int],
     executor: Executor,
-) -> list[MeanTable]:
+) -> list[ModuleFeatures]:
     """Module features of the samples for several sets of modules, by one pass.
 
     Args:
@@ -82,12 +82,12 @@ def unit_means(
     sample_labels: Sequence[LabelArray],
     num_modules: Sequence[int],
     executor: Executor,
-) -> list[MeanTable]:
+) -> list[ModuleFeatures]:
     """Mean z of the units over the samples of each module, for several sets, by one pass."""
     tables = unit_tables(activations, sample_labels, num_modules, executor)
     return [_means(*parts) for parts in zip(tables, sample_labels, num_modules, strict=True)]
 
 
-def _means(table: Floats, labels: LabelArray, num_modules: int) -> MeanTable:
+def _means(table: Floats, labels: LabelArray, num_modules: int) -> ModuleFeatures:
     sizes = np.bincount(labels, minlength=num_modules)
-    return MeanTable(table / np.maximum(sizes, 1), sizes)
+    return ModuleFeatures(table / np.maximum(sizes, 1), sizes)

@@ -30,7 +30,7 @@ def link_modules(features: Floats) -> Floats | Absent:
     return np.asarray(linkage(features.T, method="average", metric="correlation"))
 
 
-def overlap(
+def count_overlap(
     units: tuple[Labels, Labels], samples: tuple[Labels, Labels], num_modules: tuple[int, int]
 ) -> Overlap:
     """How the modules of two searches, the one with the smaller K first, share their members.

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
-def shared_positions(
+def find_shared(
     ids: Sequence[object], other_ids: Sequence[object]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the ids that both sequences hold, in the order of the first."""

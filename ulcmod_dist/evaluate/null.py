@@ -16,14 +16,14 @@ from ulcmod_dist.passes.freed import malloc_trim
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
 
-Search = Callable[[Standardised, int], Objective]
+SearchFunction = Callable[[Standardised, int], Objective]
 """Finds modules in activations with a seed and says how good they are."""
 
 _BLOCK_BYTES = 64 * 2**20
 
 
-def null_objectives(
-    activations: Standardised, search: Search, permutations: int, seed: int
+def search_null_model(
+    activations: Standardised, search: SearchFunction, permutations: int, seed: int
 ) -> tuple[Objective, ...]:
     """Objectives of the search on activations permuted with seeds of their own.
 
@@ -35,12 +35,12 @@ def null_objectives(
     """
     objectives = []
     for number in range(seed, seed + permutations):
-        objectives.append(search(permuted(activations, number), number))
+        objectives.append(search(permute_columns(activations, number), number))
         malloc_trim()
     return tuple(objectives)
 
 
-def permuted(activations: Standardised, seed: int) -> Standardised:
+def permute_columns(activations: Standardised, seed: int) -> Standardised:
     """Activations with each unit's column permuted over the samples, independently.
 
     A column's order depends on the seed and the unit alone, never on chunks. A NumPy matrix is
@@ -52,7 +52,7 @@ def permuted(activations: Standardised, seed: int) -> Standardised:
     return Standardised(result, activations.mean, activations.std)
 
 
-def held_bytes(activations: Standardised) -> int:
+def permutation_bytes(activations: Standardised) -> int:
     """Bytes that each task holds beside its block while it permutes: the chunks above each other.
 
     A NumPy matrix has no chunks: its permuted copy is all there is.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.matching import match_modules, shared_positions
+from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.pipeline.summary import Summary, shown
 from ulcmod_dist.report.comparison import comparison_page, moves_table
 from ulcmod_dist.results.comparison import Comparison
@@ -119,7 +119,7 @@ def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
     views = [run.snapshot_for(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
     keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
-    samples = shared_positions(*keys)
+    samples = find_shared(*keys)
     numbers = [int(stored.metrics["num_modules"]) for stored in modules]
     unit_labels = [
         stored.unit_labels[at].astype(np.int64) for stored, at in zip(modules, units, strict=True)
@@ -177,7 +177,7 @@ def _shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]
         # Versions of one run: millions of units need no search.
         everywhere = np.arange(one.num_rows)
         return everywhere, everywhere
-    return shared_positions(*map(_unit_keys, keys))
+    return find_shared(*map(_unit_keys, keys))
 
 
 def _unit_keys(units: pa.Table) -> list[object]:

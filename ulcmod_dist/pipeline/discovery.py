@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
 from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
-from ulcmod_dist.evaluate.features import MeanTable
+from ulcmod_dist.evaluate.features import ModuleFeatures
 from ulcmod_dist.evaluate.hierarchy import link_modules
 from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
 from ulcmod_dist.evaluate.spread import spread_over_categories, spread_over_layers
@@ -73,8 +73,8 @@ class Found:
     """
 
     stored: StoredModules
-    train: MeanTable
-    test: MeanTable | None
+    train: ModuleFeatures
+    test: ModuleFeatures | None
 
     @property
     def num_modules(self) -> int:

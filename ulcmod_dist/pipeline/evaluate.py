@@ -13,14 +13,14 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.baselines import (
     COMPONENT_PASSES,
     Candidate,
+    build_unit_space,
+    compute_unit_components,
     find_baselines,
-    unit_components,
-    unit_space,
 )
-from ulcmod_dist.evaluate.comparison import ITERD, score_methods, tabulate_methods
-from ulcmod_dist.evaluate.features import MeanTable, module_features
-from ulcmod_dist.evaluate.hierarchy import overlap
-from ulcmod_dist.evaluate.null import held_bytes, null_objectives, permuted
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
+from ulcmod_dist.evaluate.hierarchy import count_overlap
+from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.iterd.values import Modules
@@ -140,10 +140,10 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     labels = [stored.unit_labels for stored in modules.values()]
     with track(on_progress, "Module features", inputs.splits, "passes") as shown:
         executor = ProgressExecutor(inputs.executor, shown.update)
-        train = module_features(inputs.train, labels, numbers, executor)
-        test: list[MeanTable | None] = [None] * len(numbers)
+        train = compute_module_features(inputs.train, labels, numbers, executor)
+        test: list[ModuleFeatures | None] = [None] * len(numbers)
         if inputs.test is not None:
-            test = [*module_features(inputs.test, labels, numbers, executor)]
+            test = [*compute_module_features(inputs.test, labels, numbers, executor)]
     null = {k: _null(inputs, k, stored) for k, stored in modules.items()}
     methods = _kept_methods(inputs, modules)
     described: dict[int, Discovery] = {}
@@ -198,10 +198,10 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     Beside the search each task holds the column of chunks whose entries it permutes.
     """
     discover = inputs.context.job.discover
-    held = inputs.executor.workers * held_bytes(inputs.train)
+    held = inputs.executor.workers * permutation_bytes(inputs.train)
     allowed = memory_limit(discover.memory, inputs.executor)
     memory = max(1, allowed - held)
-    matrix = permuted(inputs.train, inputs.context.job.evaluate.seed)
+    matrix = permute_columns(inputs.train, inputs.context.job.evaluate.seed)
     settings = settings_of(discover, restarts=1, memory=memory)
     try:
         plan_search(matrix, [num_modules], settings, inputs.executor)
@@ -224,7 +224,7 @@ def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Obje
             step.update(step.done + 1)
             return objective
 
-        return null_objectives(inputs.train, searched, settings.null_permutations, settings.seed)
+        return search_null_model(inputs.train, searched, settings.null_permutations, settings.seed)
 
 
 def _kept_methods(
@@ -301,10 +301,10 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
         inputs.context.on_progress, "Components of the units", COMPONENT_PASSES, "passes"
     ) as step:
         followed = ProgressExecutor(inputs.executor, step.update)
-        points = unit_components(inputs.train, followed, seed=seeds[0])
+        points = compute_unit_components(inputs.train, followed, seed=seeds[0])
     with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
         for seed in seeds:
-            space = unit_space(inputs.train, inputs.executor, seed=seed, points=points)
+            space = build_unit_space(inputs.train, inputs.executor, seed=seed, points=points)
             for k in numbers:
                 candidates += find_baselines(
                     space, inputs.train.n_samples, k, seed=seed, methods=settings.baselines
@@ -325,7 +325,7 @@ def _write_overlaps(context: Context, run: Run) -> None:
             one.sample_labels("train").astype(np.int64),
             two.sample_labels("train").astype(np.int64),
         )
-        found.append(overlap(units, samples, (smaller, larger)))
+        found.append(count_overlap(units, samples, (smaller, larger)))
     mark = fingerprint([evaluation_mark(context, stored) for stored in modules.values()])
     write_evaluation(context.run, OVERLAPS, tuple(found), mark)
 

@@ -10,7 +10,7 @@ import numpy as np
 from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import score_downstream
 from ulcmod_dist.evaluate.estimates import over_seeds
-from ulcmod_dist.evaluate.features import MeanTable, module_features
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.discovery import MethodRow
@@ -62,10 +62,10 @@ def score_methods(
     """
     labels = [candidate.unit_labels for candidate in candidates]
     numbers = [candidate.num_modules for candidate in candidates]
-    features = module_features(train, labels, numbers, executor)
-    held_out: list[MeanTable | None] = [None] * len(candidates)
+    features = compute_module_features(train, labels, numbers, executor)
+    held_out: list[ModuleFeatures | None] = [None] * len(candidates)
     if test is not None:
-        held_out = [*module_features(test, labels, numbers, executor)]
+        held_out = [*compute_module_features(test, labels, numbers, executor)]
     scores = []
     for candidate, mine, other in zip(candidates, features, held_out, strict=True):
         downstream = score_downstream(
@@ -81,7 +81,7 @@ def score_methods(
                 method=candidate.method,
                 num_modules=candidate.num_modules,
                 seed=candidate.seed,
-                objective=mine.objective(sample_labels_of(candidate, mine)),
+                objective=mine.objective(fill_sample_labels(candidate, mine)),
                 accuracy=None if best is None else best.accuracy.mean,
                 macro_f1=None if best is None else best.macro_f1.mean,
             )
@@ -90,9 +90,9 @@ def score_methods(
     return tuple(scores)
 
 
-def sample_labels_of(candidate: Candidate, features: MeanTable) -> LabelArray:
+def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelArray:
     """Module of each sample; those left open go to the module with the largest mean activation."""
-    placed = features.placed()
+    placed = features.assign()
     if candidate.sample_labels is None:
         return placed
     return np.where(candidate.sample_labels >= 0, candidate.sample_labels, placed)
