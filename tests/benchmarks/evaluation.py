@@ -33,10 +33,11 @@ from ulcmod_dist.evaluate.baselines import METHODS, build_unit_space, find_basel
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.evaluate.methods import score_methods
 from ulcmod_dist.evaluate.null import SearchFunction, search_null_model
+from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.products import sum_over_samples
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.pipeline.discovery import Found, Samples, describe
+from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.report.page import render_page
 from ulcmod_dist.results.discovery import Discovery, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.types import Absent, Objective

@@ -35,7 +35,7 @@ def test_score_downstream__equals_scikit_learn_step_by_step() -> None:
     assert svc.f1 is not None
     np.testing.assert_allclose(svc.f1, f1_score(test_truth, predicted, average=None))
     assert found.categories == tuple(NAMES)
-    assert (found.scored_on, found.num_train, found.num_scored) == ("held-out samples", 90, 60)
+    assert (found.folds, found.num_train, found.num_scored) == (None, 90, 60)
 
 
 def test_score_downstream__both_classifiers_read_clear_categories() -> None:
@@ -62,7 +62,7 @@ def test_score_downstream__without_held_out_samples_train_is_cross_validated() -
     truth[:10] = [None] * 10
     found = score_downstream(features, truth)
     assert isinstance(found, Downstream)
-    assert found.scored_on == "5-fold cross-validation on train"
+    assert found.folds == 5
     assert found.num_scored == 80
     assert found.classifiers[0].accuracy.mean == 1.0
 

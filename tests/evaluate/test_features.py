@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.problem import Planted
-from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features, unit_means
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 
@@ -21,16 +21,6 @@ def test_module_features__are_means_of_z_over_the_units_of_a_module(
         for k in range(table.values.shape[1]):
             expected = z[:, labels == k].mean(axis=1)
             np.testing.assert_allclose(table.values[:, k], expected, atol=1e-12)
-
-
-def test_unit_means__are_means_of_z_over_the_samples_of_a_module(
-    planted: Planted, threads: ThreadExecutor
-) -> None:
-    (table,) = unit_means(planted.train, [planted.sample_labels], [3], threads)
-    z = planted.z()
-    for k in range(3):
-        expected = z[planted.sample_labels == k].mean(axis=0)
-        np.testing.assert_allclose(table.values[:, k], expected, atol=1e-12)
 
 
 def test_module_features__do_not_depend_on_chunks(
@@ -51,7 +41,7 @@ def test_objective__of_features_equals_that_of_the_matrix(
     assert mine.balance == pytest.approx(expected.balance, rel=1e-12)
 
 
-def test_placed__held_out_samples_find_their_module(
+def test_assign__held_out_samples_find_their_module(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
     (table,) = compute_module_features(planted.test, [planted.unit_labels], [3], threads)
@@ -59,7 +49,7 @@ def test_placed__held_out_samples_find_their_module(
     assert (table.margins(planted.test_labels) > 0).all()
 
 
-def test_placed__modules_without_units_attract_nobody() -> None:
+def test_assign__modules_without_units_get_no_sample() -> None:
     table = ModuleFeatures(np.array([[-1.0, 0.0, -2.0]]), np.array([4, 0, 5]))
     assert table.assign().tolist() == [0]
     assert table.margins(np.array([0], dtype=np.int32)).tolist() == [1.0]

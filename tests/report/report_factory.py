@@ -12,12 +12,14 @@ from ulcmod_dist.results.discovery import (
     Categories,
     Classifier,
     Confound,
+    ConfoundMeasure,
     Discovery,
     Downstream,
     Layers,
     MethodRow,
     Module,
     Overlap,
+    PromptProperty,
     ReportData,
     Reproduction,
     Restart,
@@ -228,7 +230,7 @@ def _downstream(rng: np.random.Generator) -> Downstream:
                 "logistic regression", _near(0.986, 0.004), _near(0.985, 0.005), f1, confusion.T
             ),
         ),
-        scored_on="held-out samples",
+        folds=None,
         num_train=NUM_SAMPLES,
         num_scored=700,
     )
@@ -287,14 +289,8 @@ def _full(size: int, layers: int, rng: np.random.Generator) -> Discovery:
         linkage=linkage(rng.normal(size=(size, 5)), "average"),
         ablation=_ablation(size, rng),
         confounds=(
-            Confound(
-                "Prompt length", "variance explained by the modules (eta squared)", 0.18,
-                "Modules explain 18% of the variance of length, so length is a part of them.",
-            ),
-            Confound(
-                "Token choice", "adjusted Rand of modules from the last token instead of all",
-                0.74, "Counting only the last token gives largely the same modules.",
-            ),
+            Confound(PromptProperty.LENGTH, ConfoundMeasure.EXPLAINED_VARIANCE, 0.18),
+            Confound(PromptProperty.LENGTH, ConfoundMeasure.MODULE_CORRELATION, 0.4, 2),
         ),
     )  # fmt: skip
 

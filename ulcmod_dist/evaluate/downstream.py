@@ -1,4 +1,4 @@
-"""Categories read from the module features: what a classifier can tell from K numbers a sample."""
+"""How well a sample's category can be predicted from its K module features."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ulcmod_dist.evaluate.estimates import over_draws
 from ulcmod_dist.results.discovery import Agreement, Classifier, Downstream
-from ulcmod_dist.results.types import Absent
+from ulcmod_dist.results.types import Absent, Floats, Interval
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 MAX_TRAIN = 10_000
 """Train samples of a classifier at most: an RBF machine costs their square."""
+
+INTERVAL_LEVEL = 0.95
+"""Probability that every interval covers."""
 
 _FOLDS = 5
 _DRAWS = 1000
@@ -90,7 +91,7 @@ def score_downstream(
             _scores(name, truth, _predictions(model, problem, folds, seed), categories, seed)
             for name, model in _classifiers(seed).items()
         ),
-        scored_on="held-out samples" if held_out else f"{folds}-fold cross-validation on train",
+        folds=None if held_out else folds,
         num_train=len(train_truth),
         num_scored=len(truth),
     )
@@ -176,8 +177,8 @@ def _scores(
     draws = drawn.reshape(_DRAWS, *confusion.shape)
     return Classifier(
         name=name,
-        accuracy=over_draws(float(_accuracy(confusion)), _accuracy(draws)),
-        macro_f1=over_draws(float(_f1(confusion).mean()), _f1(draws).mean(axis=-1)),
+        accuracy=_bootstrap_interval(float(_accuracy(confusion)), _accuracy(draws)),
+        macro_f1=_bootstrap_interval(float(_f1(confusion).mean()), _f1(draws).mean(axis=-1)),
         f1=tuple(_f1(confusion).tolist()),
         confusion=confusion,
     )
@@ -192,3 +193,10 @@ def _f1(confusion: NDArray[np.int64]) -> Floats:
     hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
     return np.asarray(np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0))
+
+
+def _bootstrap_interval(value: float, draws: Floats) -> Interval:
+    """A measured value with the central interval of its bootstrap draws."""
+    tail = (1 - INTERVAL_LEVEL) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))

@@ -1,7 +1,7 @@
 """Module features x_s[k] = mean z[s,u] over the units of module k: all that most measures need.
 
 A pass over the matrix builds the features of any number of sets of modules at once; what follows
-from them (objective, placement, margins, heatmap, classifiers) touches the matrix no more.
+from them (objective, assignment, margins, heatmap, classifiers) reads the matrix no more.
 """
 
 from __future__ import annotations
@@ -15,47 +15,43 @@ from numpy.typing import NDArray
 from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.passes.tables import sample_tables, unit_tables
-from ulcmod_dist.results.types import Objective
-
-Floats = NDArray[np.float64]
+from ulcmod_dist.passes.tables import sample_tables
+from ulcmod_dist.results.types import Floats, Objective
 
 
 @dataclass(frozen=True, eq=False)
 class ModuleFeatures:
-    """Mean z of every item in every module.
+    """Mean z of each sample over the units of each module.
 
     Attributes:
-        values: For samples x_s[k], the mean over the units of module k, shape (samples, K); for
-            units the mean over the samples of module k, shape (units, K). Zero for a module with
-            no member on the other side.
-        sizes: Members of each module on the other side, shape (K,).
+        values: x_s[k], shape (samples, K); zero for a module without units.
+        sizes: Units of each module, shape (K,).
     """
 
     values: Floats
     sizes: NDArray[np.int64]
 
-    def placed(self) -> LabelArray:
-        """Each item's module of largest mean among those with members; the lowest of equals."""
+    def assign(self) -> LabelArray:
+        """Module of largest mean of each sample, among those with units; the lowest of equals."""
         means = np.where(self.sizes > 0, self.values, -np.inf)
         return np.asarray(np.argmax(means, axis=1), dtype=np.int32)
 
     def margins(self, labels: LabelArray) -> Floats:
-        """Mean in the item's own module minus the largest one elsewhere, shape (items,).
+        """Mean in the sample's own module minus the largest one elsewhere, shape (samples,).
 
         With a single module the mean itself.
         """
-        items = np.arange(len(labels))
-        own = self.values[items, labels]
+        samples = np.arange(len(labels))
+        own = self.values[samples, labels]
         if self.values.shape[1] == 1:
             return np.asarray(own)
         others = np.where(self.sizes > 0, self.values, -np.inf)
-        others[items, labels] = -np.inf
+        others[samples, labels] = -np.inf
         largest = others.max(axis=1)
         return np.asarray(own - np.where(np.isfinite(largest), largest, 0.0))
 
     def objective(self, labels: LabelArray) -> Objective:
-        """Objective L of the modules whose other side made this table."""
+        """Objective L of the modules with these labels of the samples."""
         return objective_from_table(self.values * self.sizes, labels, self.sizes)
 
 
@@ -73,21 +69,9 @@ def compute_module_features(
         num_modules: K of each set.
         executor: Where the pass runs.
     """
+    features = []
     tables = sample_tables(activations, unit_labels, num_modules, executor)
-    return [_means(*parts) for parts in zip(tables, unit_labels, num_modules, strict=True)]
-
-
-def unit_means(
-    activations: Standardised,
-    sample_labels: Sequence[LabelArray],
-    num_modules: Sequence[int],
-    executor: Executor,
-) -> list[ModuleFeatures]:
-    """Mean z of the units over the samples of each module, for several sets, by one pass."""
-    tables = unit_tables(activations, sample_labels, num_modules, executor)
-    return [_means(*parts) for parts in zip(tables, sample_labels, num_modules, strict=True)]
-
-
-def _means(table: Floats, labels: LabelArray, num_modules: int) -> ModuleFeatures:
-    sizes = np.bincount(labels, minlength=num_modules)
-    return ModuleFeatures(table / np.maximum(sizes, 1), sizes)
+    for table, labels, number in zip(tables, unit_labels, num_modules, strict=True):
+        sizes = np.bincount(labels, minlength=number)
+        features.append(ModuleFeatures(table / np.maximum(sizes, 1), sizes))
+    return features

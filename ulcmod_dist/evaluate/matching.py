@@ -1,4 +1,4 @@
-"""Modules of two runs matched to each other: what stayed, what moved."""
+"""Match the modules of two runs to each other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.spread import count_pairs
+from ulcmod_dist.evaluate.structure import count_pairs
 from ulcmod_dist.results.comparison import Matching, ModulePair
+from ulcmod_dist.results.types import Counts, Floats
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 
@@ -21,8 +21,10 @@ def find_shared(
     ids: Sequence[object], other_ids: Sequence[object]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Positions of the ids that both sequences hold, in the order of the first."""
-    places = {value: place for place, value in enumerate(other_ids)}
-    pairs = [(place, places[value]) for place, value in enumerate(ids) if value in places]
+    positions = {value: position for position, value in enumerate(other_ids)}
+    pairs = [
+        (position, positions[value]) for position, value in enumerate(ids) if value in positions
+    ]
     both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return both[:, 0], both[:, 1]
 
@@ -83,7 +85,7 @@ def match_modules(
     )
 
 
-def _jaccard(counts: NDArray[np.int64]) -> Floats:
+def _jaccard(counts: Counts) -> Floats:
     either = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0, keepdims=True) - counts
     return np.asarray(np.divide(counts, either, out=np.zeros(counts.shape), where=either > 0))
 

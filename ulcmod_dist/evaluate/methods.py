@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from ulcmod_dist.evaluate.baselines import Candidate
-from ulcmod_dist.evaluate.downstream import score_downstream
-from ulcmod_dist.evaluate.estimates import over_seeds
+from ulcmod_dist.evaluate.downstream import INTERVAL_LEVEL, score_downstream
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.discovery import MethodRow
-from ulcmod_dist.results.types import Absent, Objective
+from ulcmod_dist.results.types import Absent, Interval, Objective
 
 ITERD = "IterD"
 
@@ -114,12 +115,31 @@ def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[M
         rows.append(
             MethodRow(
                 method=method,
-                value=over_seeds([s.objective.value for s in mine]),
-                xi=over_seeds([s.objective.xi for s in mine]),
-                balance=over_seeds([s.objective.balance for s in mine], least=0.0),
-                accuracy=over_seeds(accuracy, least=0.0, most=1.0) if accuracy else None,
-                macro_f1=over_seeds(macro_f1, least=0.0, most=1.0) if macro_f1 else None,
+                value=interval_over_seeds([s.objective.value for s in mine]),
+                xi=interval_over_seeds([s.objective.xi for s in mine]),
+                balance=interval_over_seeds([s.objective.balance for s in mine], least=0.0),
+                accuracy=interval_over_seeds(accuracy, least=0.0, most=1.0) if accuracy else None,
+                macro_f1=interval_over_seeds(macro_f1, least=0.0, most=1.0) if macro_f1 else None,
                 num_seeds=len(mine),
             )
         )
     return tuple(sorted(rows, key=lambda row: (row.method != ITERD, -row.value.mean)))
+
+
+def interval_over_seeds(
+    values: Sequence[float], least: float = -math.inf, most: float = math.inf
+) -> Interval:
+    """Mean of independent runs with Student's interval of the mean; none for a single run.
+
+    Args:
+        values: One value a run.
+        least: Smallest possible value, where the interval is cut off: on few runs it reaches
+            beyond.
+        most: Largest possible value.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean)
+    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
+    reach = float(stats.t.ppf((1 + INTERVAL_LEVEL) / 2, len(values) - 1)) * error
+    return Interval(mean, max(least, mean - reach), min(most, mean + reach))

@@ -1,106 +1,124 @@
-"""What each module is about: typical prompts, keywords, category mix, length, and a name."""
+"""Describe each module by its samples: typical prompts, keywords, length, and a name."""
 
 from __future__ import annotations
 
+import re
+import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import CountVectorizer
 
-from ulcmod_dist.evaluate.words import words_of
-from ulcmod_dist.results.types import Absent
+from ulcmod_dist.config.schema import ReportConfig
+from ulcmod_dist.results.discovery import Module, TypicalPrompt
+from ulcmod_dist.results.types import Absent, Floats
 
-Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
 MAX_TEXTS = 4000
 """Prompts of a module that are read for keywords at most, drawn with the seed."""
 
+MAX_CANDIDATES = 200
+"""Samples of largest margin among which the typical ones are chosen."""
+
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
-ALIKE = 0.4
-"""Share of the words of two prompts in both from which they say the same (Jaccard overlap)."""
+NEAR_DUPLICATE = 0.4
+"""Jaccard overlap of their words from which two prompts count as near-duplicates."""
 
-_READ = 200
+LONGEST_WORD = 40
+"""Longer runs of letters are encoded data, not words."""
+
+# Scripts written without spaces: Thai, Lao, Myanmar, Khmer, Japanese, Chinese.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff"
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
+
 _NAMED_SHARE = 0.25
 _NAME_WORDS = 3
 
 
-@dataclass(frozen=True)
-class Topic:
-    """One module in words.
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """What is known of the samples of a split beside their activations.
 
     Attributes:
-        module: The module's number.
-        name: One line made from its commonest categories and strongest keywords. Untrusted text.
-        typical: Rows of its most typical samples, the largest margin first.
-        keywords: Its keywords, the strongest first (untrusted text), or why there are none.
-        categories: Its categories with their shares of its samples, the commonest first; empty
-            where the corpus has none.
-        length: Quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of its samples' token counts, if known.
+        ids: Id of each sample.
+        categories: Category of each sample, None where it has none.
+        tokens: Token count of each sample; 0 where it is not known.
+        texts: Text of each sample, or why there is none. Untrusted text.
     """
 
-    module: int
-    name: str
-    typical: tuple[int, ...]
-    keywords: tuple[str, ...] | Absent
-    categories: tuple[tuple[str, float], ...]
-    length: tuple[float, float, float, float, float] | None
+    ids: list[str]
+    categories: list[str | None]
+    tokens: Labels
+    texts: list[str] | Absent
 
 
-def describe_topics(
+def describe_modules(
+    samples: Samples,
     margins: Floats,
     sample_labels: Labels,
+    unit_labels: Labels,
     num_modules: int,
+    config: ReportConfig,
     *,
-    texts: Sequence[str] | None = None,
-    categories: Sequence[str | None] | None = None,
-    tokens: Labels | None = None,
-    num_typical: int = 8,
-    num_keywords: int = 12,
+    unit_stability: Floats | None = None,
     seed: int = 0,
-) -> tuple[Topic, ...]:
+) -> tuple[Module, ...]:
     """Describe every module by the samples in it.
 
     Args:
+        samples: The train samples.
         margins: Margin of each sample (mean activation in its module minus the largest elsewhere).
         sample_labels: Module of each sample.
+        unit_labels: Module of each unit.
         num_modules: K.
-        texts: Text of each sample, or None where there is none or it must not be shown.
-        categories: Category of each sample, if any.
-        tokens: Token count of each sample, if known.
-        num_typical: Typical samples a module; of samples that say much the same only the first
-            counts, as long as there are others.
-        num_keywords: Keywords a module.
+        config: How many typical prompts and keywords.
+        unit_stability: Share of the other restarts in which each unit lies in the same module;
+            None where there is a single restart.
         seed: Seed of the draw of texts where a module has more than ``MAX_TEXTS``.
     """
     labels = np.asarray(sample_labels)
-    keywords = find_keywords(texts, labels, num_modules, num_keywords, seed)
-    topics = []
+    num_units = np.bincount(unit_labels, minlength=num_modules)
+    stability = None
+    if unit_stability is not None:
+        sums = np.bincount(unit_labels, unit_stability, minlength=num_modules)
+        stability = sums / num_units
+    keywords: Sequence[tuple[str, ...] | Absent]
+    if isinstance(samples.texts, Absent):
+        keywords = [samples.texts] * num_modules
+    else:
+        keywords = find_keywords(samples.texts, labels, num_modules, config.keywords, seed)
+    modules = []
     for module in range(num_modules):
         rows = np.flatnonzero(labels == module)
-        mix = _mix(rows, categories)
-        topics.append(
-            Topic(
-                module=module,
-                name=_name(module, mix, keywords[module]),
-                typical=_typical(rows, margins, texts, num_typical),
+        modules.append(
+            Module(
+                number=module,
+                name=_name_module(module, rows, samples.categories, keywords[module]),
+                num_samples=len(rows),
+                num_units=int(num_units[module]),
                 keywords=keywords[module],
-                categories=mix,
-                length=_length(rows, tokens),
+                prompts=_choose_prompts(rows, margins, samples, config.typical),
+                length=_length_quantiles(rows, samples.tokens),
+                stability=None if stability is None else float(stability[module]),
             )
         )
-    return tuple(topics)
+    return tuple(modules)
 
 
 def find_keywords(
-    texts: Sequence[str] | None,
+    texts: Sequence[str],
     sample_labels: Labels,
     num_modules: int,
-    count: int,
+    num_keywords: int,
     seed: int = 0,
 ) -> tuple[tuple[str, ...] | Absent, ...]:
     """Keywords of each module by class-based TF-IDF over prompts.
@@ -110,16 +128,14 @@ def find_keywords(
     Words common everywhere have p near q, so no list of stop words is needed, in any
     language. A word must occur in two prompts.
     """
-    if texts is None:
-        return (Absent("The prompts' texts are not available."),) * num_modules
     rows = np.concatenate(list(_drawn_rows(sample_labels, num_modules, seed)))
     vectorizer = CountVectorizer(
-        analyzer=words_of, binary=True, min_df=min(2, len(rows)), dtype=np.float64
+        analyzer=split_words, binary=True, min_df=min(2, len(rows)), dtype=np.float64
     )
     try:
         present = vectorizer.fit_transform([texts[row] for row in rows])
     except ValueError:
-        # scikit-learn's answer to texts without a single word that counts.
+        # scikit-learn raises this for texts without a single word that counts.
         return (Absent("The prompts share no words."),) * num_modules
     labels = np.asarray(sample_labels)[rows]
     members = np.eye(num_modules)[:, labels]
@@ -129,16 +145,16 @@ def find_keywords(
     ratio = np.where(share > mean, share, mean) / mean
     scores = share * np.log1p(1 / mean) * np.log(ratio)
     words = vectorizer.get_feature_names_out()
-    return tuple(_strongest(scores[module], words, count) for module in range(num_modules))
+    return tuple(_strongest(scores[module], words, num_keywords) for module in range(num_modules))
 
 
 def _strongest(scores: Floats, words: NDArray[np.object_], count: int) -> tuple[str, ...] | Absent:
     order = np.lexsort((words.astype(str), -scores))[:count]
-    found = tuple(str(words[place]) for place in order if scores[place] > 0)
+    found = tuple(str(words[index]) for index in order if scores[index] > 0)
     return found or Absent("No word sets its prompts apart.")
 
 
-def _drawn_rows(sample_labels: Labels, num_modules: int, seed: int) -> Iterator[NDArray[np.int64]]:
+def _drawn_rows(sample_labels: Labels, num_modules: int, seed: int) -> Iterator[Labels]:
     rng = np.random.default_rng(seed)
     for module in range(num_modules):
         rows = np.flatnonzero(np.asarray(sample_labels) == module)
@@ -146,53 +162,83 @@ def _drawn_rows(sample_labels: Labels, num_modules: int, seed: int) -> Iterator[
         yield np.sort(drawn)
 
 
-def _typical(
-    rows: NDArray[np.int64], margins: Floats, texts: Sequence[str] | None, count: int
-) -> tuple[int, ...]:
-    strongest = [int(row) for row in rows[np.argsort(-margins[rows], kind="stable")][:_READ]]
-    if texts is None:
-        return tuple(strongest[:count])
-    shown: dict[str, int] = {}
-    for row in strongest:
-        shown.setdefault(texts[row], row)
+def _choose_prompts(
+    rows: Labels, margins: Floats, samples: Samples, count: int
+) -> tuple[TypicalPrompt, ...] | Absent:
+    """The prompts of largest margin; near-duplicates of a chosen one come after all others."""
+    texts = samples.texts
+    if isinstance(texts, Absent):
+        return texts
+    strongest = rows[np.argsort(-margins[rows], kind="stable")][:MAX_CANDIDATES]
+    distinct: dict[str, int] = {}
+    for row in strongest.tolist():
+        distinct.setdefault(texts[row], row)
     chosen: list[int] = []
     seen: list[frozenset[str]] = []
-    for text, row in shown.items():
-        words = frozenset(words_of(text))
-        if not any(_alike(words, other) for other in seen):
+    for text, row in distinct.items():
+        words = frozenset(split_words(text))
+        if not any(_are_near_duplicates(words, other) for other in seen):
             chosen.append(row)
             seen.append(words)
-    rest = [row for row in shown.values() if row not in chosen]
-    return tuple([*chosen, *rest][:count])
+    rest = [row for row in distinct.values() if row not in chosen]
+    return tuple(
+        TypicalPrompt(samples.ids[row], texts[row], float(margins[row]), samples.categories[row])
+        for row in [*chosen, *rest][:count]
+    )
 
 
-def _alike(words: frozenset[str], others: frozenset[str]) -> bool:
-    return len(words & others) >= ALIKE * max(1, len(words | others))
+def _are_near_duplicates(words: frozenset[str], others: frozenset[str]) -> bool:
+    return len(words & others) >= NEAR_DUPLICATE * max(1, len(words | others))
 
 
-def _mix(
-    rows: NDArray[np.int64], categories: Sequence[str | None] | None
-) -> tuple[tuple[str, float], ...]:
-    named = [] if categories is None else [categories[row] for row in rows]
-    counts = Counter(name for name in named if name is not None)
-    total = max(sum(counts.values()), 1)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return tuple((name, number / total) for name, number in ordered)
-
-
-def _length(
-    rows: NDArray[np.int64], tokens: Labels | None
+def _length_quantiles(
+    rows: Labels, tokens: Labels
 ) -> tuple[float, float, float, float, float] | None:
-    if tokens is None or len(rows) == 0:
+    if not tokens.any() or len(rows) == 0:
         return None
-    low, lower, middle, upper, high = np.quantile(np.asarray(tokens)[rows], QUANTILES).tolist()
+    low, lower, middle, upper, high = np.quantile(tokens[rows], QUANTILES).tolist()
     return low, lower, middle, upper, high
 
 
-def _name(
-    module: int, mix: tuple[tuple[str, float], ...], keywords: tuple[str, ...] | Absent
+def _name_module(
+    module: int,
+    rows: Labels,
+    categories: Sequence[str | None],
+    keywords: tuple[str, ...] | Absent,
 ) -> str:
-    leading = [name for name, share in mix if share >= _NAMED_SHARE] or [n for n, _ in mix[:1]]
+    """One line of the commonest categories and the strongest keywords."""
+    counts = Counter(name for row in rows if (name := categories[row]) is not None)
+    total = max(1, counts.total())
+    ordered = sorted(counts, key=lambda name: (-counts[name], name))
+    leading = [name for name in ordered if counts[name] >= _NAMED_SHARE * total] or ordered[:1]
     strongest = () if isinstance(keywords, Absent) else keywords[:_NAME_WORDS]
     parts = [" / ".join(leading), ", ".join(strongest)]
     return ": ".join(part for part in parts if part) or f"Module {module}"
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text into words, folded in case and width; no numbers, no single letters.
+
+    Marks stay with their letters (Hindi, Arabic), ``c++`` and ``c#`` stay whole, and runs of
+    scripts without spaces become overlapping pairs of characters.
+    """
+    found = _pattern().finditer(unicodedata.normalize("NFKC", text).casefold())
+    words = []
+    for match in found:
+        word = match[0]
+        if match["unspaced"]:
+            words += [word[i : i + 2] for i in range(max(1, len(word) - 1))]
+        elif 1 < len(word) <= LONGEST_WORD:
+            words.append(word)
+    return words
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    # The standard library's \w leaves combining marks out, which would cut Indic words apart.
+    characters = map(chr, range(sys.maxunicode + 1))
+    marks = "".join(c for c in characters if unicodedata.category(c) in {"Mn", "Mc"})
+    spaced = rf"(?:(?![{_UNSPACED}])[^\W\d_])"
+    letter = rf"(?:{spaced}|(?![{_UNSPACED}])[{re.escape(marks)}])"
+    unspaced = rf"(?P<unspaced>(?:[{_UNSPACED}](?<![\W\d_])[{re.escape(marks)}]*)+)"
+    return re.compile(rf"{unspaced}|{spaced}{letter}*(?:['\u2019]{letter}+|\+\+|#)?")

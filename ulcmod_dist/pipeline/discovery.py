@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
+from ulcmod_dist.evaluate.confounds import count_characters, measure_confounds
 from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
 from ulcmod_dist.evaluate.features import ModuleFeatures
-from ulcmod_dist.evaluate.hierarchy import link_modules
-from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
-from ulcmod_dist.evaluate.spread import spread_over_categories, spread_over_layers
-from ulcmod_dist.evaluate.topics import Topic, describe_topics
+from ulcmod_dist.evaluate.structure import (
+    average_by_module,
+    describe_categories,
+    describe_layers,
+    link_modules,
+)
+from ulcmod_dist.evaluate.topics import Samples, describe_modules
 from ulcmod_dist.results.discovery import (
     Agreement,
-    Categories,
     Confound,
     Discovery,
     Downstream,
     Layers,
     MethodRow,
     Module,
+    PromptProperty,
     Restart,
-    TypicalPrompt,
 )
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
@@ -34,32 +37,15 @@ from ulcmod_dist.store.modules import StoredModules
 NOT_ABLATED = "Ablation has not been run: ulcmod ablate measures it."
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What is known of the samples of a split beside their activations.
-
-    Attributes:
-        ids: Id of each sample.
-        categories: Category of each sample, None where it has none.
-        tokens: Token count of each sample; 0 where it is not known.
-        texts: Text of each sample, or why there is none.
-    """
-
-    ids: list[str]
-    categories: list[str | None]
-    tokens: NDArray[np.int64]
-    texts: list[str] | Absent
-
-    @classmethod
-    def of(cls, table: pa.Table, texts: dict[str, str] | Absent) -> Samples:
-        """The samples of a view's table; ``texts`` by id."""
-        ids = table["sample_id"].to_pylist()
-        return cls(
-            ids=ids,
-            categories=table["category"].to_pylist(),
-            tokens=table["tokens"].to_numpy(),
-            texts=texts if isinstance(texts, Absent) else [texts[sample_id] for sample_id in ids],
-        )
+def read_samples(table: pa.Table, texts: dict[str, str] | Absent) -> Samples:
+    """The samples of a store's table; ``texts`` by id."""
+    ids = table["sample_id"].to_pylist()
+    return Samples(
+        ids=ids,
+        categories=table["category"].to_pylist(),
+        tokens=table["tokens"].to_numpy(),
+        texts=texts if isinstance(texts, Absent) else [texts[sample_id] for sample_id in ids],
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +101,7 @@ def describe(
         num_modules=found.num_modules,
         seed=metrics["seed"],
         objective=Objective(metrics["xi"], metrics["balance"]),
-        activation=activation_heatmap(features, labels, found.num_modules),
+        activation=average_by_module(features, labels, found.num_modules),
         modules=_modules(job, found, samples["train"]),
         restarts=_restarts(found.stored),
         restart_agreement=_restart_agreement(found.stored),
@@ -123,7 +109,9 @@ def describe(
         methods=methods,
         downstream=_downstream(job, found, samples),
         agreement=_agreement(found, samples),
-        categories=_categories(found, samples["train"]),
+        categories=describe_categories(
+            features, labels, samples["train"].categories, found.num_modules
+        ),
         layers=_layers(found),
         linkage=link_modules(features),
         ablation=Absent(NOT_ABLATED),
@@ -133,54 +121,16 @@ def describe(
 
 def _modules(job: Job, found: Found, samples: Samples) -> tuple[Module, ...]:
     labels = found.sample_labels("train")
-    margins = found.train.margins(labels.astype(np.int32))
-    topics = describe_topics(
-        margins,
+    stability = found.stored.units["stability"]
+    return describe_modules(
+        samples,
+        found.train.margins(labels.astype(np.int32)),
         labels,
+        found.unit_labels,
         found.num_modules,
-        texts=None if isinstance(samples.texts, Absent) else samples.texts,
-        categories=samples.categories,
-        tokens=samples.tokens if samples.tokens.any() else None,
-        num_typical=job.report.typical,
-        num_keywords=job.report.keywords,
+        job.report,
+        unit_stability=None if stability.null_count else stability.to_numpy(),
         seed=job.evaluate.seed,
-    )
-    units = np.bincount(found.unit_labels, minlength=found.num_modules)
-    stability = _stability(found)
-    return tuple(
-        Module(
-            number=topic.module,
-            name=topic.name,
-            num_samples=int((labels == topic.module).sum()),
-            num_units=int(units[topic.module]),
-            keywords=samples.texts if isinstance(samples.texts, Absent) else topic.keywords,
-            prompts=_prompts(topic, samples, margins),
-            length=topic.length,
-            stability=None if stability is None else float(stability[topic.module]),
-        )
-        for topic in topics
-    )
-
-
-def _stability(found: Found) -> NDArray[np.float64] | None:
-    """Mean stability of each module's units, or None where there was a single restart."""
-    column = found.stored.units["stability"]
-    if column.null_count:
-        return None
-    sums = np.bincount(found.unit_labels, column.to_numpy(), minlength=found.num_modules)
-    return sums / np.bincount(found.unit_labels, minlength=found.num_modules)
-
-
-def _prompts(
-    topic: Topic, samples: Samples, margins: NDArray[np.float64]
-) -> tuple[TypicalPrompt, ...] | Absent:
-    if isinstance(samples.texts, Absent):
-        return samples.texts
-    return tuple(
-        TypicalPrompt(
-            samples.ids[row], samples.texts[row], float(margins[row]), samples.categories[row]
-        )
-        for row in topic.typical
     )
 
 
@@ -223,32 +173,19 @@ def _agreement(found: Found, samples: dict[str, Samples]) -> tuple[Agreement, ..
     return measured[0]
 
 
-def _categories(found: Found, samples: Samples) -> Categories | Absent:
-    spread = spread_over_categories(
-        found.sample_labels("train"), samples.categories, found.num_modules
-    )
-    if isinstance(spread, Absent):
-        return spread
-    similarity = category_similarity(found.train.values, samples.categories)
-    cosines = similarity if isinstance(similarity, Absent) else similarity[1]
-    return Categories(spread.names, spread.counts, spread.breadth, cosines)
-
-
 def _layers(found: Found) -> Layers | Absent:
     column = found.stored.units["layer"]
     if column.null_count:
         return Absent("The matrix was imported without the layers of its units.")
     layers = column.to_numpy().astype(np.int64)
-    number = int(layers.max()) + 1
-    spread = spread_over_layers(found.unit_labels, layers, found.num_modules, number)
-    return Layers(tuple(f"{layer}" for layer in range(number)), spread.counts, spread.concentration)
+    return describe_layers(found.unit_labels, layers, found.num_modules)
 
 
 def _confounds(found: Found, samples: Samples) -> tuple[Confound, ...] | Absent:
-    properties: dict[str, NDArray[np.generic]] = {}
+    properties: dict[PromptProperty, NDArray[Any]] = {}
     if samples.tokens.any():
-        properties["prompt length in tokens"] = samples.tokens
+        properties[PromptProperty.LENGTH] = samples.tokens
     if not isinstance(samples.texts, Absent):
-        properties.update(surface_properties(samples.texts))
+        properties.update(count_characters(samples.texts))
     labels = found.sample_labels("train")
     return measure_confounds(properties, labels, found.train.values, found.num_modules)

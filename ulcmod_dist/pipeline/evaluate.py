@@ -18,9 +18,10 @@ from ulcmod_dist.evaluate.baselines import (
     find_baselines,
 )
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
-from ulcmod_dist.evaluate.hierarchy import count_overlap
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
+from ulcmod_dist.evaluate.structure import count_overlap
+from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.iterd.values import Modules
@@ -29,7 +30,7 @@ from ulcmod_dist.passes.followed import ProgressExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
 from ulcmod_dist.pipeline.discover import settings_of
-from ulcmod_dist.pipeline.discovery import Found, Samples, describe
+from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, size_text
@@ -41,7 +42,7 @@ from ulcmod_dist.runtime.rundir import fingerprint
 from ulcmod_dist.store.modules import StoredModules
 
 # Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 7
+EVALUATION_VERSION = 8
 
 OVERLAPS = "overlaps"
 
@@ -129,7 +130,7 @@ def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
     samples = {}
     for name in ("train", "test"):
         chosen = table.filter(split == name)
-        samples[name] = Samples.of(chosen, texts)
+        samples[name] = read_samples(chosen, texts)
     test = run.activations("test") if samples["test"].ids else None
     return _Inputs(context, run.activations("train"), test, samples, executor)
 

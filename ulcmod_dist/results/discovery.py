@@ -5,6 +5,7 @@ Modules carry the numbers that the run's files and the Python interface use (fro
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective
@@ -80,14 +81,15 @@ class Downstream:
     Attributes:
         categories: Names of the categories.
         classifiers: The classifiers, the main one first.
-        scored_on: How the scored samples were held out, in words.
+        folds: Folds of the cross-validation on the train samples; None where held-out samples were
+            scored.
         num_train: Samples that a classifier was fitted on.
         num_scored: Samples that were scored.
     """
 
     categories: tuple[str, ...]
     classifiers: tuple[Classifier, ...]
-    scored_on: str
+    folds: int | None
     num_train: int
     num_scored: int
 
@@ -160,14 +162,16 @@ class Categories:
         names: Names of the C categories.
         counts: Train samples, module by category, shape (K, C).
         breadth: Effective number of categories of each module, exp of the entropy of its mix: 1
-            for a single category, C for an even mix, shape (K,).
-        similarity: Mean cosine of module-feature vectors between categories, shape (C, C).
+            for a single category, C for an even mix, 0 for a module without such samples,
+            shape (K,).
+        similarity: Mean cosine of the module-feature vectors of two samples, category by category;
+            NaN where there are no two, shape (C, C).
     """
 
     names: tuple[str, ...]
     counts: Counts
     breadth: Floats
-    similarity: Floats | Absent
+    similarity: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,21 +206,38 @@ class Restart:
     converged: bool
 
 
+class PromptProperty(StrEnum):
+    """A property of a prompt that modules may follow in place of its content."""
+
+    LENGTH = "length"
+    DIGITS = "digits"
+    PUNCTUATION = "punctuation"
+    NON_ASCII = "non_ascii"
+
+
+class ConfoundMeasure(StrEnum):
+    """How the relation of a property with the modules is measured."""
+
+    EXPLAINED_VARIANCE = "explained_variance"  # epsilon squared of the property's ranks
+    MODULE_CORRELATION = "module_correlation"  # the largest with a module's feature
+    COMPONENT_CORRELATION = "component_correlation"  # with a principal component of the features
+
+
 @dataclass(frozen=True)
 class Confound:
-    """How strongly something that is not meaning goes along with the modules.
+    """How strongly a property of the prompts is related to the modules.
 
     Attributes:
-        subject: What might explain the modules, e.g. "prompt length".
-        measure: The statistic, e.g. "variance explained by the module (eta squared)".
+        property: The property.
+        measure: What is measured; correlations are rank correlations.
         value: Its value.
-        reading: One plain sentence on what the value says.
+        index: The module or the component (from 1) of a correlation; None for explained variance.
     """
 
-    subject: str
-    measure: str
+    property: PromptProperty
+    measure: ConfoundMeasure
     value: float
-    reading: str
+    index: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

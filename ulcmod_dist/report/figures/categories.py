@@ -111,7 +111,9 @@ def category_similarity(similarity: Floats, categories: Sequence[str], basis: st
 def _closest_pair(similarity: Floats, categories: Sequence[str]) -> str:
     if len(categories) < 2:
         return "There is one category only."
-    apart = np.where(np.eye(len(similarity), dtype=bool), -np.inf, similarity)
+    apart = np.where(
+        np.eye(len(similarity), dtype=bool), -np.inf, np.nan_to_num(similarity, nan=-np.inf)
+    )
     row, column = map(int, np.unravel_index(int(np.argmax(apart)), apart.shape))
     own = np.diag(similarity)
     return (

@@ -14,7 +14,13 @@ from ulcmod_dist.report.sections.common import (
     picture,
 )
 from ulcmod_dist.report.tables import Column, Kind, Table, table
-from ulcmod_dist.results.discovery import Confound, Discovery, ReportData
+from ulcmod_dist.results.discovery import (
+    Confound,
+    ConfoundMeasure,
+    Discovery,
+    PromptProperty,
+    ReportData,
+)
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.text import count, number, percent
 
@@ -22,6 +28,17 @@ _COUNTED_TOKENS = (
     "Which tokens count is a choice as well. To see what it does to the modules, run the job "
     "again with another prompt.tokens and set the two runs side by side with ulcmod compare."
 )
+
+
+_PROPERTIES = {
+    PromptProperty.LENGTH: "prompt length in tokens",
+    PromptProperty.DIGITS: "share of digits",
+    PromptProperty.PUNCTUATION: "share of punctuation",
+    PromptProperty.NON_ASCII: "share of letters outside ASCII",
+}
+
+_STRONG, _MODERATE = 0.5, 0.1
+"""Shares of explained variance from which a relation is called so."""
 
 
 def section(data: ReportData) -> Section:
@@ -60,7 +77,9 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
             yield KeyFigure(f"{value:.2f}", f"Agreement of {side}", pairs)
     if not isinstance(found.confounds, Absent):
         first = found.confounds[0]
-        yield KeyFigure(number(first.value, 2), first.subject.capitalize(), first.measure)
+        yield KeyFigure(
+            number(first.value, 2), _PROPERTIES[first.property].capitalize(), _measure(first)
+        )
 
 
 def _null(found: Discovery) -> tuple[Block, ...]:
@@ -142,10 +161,38 @@ def confounds_table(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
         Column("value", "Value", Kind.NUMBER),
         Column("reading", "What it says"),
     )
-    rows = ((c.subject, c.measure, c.value, c.reading) for c in confounds)
+    rows = ((_PROPERTIES[c.property], _measure(c), c.value, _reading(c)) for c in confounds)
     title = "What else goes along with the modules"
     caption = (
         "A module that goes along with length or with a kind of character may owe part of its "
         "activation to that; a category that differs in length does so too."
     )
     return table(name_for("confounds", found), title, columns, rows, caption)
+
+
+def _measure(confound: Confound) -> str:
+    return {
+        ConfoundMeasure.EXPLAINED_VARIANCE: "variance of ranks explained by the module "
+        "(epsilon squared)",
+        ConfoundMeasure.MODULE_CORRELATION: "largest rank correlation with a module's mean "
+        "activation",
+        ConfoundMeasure.COMPONENT_CORRELATION: "rank correlation with principal component "
+        f"{confound.index} of the module features",
+    }[confound.measure]
+
+
+def _reading(confound: Confound) -> str:
+    """Return one sentence on what a confound's value says."""
+    what, value = _PROPERTIES[confound.property], confound.value
+    if confound.measure is ConfoundMeasure.EXPLAINED_VARIANCE:
+        return f"The modules explain {value:.0%} of the variance of {what}: {_strength(value)}."
+    relation = f"{_strength(value**2)} (rank correlation {number(value, 2)})"
+    if confound.measure is ConfoundMeasure.MODULE_CORRELATION:
+        return f"Module {confound.index} correlates most with {what}: {relation}."
+    return f"Component {confound.index} correlates with {what}: {relation}."
+
+
+def _strength(share: float) -> str:
+    if share >= _STRONG:
+        return "a strong relation"
+    return "a moderate relation" if share >= _MODERATE else "a weak relation"

@@ -93,13 +93,11 @@ def _categories(found: Discovery) -> tuple[Block, ...]:
     if isinstance(categories, Absent):
         return (missing(categories),)
     mix = category_mix(categories.counts, categories.names, names(found), basis(found))
-    blocks: list[Block] = [picture("categories", found, mix, wide=True)]
-    if isinstance(categories.similarity, Absent):
-        blocks.append(missing(categories.similarity))
-    else:
-        spec = category_similarity(categories.similarity, categories.names, basis(found))
-        blocks.append(picture("category-similarity", found, spec))
-    return tuple(blocks)
+    spec = category_similarity(categories.similarity, categories.names, basis(found))
+    return (
+        picture("categories", found, mix, wide=True),
+        picture("category-similarity", found, spec),
+    )
 
 
 def _tree(found: Discovery) -> Block:

@@ -58,7 +58,7 @@ def _key_figures(found: Discovery) -> KeyFigures:
     ]
     if isinstance(found.downstream, Downstream):
         main = found.downstream.classifiers[0]
-        note = f"{main.name}, {found.downstream.scored_on}"
+        note = f"{main.name}, {_scored_on(found.downstream)}"
         figures.append(KeyFigure(f"{main.accuracy.mean:.1%}", "Category accuracy", note))
     return KeyFigures(tuple(figures))
 
@@ -200,11 +200,17 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
         f"Classifiers that see only a sample's {found.num_modules} module features and name its "
         f"category among {len(downstream.categories)}; evenly guessing gives {chance}. Fitted on "
         f"{count(downstream.num_train, 'sample')}, scored on {downstream.num_scored:,} "
-        f"({downstream.scored_on}); intervals from bootstrap draws of these."
+        f"({_scored_on(downstream)}); intervals from bootstrap draws of these."
     )
     return table(
         name_for("downstream", found), "Categories read from the modules", columns, rows, caption
     )
+
+
+def _scored_on(downstream: Downstream) -> str:
+    if downstream.folds is None:
+        return "held-out samples"
+    return f"{downstream.folds}-fold cross-validation on train"
 
 
 def _category_table(found: Discovery, downstream: Downstream) -> Table:

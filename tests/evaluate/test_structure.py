@@ -6,40 +6,42 @@ from scipy.cluster.hierarchy import fcluster
 from sklearn.metrics.pairwise import cosine_similarity
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.confounds import measure_confounds, surface_properties
-from ulcmod_dist.evaluate.estimates import over_seeds
-from ulcmod_dist.evaluate.hierarchy import count_overlap, link_modules
+from ulcmod_dist.evaluate.confounds import count_characters, measure_confounds
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
-from ulcmod_dist.evaluate.similarity import activation_heatmap, category_similarity
-from ulcmod_dist.evaluate.spread import (
-    CategorySpread,
-    spread_over_categories,
-    spread_over_layers,
+from ulcmod_dist.evaluate.methods import interval_over_seeds
+from ulcmod_dist.evaluate.structure import (
+    average_by_module,
+    count_overlap,
+    describe_categories,
+    describe_layers,
+    link_modules,
 )
+from ulcmod_dist.results.discovery import Categories, ConfoundMeasure, PromptProperty
 from ulcmod_dist.results.types import Absent, Interval
 
 
-def test_spread_over_categories__counts_and_effective_number() -> None:
-    labels = np.array([0, 0, 0, 0, 1, 1])
-    found = spread_over_categories(labels, ["b", "a", "b", "a", "a", None], 3)
-    assert isinstance(found, CategorySpread)
+def test_describe_categories__counts_and_effective_number() -> None:
+    labels, features = np.array([0, 0, 0, 0, 1, 1]), np.ones((6, 3))
+    found = describe_categories(features, labels, ["b", "a", "b", "a", "a", None], 3)
+    assert isinstance(found, Categories)
     assert found.names == ("a", "b")
     assert found.counts.tolist() == [[2, 2], [1, 0], [0, 0]]
     np.testing.assert_allclose(found.breadth, [2.0, 1.0, 0.0])
-    assert isinstance(spread_over_categories(labels, [None] * 6, 3), Absent)
+    assert isinstance(describe_categories(features, labels, [None] * 6, 3), Absent)
 
 
-def test_spread_over_layers__counts_and_distance_from_the_model() -> None:
-    found = spread_over_layers(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 2]), 3, 3)
-    assert found.counts.tolist() == [[2, 0, 0], [1, 0, 1], [0, 0, 0]]
+def test_describe_layers__counts_and_distance_from_the_model() -> None:
+    found = describe_layers(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 2]), 3)
+    assert found.names == ("0", "1", "2")
+    assert found.units.tolist() == [[2, 0, 0], [1, 0, 1], [0, 0, 0]]
     np.testing.assert_allclose(found.concentration, [0.25, 0.25, np.nan])
 
 
-def test_activation_heatmap__is_the_mean_of_each_block() -> None:
+def test_average_by_module__is_the_mean_of_each_block() -> None:
     rng = np.random.default_rng(0)
     z, samples, units = rng.normal(size=(9, 12)), np.arange(9) % 2, np.arange(12) % 3
     features = np.stack([z[:, units == k].mean(axis=1) for k in range(3)], axis=1)
-    found = activation_heatmap(features, samples, 3)
+    found = average_by_module(features, samples, 3)
     for k in range(2):
         for m in range(3):
             block = z[np.ix_(samples == k, units == m)]
@@ -47,19 +49,20 @@ def test_activation_heatmap__is_the_mean_of_each_block() -> None:
     assert np.isnan(found[2]).all()
 
 
-def test_category_similarity__is_the_mean_cosine_over_distinct_pairs() -> None:
-    features = np.random.default_rng(0).normal(size=(7, 4))
-    names = ["a", "b", "a", "b", "a", "c", None]
-    found = category_similarity(features, names)
+def test_describe_categories__similarity_is_the_mean_cosine_over_distinct_pairs() -> None:
+    features = np.random.default_rng(0).normal(size=(9, 4))
+    features[7] = 0.0
+    names = ["a", "b", "a", "b", "a", "c", None, "a", "d"]
+    found = describe_categories(features, np.zeros(9, np.int64), names, 1)
     assert not isinstance(found, Absent)
-    categories, means = found
+    means = found.similarity
     cosines = cosine_similarity(features)
-    assert categories == ("a", "b", "c")
+    assert found.names == ("a", "b", "c", "d")
+    assert means.shape == (4, 4)
     assert means[0, 1] == pytest.approx(cosines[np.ix_([0, 2, 4], [1, 3])].mean())
     within = cosines[np.ix_([0, 2, 4], [0, 2, 4])][~np.eye(3, dtype=bool)]
     assert means[0, 0] == pytest.approx(within.mean())
     assert np.isnan(means[2, 2])
-    assert isinstance(category_similarity(features, [None] * 7), Absent)
 
 
 def test_link_modules__modules_that_answer_alike_meet_first() -> None:
@@ -74,7 +77,7 @@ def test_link_modules__modules_that_answer_alike_meet_first() -> None:
     assert isinstance(link_modules(np.ones((5, 2))), Absent)
 
 
-def test_overlap__modules_that_split_are_nested() -> None:
+def test_count_overlap__modules_that_split_are_nested() -> None:
     units = np.array([0, 0, 1, 1, 1, 1]), np.array([0, 0, 1, 1, 2, 0])
     samples = np.array([0, 1]), np.array([3, 3])
     found = count_overlap(units, samples, (2, 4))
@@ -110,7 +113,7 @@ def test_match_modules__other_number_of_modules_leaves_some_alone() -> None:
         match_modules(*(np.array([], dtype=int),) * 4, 2, 2)
 
 
-def test_shared_positions__pairs_ids_of_both() -> None:
+def test_find_shared__pairs_ids_of_both() -> None:
     mine, other = find_shared(["a", "b", "c"], ["c", "x", "a"])
     assert (mine.tolist(), other.tolist()) == ([0, 2], [2, 0])
 
@@ -120,38 +123,43 @@ def test_measure_confounds__length_that_makes_modules_is_found() -> None:
     labels = np.repeat([0, 1, 2], 60)
     length = 10 ** (1 + labels) * rng.uniform(0.8, 1.2, 180)
     features = np.stack([np.log(length), rng.normal(size=180), rng.normal(size=180)], axis=1)
-    properties = {"prompt length": length, "noise": rng.normal(size=180), "constant": np.ones(180)}
+    properties = {
+        PromptProperty.LENGTH: length,
+        PromptProperty.DIGITS: rng.normal(size=180),
+        PromptProperty.PUNCTUATION: np.ones(180),
+    }
     found = measure_confounds(properties, labels, features, 3)
     assert not isinstance(found, Absent)
-    assert {confound.subject for confound in found} == {"prompt length", "noise"}
+    assert {part.property for part in found} == {PromptProperty.LENGTH, PromptProperty.DIGITS}
     by_module, by_feature, *by_component = found[:5]
+    assert by_module.measure is ConfoundMeasure.EXPLAINED_VARIANCE
     assert by_module.value > 0.85
-    assert "a strong relation" in by_module.reading
+    assert by_feature.measure is ConfoundMeasure.MODULE_CORRELATION
+    assert by_feature.index == 0
     assert by_feature.value == pytest.approx(1.0)
-    assert by_feature.reading.startswith("Module 0 goes along with prompt length most")
     assert max(abs(component.value) for component in by_component) > 0.8
-    assert [part.measure.split()[5] for part in by_component] == ["1", "2", "3"]
+    assert [part.index for part in by_component] == [1, 2, 3]
     assert found[5].value < 0.05
 
 
-def test_surface_properties__shares_of_characters() -> None:
-    found = surface_properties(["ab1!", "日本", ""])
-    np.testing.assert_allclose(found["share of digits"], [0.25, 0, 0])
-    np.testing.assert_allclose(found["share of punctuation"], [0.25, 0, 0])
-    np.testing.assert_allclose(found["share of letters outside ASCII"], [0, 1, 0])
+def test_count_characters__shares_of_characters() -> None:
+    found = count_characters(["ab1!", "日本", ""])
+    np.testing.assert_allclose(found[PromptProperty.DIGITS], [0.25, 0, 0])
+    np.testing.assert_allclose(found[PromptProperty.PUNCTUATION], [0.25, 0, 0])
+    np.testing.assert_allclose(found[PromptProperty.NON_ASCII], [0, 1, 0])
 
 
-def test_over_seeds__one_run_has_no_interval() -> None:
-    assert over_seeds([2.0]) == Interval(2.0)
-    found = over_seeds([1.0, 2.0, 3.0])
+def test_interval_over_seeds__one_run_has_no_interval() -> None:
+    assert interval_over_seeds([2.0]) == Interval(2.0)
+    found = interval_over_seeds([1.0, 2.0, 3.0])
     assert found.mean == 2.0
     assert found.low == pytest.approx(2 - 4.302653 / 3**0.5)
 
 
-def test_over_seeds__intervals_end_where_values_are_impossible() -> None:
-    unlike = over_seeds([0.1, 0.9, 0.99])
+def test_interval_over_seeds__intervals_end_where_values_are_impossible() -> None:
+    unlike = interval_over_seeds([0.1, 0.9, 0.99])
     assert unlike.low is not None
     assert unlike.high is not None
     assert (unlike.low < 0, unlike.high > 1) == (True, True)
-    cut = over_seeds([0.1, 0.9, 0.99], least=0.0, most=1.0)
+    cut = interval_over_seeds([0.1, 0.9, 0.99], least=0.0, most=1.0)
     assert (cut.mean, cut.low, cut.high) == (unlike.mean, 0.0, 1.0)

@@ -1,0 +1,143 @@
+"""How modules lie over categories and layers, and how they relate to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import linkage
+
+from ulcmod_dist.results.discovery import Categories, Layers, Overlap
+from ulcmod_dist.results.types import Absent, Counts, Floats
+
+Labels = NDArray[np.int64]
+
+
+def count_pairs(rows: Labels, columns: Labels, shape: tuple[int, int]) -> Counts:
+    """How often each pair of labels occurs, shape ``shape``."""
+    flat = np.asarray(rows, dtype=np.int64) * shape[1] + np.asarray(columns, dtype=np.int64)
+    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
+
+
+def average_by_module(features: Floats, sample_labels: Labels, num_modules: int) -> Floats:
+    """Mean z of the samples of module k on the units of module l, shape (K, K).
+
+    A mean over samples of the module features, since each feature is already the mean over units.
+
+    Args:
+        features: Module features x_s[l], shape (samples, K).
+        sample_labels: Module of each sample.
+        num_modules: K. Rows of modules without samples are NaN.
+    """
+    sums = np.zeros((num_modules, features.shape[1]))
+    np.add.at(sums, np.asarray(sample_labels), features)
+    counts = np.bincount(sample_labels, minlength=num_modules)[:, None]
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+
+
+def describe_categories(
+    features: Floats, sample_labels: Labels, categories: Sequence[str | None], num_modules: int
+) -> Categories | Absent:
+    """Modules over the categories of their samples; samples without a category are left out.
+
+    Args:
+        features: Module features x_s[k], shape (samples, K).
+        sample_labels: Module of each sample.
+        categories: Category of each sample, None where it has none.
+        num_modules: K.
+    """
+    known = np.array([name is not None for name in categories], dtype=bool)
+    if not known.any():
+        return Absent("The corpus has no categories.")
+    truth = np.array([name for name in categories if name is not None], dtype=str)
+    names, classes = np.unique(truth, return_inverse=True)
+    counts = count_pairs(np.asarray(sample_labels)[known], classes, (num_modules, len(names)))
+    shares = _share_rows(counts)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return Categories(
+        names=tuple(str(name) for name in names),
+        counts=counts,
+        breadth=np.where(counts.sum(axis=1) > 0, np.exp(-(shares * logs).sum(axis=1)), 0.0),
+        similarity=_category_similarity(features[known], classes, len(names)),
+    )
+
+
+def _category_similarity(features: Floats, classes: Labels, num_classes: int) -> Floats:
+    """Mean cosine of the feature vectors of two samples, category by category, shape (C, C).
+
+    Pairs of a sample with itself do not count, and samples with a zero vector are left out; NaN
+    where no pair is left. The mean over all pairs follows from each category's mean direction, so
+    the cost is linear in the samples.
+    """
+    norms = np.linalg.norm(features, axis=1)
+    usable = norms > 0
+    sums = np.zeros((num_classes, features.shape[1]))
+    np.add.at(sums, classes[usable], features[usable] / norms[usable, None])
+    counts = np.bincount(classes[usable], minlength=num_classes)
+    totals = sums @ sums.T - np.diag(counts)
+    pairs = np.outer(counts, counts) - np.diag(counts)
+    means: Floats = np.divide(totals, pairs, out=np.full(totals.shape, np.nan), where=pairs > 0)
+    return means
+
+
+def describe_layers(unit_labels: Labels, layers: Labels, num_modules: int) -> Layers:
+    """Modules over the layers of their units, and how far each keeps to few of them.
+
+    Args:
+        unit_labels: Module of each unit.
+        layers: Layer of each unit, from 0 at the input.
+        num_modules: K.
+    """
+    num_layers = int(layers.max()) + 1
+    counts = count_pairs(unit_labels, layers, (num_modules, num_layers))
+    overall = _share_rows(counts.sum(axis=0, keepdims=True))
+    distance = np.abs(_share_rows(counts) - overall).sum(axis=1) / 2
+    return Layers(
+        names=tuple(str(layer) for layer in range(num_layers)),
+        units=counts,
+        concentration=np.where(counts.sum(axis=1) == 0, np.nan, distance),
+    )
+
+
+def link_modules(features: Floats) -> Floats | Absent:
+    """Tree of the modules by how alike the samples drive them (average linkage of 1 - r).
+
+    Args:
+        features: Module features x_s[k], shape (samples, K); r is the correlation of two columns.
+
+    Returns:
+        SciPy's linkage matrix, shape (K - 1, 4), or why there is none.
+    """
+    if features.shape[1] < 2:
+        return Absent("One module alone has no hierarchy.")
+    if (features.std(axis=0) == 0).any():
+        return Absent("A module responds equally to all samples, so it has no place in a tree.")
+    return np.asarray(linkage(features.T, method="average", metric="correlation"))
+
+
+def count_overlap(
+    units: tuple[Labels, Labels], samples: tuple[Labels, Labels], num_modules: tuple[int, int]
+) -> Overlap:
+    """How the modules of two searches, the one with the smaller K first, share their members.
+
+    Args:
+        units: Module of each unit in either search.
+        samples: Module of each sample in either search.
+        num_modules: K of each search.
+    """
+    unit_counts, sample_counts = (count_pairs(*labels, num_modules) for labels in (units, samples))
+    members = max(int(unit_counts.sum()), 1)
+    return Overlap(
+        *num_modules,
+        units=unit_counts,
+        samples=sample_counts,
+        nestedness=float(unit_counts.max(axis=0).sum() / members),
+        # Every module of the larger K would then have the largest of the smaller for its parent.
+        expected=float(unit_counts.sum(axis=1).max() / members),
+    )
+
+
+def _share_rows(counts: Counts) -> Floats:
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.asarray(np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0))
