@@ -37,7 +37,7 @@ from ulcmod_dist.forward.architectures import count_units, list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine, pad_batch
 from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
-from ulcmod_dist.forward.memory import estimate_parameter_bytes, estimate_token_bytes
+from ulcmod_dist.forward.memory import count_parameter_bytes, estimate_token_bytes
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
@@ -137,7 +137,7 @@ class Bench:
         rows = np.empty((len(self.encoded), sum(part.width for part in self.units)), np.float32)
         found = []
         seconds = _timed(
-            lambda batch: found.append(engine.rows(batch)), self.batches(), self.options.device
+            lambda batch: found.append(engine.run(batch)), self.batches(), self.options.device
         )
         for batch, result in zip(plan, found[-len(plan) :], strict=True):
             rows[list(batch)] = result.activations
@@ -156,7 +156,7 @@ class Bench:
             self.prompts,
             self.encoder,
             self.units,
-            merge_provenance(get_model_provenance(self.spec), self.encoder.record),
+            merge_provenance(get_model_provenance(self.spec), self.encoder.provenance),
             shard_samples=shard,
             batch_tokens=self.options.batch_tokens,
             model_bytes=self._model_bytes,
@@ -177,7 +177,7 @@ class Bench:
 
     def _model_bytes(self, tokens: int, longest: int) -> int:
         """Memory of the machine that the model takes, as a job's plan counts it."""
-        weights = estimate_parameter_bytes(self.config, self.spec.dtype)
+        weights = count_parameter_bytes(self.config, self.spec.dtype)
         each = estimate_token_bytes(self.config, self.spec.dtype, longest=longest)
         return weights + (tokens * each if self.options.device == "cpu" else 0)
 

@@ -29,7 +29,7 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     spec = ModelConfig(id=str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
     encoder, units = PromptTokenizer.load(spec, RULE), list_units(load_config(spec))
     texts = words(9)
-    record = merge_provenance(get_model_provenance(spec), encoder.record)
+    record = merge_provenance(get_model_provenance(spec), encoder.provenance)
     prepared = prepare(
         run, prompts_of(texts), encoder, units, record, shard_samples=5, batch_tokens=64
     )
@@ -43,6 +43,6 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
             workers=1,
         )
     engine = Engine.load(spec)
-    alone = [engine.rows([entry]).activations[0] for entry in encoder.encode(texts)]
+    alone = [engine.run([entry]).activations[0] for entry in encoder.encode(texts)]
     rows = done.snapshot.activations().raw.compute()
     np.testing.assert_allclose(rows, np.array(alone), rtol=1e-4, atol=1e-6)

@@ -32,7 +32,7 @@ def engine(family: str) -> Engine:
 
 
 def test_engine__units_are_those_the_configuration_promises(engine: Engine, family: str) -> None:
-    rows = engine.rows(prompts_of([3, 4]))
+    rows = engine.run(prompts_of([3, 4]))
     assert count_units(engine.units) == UNITS.get(family, 48)
     assert rows.activations.shape == (2, UNITS.get(family, 48))
     assert rows.activations.dtype == np.float32
@@ -41,8 +41,8 @@ def test_engine__units_are_those_the_configuration_promises(engine: Engine, fami
 
 def test_engine__batched_rows_equal_rows_alone(engine: Engine) -> None:
     prompts = prompts_of(LENGTHS)
-    together = engine.rows(prompts)
-    alone = [engine.rows([prompt]) for prompt in prompts]
+    together = engine.run(prompts)
+    alone = [engine.run([prompt]) for prompt in prompts]
     expected = np.concatenate([rows.activations for rows in alone])
     scale = float(expected.max())
     np.testing.assert_allclose(together.activations, expected, rtol=1e-5, atol=1e-5 * scale)
@@ -52,13 +52,13 @@ def test_engine__batched_rows_equal_rows_alone(engine: Engine) -> None:
 
 def test_engine__same_batch_gives_same_bytes(engine: Engine) -> None:
     prompts = prompts_of(LENGTHS)
-    assert engine.rows(prompts).activations.tobytes() == engine.rows(prompts).activations.tobytes()
+    assert engine.run(prompts).activations.tobytes() == engine.run(prompts).activations.tobytes()
 
 
 def test_engine__leaves_no_hook_and_no_setting_behind(engine: Engine) -> None:
     model = engine._model
     before = model.get_experts_implementation()
-    engine.rows(prompts_of([3]))
+    engine.run(prompts_of([3]))
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert model.get_experts_implementation() == before
 
@@ -80,21 +80,21 @@ def test_engine__only_counted_tokens_enter_the_mean() -> None:
     engine = Engine(tiny_model("llama"))
     [prompt] = prompts_of([6])
     single = [
-        engine.rows([TokenizedPrompt(prompt.ids, tuple(i == token for i in range(6)))]).activations[
+        engine.run([TokenizedPrompt(prompt.ids, tuple(i == token for i in range(6)))]).activations[
             0
         ]
         for token in range(6)
     ]
     some = TokenizedPrompt(prompt.ids, (False, True, True, False, True, False))
     expected = (single[1] + single[2] + single[4]) / 3
-    np.testing.assert_allclose(engine.rows([some]).activations[0], expected, rtol=1e-5)
+    np.testing.assert_allclose(engine.run([some]).activations[0], expected, rtol=1e-5)
 
 
 def test_engine__routed_counts_cover_counted_tokens_alone() -> None:
     engine = Engine(tiny_model("mixtral"))
     ids = prompts_of([9])[0].ids
     prompts = [TokenizedPrompt(ids, (True,) * 4 + (False,) * 5), *prompts_of([20])]
-    routed = engine.rows(prompts).routed
+    routed = engine.run(prompts).routed
     assert routed is not None
     assert routed.dtype == np.int32
     # Two experts a token in each of two layers of four experts.
@@ -103,7 +103,7 @@ def test_engine__routed_counts_cover_counted_tokens_alone() -> None:
 
 def test_engine__units_of_unvisited_experts_are_zero() -> None:
     engine = Engine(tiny_model("mixtral"))
-    rows = engine.rows(prompts_of([1]))
+    rows = engine.run(prompts_of([1]))
     assert rows.routed is not None
     by_expert = rows.activations.reshape(8, 24)
     assert ((by_expert > 0).any(axis=1) == (rows.routed[0] > 0)).all()
@@ -113,9 +113,9 @@ def test_engine__units_of_unvisited_experts_are_zero() -> None:
 def test_engine__bfloat16_stays_near_float32(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "llama"))
     prompts = prompts_of(LENGTHS)
-    exact = Engine.load(ModelConfig(id=folder)).rows(prompts).activations
+    exact = Engine.load(ModelConfig(id=folder)).run(prompts).activations
     engine = Engine.load(ModelConfig(id=folder, dtype="bfloat16"))
-    rows = engine.rows(prompts).activations
+    rows = engine.run(prompts).activations
     assert rows.dtype == np.float32
     assert np.linalg.norm(rows - exact) < 0.02 * np.linalg.norm(exact)
 
@@ -124,7 +124,7 @@ def test_engine__attention_can_be_eager(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "qwen2"))
     prompts = prompts_of(LENGTHS)
     rows = [
-        Engine.load(ModelConfig(id=folder, attention=attention)).rows(prompts).activations
+        Engine.load(ModelConfig(id=folder, attention=attention)).run(prompts).activations
         for attention in ("sdpa", "eager")
     ]
     np.testing.assert_allclose(rows[0], rows[1], rtol=1e-4, atol=1e-6)
@@ -134,35 +134,35 @@ def test_engine__a_tap_that_does_not_fire_names_its_layer() -> None:
     model = tiny_model("bloom")
     for block in model.h[1:]:
         block.mlp.pretraining_tp, block.mlp.slow_but_exact = 2, True
-    with pytest.raises(UlcmodError, match=r"layer 1 \(h\.1\.mlp\.dense_4h_to_h\) fired 0 times"):
-        Engine(model).rows(prompts_of([3]))
+    with pytest.raises(UlcmodError, match=r"layer 1 \(h\.1\.mlp.*\) was called 0 times"):
+        Engine(model).run(prompts_of([3]))
 
 
 def test_engine__another_width_than_promised_names_its_layer() -> None:
     model = tiny_model("llama")
     model.config.intermediate_size = 23
     with pytest.raises(UlcmodError, match=r"layer 0 .* has 24 units where .* promises 23"):
-        Engine(model).rows(prompts_of([3]))
+        Engine(model).run(prompts_of([3]))
 
 
 def test_engine__a_missing_module_names_its_layer() -> None:
     model = tiny_model("llama")
     model.config.num_hidden_layers = 3
     with pytest.raises(UlcmodError, match="no module for layer 2"):
-        Engine(model).rows(prompts_of([3]))
+        Engine(model).run(prompts_of([3]))
 
 
 def test_engine__not_a_number_names_prompt_and_unit() -> None:
     model = tiny_model("llama")
     model.layers[1].mlp.up_proj.weight.data[5] = float("nan")
     with pytest.raises(NonFiniteActivation, match=r"position 0 .* nan at unit 5 of layer 1"):
-        Engine(model).rows(prompts_of([3, 2]))
+        Engine(model).run(prompts_of([3, 2]))
 
 
 def test_engine__a_token_outside_the_vocabulary_is_refused() -> None:
     engine = Engine(tiny_model("llama"))
     with pytest.raises(UlcmodError, match=f"token {VOCABULARY}"):
-        engine.rows([TokenizedPrompt((5, VOCABULARY), (True, True))])
+        engine.run([TokenizedPrompt((5, VOCABULARY), (True, True))])
 
 
 def test_engine__other_units_than_planned_are_refused(tmp_path: Path) -> None:

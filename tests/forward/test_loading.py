@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -189,3 +190,15 @@ def test_record__of_a_folder_without_an_index_covers_configuration_and_weights(
     folder = save_tiny(tmp_path)
     files = (folder / "config.json", folder / "model.safetensors")
     assert get_model_provenance(ModelConfig(id=str(folder)))["weights"] == hash_files(files)
+
+
+def test_hash_files__reads_a_file_again_only_after_it_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"before")
+    digest, state = hash_files([path]), path.stat()
+    # The same length and time of modification: a file that is read again would tell.
+    path.write_bytes(b"behind")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert hash_files([path]) == digest
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert hash_files([path]) != digest

@@ -13,7 +13,7 @@ from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
-    estimate_parameter_bytes,
+    count_parameter_bytes,
     estimate_token_bytes,
     fit_batch_tokens,
     get_device_memory,
@@ -28,46 +28,46 @@ class SmallDevice(Engine):
         self.tokens = tokens
         self.attempts: list[int] = []
 
-    def rows(self, encoded: Any) -> PooledActivations:
+    def run(self, encoded: Any) -> PooledActivations:
         padded = len(encoded) * max(len(prompt.ids) for prompt in encoded)
         self.attempts.append(padded)
         if padded > self.tokens:
             raise torch.OutOfMemoryError("no memory left")
-        return super().rows(encoded)
+        return super().run(encoded)
 
 
-def test_rows_within_memory__a_batch_that_fits_is_run_whole() -> None:
+def test_run_within_memory__a_batch_that_fits_is_run_whole() -> None:
     engine = SmallDevice(tiny_model("llama"), 40)
-    rows, sizes = engine.rows_within_memory(prompts_of([10, 9, 8, 7]))
+    rows, sizes = engine.run_within_memory(prompts_of([10, 9, 8, 7]))
     assert sizes == (4,)
     assert (
         rows.activations.tobytes()
-        == Engine.rows(engine, prompts_of([10, 9, 8, 7])).activations.tobytes()
+        == Engine.run(engine, prompts_of([10, 9, 8, 7])).activations.tobytes()
     )
 
 
-def test_rows_within_memory__splits_and_says_which_batches_were_run() -> None:
+def test_run_within_memory__splits_and_says_which_batches_were_run() -> None:
     prompts = prompts_of([20, 9, 8, 7, 6])
     model = tiny_model("mixtral")
-    rows, sizes = SmallDevice(model, 20).rows_within_memory(prompts)
+    rows, sizes = SmallDevice(model, 20).run_within_memory(prompts)
     assert sizes == (1, 1, 1, 2)
-    expected = Engine(model).rows(prompts)
+    expected = Engine(model).run(prompts)
     np.testing.assert_allclose(rows.activations, expected.activations, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(rows.routed, expected.routed)
 
 
-def test_rows_within_memory__a_prompt_that_never_fits_is_an_error() -> None:
+def test_run_within_memory__a_prompt_that_never_fits_is_an_error() -> None:
     engine = SmallDevice(tiny_model("llama"), 20)
     with pytest.raises(UlcmodError, match="1 prompts of up to 21 tokens does not fit"):
-        engine.rows_within_memory(prompts_of([5, 21]))
+        engine.run_within_memory(prompts_of([5, 21]))
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
     model = tiny_model(family)
     counted = sum(parameter.numel() for parameter in model.parameters())
-    assert estimate_parameter_bytes(model.config, "float32") == 4 * counted
-    assert estimate_parameter_bytes(model.config, "bfloat16") == 2 * counted
+    assert count_parameter_bytes(model.config, "float32") == 4 * counted
+    assert count_parameter_bytes(model.config, "bfloat16") == 2 * counted
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

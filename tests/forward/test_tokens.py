@@ -39,18 +39,18 @@ def test_encode__a_template_that_refuses_a_system_message_gets_none() -> None:
     subject = encoder(NO_SYSTEM)
     [encoded] = subject.encode(["Hi"])
     assert text_of(encoded) == "<s><|user|>Hi</s><|assistant|>"
-    assert subject.record["system"] == "refused"
+    assert subject.provenance["system"] == "refused"
 
 
 def test_encode__a_template_that_ignores_a_system_message_is_recorded() -> None:
     only_user = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
-    assert encoder(only_user).record["system"] == "ignored"
+    assert encoder(only_user).provenance["system"] == "ignored"
 
 
 def test_encode__no_system_message_when_the_rule_has_none() -> None:
     subject = encoder(system=None)
     assert text_of(subject.encode(["Hi"])[0]) == "<s><|user|>Hi</s><|assistant|>"
-    assert subject.record["system"] == "none"
+    assert subject.provenance["system"] == "none"
 
 
 @pytest.mark.parametrize(("template", "rule"), [(None, "model"), (CHATML, "none")])
@@ -59,7 +59,7 @@ def test_encode__plain_text_where_there_is_no_template(template: str | None, rul
         tiny_tokenizer(template), tiny_config("llama"), TokenizationConfig(template=rule)
     )
     assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
-    assert subject.record["template"] == "none"
+    assert subject.provenance["template"] == "none"
 
 
 def test_encode__messages_are_taken_as_given() -> None:
@@ -108,7 +108,7 @@ def test_encode__truncated_at_the_least_limit(limits: dict[str, Any], expected: 
     subject = encoder(**limits)
     long, short = subject.encode(["x" * 100, ""])
     assert subject.max_tokens == expected
-    assert subject.record["max_tokens"] == str(expected)
+    assert subject.provenance["max_tokens"] == str(expected)
     assert (len(long.ids), long.truncated) == (expected, True)
     assert len(short.ids) <= expected
     assert long.ids[0] == 1
@@ -118,7 +118,7 @@ def test_encode__no_limit_where_the_model_has_none() -> None:
     tokenizer = tiny_tokenizer(model_max_length=10**30)
     subject = PromptTokenizer(tokenizer, BloomConfig(), TokenizationConfig())
     assert len(subject.encode(["x" * 5000])[0].ids) > 5000
-    assert subject.record["max_tokens"] == "none"
+    assert subject.provenance["max_tokens"] == "none"
 
 
 def test_encode__a_truncated_plain_text_keeps_its_closing_token() -> None:
@@ -167,8 +167,8 @@ def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day() -> No
 
 
 def test_record__tells_rules_and_tokenizers_apart() -> None:
-    base = encoder().record
-    assert encoder().record == base
+    base = encoder().provenance
+    assert encoder().provenance == base
     assert all(isinstance(value, str) for value in base.values())
     others = [
         encoder(tokens="last"),
@@ -178,7 +178,7 @@ def test_record__tells_rules_and_tokenizers_apart() -> None:
         encoder(CHATML + " "),
         encoder(None),
     ]
-    records = [base, *(other.record for other in others)]
+    records = [base, *(other.provenance for other in others)]
     assert len({tuple(record.items()) for record in records}) == len(records)
 
 
@@ -187,7 +187,7 @@ def test_load__reads_the_tokenizer_beside_the_model(tmp_path: Path) -> None:
     subject = PromptTokenizer.load(spec, TokenizationConfig())
     subject.encode(["x" * 1000])
     # Truncating must leave no trace in the digest.
-    assert subject.record == PromptTokenizer.load(spec, TokenizationConfig()).record
+    assert subject.provenance == PromptTokenizer.load(spec, TokenizationConfig()).provenance
     assert subject.max_tokens == 64
 
 

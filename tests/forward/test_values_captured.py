@@ -84,10 +84,10 @@ def test_rows__of_experts_by_hand(family: str, router: str, units_of_expert: Any
             means.append((units.abs() * routed.unsqueeze(1)).sum(0) / len(x))
             counts.append(int(routed.sum()))
     assert_row(model, prompt, torch.cat(means))
-    np.testing.assert_array_equal(np.array(Engine(model).rows([prompt]).routed), [counts])
+    np.testing.assert_array_equal(np.array(Engine(model).run([prompt]).routed), [counts])
 
 
 def assert_row(model: Any, prompt: TokenizedPrompt, expected: Any) -> None:
     # Beside longer prompts, so that padding would show.
-    rows = Engine(model).rows([prompt, *prompts_of([31])])
+    rows = Engine(model).run([prompt, *prompts_of([31])])
     np.testing.assert_allclose(rows.activations[0], expected.detach().numpy(), rtol=1e-4, atol=1e-6)

@@ -94,9 +94,9 @@ def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     model: PreTrainedModel,
 ) -> None:
     engine, mask, prompts = Engine(get_base_model(model)), some_of(model), prompts_of(LENGTHS)
-    before = engine.rows(prompts)
+    before = engine.run(prompts)
     with mask_units(model, mask):
-        rows = engine.rows(prompts)
+        rows = engine.run(prompts)
     assert np.all(rows.activations[:, mask.ablated] == 0)
     first_layer = (get_unit_layers(mask.units) == 0) & ~mask.ablated
     np.testing.assert_allclose(
@@ -105,7 +105,7 @@ def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     assert not np.array_equal(
         rows.activations[:, ~mask.ablated], before.activations[:, ~mask.ablated]
     )
-    assert engine.rows(prompts).activations.tobytes() == before.activations.tobytes()
+    assert engine.run(prompts).activations.tobytes() == before.activations.tobytes()
 
 
 class Silent(torch.nn.Module):

@@ -165,7 +165,7 @@ def test_export__masks_silence_just_their_units(
         ModelConfig(id=str(DEMO / "model")), TokenizationConfig()
     ).encode(["Add 2 and 3."])
     with mask_units(model, mask):
-        ablated = engine.rows(encoded).activations[0]
+        ablated = engine.run(encoded).activations[0]
     assert ablated[labels == 1].max() == 0
     assert (ablated[labels != 1] > 0).mean() > 0.9
 

@@ -29,7 +29,7 @@ class LoadedModel:
     @property
     def units(self) -> tuple[LayerUnits, ...]:
         """What the columns of a row are, in order."""
-        return self.ranks.own.units
+        return self.ranks.local.units
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         """Tokens of each prompt."""
@@ -38,7 +38,7 @@ class LoadedModel:
     def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """One row a prompt, and the sizes of the batches run."""
         answer: tuple[PooledActivations, tuple[int, ...]] = self.ranks.call(
-            "rows_within_memory", batch
+            "run_within_memory", batch
         )
         return answer
 

@@ -1,9 +1,9 @@
-"""Where the units of each model family are: the registry, read from a configuration alone.
+"""The registry of model families: where the units of each are, read from a configuration alone.
 
 A unit is one entry of the input of a layer's MLP down-projection. For each family the registry says
-which base model to load, how its down-projections are found and how wide they are, so that what a
-forward pass captures can be held against what the configuration promises. Supporting one more
-family means one more entry.
+which base model to load, where its down-projections are and how wide they are, so that what a
+forward pass captures can be checked against the configuration. To support another family, add an
+entry.
 """
 
 from __future__ import annotations
@@ -37,34 +37,34 @@ class LayerUnits:
     expert: int | None = None
 
 
-Describe = Callable[[Any, int], Iterator[LayerUnits]]
+ListLayerUnits = Callable[[Any, int], Iterator[LayerUnits]]
 
 
 @dataclass(frozen=True)
 class Family:
-    """What the project knows of a model family.
+    """A model family.
 
     Attributes:
-        layer: The units of one layer, from configuration and index.
+        list_layer_units: The units of one layer, from the text configuration and the layer's index.
         base: Class of transformers that loads the model without its language-model head.
         decoder: Whether the family predicts the next token, so that a prompt has a loss.
-        gated: Whether a unit is a product of a gate and a value, hence has three vectors of weights
+        gated: Whether a unit is the product of a gate and a value, hence has three weight vectors
             and not two; None where the configuration's ``is_gated_act`` tells.
     """
 
-    layer: Describe
+    list_layer_units: ListLayerUnits
     base: str = "AutoModel"
     decoder: bool = True
     gated: bool | None = True
 
 
-def _dense(path: str, width: Callable[[Any], int], **facts: Any) -> Family:
-    """A family whose layers are alike: ``path`` holds ``{}`` in place of the layer's index."""
+def _dense(path: str, width: Callable[[Any], int], **options: Any) -> Family:
+    """A family whose layers are alike; ``path`` has ``{}`` in place of the layer's index."""
 
-    def layer(config: Any, index: int) -> Iterator[LayerUnits]:
+    def list_layer_units(config: Any, index: int) -> Iterator[LayerUnits]:
         yield LayerUnits(index, path.format(index), width(config))
 
-    return Family(layer, **facts)
+    return Family(list_layer_units, **options)
 
 
 def _intermediate(config: Any) -> int:
@@ -85,7 +85,7 @@ def _qwen_sparse(config: Any, index: int) -> Iterator[LayerUnits]:
     """Qwen2-MoE and Qwen3-MoE: some layers may be dense; the former has a shared expert."""
     dense = index in config.mlp_only_layers or (index + 1) % config.decoder_sparse_step
     if dense or config.num_experts == 0:
-        yield from _GATED.layer(config, index)
+        yield from _GATED.list_layer_units(config, index)
         return
     yield from _experts(index, config.num_experts, config.moe_intermediate_size)
     if config.model_type == "qwen2_moe":
@@ -96,7 +96,7 @@ def _qwen_sparse(config: Any, index: int) -> Iterator[LayerUnits]:
 def _deepseek(config: Any, index: int) -> Iterator[LayerUnits]:
     """DeepSeek-V2 and V3: the first layers are dense, the others have shared experts as well."""
     if index < config.first_k_dense_replace:
-        yield from _GATED.layer(config, index)
+        yield from _GATED.list_layer_units(config, index)
         return
     width = config.moe_intermediate_size
     yield from _experts(index, config.n_routed_experts, width)
@@ -142,7 +142,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def get_family(config: PretrainedConfig) -> Family:
-    """The registry's entry of a configuration's model type.
+    """The registry's entry for a configuration's model type.
 
     Raises:
         InvalidInput: The registry does not know the type.
@@ -157,7 +157,7 @@ def get_family(config: PretrainedConfig) -> Family:
 
 
 def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
-    """All units that a configuration promises, layer by layer, in the order of the columns.
+    """All units of a model, layer by layer, in the order of the activations' columns.
 
     Raises:
         InvalidInput: The registry does not know the model type.
@@ -165,7 +165,9 @@ def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
     family = get_family(config)
     text = config.get_text_config()
     return tuple(
-        units for layer in range(text.num_hidden_layers) for units in family.layer(text, layer)
+        units
+        for layer in range(text.num_hidden_layers)
+        for units in family.list_layer_units(text, layer)
     )
 
 
@@ -175,7 +177,7 @@ def count_units(units: Sequence[LayerUnits]) -> int:
 
 
 def count_unit_parameters(config: PretrainedConfig) -> int:
-    """Weights that one unit has for itself: those that go when it is cut out, biases left aside.
+    """Number of weights that belong to one unit alone and go when it is pruned, without biases.
 
     Raises:
         InvalidInput: The registry does not know the model type.

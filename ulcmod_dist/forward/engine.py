@@ -1,7 +1,7 @@
-"""The forward pass: a batch of encoded prompts in, one row of activations for each out.
+"""The forward pass: a batch of tokenized prompts in, one row of activations a prompt out.
 
-The mean over tokens is taken on the device while the pass runs, so that [batch, units] numbers
-leave it and nothing per token is kept. No logits are computed.
+The mean over tokens is taken on the device while the pass runs: [batch, units] numbers leave it,
+nothing is kept per token, and no logits are computed.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """A model on a device, ready to turn batches into rows.
+    """A base model on a device that turns batches into pooled activations.
 
     The same batch yields the same bytes on the same hardware.
 
     Attributes:
-        units: What the columns of a row are, in order.
+        units: The units of the activations' columns, in order.
     """
 
     def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
         """Take a loaded base model in evaluation mode; ``Engine.load`` also loads it."""
         self.units = list_units(model.config)
         self._model = model
-        self._taps = find_hook_points(self.units)
+        self._points = find_hook_points(self.units)
         self._vocabulary = model.config.get_text_config().vocab_size
         self._ranks = ranks
 
     @classmethod
     def load(
         cls,
-        spec: ModelConfig,
+        model: ModelConfig,
         units: Sequence[LayerUnits] | None = None,
         device: str = "cpu",
         threads: int = 1,
@@ -64,11 +64,11 @@ class Engine:
         processes load the same model and run the same batches at the same time.
 
         Args:
-            spec: The model.
-            units: What the caller planned for; None to take what the configuration promises.
-            device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` lays whole layers out
-                over the devices that the process sees; they then work one after another, so it is
-                for models that neither fit one device nor can be shared by ranks.
+            model: The model.
+            units: The units that the run was planned for, or None not to check them.
+            device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` places whole layers on
+                the devices that the process sees. These work one after another, so use it for
+                models that neither fit one device nor can be sharded over ranks.
             threads: Threads of this process for computing on the CPU.
             ranks: Processes that share the model by tensor parallelism. Each has the variables of
                 torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) in its
@@ -76,75 +76,72 @@ class Engine:
 
         Raises:
             InvalidInput: The model cannot be used.
-            UlcmodError: Its units are not those planned for.
+            UlcmodError: Its units differ from ``units``.
         """
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
-        config = load_config(spec)
-        promised = list_units(config)
-        if units is not None and tuple(units) != promised:
+        config = load_config(model)
+        expected = list_units(config)
+        if units is not None and tuple(units) != expected:
             raise UlcmodError(
-                f"The model {spec.id} has {count_units(promised)} units in {len(promised)} parts; "
+                f"The model {model.id} has {count_units(expected)} units in {len(expected)} parts; "
                 f"the plan was made for {count_units(units)} in {len(units)}.",
                 "Plan the run anew for this model.",
             )
-        return cls(load_model(spec, config, device, ranks), ranks)
+        return cls(load_model(model, config, device, ranks), ranks)
 
-    def rows(self, encoded: Sequence[TokenizedPrompt]) -> PooledActivations:
-        """Run one batch, padded on the right.
-
-        Args:
-            encoded: The prompts of the batch, at least one.
+    def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
+        """Run one batch of at least one prompt, padded on the right.
 
         Returns:
             One row a prompt, in the same order; the same on all ranks.
 
         Raises:
             NonFiniteActivation: A unit is NaN or infinite; the prompt's position is given.
-            UlcmodError: A tap did not fire as promised, or a token is not in the vocabulary.
+            UlcmodError: A hooked module was not called exactly once, or a token is not in the
+                vocabulary.
         """
         device = self._model.device
-        ids, mask = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
-        pool = ActivationPooler(encoded, self._taps, device, self._ranks)
+        ids, mask = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+        pooler = ActivationPooler(prompts, self._points, device, self._ranks)
         with (
             torch.inference_mode(),
-            hooked(self._model, self._taps, pool.visit, self._ranks) as fired,
+            hooked(self._model, self._points, pooler.add, self._ranks) as call_count,
         ):
             self._model(input_ids=ids, attention_mask=mask)
-        check_called_once(fired)
-        activations, routed = pool.collect()
-        self._check_finite(activations)
-        return PooledActivations(activations, routed)
+        check_called_once(call_count)
+        pooled = pooler.collect()
+        self._check_finite(pooled.activations)
+        return pooled
 
-    def rows_within_memory(
-        self, encoded: Sequence[TokenizedPrompt]
+    def run_within_memory(
+        self, prompts: Sequence[TokenizedPrompt]
     ) -> tuple[PooledActivations, tuple[int, ...]]:
-        """Run one batch, halving it as often as the device's memory demands.
+        """Run one batch, split into smaller ones while the device runs out of memory.
 
         Returns:
-            The rows in the order of ``encoded``, and the sizes of the batches that were run, which
-            follow one another: ``(len(encoded),)`` where everything fitted.
+            The activations in the order of ``prompts``, and the sizes of the batches that were run
+            in that order: ``(len(prompts),)`` where all fitted.
 
         Raises:
             PromptTooLarge: A single prompt does not fit.
-            UlcmodError: The model is shared by ranks, which could not split together; or as
-                ``rows``.
+            UlcmodError: A batch does not fit and ranks share the model: they run out of memory at
+                different times and could not agree on a split. Otherwise as ``run``.
         """
-        pieces = split_on_oom(self._rows_or_why, encoded)
-        return PooledActivations.concatenate([rows for _, rows in pieces]), tuple(
-            size for size, _ in pieces
-        )
+        parts = split_on_oom(self._run_or_explain, prompts)
+        sizes = tuple(size for size, _ in parts)
+        return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
 
-    def _rows_or_why(self, encoded: Sequence[TokenizedPrompt]) -> PooledActivations:
+    def _run_or_explain(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         try:
-            return self.rows(encoded)
+            return self.run(prompts)
         except torch.OutOfMemoryError as error:
-            if len(encoded) > 1 and self._ranks == 1:
+            if len(prompts) > 1 and self._ranks == 1:
                 raise
-            longest = max(len(prompt.ids) for prompt in encoded)
-            kind = PromptTooLarge if len(encoded) == 1 else UlcmodError
+            longest = max(len(prompt.ids) for prompt in prompts)
+            kind = PromptTooLarge if len(prompts) == 1 else UlcmodError
             raise kind(
-                f"A batch of {len(encoded)} prompts of up to {longest} tokens does not fit "
+                f"A batch of {len(prompts)} prompts of up to {longest} tokens does not fit "
                 f"into the memory of {self._model.device}.",
                 "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
             ) from error
@@ -153,27 +150,27 @@ class Engine:
         if np.isfinite(activations).all():
             return
         position, column = map(int, np.argwhere(~np.isfinite(activations))[0])
-        tap = next(tap for tap in self._taps if column < tap.stop)
+        point = next(point for point in self._points if column < point.stop)
         raise NonFiniteActivation(
             position,
             f"The prompt at position {position} of the batch gives "
-            f"{activations[position, column]} at unit {column - tap.start} of {tap}.",
+            f"{activations[position, column]} at unit {column - point.start} of {point}.",
             "Check the checkpoint's weights, or run the model in float32.",
         )
 
 
 def pad_batch(
-    encoded: Sequence[TokenizedPrompt], vocabulary: int
+    prompts: Sequence[TokenizedPrompt], vocabulary: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and attention mask of a batch, int64 [batch, longest], padded on the right.
 
     Raises:
-        UlcmodError: A token is not in the vocabulary; on an accelerator the model itself would end
-            the process.
+        UlcmodError: A token is not in the vocabulary. An embedding lookup out of range raises on
+            the CPU, but on a GPU it is a device-side assertion, after which the process is lost.
     """
-    shape = len(encoded), max(len(prompt.ids) for prompt in encoded)
+    shape = len(prompts), max(len(prompt.ids) for prompt in prompts)
     ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    for row, prompt in enumerate(encoded):
+    for row, prompt in enumerate(prompts):
         ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
         mask[row, : len(prompt.ids)] = 1
     if int(ids.max()) >= vocabulary:
@@ -187,14 +184,10 @@ def pad_batch(
 def split_on_oom(
     run: Callable[[Sequence[Item]], Result], batch: Sequence[Item]
 ) -> list[tuple[int, Result]]:
-    """Run a batch, halving it as often as memory is short.
-
-    Args:
-        run: Computes a batch, at least one item.
-        batch: The items.
+    """Run a batch of at least one item, halving it while memory runs out.
 
     Returns:
-        Size and answer of each piece; the pieces follow one another.
+        Size and result of each part, in the order of the batch.
 
     Raises:
         torch.OutOfMemoryError: A single item does not fit.
@@ -204,7 +197,9 @@ def split_on_oom(
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             raise
-    # Out of the handler, so that the failed attempt's tensors are no longer held by its frames.
-    torch.accelerator.empty_cache() if torch.accelerator.is_available() else None
+    # Outside the handler: while it runs, the exception's traceback keeps the frames of the failed
+    # attempt alive, and with them its tensors.
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
     middle = len(batch) // 2
     return [*split_on_oom(run, batch[:middle]), *split_on_oom(run, batch[middle:])]

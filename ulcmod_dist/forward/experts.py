@@ -1,8 +1,9 @@
-"""Fused experts: their computation spelt out, so that the units of each token can be seen.
+"""Fused experts: a computation of a layer's experts that shows each token's units.
 
-transformers keeps the experts of a layer in one module with three-dimensional weights; the units
-never are any module's input. Its interface for experts' implementations takes functions of others,
-so one is registered here that computes the same and shows the units to whoever listens.
+transformers keeps the experts of a layer in one module with three-dimensional weights, whose units
+are no module's input, so no torch hook can see them. It does let callers register experts
+implementations (``ALL_EXPERTS_FUNCTIONS``): the one registered here computes the same output and
+calls hooks with the units on the way.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IMPLEMENTATION = "ulcmod"
 
 @dataclass(frozen=True)
 class Routing:
-    """Which token and which expert each row of units belongs to, sorted by expert, then by token.
+    """Token and expert of each row of units, sorted by expert, then by token.
 
     Attributes:
         token: int64 [rows], index of the token in the flattened batch.
@@ -35,39 +36,40 @@ class Routing:
 
 
 ExpertsHook: TypeAlias = Callable[[torch.Tensor, Routing | None], torch.Tensor | None]
-# Blocks may be nested, as when a masked model is captured: the outer block's listener comes first.
-_LISTENERS: WeakKeyDictionary[nn.Module, tuple[ExpertsHook, ...]] = WeakKeyDictionary()
+
+# transformers looks implementations up by name in one registry a process, so the hooks of a module
+# are kept here and not in a closure. Blocks may be nested, as when a masked model is captured: the
+# outer block's hook is called first.
+_HOOKS: WeakKeyDictionary[nn.Module, tuple[ExpertsHook, ...]] = WeakKeyDictionary()
 
 
 @contextmanager
-def hook_experts(
-    model: PreTrainedModel, listeners: Mapping[nn.Module, ExpertsHook]
-) -> Iterator[None]:
-    """Let each listener see the units [rows, width] of its layer's experts within the block.
+def hook_experts(model: PreTrainedModel, hooks: Mapping[nn.Module, ExpertsHook]) -> Iterator[None]:
+    """Call a hook with the units [rows, width] of each layer's experts within the block.
 
-    What it returns, if anything, takes the units' place. ``model`` is switched to this
-    implementation of the experts, and back.
+    A tensor that a hook returns replaces the units. ``model`` is switched to this implementation
+    of the experts, and back.
 
     Args:
         model: The model that the experts are part of.
-        listeners: For each layer's module of experts who listens to it.
+        hooks: A hook for each layer's module of experts.
     """
     before = model.get_experts_implementation()
     model.set_experts_implementation(IMPLEMENTATION)
-    for experts, listener in listeners.items():
-        _LISTENERS[experts] = (*_LISTENERS.get(experts, ()), listener)
+    for experts, hook in hooks.items():
+        _HOOKS[experts] = (*_HOOKS.get(experts, ()), hook)
     try:
         yield
     finally:
-        for experts in listeners:
-            _LISTENERS[experts] = _LISTENERS[experts][:-1]
+        for experts in hooks:
+            _HOOKS[experts] = _HOOKS[experts][:-1]
         model.set_experts_implementation(before)
 
 
 def _forward(
     experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, router_weights: torch.Tensor
 ) -> torch.Tensor:
-    """The experts' output [tokens, hidden size], in the form transformers calls it.
+    """The experts' output [tokens, hidden size], with the signature that transformers calls.
 
     Args:
         experts: The module that holds the weights of all experts of a layer.
@@ -81,10 +83,12 @@ def _forward(
     routing = Routing(order // slots, expert)
     stops = torch.bincount(expert, minlength=experts.num_experts).cumsum(0)
     first = "gate_up_proj" if experts.has_gate else "up_proj"
+    # `_apply_gate` is private, but it alone knows how a family interleaves gate and up projection
+    # and clamps them (gpt-oss); the parity tests on every sparse family would notice a change.
     activate = experts._apply_gate if experts.has_gate else experts.act_fn
     units = activate(_project(experts, first, hidden[routing.token], expert, stops))
-    for listener in _LISTENERS.get(experts, ()):
-        replaced = listener(units, routing)
+    for hook in _HOOKS.get(experts, ()):
+        replaced = hook(units, routing)
         units = units if replaced is None else replaced
     output = _project(experts, "down_proj", units, expert, stops)
     weighted = output * router_weights.flatten()[order].unsqueeze(-1)
@@ -113,7 +117,10 @@ def _project(
 
 
 def _can_group(rows: torch.Tensor, matrices: torch.Tensor) -> bool:
-    """Whether one kernel can serve all experts: it wants a recent GPU and aligned widths."""
+    """Whether one kernel can serve all experts.
+
+    torch's grouped_mm wants compute capability 8.0 and strides that are multiples of 16 bytes.
+    """
     aligned = all(size * rows.element_size() % 16 == 0 for size in matrices.shape[-2:])
     return rows.is_cuda and torch.cuda.get_device_capability(rows.device) >= (8, 0) and aligned
 

@@ -1,7 +1,7 @@
-"""Taps: the places in a live model where the units pass, for reading them or replacing them.
+"""Hooks: read or replace the units of a live model, the inputs of its MLP down-projections.
 
-Capture and intervention use the same taps, so what is measured and what is silenced are the same
-numbers. A tap is put on for the length of a ``with`` block and leaves the model as it was.
+Capture and ablation use the same hooks, so what is measured and what is ablated are the same
+numbers. Hooks are registered for the length of a ``with`` block and leave the model as it was.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ulcmod_dist.forward.experts import ExpertsHook, Routing, hook_experts
 
 @dataclass(frozen=True)
 class HookPoint:
-    """One module whose down-projection's input is seen: a single one, or those of all experts.
+    """One module whose units are hooked: a down-projection, or the fused experts of a layer.
 
     Attributes:
         layer: Index of the layer.
         path: Path of the torch module below the base model.
         width: Units of one down-projection.
-        start: First column of these units in a row.
-        experts: Number of experts, or 0 for a module that sees every token.
+        start: First column of these units in the activations.
+        experts: Number of experts, or 0 for a module that gets every token.
     """
 
     layer: int
@@ -50,89 +50,90 @@ class HookPoint:
 
 
 HookCallback: TypeAlias = Callable[[HookPoint, torch.Tensor, Routing | None], torch.Tensor | None]
-"""Sees units: [..., width] of every token, or [rows, width] with the routing of experts.
+"""Gets units: [..., width] of every token, or [rows, width] and the routing of the experts.
 
-What it returns, if anything, takes their place.
+A tensor that it returns replaces the units.
 """
 
 
 def find_hook_points(units: Sequence[LayerUnits]) -> tuple[HookPoint, ...]:
-    """The taps that together yield ``units``, in the order of the columns."""
-    taps: list[HookPoint] = []
+    """The hook points that together yield ``units``, in the order of the columns."""
+    points: list[HookPoint] = []
     start = 0
     for (layer, path), group in groupby(units, key=lambda part: (part.layer, part.path)):
         parts = list(group)
         experts = 0 if parts[0].expert is None else len(parts)
-        taps.append(HookPoint(layer, path, parts[0].width, start, experts))
-        start = taps[-1].stop
-    return tuple(taps)
+        points.append(HookPoint(layer, path, parts[0].width, start, experts))
+        start = points[-1].stop
+    return tuple(points)
 
 
 @contextmanager
 def hooked(
-    model: nn.Module, taps: Sequence[HookPoint], visit: HookCallback, ranks: int = 1
+    model: nn.Module, points: Sequence[HookPoint], callback: HookCallback, ranks: int = 1
 ) -> Iterator[dict[HookPoint, int]]:
-    """Let ``visit`` see the units of every forward pass within the block.
+    """Call ``callback`` with the units of every forward pass within the block.
 
     Args:
         model: A model of transformers, with or without a head.
-        taps: Where to listen.
-        visit: Called with the tap, the units and, for experts, their routing.
-        ranks: Processes that share the model; each may see its equal part of a tap's units.
+        points: Where to hook.
+        callback: Called with the hook point, the units and, for experts, their routing.
+        ranks: Processes that share the model; each may get its equal part of a point's units.
 
     Yields:
-        How often each tap has fired.
+        How often each point was called so far.
 
     Raises:
-        UlcmodError: A tap's module is missing or has another width than promised; the layer is
-            named.
+        UlcmodError: A hooked module is missing or has another width than its configuration says;
+            the layer is named.
     """
     base = get_base_model(model)
-    fired = dict.fromkeys(taps, 0)
+    call_count = dict.fromkeys(points, 0)
 
-    def visited(
-        tap: HookPoint, units: torch.Tensor, routing: Routing | None
-    ) -> torch.Tensor | None:
-        fired[tap] += 1
-        if units.shape[-1] not in (tap.width, tap.width / ranks):
+    def call(point: HookPoint, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
+        call_count[point] += 1
+        if units.shape[-1] not in (point.width, point.width / ranks):
             raise UlcmodError(
-                f"{tap} has {units.shape[-1]} units where the configuration promises {tap.width}."
+                f"{point} has {units.shape[-1]} units where the configuration promises "
+                f"{point.width}."
             )
-        return visit(tap, units, routing)
+        return callback(point, units, routing)
 
-    listeners: dict[nn.Module, ExpertsHook] = {}
+    experts_hooks: dict[nn.Module, ExpertsHook] = {}
     with ExitStack() as stack:
-        for tap in taps:
-            module = _module(base, tap)
-            if tap.experts:
-                listeners[module] = partial(visited, tap)
+        for point in points:
+            module = _get_module(base, point)
+            if point.experts:
+                experts_hooks[module] = partial(call, point)
             else:
-                handle = module.register_forward_pre_hook(_hook(partial(visited, tap)))
-                stack.callback(handle.remove)
-        if listeners:
-            stack.enter_context(hook_experts(base, listeners))
-        yield fired
+                hook = _make_pre_hook(partial(call, point))
+                stack.callback(module.register_forward_pre_hook(hook).remove)
+        if experts_hooks:
+            stack.enter_context(hook_experts(base, experts_hooks))
+        yield call_count
 
 
-def get_local_columns(held: int, width: int) -> slice:
-    """Which of a down-projection's ``width`` units this process holds, if it holds ``held``.
+def get_local_columns(local_width: int, width: int) -> slice:
+    """Which of a down-projection's ``width`` units this process holds, being ``local_width`` many.
 
-    Ranks that share a model hold equal parts in the order of their numbers, or all of them.
+    The tensor-parallel plans of transformers give each rank an equal, contiguous part in the order
+    of the ranks, or leave a layer whole on all of them.
     """
-    first = torch.distributed.get_rank() * held if held < width else 0
-    return slice(first, first + held)
+    start = torch.distributed.get_rank() * local_width if local_width < width else 0
+    return slice(start, start + local_width)
 
 
-def check_called_once(fired: dict[HookPoint, int]) -> None:
-    """Hold the counts after one forward pass against the promise that each tap fires once.
+def check_called_once(call_count: dict[HookPoint, int]) -> None:
+    """Check that one forward pass has called each hook point exactly once.
 
     Raises:
-        UlcmodError: One did not; its layer is named.
+        UlcmodError: A point was called another number of times; its layer is named. A model that
+            fuses its MLP or shares a layer would otherwise yield zeros or sums without notice.
     """
-    for tap, times in fired.items():
-        if times != 1:
+    for point, count in call_count.items():
+        if count != 1:
             raise UlcmodError(
-                f"The tap on {tap} fired {times} times in one forward pass, not once.",
+                f"The hook on {point} was called {count} times in one forward pass, not once.",
                 "This checkpoint computes its layers in a way that is not supported.",
             )
 
@@ -142,16 +143,16 @@ def get_base_model(model: nn.Module) -> PreTrainedModel:
     return cast(PreTrainedModel, getattr(model, "base_model", model))
 
 
-def _module(base: PreTrainedModel, tap: HookPoint) -> nn.Module:
+def _get_module(base: PreTrainedModel, point: HookPoint) -> nn.Module:
     try:
-        return base.get_submodule(tap.path)
+        return base.get_submodule(point.path)
     except AttributeError as error:
-        raise UlcmodError(f"The model has no module for {tap}: {error}.") from error
+        raise UlcmodError(f"The model has no module for {point}: {error}.") from error
 
 
-def _hook(visit: ExpertsHook) -> Callable[..., Any]:
-    def hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        replaced = visit(args[0], None)
+def _make_pre_hook(call: ExpertsHook) -> Callable[..., Any]:
+    def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        replaced = call(args[0], None)
         return None if replaced is None else (replaced, *args[1:])
 
-    return hook
+    return pre_hook

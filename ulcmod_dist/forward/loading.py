@@ -1,4 +1,4 @@
-"""Loading a model: its configuration, its base model without a head, and the record of both.
+"""Load a model: its configuration, its weights, and the provenance of both.
 
 Weights are read from safetensors only, and code that comes with a checkpoint is never run.
 """
@@ -23,38 +23,38 @@ from ulcmod_dist.forward.architectures import get_family
 from ulcmod_dist.forward.provenance import FORWARD_VERSION, hash_files
 
 LIBRARY_PREFIX = "library."
-"""Keys of the model's record that name the version of a library, not a choice of the job."""
+"""Keys of a model's provenance that name the version of a library, not a choice of the job."""
 
 
-def load_config(spec: ModelConfig) -> PretrainedConfig:
+def load_config(model: ModelConfig) -> PretrainedConfig:
     """Read a model's configuration and refuse what cannot be run.
 
     Raises:
-        InvalidInput: It cannot be read, names an unknown family or needs code of its own, or the
-            checkpoint is quantised, names files of weights itself or, in a folder, is not in
+        InvalidInput: It cannot be read, is of an unknown family or needs code of its own; or the
+            checkpoint is quantised, names a file of weights itself or, in a folder, is not in
             safetensors.
     """
-    folder = get_local_folder(spec)
+    folder = get_local_folder(model)
     try:
         config = AutoConfig.from_pretrained(
-            spec.id, revision=spec.revision, trust_remote_code=False
+            model.id, revision=model.revision, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInput(
-            f"The configuration of the model {spec.id} cannot be read: {one_line(error)}."
+            f"The configuration of the model {model.id} cannot be read: {one_line(error)}."
         ) from error
     get_family(config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
-        method = _get(quantised, "quant_method")
+        method = _get_setting(quantised, "quant_method")
         raise InvalidInput(
-            f"The checkpoint {spec.id} is quantised ({method}).",
+            f"The checkpoint {model.id} is quantised ({method}).",
             "Name the checkpoint of the same model in full precision.",
         )
     if getattr(config, "transformers_weights", None) is not None:
-        # transformers would read this file in place of those that are looked at here.
+        # transformers would load this file in place of those that are checked here.
         raise InvalidInput(
-            f"The configuration of the model {spec.id} names a file of weights itself "
+            f"The configuration of the model {model.id} names a file of weights itself "
             "(transformers_weights).",
             "Save the model with save_pretrained, which writes model.safetensors.",
         )
@@ -65,37 +65,37 @@ def load_config(spec: ModelConfig) -> PretrainedConfig:
 
 
 def load_model(
-    spec: ModelConfig, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
+    model: ModelConfig, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
 ) -> PreTrainedModel:
     """Load the base model, or the model that predicts tokens, in evaluation mode.
 
     Args:
-        spec: The model.
+        model: The model.
         config: Its configuration.
-        device: Device of torch, or ``auto`` to lay the layers out over all devices that this
-            process sees, one after another.
+        device: Device of torch, or ``auto`` to place whole layers on all devices that this process
+            sees.
         ranks: Processes that share the model by tensor parallelism; each calls this function with
             torch.distributed's variables in its environment, and its device follows from its
             LOCAL_RANK.
         head: Whether to load the language-model head as well.
 
     Raises:
-        InvalidInput: The weights cannot be read, or some of the model's are missing, or the family
-            cannot be shared in this way.
+        InvalidInput: The weights cannot be read or are incomplete, or the family has no
+            tensor-parallel plan.
     """
     base = getattr(transformers, "AutoModelForCausalLM" if head else get_family(config).base)
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     if ranks > 1:
-        _require_plan(config)
+        _require_tp_plan(config)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        _check_hub_index(spec)
-        model, info = base.from_pretrained(
-            spec.id,
+        _check_hub_index(model)
+        loaded, info = base.from_pretrained(
+            model.id,
             config=config,
-            revision=spec.revision,
-            dtype=getattr(torch, spec.dtype),
-            attn_implementation=spec.attention,
+            revision=model.revision,
+            dtype=getattr(torch, model.dtype),
+            attn_implementation=model.attention,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -103,22 +103,24 @@ def load_model(
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
-            f"The weights of the model {spec.id} cannot be loaded: {one_line(error)}."
+            f"The weights of the model {model.id} cannot be loaded: {one_line(error)}."
         ) from error
-    # transformers fills what is missing with random numbers; only a pooler is of no concern here.
+    # transformers only warns of missing weights and initialises them at random. A pooler's
+    # output is not used.
     missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
     if missing:
         raise InvalidInput(
-            f"The checkpoint {spec.id} lacks {len(missing)} of the model's weights, "
+            f"The checkpoint {model.id} lacks {len(missing)} of the model's weights, "
             f"such as {missing[0]}.",
             "Name a complete checkpoint.",
         )
-    model.config.use_cache = False
-    loaded: PreTrainedModel = (model if placement else model.to(device)).eval()
-    return loaded
+    loaded.config.use_cache = False
+    # A model that is placed over several devices or ranks must not be moved as a whole.
+    placed: PreTrainedModel = (loaded if placement else loaded.to(device)).eval()
+    return placed
 
 
-def _require_plan(config: PretrainedConfig) -> None:
+def _require_tp_plan(config: PretrainedConfig) -> None:
     if not config.get_text_config().base_model_tp_plan:
         raise InvalidInput(
             f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
@@ -127,47 +129,50 @@ def _require_plan(config: PretrainedConfig) -> None:
         )
 
 
-def get_model_provenance(spec: ModelConfig) -> dict[str, str]:
-    """What a row depends on from the model's side.
+def get_model_provenance(model: ModelConfig) -> dict[str, str]:
+    """What activations depend on from the model's side.
 
-    Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change rows by rounding
-    at most; a folder is known by the digest of its weights and configuration.
+    Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change activations by
+    rounding at most. A folder is identified by the digest of its weights and configuration, so that
+    it may be moved.
 
     Raises:
         InvalidInput: As ``load_config``.
     """
-    config = load_config(spec)
-    folder = get_local_folder(spec)
-    source = {"revision": str(spec.revision)} if folder is None else {"weights": _digest(folder)}
+    config = load_config(model)
+    folder = get_local_folder(model)
+    source = (
+        {"revision": str(model.revision)} if folder is None else {"weights": _hash_weights(folder)}
+    )
     return {
-        "id": spec.id if folder is None else folder.name,
+        "id": model.id if folder is None else folder.name,
         **source,
         "architecture": config.model_type,
-        "dtype": spec.dtype,
-        "attention": spec.attention,
+        "dtype": model.dtype,
+        "attention": model.attention,
         "forward": FORWARD_VERSION,
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),
     }
 
 
-def get_local_folder(spec: ModelConfig) -> Path | None:
-    """The folder a model is in, or None for an id on the hub.
+def get_local_folder(model: ModelConfig) -> Path | None:
+    """The folder of a local model, or None for an id on the hub.
 
     Raises:
-        InvalidInput: The folder is not there, or the id is none and has no fixed revision.
+        InvalidInput: The folder does not exist, or a hub id has no fixed revision.
     """
-    folder = Path(spec.id)
+    folder = Path(model.id)
     if folder.is_dir():
         return folder.resolve()
     if folder.is_absolute():
         raise InvalidInput(
-            f"The model folder {spec.id} is not here.",
+            f"The model folder {model.id} is not here.",
             "Put it back, or name where it lies now: --set model.id=FOLDER.",
         )
-    if spec.revision is None:
+    if model.revision is None:
         raise InvalidInput(
-            f"The model {spec.id!r} is no folder and, as an id on the hub, lacks a revision.",
+            f"The model {model.id!r} is no folder and, as an id on the hub, lacks a revision.",
             "Correct the path, or name a commit.",
         )
     return None
@@ -183,23 +188,25 @@ def _require_safetensors(folder: Path) -> None:
         _check_index(index)
 
 
-def _check_hub_index(spec: ModelConfig) -> None:
-    """Look at the index of a checkpoint on the hub, where transformers would follow one."""
-    if get_local_folder(spec) is not None:
+def _check_hub_index(model: ModelConfig) -> None:
+    """Check the index of a checkpoint on the hub where transformers would follow one."""
+    if get_local_folder(model) is not None:
         return
-    there: dict[str, Any] = {
-        "revision": spec.revision, "_raise_exceptions_for_missing_entries": False
+    # from_pretrained downloads model.safetensors where there is one, and else follows the index.
+    options: dict[str, Any] = {
+        "revision": model.revision, "_raise_exceptions_for_missing_entries": False
     }  # fmt: skip
-    if cached_file(spec.id, SAFE_WEIGHTS_NAME, **there) is None:
-        index = cached_file(spec.id, SAFE_WEIGHTS_INDEX_NAME, **there)
+    if cached_file(model.id, SAFE_WEIGHTS_NAME, **options) is None:
+        index = cached_file(model.id, SAFE_WEIGHTS_INDEX_NAME, **options)
         if index is not None:
             _check_index(Path(index))
 
 
 def _check_index(index: Path) -> None:
-    """Refuse an index that names anything but safetensors beside it.
+    """Refuse an index that names anything but safetensors files beside it.
 
-    transformers unpickles whatever other file an index names.
+    ``use_safetensors=True`` chooses this index, but transformers loads the files that it names by
+    their suffixes: any but ``.safetensors`` goes to ``torch.load``, which reads pickles.
     """
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -219,12 +226,12 @@ def _weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _digest(folder: Path) -> str:
+def _hash_weights(folder: Path) -> str:
     """Digest of configuration, weights and, where there is one, the index of the weights."""
     index = folder / SAFE_WEIGHTS_INDEX_NAME
     named = [index] if index.exists() else []
     return hash_files((folder / "config.json", *_weight_files(folder), *named))
 
 
-def _get(settings: Any, key: str) -> Any:
+def _get_setting(settings: Any, key: str) -> Any:
     return settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)

@@ -1,8 +1,9 @@
-"""A model that is shared by several processes of one machine, seen as one by the actor that leads.
+"""Tensor parallelism: several processes of one machine share a model and act as one.
 
-The actor is rank 0; the others follow it: each gets every batch, computes its columns and meets
-the others in the collectives of the forward pass. A rank that is lost would leave the rest waiting,
-so the actor then ends at once, and its shard goes to another one.
+The caller is rank 0. The other ranks are child processes that get every batch, compute their
+columns and meet rank 0 in the collectives of the forward pass. Where a rank is lost, the others
+would wait in a collective until its timeout, so the caller's process exits at once, and with it
+the Ray actor; its shard goes to another one.
 """
 
 from __future__ import annotations
@@ -17,31 +18,32 @@ from typing import Any, Generic, TypeVar
 
 from ulcmod_dist.errors import UlcmodError
 
-Own = TypeVar("Own")
+Member = TypeVar("Member")
 
 
-class RankGroup(Generic[Own]):
-    """What all ranks hold, an engine each.
+class RankGroup(Generic[Member]):
+    """An object on every rank, an engine each, whose methods are called on all of them at once.
 
     Attributes:
-        own: What this process holds.
+        local: The object of this process.
     """
 
-    def __init__(self, load: Callable[[int], Own], ranks: int) -> None:
-        """Start the other ranks and load the own one.
+    def __init__(self, load: Callable[[int], Member], ranks: int) -> None:
+        """Start the other ranks and load the object of each.
 
         Args:
-            load: Loads what a rank holds, in the process that is it; must survive pickling.
+            load: Loads the object of a rank, in that rank's process; must be picklable.
             ranks: Number of processes, this one included.
         """
         self._followers: list[Connection] = []
         if ranks > 1:
-            port = _free_port()
-            self._start(load, ranks, port)
-            _join(0, ranks, port)
-        self.own = load(0)
+            port = _find_free_port()
+            self._start_followers(load, ranks, port)
+            _set_distributed_env(0, ranks, port)
+        self.local = load(0)
 
-    def _start(self, load: Callable[[int], Own], ranks: int, port: int) -> None:
+    def _start_followers(self, load: Callable[[int], Member], ranks: int, port: int) -> None:
+        # CUDA cannot be used in a forked child of a process that has initialised it.
         context = multiprocessing.get_context("spawn")
         sentinels = []
         for rank in range(1, ranks):
@@ -53,35 +55,36 @@ class RankGroup(Generic[Own]):
             theirs.close()
             sentinels.append(process.sentinel)
             self._followers.append(ours)
-        threading.Thread(target=_end_with, args=(sentinels,), daemon=True).start()
+        threading.Thread(target=_exit_when_any_ends, args=(sentinels,), daemon=True).start()
 
-    def call(self, method: str, *given: Any) -> Any:
-        """Call a method of what each rank holds, all at once; the answer is the own one's."""
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of every rank's object at the same time; returns this rank's result."""
         for follower in self._followers:
-            follower.send((method, given))
-        return getattr(self.own, method)(*given)
+            follower.send((method, args))
+        return getattr(self.local, method)(*args)
 
 
 def _follow(
     load: Callable[[int], Any], rank: int, ranks: int, port: int, leader: Connection
 ) -> None:
-    """Run what the leader runs until it is gone."""
-    _join(rank, ranks, port)
-    own = load(rank)
+    """Run the calls of rank 0 until it closes the connection."""
+    _set_distributed_env(rank, ranks, port)
+    member = load(rank)
     while True:
         try:
-            method, given = leader.recv()
+            method, args = leader.recv()
         except EOFError:
             return
         try:
-            getattr(own, method)(*given)
+            getattr(member, method)(*args)
         except UlcmodError:
-            # Every rank sees the same rows, so the leader has said so; the next batch may be sound.
+            # All ranks see the same activations, so rank 0 raises the same error and reports it;
+            # the next batch may be sound.
             continue
 
 
-def _join(rank: int, ranks: int, port: int) -> None:
-    """Say to torch.distributed who this process is."""
+def _set_distributed_env(rank: int, ranks: int, port: int) -> None:
+    """Set the variables from which ``torch.distributed`` initialises itself."""
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -91,13 +94,14 @@ def _join(rank: int, ranks: int, port: int) -> None:
     )
 
 
-def _end_with(sentinels: Sequence[int]) -> None:
-    """End this process when another rank has ended."""
+def _exit_when_any_ends(sentinels: Sequence[int]) -> None:
+    """End this process once another rank has ended."""
     wait(sentinels)
+    # Not sys.exit: the main thread may be blocked in a collective and would never see it.
     os._exit(1)
 
 
-def _free_port() -> int:
+def _find_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Chat templates: prompts rendered as the model was trained to read them, the same on any day."""
+"""Chat templates: render prompts as the model was trained to read them, independent of the date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from ulcmod_dist.corpus.prompts import Message
 from ulcmod_dist.errors import InvalidInput
 
-_MARK = "\x02\x03"
+# Control characters: no template strips them, and no template contains them.
+_PLACEHOLDER = "\x02\x03"
 _FIXED_DATE = {
     "%Y": "2024", "%y": "24", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July",
     "%a": "Fri", "%A": "Friday", "%j": "208", "%H": "12", "%M": "00", "%S": "00",
@@ -19,10 +20,10 @@ _FIXED_DATE = {
 
 
 class ChatTemplate:
-    """A model's chat template, with the generation prompt added and the clock stopped.
+    """A model's chat template with the generation prompt added and a fixed date.
 
-    Some templates write today's date into the prompt, which would make every day's rows different;
-    here it is always 26 July 2024.
+    Some templates write today's date into the prompt, which would change the activations from day
+    to day; here it is always 26 July 2024.
 
     Attributes:
         digest: SHA-256 of the template's text.
@@ -32,7 +33,7 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         source = tokenizer.get_chat_template()
         self.digest = hashlib.sha256(source.encode()).hexdigest()
-        self._source = _fixed_clock() + source if "strftime_now" in source else source
+        self._source = _make_date_macro() + source if "strftime_now" in source else source
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text that the tokenizer reads, special tokens of the template included.
@@ -46,13 +47,15 @@ class ChatTemplate:
         assert isinstance(text, str)
         return text
 
-    def use_of_system(self, system: str | None) -> str:
-        """What becomes of a system message: ``none`` given, ``used``, ``ignored`` or ``refused``.
+    def probe_system_message(self, system: str | None) -> str:
+        """What the template does with a system message: ``used``, ``ignored`` or ``refused``.
+
+        ``none`` where none is given. A template says this nowhere, so it is tried.
 
         Raises:
             InvalidInput: The template refuses a single user message as well.
         """
-        user = Message(role="user", content=_MARK)
+        user = Message(role="user", content=_PLACEHOLDER)
         try:
             self.render([user])
         except TemplateError as error:
@@ -68,32 +71,32 @@ class ChatTemplate:
             return "refused"
         return "used" if system.strip() in text else "ignored"
 
-    def own_text(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Where the user's words stand in the rendered ``text``: (start, stop) of each message.
+    def find_user_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
+        """Spans (start, stop) of the user's messages in the rendered ``text``.
 
-        The messages are rendered once more with a mark in place of the user's words; what lies
-        around the marks must be found again around the words.
+        The messages are rendered once more with a placeholder as the user's content; the text
+        around the placeholders must be found again around the content.
 
         Raises:
-            ValueError: The template changes the words beyond stripping blanks, or drops them.
+            ValueError: The template changes the content beyond stripping whitespace, or drops it.
         """
-        marked = self.render(
-            [m if m["role"] != "user" else {**m, "content": _MARK} for m in messages]
+        rendered = self.render(
+            [m if m["role"] != "user" else {**m, "content": _PLACEHOLDER} for m in messages]
         )
-        before, *after = marked.split(_MARK)
-        words = [message["content"] for message in messages if message["role"] == "user"]
-        if len(after) != len(words) or not text.startswith(before):
+        before, *after = rendered.split(_PLACEHOLDER)
+        contents = [message["content"] for message in messages if message["role"] == "user"]
+        if len(after) != len(contents) or not text.startswith(before):
             raise ValueError("the chat template drops or repeats the user's words")
         spans: list[tuple[int, int]] = []
         start = len(before)
-        for content, following in zip(words, after, strict=True):
-            stop = _end_of(content, text, start, following)
+        for content, following in zip(contents, after, strict=True):
+            stop = _find_end(content, text, start, following)
             spans.append((start, stop))
             start = stop + len(following)
         return spans
 
 
-def _end_of(content: str, text: str, start: int, following: str) -> int:
+def _find_end(content: str, text: str, start: int, following: str) -> int:
     for shown in (content, content.strip(), content.lstrip(), content.rstrip()):
         stop = start + len(shown)
         if text.startswith(shown, start) and text.startswith(following, stop):
@@ -101,7 +104,7 @@ def _end_of(content: str, text: str, start: int, following: str) -> int:
     raise ValueError("the chat template changes the user's words")
 
 
-def _fixed_clock() -> str:
-    """A macro that takes the place of the template environment's clock."""
+def _make_date_macro() -> str:
+    """A macro that shadows the ``strftime_now`` that transformers gives to templates."""
     filters = "".join(f" | replace({code!r}, {value!r})" for code, value in _FIXED_DATE.items())
     return "{%- macro strftime_now(format) -%}{{ format" + filters + " }}{%- endmacro -%}"

@@ -21,7 +21,7 @@ from ulcmod_dist.forward.engine import pad_batch, split_on_oom
 from ulcmod_dist.forward.experts import Routing
 from ulcmod_dist.forward.hooks import HookPoint, find_hook_points, get_local_columns, hooked
 from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.memory import estimate_parameter_bytes
+from ulcmod_dist.forward.memory import count_parameter_bytes
 from ulcmod_dist.intervene.masks import Mask
 
 
@@ -78,7 +78,7 @@ class PrunedSize:
 
 def estimate_pruned_size(config: PretrainedConfig, mask: Mask) -> PrunedSize:
     """Estimate how much smaller a model is without the units of a mask, from its configuration."""
-    parameters = estimate_parameter_bytes(config, "float32") // 4
+    parameters = count_parameter_bytes(config, "float32") // 4
     return PrunedSize(parameters, mask.count * count_unit_parameters(config))
 
 

@@ -12,7 +12,7 @@ from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
-    estimate_parameter_bytes,
+    count_parameter_bytes,
     estimate_token_bytes,
     fit_batch_tokens,
     get_device_memory,
@@ -52,7 +52,7 @@ def choose_batch_tokens(context: Context, spec: ModelConfig, longest: int | None
         config,
         spec.dtype,
         kind="cuda" if job.extract.gpus else "cpu",
-        weights=estimate_parameter_bytes(config, spec.dtype) // parts,
+        weights=count_parameter_bytes(config, spec.dtype) // parts,
         attention=spec.attention,
         longest=longest,
     )
@@ -68,7 +68,7 @@ def estimate_model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int)
         longest: Tokens of the longest prompt.
     """
     config = load_config(spec)
-    weights = estimate_parameter_bytes(config, spec.dtype)
+    weights = count_parameter_bytes(config, spec.dtype)
     if job.extract.gpus > 0:
         # Weights pass through the machine's memory; batches stay on the device.
         return weights

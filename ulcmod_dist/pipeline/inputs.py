@@ -25,7 +25,7 @@ def inputs_mark(job: Job, prompts: Corpus, digests: Sequence[str]) -> str:
     return fingerprint(
         {
             "samples": {**columns, "prompt": list(digests)},
-            "model": {**model, "source": get_model_cache_key(job.model.id, job.model.revision)},
+            "model": {**model, "source": get_model_cache_key(job.model)},
             "prompt": job.prompt.model_dump(mode="json"),
             "forward": FORWARD_VERSION,
         }

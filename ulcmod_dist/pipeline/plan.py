@@ -107,7 +107,7 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
             prompts,
             encoder,
             list_units(config),
-            merge_provenance(get_model_provenance(spec), encoder.record),
+            merge_provenance(get_model_provenance(spec), encoder.provenance),
             shard_samples=job.extract.shard_samples,
             batch_tokens=choose_batch_tokens(context, spec, encoder.max_tokens),
             model_bytes=partial(estimate_model_bytes, job, spec),
