@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.forward.tiny import prompts_of, tiny_config, tiny_model
@@ -98,6 +98,7 @@ def test_batch_tokens__grow_with_memory_and_fit_into_it() -> None:
     assert tokens_within(2**25, longest=None, attention="eager") < tokens_within(2**25, longest=64)
 
 
+@settings(deadline=None)
 @given(st.integers(2**18, 2**32), st.floats(0.0, 0.2))
 def test_batch_tokens__what_little_is_taken_does_not_change_them(total: int, taken: float) -> None:
     assert tokens_within(total, total - int(taken * total)) == tokens_within(total)
