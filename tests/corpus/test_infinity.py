@@ -9,9 +9,9 @@ import pytest
 
 from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.infinity import (
-    category_map,
     choose_categories,
-    single_category,
+    find_single_category,
+    load_category_map,
     split_infinity,
     write_split,
 )
@@ -28,7 +28,7 @@ def row(number: int, text: str, *abilities: str, speaker: str = "human") -> dict
 def published(tmp_path: Path) -> Path:
     rows = [
         row(number, f"{category} {number}", abilities[number % len(abilities)], "unlisted")
-        for category, abilities in category_map().items()
+        for category, abilities in load_category_map().items()
         for number in range(6)
     ]
     rows += [
@@ -46,20 +46,20 @@ def published(tmp_path: Path) -> Path:
 
 
 def test_single_category__listed_abilities_must_agree() -> None:
-    assert single_category(["python programming", "code writing", "logic"]) == "Coding"
-    assert single_category(["python programming", "mathematical proof"]) is None
-    assert single_category(["logic"]) is None
+    assert find_single_category(["python programming", "code writing", "logic"]) == "Coding"
+    assert find_single_category(["python programming", "mathematical proof"]) is None
+    assert find_single_category(["logic"]) is None
 
 
 def test_split_infinity__cuts_each_category_and_counts_what_was_dropped(published: Path) -> None:
     split = split_infinity([str(published)], train=3, test=2, seed=1)
     for table, size in ((split.train, 3), (split.test, 2)):
         categories = table["category"].to_pylist()
-        assert {name: categories.count(name) for name in category_map()} == dict.fromkeys(
-            category_map(), size
+        assert {name: categories.count(name) for name in load_category_map()} == dict.fromkeys(
+            load_category_map(), size
         )
     assert not set(split.train["text"].to_pylist()) & set(split.test["text"].to_pylist())
-    assert split.available == dict.fromkeys(category_map(), 6)
+    assert split.available == dict.fromkeys(load_category_map(), 6)
     assert split.dropped == {
         "abilities of several categories": 1,
         "no listed ability": 1,

@@ -1,4 +1,4 @@
-"""Files of samples: a location becomes a list of files, a file the table of its columns."""
+"""Find the files of samples at a location and read the columns of each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class SourceFile:
     Attributes:
         files: The file system that holds it.
         path: Its path there.
-        format: "parquet", "json" (one object a line), "csv" or "arrow" (a data set saved on disk).
+        format: "parquet", "json" (one object a line), "csv" or "arrow" (written by Hugging Face
+            datasets' ``save_to_disk``).
     """
 
     files: FileSystem
@@ -51,8 +52,8 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A location opened: ``listing`` answers what is there, ``files`` reads it."""
+class _Location:
+    """A resolved location: ``listing`` lists what is there, ``files`` reads it."""
 
     location: str
     listing: fsspec.AbstractFileSystem
@@ -61,19 +62,19 @@ class _Place:
 
 
 def find_files(location: str, split: str) -> tuple[SourceFile, ...]:
-    """The files of samples at a location, in the order of their paths.
+    """Find the files of samples at a location, in the order of their paths.
 
     Args:
-        location: A file, a folder (searched to the bottom; hidden files and unknown suffixes are
-            passed over), a glob, a URL, or a folder that the Hugging Face library saved to disk.
-        split: "train" or "test": which part of a saved set of splits is meant.
+        location: A file, a folder (searched recursively; hidden files and unknown suffixes are
+            skipped), a glob, a URL, or a folder that Hugging Face datasets saved to disk.
+        split: "train" or "test": which split to take of a data set that was saved with several.
 
     Raises:
-        InvalidInput: Nothing is there, or nothing that can be read.
+        InvalidInput: The location does not exist or has no file that can be read.
     """
-    place = _open(location)
+    resolved = _resolve(location)
     try:
-        found = _look(place, split)
+        found = _list_files(resolved, split)
     except FileNotFoundError as error:
         raise InvalidInput(f"{location} does not exist.", "Correct the path.") from error
     except OSError as error:
@@ -83,100 +84,107 @@ def find_files(location: str, split: str) -> tuple[SourceFile, ...]:
     return tuple(found)
 
 
-def _look(place: _Place, split: str) -> list[SourceFile]:
-    listing, path = place.listing, place.path
-    is_glob = any(mark in path for mark in "*[") or ("?" in path and "://" not in place.location)
+def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
+    listing, path = resolved.listing, resolved.path
+    is_glob = any(mark in path for mark in "*[") or ("?" in path and "://" not in resolved.location)
     if is_glob and not listing.exists(path):
-        return _known_files(place, listing.glob(path))
+        return _known_files(resolved, listing.glob(path))
     if not listing.isdir(path):
         listing.info(path)
-        return [_file(place, path)]
+        return [_make_source(resolved, path)]
     if listing.exists(f"{path}/{_SAVED_SPLITS}"):
-        return _saved(place, f"{path}/{_choose_split(place, split)}")
+        return _list_saved_files(resolved, f"{path}/{_choose_split(resolved, split)}")
     if listing.exists(f"{path}/{_SAVED}"):
-        return _saved(place, path)
-    return _known_files(place, listing.find(path))
+        return _list_saved_files(resolved, path)
+    return _known_files(resolved, listing.find(path))
 
 
-def _open(location: str) -> _Place:
+def _resolve(location: str) -> _Location:
     if "://" not in location:
-        return _Place(location, fsspec.filesystem("file"), LocalFileSystem(), location.rstrip("/"))
+        return _Location(
+            location, fsspec.filesystem("file"), LocalFileSystem(), location.rstrip("/")
+        )
+    # Arrow's own file systems read with several threads outside the GIL; fsspec knows more schemes.
     try:
         files, path = FileSystem.from_uri(quote(location, safe="/:?=&*[]%+@~,;"))
-        return _Place(location, ArrowFSWrapper(files), files, path.rstrip("/"))
+        return _Location(location, ArrowFSWrapper(files), files, path.rstrip("/"))
     except pa.ArrowInvalid:
-        return _open_by_fsspec(location)
+        return _resolve_by_fsspec(location)
     except OSError as error:
         raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
 
 
-def _open_by_fsspec(location: str) -> _Place:
+def _resolve_by_fsspec(location: str) -> _Location:
     try:
         listing, path = fsspec.url_to_fs(location)
     except (ImportError, ValueError) as error:
         raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
-    return _Place(location, listing, PyFileSystem(FSSpecHandler(listing)), path.rstrip("/"))
+    return _Location(location, listing, PyFileSystem(FSSpecHandler(listing)), path.rstrip("/"))
 
 
-def _format_of(path: str) -> str | None:
+def _detect_format(path: str) -> str | None:
     suffixes = PurePosixPath(path).suffixes
     if suffixes and suffixes[-1] in _COMPRESSIONS:
         suffixes = suffixes[:-1]
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _known_files(place: _Place, paths: list[str]) -> list[SourceFile]:
-    shown = [path for path in sorted(paths) if not _hidden(path, place.path)]
-    return [SourceFile(place.files, path, kind) for path in shown if (kind := _format_of(path))]
+def _known_files(resolved: _Location, paths: list[str]) -> list[SourceFile]:
+    return [
+        SourceFile(resolved.files, path, kind)
+        for path in sorted(paths)
+        if not _is_hidden(path, resolved.path) and (kind := _detect_format(path))
+    ]
 
 
-def _hidden(path: str, base: str) -> bool:
+def _is_hidden(path: str, base: str) -> bool:
     below = path.removeprefix(base)
     return any(part.startswith((".", "_")) for part in PurePosixPath(below).parts)
 
 
-def _file(place: _Place, path: str) -> SourceFile:
-    kind = _format_of(path)
+def _make_source(resolved: _Location, path: str) -> SourceFile:
+    kind = _detect_format(path)
     if kind is None:
         raise InvalidInput(
             f"{path} has no suffix that names its format.", f"Known are {', '.join(FORMATS)}."
         )
-    return SourceFile(place.files, path, kind)
+    return SourceFile(resolved.files, path, kind)
 
 
-def _choose_split(place: _Place, split: str) -> str:
-    splits = list(_read_state(place, f"{place.path}/{_SAVED_SPLITS}")["splits"])
+def _choose_split(resolved: _Location, split: str) -> str:
+    splits = list(_read_json_file(resolved, f"{resolved.path}/{_SAVED_SPLITS}")["splits"])
     if split not in splits:
         raise InvalidInput(
-            f"{place.location} holds the splits {', '.join(splits)}, not {split!r}.",
+            f"{resolved.location} holds the splits {', '.join(splits)}, not {split!r}.",
             "Name the folder of one split.",
         )
     return split
 
 
-def _saved(place: _Place, folder: str) -> list[SourceFile]:
-    """Files of a data set written by the Hugging Face library's ``save_to_disk``."""
-    state = _read_state(place, f"{folder}/{_SAVED}")
+def _list_saved_files(resolved: _Location, folder: str) -> list[SourceFile]:
+    """Files of a data set written by Hugging Face datasets' ``save_to_disk``."""
+    state = _read_json_file(resolved, f"{folder}/{_SAVED}")
+    # The data set is a permutation or selection of its files, in an Arrow file of indices.
     if state.get("_indices_data_files"):
         raise InvalidInput(
             f"{folder} was saved with a separate order of its rows.",
             "Call flatten_indices() on the data set and save it again.",
         )
     names = [entry["filename"] for entry in state["_data_files"]]
-    return [SourceFile(place.files, f"{folder}/{name}", "arrow") for name in names]
+    return [SourceFile(resolved.files, f"{folder}/{name}", "arrow") for name in names]
 
 
-def _read_state(place: _Place, path: str) -> dict[str, Any]:
-    with place.files.open_input_stream(path) as stream:
+def _read_json_file(resolved: _Location, path: str) -> dict[str, Any]:
+    with resolved.files.open_input_stream(path) as stream:
         return dict(json.loads(stream.read()))
 
 
 def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str] = ()) -> pa.Table:
-    """The named columns of a file, all its rows in order.
+    """Read the named columns of a file, all rows in order.
 
-    Columns of CSV and JSON files come as strings, null where a field is missing. Other JSON values
-    come as JSON, or as null in the columns named by ``texts``, of which only strings count.
-    Columns of other files keep their types, but class numbers become the names noted with them.
+    Columns of CSV and JSON files are read as strings, null where a field is missing. A JSON value
+    that is no string is read as JSON text, or as null in the columns of ``texts``. Columns of other
+    files keep their types, but class labels become their names.
 
     Raises:
         InvalidInput: The file cannot be read, or lacks a column (the existing ones are named).
@@ -194,7 +202,7 @@ def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str
         ) from error
 
 
-def _require(source: SourceFile, columns: Sequence[str], existing: Sequence[str]) -> None:
+def _require_columns(source: SourceFile, columns: Sequence[str], existing: Sequence[str]) -> None:
     missing = [name for name in columns if name not in existing]
     if missing:
         raise InvalidInput(
@@ -205,30 +213,30 @@ def _require(source: SourceFile, columns: Sequence[str], existing: Sequence[str]
 
 def _read_parquet(source: SourceFile, columns: list[str]) -> pa.Table:
     dataset = pads.dataset([source.path], format="parquet", filesystem=source.files)
-    _require(source, columns, dataset.schema.names)
-    return _named(dataset.to_table(columns=columns), dataset.schema)
+    _require_columns(source, columns, dataset.schema.names)
+    return _decode_class_labels(dataset.to_table(columns=columns), dataset.schema)
 
 
 def _read_arrow(source: SourceFile, columns: list[str]) -> pa.Table:
     with source.files.open_input_file(source.path) as file:
         reader = pa.ipc.open_stream(file)
-        _require(source, columns, reader.schema.names)
+        _require_columns(source, columns, reader.schema.names)
         batches = [batch.select(columns) for batch in reader]
         schema = pa.schema([reader.schema.field(name) for name in columns])
-        return _named(pa.Table.from_batches(batches, schema), reader.schema)
+        return _decode_class_labels(pa.Table.from_batches(batches, schema), reader.schema)
 
 
-def _named(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Class numbers as names, where the Hugging Face library noted them beside the schema."""
-    noted = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = noted.get("info", {}).get("features", {})
-    for place, name in enumerate(table.column_names):
+def _decode_class_labels(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Class numbers as names, which Hugging Face datasets keep in the schema's metadata."""
+    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    features = metadata.get("info", {}).get("features", {})
+    for index, name in enumerate(table.column_names):
         kind = features.get(name)
         if not isinstance(kind, dict) or kind.get("_type") != "ClassLabel":
             continue
         names = pa.array(kind["names"], pa.string())
         known = pc.if_else(pc.greater_equal(table[name], 0), table[name], None)
-        table = table.set_column(place, name, pc.take(names, known))
+        table = table.set_column(index, name, pc.take(names, known))
     return table
 
 
@@ -243,27 +251,27 @@ def _read_csv(source: SourceFile, columns: list[str]) -> pa.Table:
             ),
         ),
     )
-    _require(source, columns, table.schema.names)
+    _require_columns(source, columns, table.schema.names)
     return table.to_table(columns=columns)
 
 
 def _read_json(source: SourceFile, columns: list[str], texts: Collection[str]) -> pa.Table:
-    # Line by line with the standard library: Arrow's reader infers one type a field over the whole
-    # file, so it refuses a file whose other fields vary, and cannot say which text is a number.
+    # Line by line with the standard library: Arrow's reader infers one type a field from a whole
+    # block, so it fails on files whose other fields vary, and would not tell "1" from 1.
     values: dict[str, list[str | None]] = {name: [] for name in columns}
     known: dict[str, None] = {}
-    for record in _records(source):
+    for record in _iter_records(source):
         known.update(dict.fromkeys(record))
         for name, column in values.items():
             value = record.get(name)
             if not isinstance(value, str | None):
                 value = None if name in texts else json.dumps(value, ensure_ascii=False)
             column.append(value)
-    _require(source, columns, list(known))
+    _require_columns(source, columns, list(known))
     return pa.table({name: pa.array(column, pa.large_string()) for name, column in values.items()})
 
 
-def _records(source: SourceFile) -> Iterator[dict[str, Any]]:
+def _iter_records(source: SourceFile) -> Iterator[dict[str, Any]]:
     with source.files.open_input_stream(source.path) as stream:
         for number, line in enumerate(TextIOWrapper(stream, encoding="utf-8-sig")):
             if line.isspace():

@@ -1,6 +1,7 @@
-"""The paper's corpus: published files of Infinity-Instruct become train and test samples.
+"""The paper's corpus: train and test samples selected from the files of Infinity-Instruct.
 
-A prompt is kept when the abilities of the map among its own all belong to one category. The kept
+Each published prompt is labelled with abilities; those in our map belong to one of seven
+categories. A prompt is kept when all of its mapped abilities belong to the same category. The kept
 prompts of each category are shuffled with a seed; the first are train samples, the next held out.
 """
 
@@ -31,13 +32,13 @@ _BATCH = 4096
 
 @dataclass(frozen=True)
 class InfinitySplit:
-    """The paper's corpus, cut by a seed.
+    """The paper's corpus, split with a seed.
 
     Attributes:
         train: Columns id, category, text; categories in the order of the map.
         test: The same for held-out samples; no text is in both.
-        available: Kept prompts of each category, before cutting.
-        dropped: Prompts not kept, by reason.
+        available: Number of kept prompts of each category, before the split.
+        dropped: Number of dropped prompts by reason.
     """
 
     train: pa.Table
@@ -47,7 +48,7 @@ class InfinitySplit:
 
 
 @cache
-def category_map() -> Mapping[str, tuple[str, ...]]:
+def load_category_map() -> Mapping[str, tuple[str, ...]]:
     """Abilities of each category, as the paper lists them."""
     text = files("ulcmod_dist.corpus").joinpath("infinity.yaml").read_text(encoding="utf-8")
     categories = yaml.safe_load(text)["categories"]
@@ -60,7 +61,7 @@ def choose_categories(names: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         InvalidInput: A name is not in the map; the nearest known one is given.
     """
-    known = category_map()
+    known = load_category_map()
     for name in names or ():
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -71,11 +72,11 @@ def choose_categories(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in known if names is None or name in names)
 
 
-def single_category(abilities: Sequence[str]) -> str | None:
+def find_single_category(abilities: Sequence[str]) -> str | None:
     """The category that all listed abilities among these belong to; None where none or several."""
     found = {
         category
-        for category, listed in category_map().items()
+        for category, listed in load_category_map().items()
         if not set(listed).isdisjoint(abilities)
     }
     return found.pop() if len(found) == 1 else None
@@ -89,7 +90,7 @@ def split_infinity(
     seed: int = 0,
     categories: Sequence[str] | None = None,
 ) -> InfinitySplit:
-    """Select and cut the paper's corpus from the published files.
+    """Select and split the paper's corpus from the published files.
 
     Args:
         locations: Files, folders, globs or URLs of the published data set.
@@ -105,7 +106,7 @@ def split_infinity(
     if train < 1 or test < 0:
         raise InvalidInput(f"{train} train and {test} test samples a category make no corpus.")
     wanted = choose_categories(categories)
-    kept, dropped = _keep(locations, wanted)
+    kept, dropped = _select(locations, wanted)
     available = {name: len(kept[name]) for name in wanted}
     scarce = {name: count for name, count in available.items() if count < train + test}
     if scarce:
@@ -119,8 +120,8 @@ def split_infinity(
     rng = np.random.default_rng(seed)
     shuffled = {name: [kept[name][i] for i in rng.permutation(len(kept[name]))] for name in wanted}
     return InfinitySplit(
-        train=_table(shuffled, 0, train),
-        test=_table(shuffled, train, train + test),
+        train=_make_table(shuffled, 0, train),
+        test=_make_table(shuffled, train, train + test),
         available=available,
         dropped=dict(sorted(dropped.items())),
     )
@@ -140,7 +141,7 @@ def write_split(split: InfinitySplit, folder: Path) -> tuple[Path, Path]:
 Row = tuple[str, str]
 
 
-def _keep(
+def _select(
     locations: Sequence[str], wanted: Sequence[str]
 ) -> tuple[dict[str, list[Row]], Counter[str]]:
     kept: dict[str, list[Row]] = {name: [] for name in wanted}
@@ -148,9 +149,9 @@ def _keep(
     seen: set[str] = set()
     for location in locations:
         for source in find_files(location, "train"):
-            for row_id, text, abilities in _rows(source):
-                category = single_category(abilities)
-                reason = _objection(text, abilities, category, wanted, seen)
+            for row_id, text, abilities in _iter_rows(source):
+                category = find_single_category(abilities)
+                reason = _explain_drop(text, abilities, category, wanted, seen)
                 if reason is not None:
                     dropped[reason] += 1
                 elif category is not None and text is not None:
@@ -159,33 +160,34 @@ def _keep(
     return kept, dropped
 
 
-def _objection(
+def _explain_drop(
     text: str | None,
     abilities: Sequence[str],
     category: str | None,
     wanted: Sequence[str],
     seen: set[str],
 ) -> str | None:
-    """Why a prompt is dropped, or None."""
+    """Why a prompt is dropped, or None if it is kept."""
     if text is None or not text.strip() or not abilities:
         return "no text by a human in the first turn, or no abilities"
     if category is None:
-        several = any(not set(names).isdisjoint(abilities) for names in category_map().values())
+        categories = load_category_map().values()
+        several = any(not set(listed).isdisjoint(abilities) for listed in categories)
         return "abilities of several categories" if several else "no listed ability"
     if category not in wanted:
         return "another category"
     return "repeated text" if text in seen else None
 
 
-def _rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
+def _iter_rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
     """Id, prompt (None where there is none) and English abilities of each published row."""
     for batch in read_table(source, _FIELDS).to_batches(max_chunksize=_BATCH):
         columns = (batch.column(name).to_pylist() for name in _FIELDS)
         for number, conversations, label in zip(*columns, strict=True):
-            turns = _decoded(conversations)
+            turns = _decode(conversations)
             first = turns[0] if isinstance(turns, list) and turns else None
-            text = _field(first, "value") if _field(first, "from") == "human" else None
-            abilities = _field(_decoded(label), "ability_en")
+            text = _get_field(first, "value") if _get_field(first, "from") == "human" else None
+            abilities = _get_field(_decode(label), "ability_en")
             yield (
                 str(number),
                 text if isinstance(text, str) else None,
@@ -193,19 +195,19 @@ def _rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
             )
 
 
-def _field(value: Any, name: str) -> Any:
+def _get_field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _decoded(value: Any) -> Any:
-    """A list or object that some files hold as JSON."""
+def _decode(value: Any) -> Any:
+    """A list or object, which some of the published files hold as JSON text."""
     try:
         return json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError:
         return None
 
 
-def _table(shuffled: Mapping[str, Sequence[Row]], start: int, stop: int) -> pa.Table:
+def _make_table(shuffled: Mapping[str, Sequence[Row]], start: int, stop: int) -> pa.Table:
     rows = [
         {"id": row_id, "category": name, "text": text}
         for name, kept in shuffled.items()

@@ -1,7 +1,4 @@
-"""The corpus: prompts read from files, checked, and cut into shards.
-
-Faulty rows are refused by file and number.
-"""
+"""The corpus: prompts read from files, checked, and cut into shards."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
 
-_SHOWN = 5
+_MAX_SHOWN = 5
 _ROLES = {"human": "user", "gpt": "assistant"}
 _KNOWN_ROLES = {"system", "user", "assistant", "tool", "developer"}
 
@@ -34,8 +31,7 @@ SCHEMA = pa.schema(
         pa.field("chat", pa.large_string()),
     ]
 )
-"""Columns of a corpus; offsets of 64 bits, since texts may exceed 2 GiB together."""
-
+"""Columns of a corpus; texts have 64-bit offsets, since they may exceed 2 GiB together."""
 
 Message: TypeAlias = dict[str, str]
 """One turn of a chat: ``role`` and ``content``."""
@@ -46,7 +42,7 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The samples of a job in corpus order: train samples first, then held-out ones.
+    """The samples of a job in memory: train samples first, then held-out ones.
 
     Attributes:
         table: One row a sample, columns as in ``SCHEMA``. ``chat`` is the canonical JSON of the
@@ -57,7 +53,7 @@ class Corpus:
     table: pa.Table
 
     def __post_init__(self) -> None:
-        # One chunk a column makes the lookup of a single prompt independent of the files' sizes.
+        # One chunk a column, so that looking up a prompt does not search the chunks of all files.
         object.__setattr__(self, "table", self.table.cast(SCHEMA).combine_chunks())
 
     def __len__(self) -> int:
@@ -81,14 +77,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class _Split:
-    """The rows of one split as read, with what is needed to say where a row came from."""
+    """The rows of one split as read, and the files that they came from."""
 
     name: str
     sources: tuple[SourceFile, ...]
     tables: tuple[pa.Table, ...]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        columns = [_plain(table[name], name) for table in self.tables]
+        columns = [_normalize(table[name], name) for table in self.tables]
         if len({column.type for column in columns}) > 1:
             columns = [column.cast(pa.large_string()) for column in columns]
         return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
@@ -96,8 +92,8 @@ class _Split:
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables)
 
-    def place(self, row: int) -> str:
-        """A row of the split as people find it: the row of its file, counted from 0."""
+    def describe_row(self, row: int) -> str:
+        """A row of the split as the row of its file, counted from 0."""
         ends = list(accumulate(table.num_rows for table in self.tables))
         number = int(np.searchsorted(ends, row, side="right"))
         start = ends[number - 1] if number else 0
@@ -105,7 +101,7 @@ class _Split:
 
 
 def read_corpus(corpus: CorpusConfig) -> Corpus:
-    """Read the samples of a job: train rows first, then held-out ones, files in path order.
+    """Read and check the samples of a job: train first, then held-out ones, files in path order.
 
     Chats are lists of ``{role, content}`` or ``{from, value}``, or such lists as JSON. A null
     category means none. Without a column of ids, ids are ``<split>-<row>``, counted from row 0.
@@ -117,13 +113,13 @@ def read_corpus(corpus: CorpusConfig) -> Corpus:
     splits = [_read_split("train", corpus.train, corpus)]
     if corpus.test:
         splits.append(_read_split("test", corpus.test, corpus))
-    tables = [_samples(split, corpus) for split in splits]
-    _refuse_repeated_ids(splits, tables)
+    tables = [_make_table(split, corpus) for split in splits]
+    _require_unique_ids(splits, tables)
     return Corpus(pa.concat_tables(tables))
 
 
 def _read_split(name: str, locations: Iterable[str], corpus: CorpusConfig) -> _Split:
-    sources = tuple(file for place in locations for file in find_files(place, name))
+    sources = tuple(file for location in locations for file in find_files(location, name))
     named = (corpus.text, corpus.messages, corpus.category, corpus.id)
     columns = list(dict.fromkeys(column for column in named if column is not None))
     texts = () if corpus.text is None else (corpus.text,)
@@ -134,27 +130,27 @@ def _read_split(name: str, locations: Iterable[str], corpus: CorpusConfig) -> _S
     return split
 
 
-def _samples(split: _Split, corpus: CorpusConfig) -> pa.Table:
+def _make_table(split: _Split, corpus: CorpusConfig) -> pa.Table:
     rows = split.rows()
     if corpus.messages is None:
-        texts = _texts(split, str(corpus.text))
+        texts = _read_texts(split, str(corpus.text))
         chats: pa.ChunkedArray | pa.Array = pa.nulls(rows, pa.large_string())
     else:
-        texts, chats = _chats(split, corpus.messages)
+        texts, chats = _read_chats(split, corpus.messages)
     arrays = {
-        "sample_id": _ids(split, corpus.id),
+        "sample_id": _read_ids(split, corpus.id),
         "split": pa.repeat(pa.scalar(split.name, pa.string()), rows),
         "category": pa.nulls(rows, pa.string())
         if corpus.category is None
-        else _labels(split, corpus.category),
+        else _read_labels(split, corpus.category),
         "text": texts,
         "chat": chats,
     }
     return pa.table(arrays).cast(SCHEMA)
 
 
-def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """One type for a column whatever the file: large strings, integers or lists of structs."""
+def _normalize(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Large strings or int64, whatever the file's type; lists of messages become JSON text."""
     kind = column.type
     if pa.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
@@ -170,12 +166,12 @@ def _plain(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return column
 
 
-def _refuse(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> None:
-    """Raise for the first few faulty rows, saying how many there are."""
+def _raise_for_rows(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> None:
+    """Raise if there are faulty rows: their number and the first few of them."""
     if not faulty:
         return
-    shown = ", ".join(split.place(row) for row in faulty[:_SHOWN])
-    more = f" and {len(faulty) - _SHOWN} more" if len(faulty) > _SHOWN else ""
+    shown = ", ".join(split.describe_row(row) for row in faulty[:_MAX_SHOWN])
+    more = f" and {len(faulty) - _MAX_SHOWN} more" if len(faulty) > _MAX_SHOWN else ""
     raise InvalidInput(
         f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {shown}{more} "
         "(the first row is row 0).",
@@ -183,63 +179,65 @@ def _refuse(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> No
     )
 
 
-def _texts(split: _Split, name: str) -> pa.ChunkedArray:
+def _read_texts(split: _Split, name: str) -> pa.ChunkedArray:
     column = split.column(name)
     if pa.types.is_integer(column.type):
         raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of strings.")
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
     faulty = np.flatnonzero(empty.to_numpy()).tolist()
-    _refuse(split, faulty, f"have no text in {name!r}", "Correct or remove them.")
+    _raise_for_rows(split, faulty, f"have no text in {name!r}", "Correct or remove them.")
     return column
 
 
-def _labels(split: _Split, name: str) -> pa.ChunkedArray:
+def _read_labels(split: _Split, name: str) -> pa.ChunkedArray:
     labels = split.column(name).cast(pa.string())
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
 
 
-def _ids(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
+def _read_ids(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
     if name is None:
         return pa.array([f"{split.name}-{row}" for row in range(split.rows())], pa.string())
-    ids = _labels(split, name)
+    ids = _read_labels(split, name)
     faulty = np.flatnonzero(pc.is_null(ids).to_numpy()).tolist()
-    _refuse(split, faulty, f"have no id in {name!r}", "Correct or remove them.")
+    _raise_for_rows(split, faulty, f"have no id in {name!r}", "Correct or remove them.")
     return ids
 
 
-def _refuse_repeated_ids(splits: Sequence[_Split], tables: Sequence[pa.Table]) -> None:
+def _require_unique_ids(splits: Sequence[_Split], tables: Sequence[pa.Table]) -> None:
     seen: dict[str, str] = {}
     repeated = []
     for split, table in zip(splits, tables, strict=True):
         for row, sample_id in enumerate(table["sample_id"].to_pylist()):
             if sample_id in seen:
-                repeated.append(f"{sample_id!r} ({split.place(row)}, before: {seen[sample_id]})")
+                repeated.append(
+                    f"{sample_id!r} ({split.describe_row(row)}, before: {seen[sample_id]})"
+                )
             else:
                 seen[sample_id] = f"{split.name} sample {row}"
     if repeated:
-        more = f" and {len(repeated) - _SHOWN} more" if len(repeated) > _SHOWN else ""
+        more = f" and {len(repeated) - _MAX_SHOWN} more" if len(repeated) > _MAX_SHOWN else ""
         raise InvalidInput(
-            f"{len(repeated)} ids occur again: {', '.join(repeated[:_SHOWN])}{more} "
+            f"{len(repeated)} ids occur again: {', '.join(repeated[:_MAX_SHOWN])}{more} "
             "(the first row is row 0).",
             "Ids are unique over train and test samples.",
         )
 
 
-def _chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
+def _read_chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
     """The user's text and the canonical JSON of every chat."""
     column = split.column(name)
     if pa.types.is_integer(column.type):
         raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of chat messages.")
     texts, chats, faulty = [], [], []
     for row, encoded in enumerate(column.to_pylist()):
-        messages = _messages(encoded)
-        said = [m["content"] for m in messages or () if m["role"] == "user"]
-        if messages is None or not any(text.strip() for text in said):
+        messages = _parse_messages(encoded)
+        contents = [m["content"] for m in messages or () if m["role"] == "user"]
+        if messages is None or not any(text.strip() for text in contents):
             faulty.append(row)
             continue
-        texts.append("\n\n".join(said))
+        texts.append("\n\n".join(contents))
         chats.append(canonical_json(messages).decode())
-    _refuse(
+    _raise_for_rows(
         split,
         faulty,
         f"have no chat with a user's message in {name!r}",
@@ -248,39 +246,39 @@ def _chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
     return pa.array(texts, pa.large_string()), pa.array(chats, pa.large_string())
 
 
-def _messages(encoded: str | None) -> list[Message] | None:
-    """The messages of a chat, or None where the value is no chat."""
+def _parse_messages(encoded: str | None) -> list[Message] | None:
+    """The messages of a chat, or None if the value is no chat."""
     try:
         turns = json.loads(encoded or "null")
     except json.JSONDecodeError:
         return None
     if not isinstance(turns, list):
         return None
-    messages = [_message(turn) for turn in turns]
+    messages = [_parse_message(turn) for turn in turns]
     return None if None in messages else [m for m in messages if m is not None]
 
 
-def _message(turn: Any) -> Message | None:
+def _parse_message(turn: Any) -> Message | None:
     if not isinstance(turn, dict):
         return None
-    role, content = _either(turn, "role", "from"), _either(turn, "content", "value")
+    role, content = _get_either(turn, "role", "from"), _get_either(turn, "content", "value")
     role = _ROLES.get(role, role) if isinstance(role, str) else None
     if role not in _KNOWN_ROLES or not isinstance(content, str):
         return None
     return Message(role=role, content=content)
 
 
-def _either(turn: dict[str, Any], key: str, other: str) -> Any:
+def _get_either(turn: dict[str, Any], key: str, other: str) -> Any:
     return turn.get(other) if turn.get(key) is None else turn[key]
 
 
 def plan_shards(
     digests: Sequence[str], known: AbstractSet[str], shard_samples: int
 ) -> list[tuple[int, ...]]:
-    """Cut the prompts that have no rows yet into shards, in corpus order.
+    """Cut the prompts that are not committed yet into shards, in corpus order.
 
-    A prompt with a known digest is reused and never planned again, so prompts added to a corpus
-    form new shards and leave the old ones as they are. Samples with equal prompts share one row.
+    A prompt with a known digest is reused, so prompts added to a corpus form new shards and leave
+    the old ones as they are. Samples with equal prompts share one row.
 
     Args:
         digests: One digest a sample, in corpus order.
