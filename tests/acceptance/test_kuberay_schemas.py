@@ -8,8 +8,8 @@ import pytest
 import yaml
 from jsonschema import Draft7Validator, ValidationError
 
+from ulcmod_dist.submit.bundle import create_bundle
 from ulcmod_dist.submit.kuberay import render_manifest
-from ulcmod_dist.submit.parcel import pack
 
 pytestmark = pytest.mark.acceptance
 
@@ -63,8 +63,8 @@ def refuse_unknown(schema: dict[str, Any]) -> None:
 
 
 def objects(path: Path, variant: list[str]) -> Iterator[dict[str, Any]]:
-    parcel = pack(path, [*ON_CLUSTER, *variant], "kuberay")
-    return yaml.safe_load_all(render_manifest(parcel).text)
+    bundle = create_bundle(path, [*ON_CLUSTER, *variant], "kuberay")
+    return yaml.safe_load_all(render_manifest(bundle).text)
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.submit.bundle import create_bundle
 from ulcmod_dist.submit.kuberay import render_manifest
-from ulcmod_dist.submit.parcel import pack
 from ulcmod_dist.submit.slurm import render_script
 
 JOBS = Path(__file__).parents[2] / "jobs"
@@ -57,10 +57,10 @@ def test_job__has_room_for_its_actors(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_job__can_be_sent_to_every_kind_of_cluster(path: Path) -> None:
-    objects = yaml.safe_load_all(render_manifest(pack(path, ON_CLUSTER, "kuberay")).text)
+    objects = yaml.safe_load_all(render_manifest(create_bundle(path, ON_CLUSTER, "kuberay")).text)
     assert {"RayJob", "RayCronJob", "CronJob"} & {entry["kind"] for entry in objects}
-    assert "#SBATCH --requeue" in render_script(pack(path, ON_CLUSTER, "slurm")).text
-    assert pack(path, ON_CLUSTER, "ray").files == ()
+    assert "#SBATCH --requeue" in render_script(create_bundle(path, ON_CLUSTER, "slurm")).text
+    assert create_bundle(path, ON_CLUSTER, "ray").files == ()
 
 
 def test_nightly__keeps_prompts_to_itself_and_has_a_schedule() -> None:

@@ -13,7 +13,7 @@ from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.submit import ray_jobs
-from ulcmod_dist.submit.parcel import Parcel, pack
+from ulcmod_dist.submit.bundle import JobBundle, SubmittedJob, create_bundle
 
 pytestmark = [pytest.mark.faults, needs_root]
 
@@ -70,20 +70,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield Cluster(head, (first, second), known["RAY_AUTH_TOKEN"])
 
 
-def parcel(folder: Path, name: str) -> Parcel:
+def bundle(folder: Path, name: str) -> JobBundle:
     """The demo's model and corpus in small shards, so that a loss falls in the middle."""
     changes = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
     # The search, too, is spread over the machines.
     changes += ["discover.executor=ray", "ablate.with_run=false"]
     # What follows the search is not looked at here.
     changes += ["evaluate.seeds=1", "evaluate.null_permutations=0", "evaluate.baselines=[]"]
-    return pack(DEMO / "demo.yaml", [f"run={folder / name}", *changes], "ray")
+    return create_bundle(DEMO / "demo.yaml", [f"run={folder / name}", *changes], "ray")
 
 
-def finish(client: ray_jobs.Client, submission: ray_jobs.Submission) -> None:
+def finish(client: ray_jobs.Client, submission: SubmittedJob) -> None:
     """Wait for a job's end, which has to be a good one."""
-    shown = "".join(ray_jobs.follow(client, submission))
-    assert ray_jobs.outcome(client, submission) == ("SUCCEEDED", 0), shown
+    shown = "".join(ray_jobs.follow_logs(client, submission.id))
+    assert ray_jobs.get_result(client, submission.id) == ("SUCCEEDED", 0), shown
 
 
 def commits(run: Path) -> int:
@@ -107,11 +107,11 @@ def test_job__loses_two_machines_on_the_way_and_finds_the_same(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     client = cluster.client(tmp_path)
-    undisturbed = ray_jobs.submit(client, parcel(tmp_path, "undisturbed"))
+    undisturbed = ray_jobs.submit(client, bundle(tmp_path, "undisturbed"))
     finish(client, undisturbed)
 
     run = tmp_path / "disturbed"
-    disturbed = ray_jobs.submit(client, parcel(tmp_path, "disturbed"))
+    disturbed = ray_jobs.submit(client, bundle(tmp_path, "disturbed"))
     wait_for(lambda: commits(run) >= 3, 240, "some shards")
     cluster.workers[0].cut_off()
     before = commits(run)

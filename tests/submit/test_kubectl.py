@@ -1,4 +1,4 @@
-"""What is asked of kubectl: sending a job, following it, and telling what became of it."""
+"""Calls of kubectl: submitting a job, following it, and reading its state."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.submit.job_files import job_file
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.submit import kuberay
+from ulcmod_dist.submit.bundle import create_bundle
 from ulcmod_dist.submit.kuberay import Manifest
-from ulcmod_dist.submit.parcel import pack
 
 KINDS = ("RayJob", "RayCronJob", "CronJob")
 
@@ -36,9 +36,9 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 RAY_JOB = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
 
 
-def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -> None:
+def test_submit__applies_the_objects_through_standard_input(kubectl: Path) -> None:
     sent = kuberay.submit(RAY_JOB)
-    assert (sent.name, sent.new, sent.said) == ("ulcmod-1", True, "done\n")
+    assert (sent.id, sent.new, sent.output) == ("ulcmod-1", True, "done\n")
     assert kubectl.read_text().endswith("apply -f -\nkind: RayJob\n")
 
 
@@ -55,7 +55,7 @@ def test_submit__hands_the_objects_to_kubectl_through_its_input(kubectl: Path) -
         ("", True, []),
     ],
 )
-def test_submit__of_a_job_that_is_there_does_as_on_ray(
+def test_submit__of_an_existing_job_attaches_or_replaces_it(
     kubectl: Path, state: str, again: bool, done: list[str]
 ) -> None:
     (kubectl.parent / "there").write_text(f"ulcmod-1 {state}")
@@ -71,9 +71,9 @@ def test_submit__of_a_schedule_replaces_it(kubectl: Path) -> None:
     assert kubectl.read_text() == "apply -f -\nkind: CronJob\n"
 
 
-def test_command__tells_what_became_of_a_job_that_is_there(kubectl: Path) -> None:
+def test_command__reports_the_state_of_an_existing_job(kubectl: Path) -> None:
     path = job_file(kubectl.parent)
-    name = pack(path, [], "kuberay").name
+    name = create_bundle(path, [], "kuberay").name
     (kubectl.parent / "there").write_text(f"{name} Running RUNNING")
     done = CliRunner().invoke(app, ["submit", str(path), "--to", "kuberay", "--json"])
     facts = json.loads(done.stdout)
@@ -83,12 +83,12 @@ def test_command__tells_what_became_of_a_job_that_is_there(kubectl: Path) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_state__is_asked_of_kubectl(kubectl: Path, kind: str) -> None:
     (kubectl.parent / "there").write_text("Running RUNNING\n")
-    assert kuberay.state(Manifest(kind, "ulcmod-1", "")) == "Running RUNNING"
+    assert kuberay.get_state(Manifest(kind, "ulcmod-1", "")) == "Running RUNNING"
     assert kubectl.read_text().startswith(f"get {kind.lower()} ulcmod-1 -o jsonpath=")
 
 
 def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:
-    assert "".join(kuberay.logs(RAY_JOB, follow=True)) == "done\n"
+    assert "".join(kuberay.read_logs(RAY_JOB, follow=True)) == "done\n"
     assert "logs --selector=job-name=ulcmod-1 --tail=-1 --follow" in kubectl.read_text()
 
 
@@ -107,7 +107,7 @@ def test_logs__of_a_schedule_are_those_of_its_newest_job(
     kubectl: Path, kind: str, listed: str, where: str
 ) -> None:
     (kubectl.parent / "there").write_text(listed)
-    assert "".join(kuberay.logs(Manifest(kind, "ulcmod-1", ""), follow=False)) == "done\n"
+    assert "".join(kuberay.read_logs(Manifest(kind, "ulcmod-1", ""), follow=False)) == "done\n"
     asked, shown = kubectl.read_text().splitlines()
     assert "--sort-by=.metadata.creationTimestamp" in asked
     assert shown == f"logs {where} --tail=-1"
@@ -115,10 +115,10 @@ def test_logs__of_a_schedule_are_those_of_its_newest_job(
 
 def test_logs__of_a_schedule_that_has_not_started_say_so(kubectl: Path) -> None:
     with pytest.raises(UlcmodError, match="started no job yet"):
-        kuberay.logs(Manifest("CronJob", "ulcmod-1", ""), follow=False)
+        kuberay.read_logs(Manifest("CronJob", "ulcmod-1", ""), follow=False)
 
 
-def test_command__without_kubectl_says_the_whole_command_that_sends_the_job(
+def test_command__without_kubectl_prints_the_command_to_apply_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -128,7 +128,7 @@ def test_command__without_kubectl_says_the_whole_command_that_sends_the_job(
     assert "--set 'discover.modules=[2, 3]' --dry-run | kubectl apply -f -" in done.stdout
 
 
-def test_tools__say_where_to_go_when_they_are_missing(
+def test_tools__that_are_missing_are_named_with_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -17,8 +17,8 @@ from tests.submit.operator_rules import complaints
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.signals import GRACE_SECONDS
+from ulcmod_dist.submit.bundle import create_bundle
 from ulcmod_dist.submit.kuberay import render_manifest
-from ulcmod_dist.submit.parcel import pack
 
 NIGHTLY = ["cluster.schedule=0 2 * * *", "cluster.time_zone=Europe/Zurich"]
 KINDS = {
@@ -30,7 +30,7 @@ KINDS = {
 
 def rendered(folder: Path, *overrides: str) -> dict[str, dict[str, Any]]:
     """Objects by their kind."""
-    manifest = render_manifest(pack(job_file(folder), overrides, "kuberay"))
+    manifest = render_manifest(create_bundle(job_file(folder), overrides, "kuberay"))
     return {entry["kind"]: entry for entry in yaml.safe_load_all(manifest.text)}
 
 
@@ -134,7 +134,7 @@ def test_manifest__no_value_of_a_job_breaks_out_of_its_place(
     values["prompt"] = {"system": f"{text}\nkind: Pod\n---\n{text}"}
     values["cluster"]["image"] = f"image: {text}"
     path = job_file(folder, yaml.safe_dump(values))
-    objects = list(yaml.safe_load_all(render_manifest(pack(path, [], "kuberay")).text))
+    objects = list(yaml.safe_load_all(render_manifest(create_bundle(path, [], "kuberay")).text))
     assert [entry["kind"] for entry in objects] == ["ConfigMap", "RayJob"]
     job = yaml.safe_load(objects[0]["data"]["job.yaml"])
     assert job["prompt"]["system"] == values["prompt"]["system"]
@@ -223,7 +223,7 @@ def test_cron_job__submits_to_its_cluster_with_the_operators_token(tmp_path: Pat
 
 def test_manifest__wants_an_image(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"cluster\.image"):
-        render_manifest(pack(job_file(tmp_path, HUB_JOB), [], "kuberay"))
+        render_manifest(create_bundle(job_file(tmp_path, HUB_JOB), [], "kuberay"))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from tests.submit.job_server import JobServer, running
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs
-from ulcmod_dist.submit.parcel import Parcel, pack
+from ulcmod_dist.submit.bundle import JobBundle, create_bundle
 
 SECRET = "planted-secret-0123456789"
 
@@ -28,9 +28,9 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[JobServe
 
 
 @pytest.fixture
-def parcel(tmp_path: Path) -> Parcel:
+def bundle(tmp_path: Path) -> JobBundle:
     (tmp_path / "matrix.npy").write_bytes(b"numbers")
-    return pack(job_file(tmp_path, MATRIX_JOB.format(run="/shared/runs/mine")), [], "ray")
+    return create_bundle(job_file(tmp_path, MATRIX_JOB.format(run="/shared/runs/mine")), [], "ray")
 
 
 def client(server: JobServer, home: Path) -> ray_jobs.Client:
@@ -38,11 +38,11 @@ def client(server: JobServer, home: Path) -> ray_jobs.Client:
 
 
 def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
-    server: JobServer, parcel: Parcel, tmp_path: Path
+    server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
-    submission = ray_jobs.submit(client(server, tmp_path), parcel)
-    assert (submission.id, submission.state, submission.new) == (parcel.name, "RUNNING", True)
-    job = server.jobs[parcel.name]
+    submission = ray_jobs.submit(client(server, tmp_path), bundle)
+    assert (submission.id, submission.state, submission.new) == (bundle.name, "RUNNING", True)
+    job = server.jobs[bundle.name]
     assert job["entrypoint"] == "ulcmod run job.yaml"
     assert job["runtime_env"]["env_vars"]["ULCMOD_LOG_FORMAT"] == "text"
     (package,) = server.packages.values()
@@ -52,87 +52,89 @@ def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
 
 
 def test_submit__of_a_job_with_a_schedule_is_a_rerun(server: JobServer, tmp_path: Path) -> None:
-    parcel = pack(job_file(tmp_path, HUB_JOB), ["cluster.schedule=0 2 * * *"], "ray")
-    ray_jobs.submit(client(server, tmp_path), parcel)
-    assert server.jobs[parcel.name]["entrypoint"] == "ulcmod rerun job.yaml"
+    bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["cluster.schedule=0 2 * * *"], "ray")
+    ray_jobs.submit(client(server, tmp_path), bundle)
+    assert server.jobs[bundle.name]["entrypoint"] == "ulcmod rerun job.yaml"
 
 
 def test_submit__of_a_job_with_a_time_limit_is_ended_by_it(
     server: JobServer, tmp_path: Path
 ) -> None:
-    parcel = pack(job_file(tmp_path, HUB_JOB), ["cluster.hours=1.5"], "ray")
-    ray_jobs.submit(client(server, tmp_path), parcel)
-    command = server.jobs[parcel.name]["entrypoint"]
+    bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["cluster.hours=1.5"], "ray")
+    ray_jobs.submit(client(server, tmp_path), bundle)
+    command = server.jobs[bundle.name]["entrypoint"]
     assert command == "timeout --foreground --kill-after=60 5400 ulcmod run job.yaml"
 
 
-def test_follow__goes_on_after_a_silence_and_gives_up_after_a_long_one(
-    server: JobServer, parcel: Parcel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_follow__survives_a_short_outage_and_gives_up_after_a_long_one(
+    server: JobServer, bundle: JobBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = client(server, tmp_path)
-    submission = ray_jobs.submit(connection, parcel)
-    server.jobs[parcel.name]["logs"] = "one\n"
-    pieces = ray_jobs.follow(connection, submission)
+    submission = ray_jobs.submit(connection, bundle)
+    server.jobs[bundle.name]["logs"] = "one\n"
+    pieces = ray_jobs.follow_logs(connection, submission.id)
     assert next(pieces) == "one\n"
     server.silent = 3
-    server.jobs[parcel.name] |= {"logs": "one\ntwo\n", "status": "SUCCEEDED"}
+    server.jobs[bundle.name] |= {"logs": "one\ntwo\n", "status": "SUCCEEDED"}
     assert list(pieces) == ["two\n"]
     assert server.silent == 0
-    monkeypatch.setattr(ray_jobs, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(ray_jobs, "RECONNECT_SECONDS", 0.2)
     server.silent = 10**6
     with pytest.raises(UlcmodError, match="No Ray cluster answers"):
-        list(ray_jobs.follow(connection, submission))
+        list(ray_jobs.follow_logs(connection, submission.id))
 
 
-def test_submit__twice_meets_the_job_that_is_there(
-    server: JobServer, parcel: Parcel, tmp_path: Path
+def test_submit__twice_attaches_to_the_running_job(
+    server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
-    ray_jobs.submit(client(server, tmp_path), parcel)
+    ray_jobs.submit(client(server, tmp_path), bundle)
     for status in ("RUNNING", "SUCCEEDED"):
-        server.finish(parcel.name, status, 0)
-        second = ray_jobs.submit(client(server, tmp_path), parcel)
-        assert (second.id, second.state, second.new) == (parcel.name, status, False)
+        server.finish(bundle.name, status, 0)
+        second = ray_jobs.submit(client(server, tmp_path), bundle)
+        assert (second.id, second.state, second.new) == (bundle.name, status, False)
     assert len(server.jobs) == 1
 
 
 @pytest.mark.parametrize("status", ["FAILED", "STOPPED"])
 def test_submit__after_a_failure_continues_under_the_next_number(
-    server: JobServer, parcel: Parcel, tmp_path: Path, status: str
+    server: JobServer, bundle: JobBundle, tmp_path: Path, status: str
 ) -> None:
     for attempt in ("", "-2", "-3"):
-        submission = ray_jobs.submit(client(server, tmp_path), parcel)
-        assert submission.id == parcel.name + attempt
+        submission = ray_jobs.submit(client(server, tmp_path), bundle)
+        assert submission.id == bundle.name + attempt
         server.finish(submission.id, status, 1)
-    assert ray_jobs.latest(client(server, tmp_path), parcel.name).id == f"{parcel.name}-3"
+    assert ray_jobs.find_latest(client(server, tmp_path), bundle.name).id == f"{bundle.name}-3"
 
 
-def test_submit__again_follows_a_success(server: JobServer, parcel: Parcel, tmp_path: Path) -> None:
-    ray_jobs.submit(client(server, tmp_path), parcel)
-    server.finish(parcel.name, "SUCCEEDED", 0)
-    assert ray_jobs.submit(client(server, tmp_path), parcel, again=True).id == f"{parcel.name}-2"
-    assert not ray_jobs.submit(client(server, tmp_path), parcel, again=True).new
+def test_submit__again_repeats_a_success(
+    server: JobServer, bundle: JobBundle, tmp_path: Path
+) -> None:
+    ray_jobs.submit(client(server, tmp_path), bundle)
+    server.finish(bundle.name, "SUCCEEDED", 0)
+    assert ray_jobs.submit(client(server, tmp_path), bundle, again=True).id == f"{bundle.name}-2"
+    assert not ray_jobs.submit(client(server, tmp_path), bundle, again=True).new
 
 
-def test_submit__of_two_at_once_the_second_meets_the_first(
-    server: JobServer, parcel: Parcel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_submit__of_two_at_once_the_second_attaches_to_the_first(
+    server: JobServer, bundle: JobBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = client(server, tmp_path)
-    ray_jobs.submit(connection, parcel)
+    ray_jobs.submit(connection, bundle)
     monkeypatch.setattr(connection, "list_jobs", list)
-    late = ray_jobs.submit(connection, parcel)
-    assert (late.id, late.new) == (parcel.name, False)
+    late = ray_jobs.submit(connection, bundle)
+    assert (late.id, late.new) == (bundle.name, False)
 
 
-def test_connect__shows_the_token_and_a_wrong_one_is_explained(
-    server: JobServer, parcel: Parcel, tmp_path: Path
+def test_connect__sends_the_token_and_explains_a_wrong_one(
+    server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
     server.token = SECRET
     for environment in ({}, {"RAY_AUTH_TOKEN": "another"}):
-        with pytest.raises(UlcmodError, match="refuses the token") as caught:
+        with pytest.raises(UlcmodError, match="rejects the token") as caught:
             ray_jobs.connect(server.address, environment, tmp_path)
         assert "another" not in str(caught.value)
     connection = ray_jobs.connect(server.address, {"RAY_AUTH_TOKEN": SECRET}, tmp_path)
-    assert ray_jobs.submit(connection, parcel).new
+    assert ray_jobs.submit(connection, bundle).new
     assert SECRET not in json.dumps(server.jobs)
     assert SECRET.encode() not in b"".join(server.packages.values())
 
@@ -142,7 +144,7 @@ def test_connect__sends_nothing_to_another_machine_without_a_token(tmp_path: Pat
         ray_jobs.connect("http://192.0.2.1:8265", {}, tmp_path)
 
 
-def test_connect__says_where_nobody_answers(tmp_path: Path) -> None:
+def test_connect__names_the_address_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(UlcmodError, match="No Ray cluster answers"):
         ray_jobs.connect("http://127.0.0.1:9", {}, tmp_path)
 
@@ -152,61 +154,59 @@ def test_address__of_the_environment_never_replaces_the_one_given(
 ) -> None:
     other = {"RAY_API_SERVER_ADDRESS": "http://192.0.2.1:8265"}
     with pytest.raises(InvalidInput, match="Unset RAY_API_SERVER_ADDRESS"):
-        ray_jobs.resolve("http://127.0.0.1:8265", other, tmp_path)
+        ray_jobs.resolve_address("http://127.0.0.1:8265", other, tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert ray_jobs.resolve(None, other, tmp_path) == "http://192.0.2.1:8265"
-    assert ray_jobs.resolve(None, {}, tmp_path) == "http://127.0.0.1:8265"
-    assert ray_jobs.resolve("http://127.0.0.1:8265/", {}, tmp_path) == "http://127.0.0.1:8265"
+    assert ray_jobs.resolve_address(None, other, tmp_path) == "http://192.0.2.1:8265"
+    assert ray_jobs.resolve_address(None, {}, tmp_path) == "http://127.0.0.1:8265"
+    assert (
+        ray_jobs.resolve_address("http://127.0.0.1:8265/", {}, tmp_path) == "http://127.0.0.1:8265"
+    )
 
 
 @pytest.mark.parametrize("address", ["ray://192.0.2.1:10001", "192.0.2.1:6379"])
-def test_address__of_a_cluster_elsewhere_is_not_asked_without_a_token(
-    tmp_path: Path, address: str
-) -> None:
+def test_address__of_a_remote_cluster_needs_a_token(tmp_path: Path, address: str) -> None:
     with pytest.raises(InvalidInput, match="without token authentication"):
-        ray_jobs.resolve(address, {}, tmp_path)
+        ray_jobs.resolve_address(address, {}, tmp_path)
 
 
 def test_address__with_credentials_is_refused_and_not_shown(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="carries credentials") as caught:
-        ray_jobs.resolve(f"http://me:{SECRET}@127.0.0.1:8265", {}, tmp_path)
+        ray_jobs.resolve_address(f"http://me:{SECRET}@127.0.0.1:8265", {}, tmp_path)
     assert SECRET not in str(caught.value)
 
 
-def test_cancel__asks_a_running_job_to_end(
-    server: JobServer, parcel: Parcel, tmp_path: Path
-) -> None:
+def test_cancel__stops_a_running_job(server: JobServer, bundle: JobBundle, tmp_path: Path) -> None:
     connection = client(server, tmp_path)
-    with pytest.raises(UlcmodError, match="knows no submission"):
-        ray_jobs.latest(connection, parcel.name)
-    submission = ray_jobs.submit(connection, parcel)
-    assert ray_jobs.cancel(connection, submission)
-    server.finish(parcel.name, "STOPPED", 143)
-    assert not ray_jobs.cancel(connection, submission)
+    with pytest.raises(UlcmodError, match="has no submission"):
+        ray_jobs.find_latest(connection, bundle.name)
+    submission = ray_jobs.submit(connection, bundle)
+    assert ray_jobs.cancel(connection, submission.id)
+    server.finish(bundle.name, "STOPPED", 143)
+    assert not ray_jobs.cancel(connection, submission.id)
 
 
 @pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 3)])
-def test_command__waits_and_ends_as_the_job_does(
-    server: JobServer, parcel: Parcel, tmp_path: Path, status: str, code: int
+def test_command__waits_and_exits_with_the_code_of_the_job(
+    server: JobServer, bundle: JobBundle, tmp_path: Path, status: str, code: int
 ) -> None:
     server.ending = {"status": status, "driver_exit_code": code, "logs": "12 shards\n"}
     words = [str(tmp_path / "job.yaml"), "--to", "ray", "--address", server.address]
     waited = CliRunner().invoke(app, ["submit", *words, "--wait"])
     assert waited.exit_code == code
     assert waited.stdout.startswith("12 shards\n")
-    assert f"{parcel.name} has ended: {status}." in waited.stdout
+    assert f"{bundle.name} has ended: {status}." in waited.stdout
     told = CliRunner().invoke(app, ["status", *words, "--json"])
     assert json.loads(told.stdout)["state"] == status
     shown = CliRunner().invoke(app, ["logs", *words])
     assert (shown.exit_code, shown.stdout) == (0, "12 shards\n")
 
 
-def test_command__previews_without_asking_a_cluster(server: JobServer, tmp_path: Path) -> None:
+def test_command__previews_without_contacting_a_cluster(server: JobServer, tmp_path: Path) -> None:
     path = job_file(tmp_path, HUB_JOB)
     words = ["submit", str(path), "--to", "ray", "--address", server.address, "--dry-run"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0
     shown = json.loads(done.stdout)
-    assert shown["submission_id"] == pack(path, [], "ray").name
+    assert shown["submission_id"] == create_bundle(path, [], "ray").name
     assert list(shown["files"]) == ["job.yaml"]
     assert server.requests == []

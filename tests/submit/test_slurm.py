@@ -11,8 +11,8 @@ from tests.submit.job_files import CLUSTER, HUB_JOB, MATRIX_JOB, job_file
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.submit import slurm
-from ulcmod_dist.submit.parcel import pack
-from ulcmod_dist.submit.slurm import Script, render_script
+from ulcmod_dist.submit.bundle import create_bundle
+from ulcmod_dist.submit.slurm import BatchScript, render_script
 
 OVERRIDES = ["cluster.partition=gpu", "cluster.account=lab-7"]
 
@@ -20,7 +20,7 @@ OVERRIDES = ["cluster.partition=gpu", "cluster.account=lab-7"]
 def rendered(folder: Path, *overrides: str) -> str:
     (folder / "matrix.npy").write_bytes(b"")
     path = job_file(folder, MATRIX_JOB.format(run="/shared/runs/mine") + CLUSTER)
-    return render_script(pack(path, overrides, "slurm")).text
+    return render_script(create_bundle(path, overrides, "slurm")).text
 
 
 def directives(text: str) -> set[str]:
@@ -73,14 +73,14 @@ def test_script__carries_the_job_and_no_token(
     job = text.split("<<'ULCMOD_JOB'\n")[1].split("ULCMOD_JOB\n")[0]
     (tmp_path / "again.yaml").write_text(job)
     assert "seed: 4" in job
-    assert pack(tmp_path / "again.yaml", [], "slurm").text == job
+    assert create_bundle(tmp_path / "again.yaml", [], "slurm").text == job
     assert "planted" not in text
 
 
 def test_script__quotes_the_folder_of_programs(tmp_path: Path) -> None:
     (tmp_path / "matrix.npy").write_bytes(b"")
-    parcel = pack(job_file(tmp_path, MATRIX_JOB.format(run="/runs")), [], "slurm")
-    text = render_script(parcel, environment=Path("/opt/my $(programs)/bin")).text
+    bundle = create_bundle(job_file(tmp_path, MATRIX_JOB.format(run="/runs")), [], "slurm")
+    text = render_script(bundle, environment=Path("/opt/my $(programs)/bin")).text
     assert "export PATH='/opt/my $(programs)/bin':\"$PATH\"" in text
 
 
@@ -169,7 +169,7 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (MATRIX_JOB.format(run="/runs"), "matrix.npy"),
     ],
 )
-def test_command__wants_the_inputs_to_be_there(
+def test_command__requires_existing_inputs(
     tmp_path: Path, queue: Path, text: str, missing: str
 ) -> None:
     path = job_file(tmp_path, text)
@@ -180,23 +180,23 @@ def test_command__wants_the_inputs_to_be_there(
     assert queue.read_text() == ""
 
 
-def test_submit__queues_once_and_then_meets_its_job(tmp_path: Path, queue: Path) -> None:
-    script = Script("ulcmod-1", "#!/bin/sh\n")
+def test_submit__queues_once_and_then_attaches(tmp_path: Path, queue: Path) -> None:
+    script = BatchScript("ulcmod-1", "#!/bin/sh\n")
     first = slurm.submit(script)
-    assert (first.number, first.new) == ("17", True)
+    assert (first.id, first.new) == ("17", True)
     assert (tmp_path / "script").read_text() == script.text
     queue.write_text("17 RUNNING\n")
     second = slurm.submit(script)
-    assert (second.number, second.state, second.new) == ("17", "RUNNING", False)
+    assert (second.id, second.state, second.new) == ("17", "RUNNING", False)
 
 
 def test_cancel__takes_the_job_out_of_the_queue(queue: Path) -> None:
-    script = Script("ulcmod-1", "#!/bin/sh\n")
+    script = BatchScript("ulcmod-1", "#!/bin/sh\n")
     assert slurm.cancel(script) is None
     slurm.submit(script)
     cancelled = slurm.cancel(script)
     assert cancelled is not None
-    assert cancelled.number == "17"
+    assert cancelled.id == "17"
     assert queue.read_text() == ""
 
 
@@ -205,4 +205,4 @@ def test_logs__are_read_where_the_job_was_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ulcmod-1.log").write_text("shard 3 of 4\n")
-    assert "".join(slurm.logs(Script("ulcmod-1", ""), follow=True)) == "shard 3 of 4\n"
+    assert "".join(slurm.read_logs(BatchScript("ulcmod-1", ""), follow=True)) == "shard 3 of 4\n"

@@ -11,7 +11,7 @@ from tests.submit import batch_system
 from tests.submit.batch_system import needs_slurm
 from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from tests.submit.job_files import MATRIX_JOB, job_file
-from ulcmod_dist.submit.parcel import Parcel, pack
+from ulcmod_dist.submit.bundle import JobBundle, create_bundle
 from ulcmod_dist.submit.slurm import render_script
 
 DEMO = Path(__file__).parents[2] / "jobs" / "demo"
@@ -30,11 +30,11 @@ def login(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.fixture
-def parcel(tmp_path: Path) -> Parcel:
+def bundle(tmp_path: Path) -> JobBundle:
     rng = np.random.default_rng(0)
     np.save(tmp_path / "matrix.npy", np.abs(rng.normal(size=(60, 40))).astype("f4"))
     path = job_file(tmp_path, MATRIX_JOB.format(run=tmp_path / "run"))
-    return pack(path, ["cluster={cpus: 2, memory_gib: 4, hours: 1}"], "slurm")
+    return create_bundle(path, ["cluster={cpus: 2, memory_gib: 4, hours: 1}"], "slurm")
 
 
 def state(login: Host, number: str) -> str:
@@ -50,7 +50,7 @@ def sbatch(login: Host, text: str, folder: Path) -> str:
 
 
 def test_script__put_back_twice_continues_and_completes(
-    login: Host, parcel: Parcel, tmp_path: Path
+    login: Host, bundle: JobBundle, tmp_path: Path
 ) -> None:
     # A driver that joins Ray, and hangs the first and second time.
     driver = tmp_path / "driver.sh"
@@ -62,7 +62,7 @@ def test_script__put_back_twice_continues_and_completes(
         "sleep 600\n"
     )
     driver.chmod(0o755)
-    script = render_script(parcel, entrypoint=str(driver))
+    script = render_script(bundle, entrypoint=str(driver))
     number = sbatch(login, script.text, tmp_path)
 
     wait_for(lambda: attempts(tmp_path) == 1, 240, "the first attempt")
@@ -98,8 +98,8 @@ def test_demo__put_back_in_the_middle_of_its_shards_computes_none_twice(
     small = ["extract.shard_samples=32", "extract.batch_tokens=512", "discover.modules=7"]
     small.append("ablate.with_run=false")
     machine = "cluster={cpus: 2, memory_gib: 8, hours: 1}"
-    parcel = pack(DEMO / "demo.yaml", [f"run={run}", machine, *small], "slurm")
-    number = sbatch(login, render_script(parcel).text, tmp_path)
+    bundle = create_bundle(DEMO / "demo.yaml", [f"run={run}", machine, *small], "slurm")
+    number = sbatch(login, render_script(bundle).text, tmp_path)
     commits = run / "activations.zarr" / "commits"
     wait_for(lambda: len(list(commits.glob("*.json"))) >= 3, 300, "some shards")
     login.run("scontrol", "requeue", number)
@@ -107,14 +107,14 @@ def test_demo__put_back_in_the_middle_of_its_shards_computes_none_twice(
     written = {path.name: path.stat().st_mtime_ns for path in commits.glob("*.json")}
 
     wait_for(lambda: state(login, number) in ("COMPLETED", "FAILED"), 500, "the second attempt")
-    assert state(login, number) == "COMPLETED", (tmp_path / f"{parcel.name}.log").read_text()
+    assert state(login, number) == "COMPLETED", (tmp_path / f"{bundle.name}.log").read_text()
     now = {path.name: path.stat().st_mtime_ns for path in commits.glob("*.json")}
     assert len(now) > len(written) >= 3
     assert written.items() <= now.items()
     assert (run / "report.html").exists()
 
 
-def test_script__fails_as_its_driver_does(login: Host, parcel: Parcel, tmp_path: Path) -> None:
-    number = sbatch(login, render_script(parcel, entrypoint="false").text, tmp_path)
+def test_script__fails_as_its_driver_does(login: Host, bundle: JobBundle, tmp_path: Path) -> None:
+    number = sbatch(login, render_script(bundle, entrypoint="false").text, tmp_path)
     wait_for(lambda: state(login, number) in ("FAILED", "COMPLETED"), 240, "the end")
     assert state(login, number) == "FAILED"

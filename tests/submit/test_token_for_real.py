@@ -18,7 +18,7 @@ from tests.submit.job_files import HUB_JOB, job_file
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs
-from ulcmod_dist.submit.parcel import pack
+from ulcmod_dist.submit.bundle import create_bundle
 
 pytestmark = [pytest.mark.faults, needs_root]
 
@@ -106,18 +106,18 @@ def test_client__with_the_token_runs_a_job_and_tells_nobody(
     path.write_text(guarded.token)
     environment = {"RAY_AUTH_TOKEN_PATH": str(path)}
     client = ray_jobs.connect(guarded.url, environment, tmp_path)
-    parcel = pack(job_file(tmp_path, HUB_JOB), [], "ray")
+    bundle = create_bundle(job_file(tmp_path, HUB_JOB), [], "ray")
     # The driver itself joins the cluster, which asks it for the token too.
     work = (
         'python -c "import ray; ray.init(); print(sorted(ray.cluster_resources()))"; cat job.yaml'
     )
-    submission = ray_jobs.submit(client, parcel, entrypoint=work)
+    submission = ray_jobs.submit(client, bundle, entrypoint=work)
     assert submission.new
-    shown = "".join(ray_jobs.follow(client, submission))
-    assert ray_jobs.outcome(client, submission) == ("SUCCEEDED", 0), shown
+    shown = "".join(ray_jobs.follow_logs(client, submission.id))
+    assert ray_jobs.get_result(client, submission.id) == ("SUCCEEDED", 0), shown
     assert "'CPU'" in shown
-    assert parcel.text in shown
-    assert not ray_jobs.submit(client, parcel, entrypoint=work).new
+    assert bundle.text in shown
+    assert not ray_jobs.submit(client, bundle, entrypoint=work).new
 
     processes = guarded.machine.run("ps", "axww", "--format", "args")
     assert "ray" in processes
@@ -136,10 +136,14 @@ def test_client__with_the_token_runs_a_job_and_tells_nobody(
 
 def test_cancel__ends_a_job_on_the_cluster(guarded: Guarded, tmp_path: Path) -> None:
     client = ray_jobs.connect(guarded.url, {"RAY_AUTH_TOKEN": guarded.token}, tmp_path)
-    parcel = pack(job_file(tmp_path, HUB_JOB), ["discover.seed=9"], "ray")
-    submission = ray_jobs.submit(client, parcel, entrypoint="sleep 600")
-    wait_for(lambda: ray_jobs.latest(client, parcel.name).state == "RUNNING", 60, "the job's start")
-    assert ray_jobs.cancel(client, submission)
-    wait_for(lambda: ray_jobs.latest(client, parcel.name).state == "STOPPED", 60, "the job's end")
+    bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["discover.seed=9"], "ray")
+    submission = ray_jobs.submit(client, bundle, entrypoint="sleep 600")
+    wait_for(
+        lambda: ray_jobs.find_latest(client, bundle.name).state == "RUNNING", 60, "the job's start"
+    )
+    assert ray_jobs.cancel(client, submission.id)
+    wait_for(
+        lambda: ray_jobs.find_latest(client, bundle.name).state == "STOPPED", 60, "the job's end"
+    )
     # The same job again continues under the next number.
-    assert ray_jobs.submit(client, parcel, entrypoint="true").id == f"{parcel.name}-2"
+    assert ray_jobs.submit(client, bundle, entrypoint="true").id == f"{bundle.name}-2"

@@ -127,8 +127,8 @@ def set_options(
     ] = None,
 ) -> None:
     """Options before the command."""
-    output = _output.get()
-    output.log_format = log_format
+    output = _Output(log_format)
+    _output.set(output)
     if metrics is not None:
         from ulcmod_dist.cli.metrics import Metrics
 

@@ -32,17 +32,17 @@ def submit(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send a job to a cluster; sending it again meets the one that is there."""
-    from ulcmod_dist.pipeline.submit import Sending, preview
+    """Send a job to a cluster; submission it again meets the one that is there."""
+    from ulcmod_dist.pipeline.submit import Submission, preview
     from ulcmod_dist.pipeline.submit import submit as stage
 
-    sending = Sending(job, overrides or [], to, address)
+    submission = Submission(job, overrides or [], to, address)
     if dry_run:
-        sys.stdout.write(preview(sending))
+        sys.stdout.write(preview(submission))
         return
     # With --json, standard output is the answer alone.
     output = sys.stderr if as_json else sys.stdout
-    print_summary(stage(sending, again=again, wait=output.write if wait else None), as_json)
+    print_summary(stage(submission, again=again, wait=output.write if wait else None), as_json)
 
 
 @app.command(rich_help_panel="Jobs on a cluster")
@@ -54,10 +54,10 @@ def logs(
     overrides: Overrides = None,
 ) -> None:
     """Show what a job that was sent to a cluster has printed."""
-    from ulcmod_dist.pipeline.submit import Sending
-    from ulcmod_dist.pipeline.submit import logs as stage
+    from ulcmod_dist.pipeline.submit import Submission
+    from ulcmod_dist.pipeline.submit import read_logs as stage
 
-    for text in stage(Sending(job, overrides or [], to, address), follow=follow):
+    for text in stage(Submission(job, overrides or [], to, address), follow=follow):
         sys.stdout.write(text)
         sys.stdout.flush()
 
@@ -71,7 +71,7 @@ def cancel(
     as_json: AsJson = False,
 ) -> None:
     """Take back a job that was sent to a cluster."""
-    from ulcmod_dist.pipeline.submit import Sending
+    from ulcmod_dist.pipeline.submit import Submission
     from ulcmod_dist.pipeline.submit import cancel as stage
 
-    print_summary(stage(Sending(job, overrides or [], to, address)), as_json)
+    print_summary(stage(Submission(job, overrides or [], to, address)), as_json)

@@ -232,10 +232,10 @@ def status(
     """Show how far a run is, or with --to what became of a job on a cluster."""
     from ulcmod_dist.pipeline.status import looks
     from ulcmod_dist.pipeline.status import status as stage
-    from ulcmod_dist.pipeline.submit import Sending, state
+    from ulcmod_dist.pipeline.submit import Submission, get_state
 
     if to is not None:
-        print_summary(state(Sending(target, overrides or [], to, address)), as_json)
+        print_summary(get_state(Submission(target, overrides or [], to, address)), as_json)
     elif watch:
         _live(looks(open_target(target, overrides or [], show_progress())), as_json)
     else:

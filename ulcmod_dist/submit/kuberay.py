@@ -1,4 +1,4 @@
-"""KubeRay: manifests that run a job on machines of its own, once or on a schedule."""
+"""KubeRay: manifests that run a job on a Ray cluster of its own, once or on a schedule."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from importlib.metadata import version
 
 from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.submit.parcel import Parcel, named
-from ulcmod_dist.submit.templates import render
-from ulcmod_dist.submit.tools import call, stream
+from ulcmod_dist.submit.bundle import JobBundle, SubmittedJob, make_name
+from ulcmod_dist.submit.tools import call_tool, render_template, stream_tool
 
 MAX_JOB_BYTES = 900_000
-"""A ConfigMap holds 1 MiB."""
+"""Size limit of a job file: a ConfigMap holds 1 MiB."""
 
+_SCHEDULE_KINDS = {"raycronjob": "RayCronJob", "cronjob": "CronJob"}
 
-@dataclass(frozen=True)
-class Volume:
-    """A volume claim and where it is mounted."""
-
-    claim: str
-    path: str
+_STATE_PATHS = {
+    "RayJob": "{.status.jobDeploymentStatus} {.status.jobStatus}",
+    "RayCronJob": "last started {.status.lastScheduleTime}",
+    "CronJob": "last started {.status.lastScheduleTime}",
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Manifest:
     """Kubernetes objects as YAML text.
 
     Attributes:
-        kind: RayJob, RayCronJob or CronJob: the object that makes the job run.
+        kind: RayJob, RayCronJob or CronJob: the object that runs the job.
         name: Its name.
         text: All objects.
     """
@@ -40,8 +39,8 @@ class Manifest:
     text: str
 
 
-def render_manifest(parcel: Parcel) -> Manifest:
-    """The objects of a job: a RayJob, or with a schedule a RayCronJob or a CronJob.
+def render_manifest(bundle: JobBundle) -> Manifest:
+    """Render the objects of a job: a RayJob, or with a schedule a RayCronJob or a CronJob.
 
     A RayJob is named by the job's digest, so that applying it twice runs it once. A schedule is
     named by the run directory, so that applying a changed job replaces the schedule.
@@ -49,139 +48,115 @@ def render_manifest(parcel: Parcel) -> Manifest:
     Raises:
         InvalidInput: The job's section `cluster` lacks what Kubernetes needs.
     """
-    cluster = _section(parcel)
-    kind = "RayJob" if cluster.schedule is None else _SCHEDULES[cluster.scheduler]
-    name = parcel.name if cluster.schedule is None else named({"schedule": parcel.job.run})
-    # A standing cluster keeps one idle machine unless the job says otherwise.
-    few = cluster.min_nodes or (1 if kind == "CronJob" else cluster.nodes)
-    if few < cluster.nodes and parcel.job.extract.workers is None:
+    cluster = _require_cluster(bundle)
+    kind = "RayJob" if cluster.schedule is None else _SCHEDULE_KINDS[cluster.scheduler]
+    name = bundle.name if cluster.schedule is None else make_name({"schedule": bundle.job.run})
+    # The cluster of a CronJob runs between jobs, so by default it scales down to one node.
+    min_nodes = cluster.min_nodes or (1 if kind == "CronJob" else cluster.nodes)
+    if min_nodes < cluster.nodes and bundle.job.extract.workers is None:
         raise InvalidInput(
-            f"Of {cluster.nodes} machines {cluster.nodes - few} come only when actors wait for "
-            "them, and the job does not say how many actors there are.",
+            f"{cluster.nodes - min_nodes} of {cluster.nodes} nodes are added only when actors wait "
+            "for them, and the job does not set the number of actors.",
             "Set extract.workers.",
         )
-    text = render(
+    text = render_template(
         f"kuberay/{kind.lower()}.yaml.j2",
         name=name,
-        job=parcel.text,
+        job=bundle.text,
         cluster=cluster,
-        volumes=[Volume(*volume.split(":", 1)) for volume in cluster.volumes],
-        min_nodes=few,
+        volumes=[
+            {"claim": claim, "path": path}
+            for claim, _, path in (volume.partition(":") for volume in cluster.volumes)
+        ],
+        min_nodes=min_nodes,
         seconds=math.ceil(cluster.hours * 3600) if cluster.hours else None,
-        command=parcel.command,
+        command=bundle.command,
         ray_version=version("ray"),
     )
     return Manifest(kind, name, text)
 
 
-_SCHEDULES = {"raycronjob": "RayCronJob", "cronjob": "CronJob"}
-
-
-def _section(parcel: Parcel) -> ClusterConfig:
-    cluster = parcel.job.cluster
+def _require_cluster(bundle: JobBundle) -> ClusterConfig:
+    cluster = bundle.job.cluster
     if cluster is None or cluster.image is None:
         raise InvalidInput(
-            "The job names no container image for Kubernetes.",
+            "The job sets no container image for Kubernetes.",
             "Set cluster.image; cluster/Containerfile builds one.",
         )
-    if len(parcel.text.encode()) > MAX_JOB_BYTES:
+    if len(bundle.text.encode()) > MAX_JOB_BYTES:
         raise InvalidInput(
-            f"The job file holds {len(parcel.text):,} characters; a ConfigMap takes at most "
+            f"The job file has {len(bundle.text):,} characters; a ConfigMap takes at most "
             f"{MAX_JOB_BYTES:,} bytes."
         )
     return cluster
 
 
-@dataclass(frozen=True)
-class Sent:
-    """A manifest on its cluster.
+def submit(manifest: Manifest, *, again: bool = False) -> SubmittedJob:
+    """Apply a manifest to the cluster of kubectl's current context, or attach to its job there.
 
-    Attributes:
-        name: Name of the RayJob or of the schedule.
-        state: What Kubernetes says of it.
-        new: Whether this call started or changed it.
-        said: What kubectl said of each object; empty where the job was met.
-    """
-
-    name: str
-    state: str
-    new: bool
-    said: str = ""
-
-
-def submit(manifest: Manifest, *, again: bool = False) -> Sent:
-    """Apply a manifest to the cluster of kubectl's current context, or meet its job there.
-
-    A RayJob that waits, runs or has succeeded is met; one that failed makes room for another. A
-    schedule is applied in any case, so that a changed job replaces it.
+    A RayJob that waits, runs or has succeeded is kept; one that failed is replaced. A schedule is
+    applied in any case, so that a changed job replaces it.
 
     Args:
         manifest: The objects.
-        again: Follow a RayJob that has succeeded, too; never one that runs.
+        again: Replace a RayJob that has succeeded, too; never one that runs.
     """
-    if manifest.kind == "RayJob" and (there := _state_of_job(manifest.name)) is not None:
-        failed = there.startswith(("Failed", "ValidationFailed")) or there.endswith("STOPPED")
-        if not failed and not (again and there.startswith("Complete")):
-            return Sent(manifest.name, there, new=False)
-        # Kubernetes starts nothing for a RayJob that it has already.
-        call(["kubectl", "delete", "rayjob", manifest.name, "--ignore-not-found"])
-    said = call(["kubectl", "apply", "-f", "-"], given=manifest.text)
-    return Sent(manifest.name, "applied", new=True, said=said)
+    if manifest.kind == "RayJob" and (state := _get_job_state(manifest.name)) is not None:
+        failed = state.startswith(("Failed", "ValidationFailed")) or state.endswith("STOPPED")
+        if not failed and not (again and state.startswith("Complete")):
+            return SubmittedJob(manifest.name, state, new=False)
+        # Applying an unchanged RayJob starts nothing: the ended one has to go first.
+        call_tool(["kubectl", "delete", "rayjob", manifest.name, "--ignore-not-found"])
+    output = call_tool(["kubectl", "apply", "-f", "-"], stdin=manifest.text)
+    return SubmittedJob(manifest.name, "applied", new=True, output=output)
 
 
-def _state_of_job(name: str) -> str | None:
-    """What the operator says of a RayJob, such as "Complete SUCCEEDED"; None without one."""
-    path = f"jsonpath={{.metadata.name}} {_STATES['RayJob']}"
-    words = call(["kubectl", "get", "rayjob", name, "--ignore-not-found", "-o", path]).split()
+def _get_job_state(name: str) -> str | None:
+    """The status of a RayJob, such as "Complete SUCCEEDED"; None if it does not exist."""
+    path = f"jsonpath={{.metadata.name}} {_STATE_PATHS['RayJob']}"
+    words = call_tool(["kubectl", "get", "rayjob", name, "--ignore-not-found", "-o", path]).split()
     return (" ".join(words[1:]) or "New") if words else None
 
 
-_STATES = {
-    "RayJob": "{.status.jobDeploymentStatus} {.status.jobStatus}",
-    "RayCronJob": "last started {.status.lastScheduleTime}",
-    "CronJob": "last started {.status.lastScheduleTime}",
-}
+def get_state(manifest: Manifest) -> str:
+    """The status of a RayJob, or when a schedule last started one."""
+    path = f"jsonpath={_STATE_PATHS[manifest.kind]}"
+    return call_tool(["kubectl", "get", manifest.kind.lower(), manifest.name, "-o", path]).strip()
 
 
-def state(manifest: Manifest) -> str:
-    """What Kubernetes says of a job, or when a schedule last started one."""
-    path = f"jsonpath={_STATES[manifest.kind]}"
-    return call(["kubectl", "get", manifest.kind.lower(), manifest.name, "-o", path]).strip()
+def read_logs(manifest: Manifest, *, follow: bool) -> Iterator[str]:
+    """The output of a job, or of a schedule's newest one; with ``follow``, until it ends.
 
-
-def logs(manifest: Manifest, *, follow: bool) -> Iterator[str]:
-    """What the job has printed, or the newest one of a schedule; with ``follow``, until it ends.
-
-    A driver's output is not that of the head's pod, which runs Ray: the pod that submits the driver
-    follows it.
+    The output is that of the pod that submits the driver and follows it; the head's pod prints
+    Ray's own log.
 
     Raises:
         UlcmodError: The schedule has started no job yet.
     """
     if manifest.kind == "RayJob":
-        where = f"--selector=job-name={manifest.name}"
+        pods = f"--selector=job-name={manifest.name}"
     elif manifest.kind == "RayCronJob":
         label = f"ray.io/cronjob-name={manifest.name}"
-        where = f"--selector=job-name={_newest('rayjobs', label).partition('/')[2]}"
+        pods = f"--selector=job-name={_find_newest('rayjobs', label).partition('/')[2]}"
     else:
         label = f"app.kubernetes.io/instance={manifest.name},app.kubernetes.io/component=submit"
-        where = _newest("pods", label)
+        pods = _find_newest("pods", label)
     options = ["--follow"] if follow else []
-    return stream(["kubectl", "logs", where, "--tail=-1", *options])
+    return stream_tool(["kubectl", "logs", pods, "--tail=-1", *options])
 
 
-def _newest(kind: str, label: str) -> str:
-    """The newest object with a label, as kubectl names it: kind, a slash, and its name."""
+def _find_newest(kind: str, label: str) -> str:
+    """The newest object with a label, in kubectl's form ``kind/name``."""
     order = "--sort-by=.metadata.creationTimestamp"
-    listed = call(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
-    if not listed:
+    names = call_tool(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
+    if not names:
         raise UlcmodError(
-            "The schedule has started no job yet, or what it started is gone.",
-            "`ulcmod status JOB --to kuberay` says when it last did.",
+            "The schedule has started no job yet, or its jobs have been deleted.",
+            "`ulcmod status JOB --to kuberay` shows when it last started one.",
         )
-    return listed[-1]
+    return names[-1]
 
 
 def cancel(manifest: Manifest) -> str:
-    """Remove a job's objects, machines included; what kubectl says of it."""
-    return call(["kubectl", "delete", "--ignore-not-found", "-f", "-"], given=manifest.text)
+    """Delete a job's objects including its cluster; returns what kubectl prints."""
+    return call_tool(["kubectl", "delete", "--ignore-not-found", "-f", "-"], stdin=manifest.text)

@@ -1,8 +1,8 @@
-"""Ray Jobs: a job runs as a driver on the head node of a cluster that stands already.
+"""Ray Jobs: a job runs as a driver on the head node of an existing cluster.
 
-A submission's id is the parcel's name, so that submitting a job again meets the submission that is
-there. Ray never reuses an id, so a job that failed is tried again as ``<name>-2`` and so on; the
-run directory makes it continue where the last one stopped.
+The submission id is the bundle's name, so that resubmitting attaches to the running job. Ray never
+reuses an id, so a job that failed is submitted again as ``<name>-2`` and so on; it continues from
+its run directory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,7 +23,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.credentials import reject_credentials
 from ulcmod_dist.runtime.ray_token import get_token, require_token
-from ulcmod_dist.submit.parcel import JOB_FILE, Parcel
+from ulcmod_dist.submit.bundle import JOB_FILE, JobBundle, SubmittedJob
 
 Client: TypeAlias = JobSubmissionClient
 """A connection to the job server of a cluster."""
@@ -34,41 +33,26 @@ GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL of a job that is cancelled."""
 
 POLL_SECONDS = 2.0
-SILENCE_SECONDS = 300.0
-"""How long a job that is followed may not be heard of: a head or a network that comes back."""
+RECONNECT_SECONDS = 300.0
+"""How long following a job survives an unreachable cluster: a restarted head, a lost network."""
 
 
-@dataclass(frozen=True)
-class Submission:
-    """One submission of a job on a Ray cluster.
-
-    Attributes:
-        id: Its id there.
-        state: PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED.
-        new: Whether this call started it.
-    """
-
-    id: str
-    state: str
-    new: bool
-
-
-def resolve(address: str | None, environment: Mapping[str, str], home: Path) -> str:
+def resolve_address(address: str | None, environment: Mapping[str, str], home: Path) -> str:
     """The HTTP address of a cluster's job server.
 
     Ray's client lets two environment variables override whatever address it is given. Here they
-    only fill in for an address that is not given, and contradicting ones are refused, so that
-    nothing goes to a cluster that the user did not name.
+    only replace a missing address, and contradictions are refused, so that nothing is sent to a
+    cluster that the user did not name.
 
     Raises:
-        InvalidInput: The address given and the one of the environment differ, it carries
-            credentials, or it is a cluster's own on another machine and there is no token.
+        InvalidInput: The given address differs from that of the environment, it carries
+            credentials, or it is the address of a remote cluster and there is no token.
     """
     for variable in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"):
         if other := environment.get(variable):
             if address is not None and address.rstrip("/") != other.rstrip("/"):
                 raise InvalidInput(
-                    f"--address is {address}, and {variable} is {other}.",
+                    f"--address is {address}, but {variable} is {other}.",
                     f"Unset {variable}, or leave --address out.",
                 )
             address = other
@@ -76,201 +60,201 @@ def resolve(address: str | None, environment: Mapping[str, str], home: Path) -> 
     address = address or DEFAULT_ADDRESS
     reject_credentials(address, "The Ray cluster")
     if not address.startswith(("http://", "https://")):
-        # The cluster itself is asked for its job server's address.
+        # Ray connects to such a cluster to ask for the address of its job server.
         require_token(address, environment, home)
     try:
-        found: str = get_address_for_submission_client(address)
+        resolved: str = get_address_for_submission_client(address)
     except Exception as error:
         raise UlcmodError(f"No Ray cluster answers at {address}: {one_line(error)}.") from error
-    return found.rstrip("/")
+    return resolved.rstrip("/")
 
 
 def connect(address: str, environment: Mapping[str, str], home: Path) -> Client:
-    """A client of a cluster's job server, with the token where there is one.
+    """Connect to a cluster's job server, with the token if there is one.
 
     Raises:
-        InvalidInput: Another machine, and no token; or a token file that others can read.
+        InvalidInput: A remote cluster, and no token; or a token file that others can read.
         UlcmodError: The cluster does not answer or does not accept the token.
     """
     token = get_token(address, environment, home)
-    with _explained(address):
+    with _translate_errors(address):
         return Client(address, headers=token.headers() if token else None)
 
 
 @contextlib.contextmanager
-def _explained(address: str) -> Iterator[None]:
+def _translate_errors(address: str) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
         raise UlcmodError(
-            f"The Ray cluster at {address} refuses the token, or wants one and there is none.",
-            "Put the cluster's own token into ~/.ray/auth_token (mode 600), or name its file by "
-            "RAY_AUTH_TOKEN_PATH.",
+            f"The Ray cluster at {address} rejects the token, or requires one and got none.",
+            "Put the cluster's token into ~/.ray/auth_token (mode 600), or set "
+            "RAY_AUTH_TOKEN_PATH to its file.",
         ) from error
     except (ConnectionError, requests.exceptions.ConnectionError) as error:
-        raise _silent(address) from error
+        raise _unreachable(address) from error
 
 
-def _silent(address: str) -> UlcmodError:
+def _unreachable(address: str) -> UlcmodError:
     return UlcmodError(
         f"No Ray cluster answers at {address}.",
-        "Start one with its dashboard, or give its address by --address.",
+        "Start one with its dashboard, or set its address with --address.",
     )
 
 
-def request(parcel: Parcel) -> dict[str, Any]:
-    """What a submission sends, apart from the files: plain values without any secret."""
+def preview_request(bundle: JobBundle) -> dict[str, Any]:
+    """What a submission sends besides the contents of files; contains no secrets."""
     return {
-        "submission_id": parcel.name,
-        "entrypoint": _command(parcel),
-        "metadata": {"run": parcel.job.run},
-        "files": {JOB_FILE: len(parcel.text.encode())}
-        | {name: path.stat().st_size for name, path in parcel.files},
+        "submission_id": bundle.name,
+        "entrypoint": _get_entrypoint(bundle),
+        "metadata": {"run": bundle.job.run},
+        "files": {JOB_FILE: len(bundle.text.encode())}
+        | {name: path.stat().st_size for name, path in bundle.files},
     }
 
 
 def submit(
     client: Client,
-    parcel: Parcel,
+    bundle: JobBundle,
     *,
     again: bool = False,
     entrypoint: str | None = None,
-) -> Submission:
-    """Start a job, or meet the submission of it that is there.
+) -> SubmittedJob:
+    """Submit a job, or attach to its latest submission.
 
-    A submission that waits, runs or has succeeded is met; one that failed or was stopped is
-    followed by another.
+    A submission that waits, runs or has succeeded is kept; after one that failed or was stopped, a
+    new one is made.
 
     Args:
         client: The cluster.
-        parcel: The job.
-        again: Follow a submission that has succeeded, too.
-        entrypoint: Command of the driver, called beside the job file; by default the parcel's.
+        bundle: The job.
+        again: Submit again after a success, too.
+        entrypoint: Command of the driver, run beside the job file; by default the bundle's.
     """
-    followed = {JobStatus.FAILED, JobStatus.STOPPED}
+    ended = {JobStatus.FAILED, JobStatus.STOPPED}
     if again:
-        followed.add(JobStatus.SUCCEEDED)
-    with _explained(client.get_address()):
-        there, attempt = _latest(client, parcel.name)
-        if there is not None and there.status not in followed:
-            return Submission(_id(there), there.status.value, new=False)
-        name = parcel.name if there is None else f"{parcel.name}-{attempt + 1}"
-        new = _start(client, parcel, name, entrypoint or _command(parcel))
-        return Submission(name, client.get_job_status(name).value, new=new)
+        ended.add(JobStatus.SUCCEEDED)
+    with _translate_errors(client.get_address()):
+        latest, attempt = _find_latest(client, bundle.name)
+        if latest is not None and latest.status not in ended:
+            return _as_submitted(latest)
+        submission_id = bundle.name if latest is None else f"{bundle.name}-{attempt + 1}"
+        new = _start(client, bundle, submission_id, entrypoint or _get_entrypoint(bundle))
+        return SubmittedJob(submission_id, client.get_job_status(submission_id).value, new)
 
 
-def _command(parcel: Parcel) -> str:
-    command = f"{parcel.command} {JOB_FILE}"
-    cluster = parcel.job.cluster
+def _get_entrypoint(bundle: JobBundle) -> str:
+    command = f"{bundle.command} {JOB_FILE}"
+    cluster = bundle.job.cluster
     if cluster is None or not cluster.hours:
         return command
-    # Ray's jobs have no time limit of their own.
+    # Ray jobs have no time limit. In the foreground, `timeout` stays in the process group that Ray
+    # kills when the job is stopped.
     limit = math.ceil(cluster.hours * 3600)
-    # In the foreground it stays in the group of processes that Ray ends.
     return f"timeout --foreground --kill-after={GRACE_SECONDS} {limit} {command}"
 
 
-def _start(client: Client, parcel: Parcel, name: str, entrypoint: str) -> bool:
-    """Send a job under a new id; False when somebody else has just sent it."""
+def _start(client: Client, bundle: JobBundle, submission_id: str, entrypoint: str) -> bool:
+    """Submit a job under a new id; False if another process has just done so."""
     with tempfile.TemporaryDirectory() as folder:
-        parcel.unpack(Path(folder))
+        bundle.write_to(Path(folder))
         try:
             client.submit_job(
                 entrypoint=entrypoint,
-                submission_id=name,
+                submission_id=submission_id,
                 runtime_env={
                     "working_dir": folder,
                     "env_vars": {
                         "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
-                        "ULCMOD_LOG_FORMAT": parcel.log_format,
+                        "ULCMOD_LOG_FORMAT": bundle.log_format,
                     },
                 },
-                metadata={"run": parcel.job.run},
+                metadata={"run": bundle.job.run},
             )
         except RuntimeError as error:
             if "already exists" in str(error):
                 return False
-            raise UlcmodError(f"The Ray cluster refused the job: {error}") from error
+            raise UlcmodError(f"The Ray cluster rejected the job: {error}") from error
     return True
 
 
-def latest(client: Client, name: str) -> Submission:
+def find_latest(client: Client, name: str) -> SubmittedJob:
     """The latest submission of a job.
 
     Raises:
         UlcmodError: The cluster has none.
     """
-    with _explained(client.get_address()):
-        found, _ = _latest(client, name)
-    if found is None:
+    with _translate_errors(client.get_address()):
+        latest, _ = _find_latest(client, name)
+    if latest is None:
         raise UlcmodError(
-            f"The Ray cluster at {client.get_address()} knows no submission {name} of this job.",
+            f"The Ray cluster at {client.get_address()} has no submission {name} of this job.",
             "Submit it with `ulcmod submit JOB --to ray`, with the same --set options.",
         )
-    return Submission(_id(found), found.status.value, new=False)
+    return _as_submitted(latest)
 
 
-def _latest(client: Client, name: str) -> tuple[JobDetails | None, int]:
-    """The submission of the highest attempt, and the number of that attempt."""
-    numbered = [
+def _find_latest(client: Client, name: str) -> tuple[JobDetails | None, int]:
+    """The submission with the highest attempt, and the number of that attempt."""
+    attempts = [
         (int(suffix[1:]) if suffix else 1, details)
         for details in client.list_jobs()
-        if (own := details.submission_id or "").startswith(name)
-        and ((suffix := own.removeprefix(name)) == "" or suffix[1:].isdigit())
+        if (submission_id := details.submission_id or "").startswith(name)
+        and ((suffix := submission_id.removeprefix(name)) == "" or suffix[1:].isdigit())
     ]
-    if not numbered:
+    if not attempts:
         return None, 0
-    attempt, details = max(numbered, key=lambda pair: pair[0])
+    attempt, details = max(attempts, key=lambda pair: pair[0])
     return details, attempt
 
 
-def _id(details: JobDetails) -> str:
+def _as_submitted(details: JobDetails) -> SubmittedJob:
     assert details.submission_id is not None
-    return details.submission_id
+    return SubmittedJob(details.submission_id, details.status.value, new=False)
 
 
-def logs(client: Client, submission: Submission) -> str:
-    """All that a submission has printed so far."""
-    with _explained(client.get_address()):
-        return str(client.get_job_logs(submission.id))
+def read_logs(client: Client, submission_id: str) -> str:
+    """The output of a submission so far."""
+    with _translate_errors(client.get_address()):
+        return str(client.get_job_logs(submission_id))
 
 
-def follow(client: Client, submission: Submission) -> Iterator[str]:
-    """What a submission prints, piece by piece until it ends.
+def follow_logs(client: Client, submission_id: str) -> Iterator[str]:
+    """The output of a submission as it is printed, until it ends.
 
     Raises:
-        UlcmodError: The cluster has not answered for ``SILENCE_SECONDS``.
+        UlcmodError: The cluster has not answered for ``RECONNECT_SECONDS``.
     """
-    shown, heard = 0, time.monotonic()
+    position, last_answer = 0, time.monotonic()
     while True:
         try:
-            ended = client.get_job_status(submission.id).is_terminal()
-            text = str(client.get_job_logs(submission.id))
+            ended = client.get_job_status(submission_id).is_terminal()
+            text = str(client.get_job_logs(submission_id))
         except (ConnectionError, requests.exceptions.RequestException) as error:
-            if time.monotonic() - heard > SILENCE_SECONDS:
-                raise _silent(client.get_address()) from error
+            if time.monotonic() - last_answer > RECONNECT_SECONDS:
+                raise _unreachable(client.get_address()) from error
         else:
-            heard = time.monotonic()
-            if len(text) > shown:
-                yield text[shown:]
-                shown = len(text)
+            last_answer = time.monotonic()
+            if len(text) > position:
+                yield text[position:]
+                position = len(text)
             if ended:
                 return
         time.sleep(POLL_SECONDS)
 
 
-def outcome(client: Client, submission: Submission) -> tuple[str, int]:
+def get_result(client: Client, submission_id: str) -> tuple[str, int]:
     """State and exit code of a submission that has ended."""
-    with _explained(client.get_address()):
-        details = client.get_job_info(submission.id)
+    with _translate_errors(client.get_address()):
+        details = client.get_job_info(submission_id)
     succeeded = details.status == JobStatus.SUCCEEDED
     return details.status.value, 0 if succeeded else details.driver_exit_code or 1
 
 
-def cancel(client: Client, submission: Submission) -> bool:
-    """Ask a submission to end; False when it has ended already.
+def cancel(client: Client, submission_id: str) -> bool:
+    """Ask a submission to stop; False if it has ended already.
 
-    Ray sends SIGTERM and, after a grace time, SIGKILL. Finished shards stay.
+    Ray sends SIGTERM and, after a grace time, SIGKILL. Committed shards are kept.
     """
-    with _explained(client.get_address()):
-        return bool(client.stop_job(submission.id))
+    with _translate_errors(client.get_address()):
+        return bool(client.stop_job(submission_id))

@@ -1,44 +1,91 @@
-"""The command-line tools of clusters: kubectl and Slurm's own."""
+"""What KubeRay and Slurm share: templates of their files, and calls of their command-line tools."""
 
 from __future__ import annotations
 
+import math
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
 
 from ulcmod_dist.errors import UlcmodError
 
+_PACKAGE = Path(__file__).parent.parent
 
-def available(tool: str) -> bool:
-    """Whether a tool can be called here."""
+
+def get_template_folder() -> Path:
+    """The folder ``cluster``: in the installed package, or beside it in a checkout."""
+    installed = _PACKAGE / "cluster"
+    return installed if installed.is_dir() else _PACKAGE.parent / "cluster"
+
+
+@cache
+def _get_environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(get_template_folder()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - the filters below escape for YAML and for the shell
+    )
+    environment.filters["yaml"] = _quote_yaml
+    environment.filters["block"] = _indent_block
+    environment.filters["shell"] = lambda value: shlex.quote(str(value))
+    return environment
+
+
+def _quote_yaml(value: str) -> str:
+    """A value as a quoted YAML scalar on one line."""
+    return yaml.safe_dump(value, default_style='"', width=math.inf).strip()
+
+
+def _indent_block(text: str, width: int) -> str:
+    """Indent all lines but the first, which the template has indented already."""
+    return text.strip("\n").replace("\n", "\n" + " " * width)
+
+
+def render_template(template: str, **values: Any) -> str:
+    """Fill in a template; a value that the template needs and does not get is an error."""
+    return _get_environment().get_template(template).render(**values)
+
+
+def is_installed(tool: str) -> bool:
+    """Whether a command-line tool is on the PATH."""
     return shutil.which(tool) is not None
 
 
-def call(command: Sequence[str], *, given: str | None = None) -> str:
+def call_tool(command: Sequence[str], *, stdin: str | None = None) -> str:
     """Call a tool and return what it prints.
 
     Args:
-        command: The tool and its arguments, all of which show in the list of processes.
-        given: Text for its standard input, which shows nowhere.
+        command: The tool and its arguments, which every user of the machine can list.
+        stdin: Text for its standard input, which nobody else can read.
 
     Raises:
-        UlcmodError: The tool is not there, or failed; the message holds what it said.
+        UlcmodError: The tool is not installed or failed; the message holds its output.
     """
-    _require(command[0])
-    done = subprocess.run(list(command), input=given, capture_output=True, text=True, check=False)
+    _require_installed(command[0])
+    done = subprocess.run(list(command), input=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise UlcmodError(f"{' '.join(command[:2])} failed ({done.returncode}): {said}.")
+        output = " ".join((done.stderr or done.stdout).split())
+        raise UlcmodError(f"{' '.join(command[:2])} failed ({done.returncode}): {output}.")
     return done.stdout
 
 
-def stream(command: Sequence[str]) -> Iterator[str]:
-    """Call a tool and hand on what it prints, line by line as it prints it.
+def stream_tool(command: Sequence[str]) -> Iterator[str]:
+    """Call a tool and yield its output line by line.
 
     Raises:
-        UlcmodError: The tool is not there, or failed after what it printed.
+        UlcmodError: The tool is not installed, or failed after its output.
     """
-    _require(command[0])
+    _require_installed(command[0])
     with subprocess.Popen(list(command), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield from process.stdout
@@ -46,9 +93,9 @@ def stream(command: Sequence[str]) -> Iterator[str]:
         raise UlcmodError(f"{' '.join(command[:2])} failed ({process.returncode}).")
 
 
-def _require(tool: str) -> None:
-    if not available(tool):
+def _require_installed(tool: str) -> None:
+    if not is_installed(tool):
         raise UlcmodError(
             f"{tool} is not installed here.",
-            "Call this where it is, or print what would be sent with --dry-run and send it there.",
+            "Run this on a machine that has it, or print the files with --dry-run.",
         )

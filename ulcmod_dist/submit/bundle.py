@@ -1,0 +1,218 @@
+"""A job as it is sent to a cluster: the job file, its inputs, and a name derived from both.
+
+An input given by a relative path is part of the job and is sent along; an absolute path or a URL is
+left for the cluster to resolve. The name is a digest of everything that is sent, so the same job
+has the same name wherever it is submitted from, and resubmitting attaches to the running job.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ulcmod_dist.config.job import Job, is_url
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.runtime.rundir import fingerprint
+
+JOB_FILE = "job.yaml"
+MAX_BYTES = 256 * 2**20
+"""Size limit of the inputs sent along: Ray keeps them in the memory of the head node."""
+
+ClusterKind = Literal["ray", "kuberay", "slurm"]
+
+
+@dataclass(frozen=True)
+class JobBundle:
+    """A job and the input files sent with it.
+
+    Attributes:
+        job: The job; its relative inputs are the files below, everything else is absolute.
+        name: ``ulcmod-`` and 16 hexadecimal digits, a digest of the job and the files.
+        files: Path relative to the job file -> file on this machine.
+    """
+
+    job: Job
+    name: str
+    files: tuple[tuple[str, Path], ...]
+
+    @property
+    def text(self) -> str:
+        """The job as YAML, every default written out."""
+        return self.job.to_yaml()
+
+    @property
+    def command(self) -> str:
+        """The command to run, followed by the job file: a job with a schedule is rerun."""
+        scheduled = self.job.cluster is not None and self.job.cluster.schedule is not None
+        return "ulcmod rerun" if scheduled else "ulcmod run"
+
+    @property
+    def log_format(self) -> str:
+        """``text`` or ``json``."""
+        return "text" if self.job.cluster is None else self.job.cluster.log_format
+
+    def write_to(self, folder: Path) -> None:
+        """Write the job file and its inputs to an empty folder."""
+        (folder / JOB_FILE).write_text(self.text, encoding="utf-8")
+        for name, source in self.files:
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job on a cluster.
+
+    Attributes:
+        id: Its identifier there: submission id (Ray), object name (Kubernetes), number (Slurm).
+        state: Its state in the cluster's own terms, such as ``RUNNING``.
+        new: Whether this call submitted it, rather than found it there.
+        output: What the cluster's tool printed.
+    """
+
+    id: str
+    state: str
+    new: bool
+    output: str = ""
+
+
+def create_bundle(
+    path: str | Path, overrides: Sequence[str], cluster_kind: ClusterKind
+) -> JobBundle:
+    """Read a job file for one kind of cluster and collect its inputs.
+
+    Slurm shares its file system with the place of submission, so there every path is made
+    absolute. Ray uploads relative inputs. A Kubernetes manifest cannot contain inputs.
+
+    Raises:
+        InvalidInput: The job is not valid, names inputs that the cluster cannot reach, or contains
+            credentials.
+    """
+    path = Path(path)
+    if cluster_kind == "slurm":
+        job = Job.from_yaml(path, overrides)
+        if not is_url(job.run):
+            job = job.model_copy(update={"run": str(Path(job.run).expanduser().resolve())})
+        return JobBundle(job, _name_bundle(job, ()), ())
+    job = _read_job(path, overrides)
+    if not _is_absolute(job.run):
+        raise InvalidInput(
+            f"run is {job.run!r}, a relative path; on a {cluster_kind} cluster it would be a "
+            "temporary folder that is deleted when the job ends.",
+            "Use a shared folder or an object store, such as `--set run=/shared/runs/mine`.",
+        )
+    files = tuple(_collect_inputs(job, path.parent))
+    if files and cluster_kind == "kuberay":
+        raise InvalidInput(
+            f"{files[0][0]} is an input beside the job file, and a Kubernetes manifest cannot "
+            "contain inputs.",
+            "Put inputs on a volume or an object store and use absolute paths or URLs.",
+        )
+    size = sum(file.stat().st_size for _, file in files)
+    if size > MAX_BYTES:
+        raise InvalidInput(
+            f"The inputs beside {path} are {size:,} bytes; at most {MAX_BYTES:,} can be uploaded.",
+            "Put them where the cluster can read them and use absolute paths or URLs.",
+        )
+    return JobBundle(job, _name_bundle(job, files), files)
+
+
+def _read_job(path: Path, overrides: Sequence[str]) -> Job:
+    """Read a job as written, since an absolute path may exist on the cluster alone."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"The job file {path} cannot be read: {error}.") from error
+    job = Job.as_written(text, source=str(path), overrides=overrides)
+    if job.model is not None and not _is_absolute(job.model.id):
+        job.resolved(path.parent)  # refuses an id on the hub without a revision
+    return job
+
+
+def _is_absolute(location: str) -> bool:
+    """Whether a location means the same on every machine of the cluster."""
+    return is_url(location) or Path(location).is_absolute() or location.startswith("~")
+
+
+def _list_inputs(job: Job) -> Iterator[tuple[str, str]]:
+    """Each input location of a job with the key that names it."""
+    if job.model is not None:
+        yield "model.id", job.model.id
+    if job.corpus is not None:
+        yield from (("corpus.train", location) for location in job.corpus.train)
+        yield from (("corpus.test", location) for location in job.corpus.test)
+    if job.matrix is not None:
+        yield "matrix.path", job.matrix.path
+        if job.matrix.samples is not None:
+            yield "matrix.samples", job.matrix.samples
+        if job.matrix.units is not None:
+            yield "matrix.units", job.matrix.units
+
+
+def _collect_inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The files of every relative input, by their path relative to the job file's folder."""
+    seen: set[str] = set()
+    for key, location in _list_inputs(job):
+        if _is_absolute(location):
+            continue
+        if key == "model.id" and not (folder / location).exists():
+            continue  # an id on the hub
+        if ".." in Path(location).parts:
+            raise InvalidInput(
+                f"{key} is {location!r}, outside the folder of the job file, so it is not "
+                "uploaded.",
+                "Move it beside the job file, or use an absolute path or URL.",
+            )
+        for file in _find_files(folder, location, key):
+            name = file.relative_to(folder).as_posix()
+            # A symbolic link can point to any file of this machine, such as a private key.
+            if not file.resolve().is_relative_to(folder.resolve()):
+                raise InvalidInput(
+                    f"{key} contains {name!r}, a link to a file outside the folder of the job "
+                    "file, so it is not uploaded.",
+                    "Copy the file beside the job file, or use an absolute path or URL.",
+                )
+            if name not in seen:
+                seen.add(name)
+                yield name, file
+
+
+def _find_files(folder: Path, location: str, key: str) -> list[Path]:
+    files: list[Path] = []
+    for match in glob.glob(location, root_dir=folder, recursive=True):
+        path = folder / match
+        files += [path] if path.is_file() else _list_folder(path)
+    if not files:
+        raise InvalidInput(
+            f"{key} is {location!r}, and {folder.resolve()} contains no such file.",
+            "Correct the path; only absolute paths are resolved on the cluster.",
+        )
+    return sorted(files)
+
+
+def _list_folder(folder: Path) -> list[Path]:
+    """All files of a folder except hidden ones: Ray would obey a .gitignore and skip inputs."""
+    return [
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
+    ]
+
+
+def _name_bundle(job: Job, files: Sequence[tuple[str, Path]]) -> str:
+    digests = {}
+    for name, file in files:
+        with file.open("rb") as content:
+            digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
+    return make_name({"job": job.model_dump(mode="json"), "files": digests})
+
+
+def make_name(identity: object) -> str:
+    """A name that Ray, Kubernetes and Slurm accept, derived from a JSON value."""
+    return f"ulcmod-{fingerprint(identity)[:16]}"
