@@ -19,7 +19,9 @@ QUOTED = re.compile(r"^(?:- |\| )`([^`]+)`(?:\\$| \|)", re.MULTILINE)
 
 
 def texts_of_the_code() -> Iterator[str]:
-    """Every text in the code but docstrings, with a gap where a value is put in."""
+    """Every text in the code but docstrings, with a gap where a value is put in; and templates."""
+    for path in (ROOT / "cluster").rglob("*.j2"):
+        yield path.read_text(encoding="utf-8")
     for path in (ROOT / "ulcmod_dist").rglob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         docstrings = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
@@ -31,9 +33,9 @@ def texts_of_the_code() -> Iterator[str]:
                 yield str(node.value)
 
 
-def quoted(page: str) -> list[str]:
+def quoted(page: str, heading: str = "") -> list[str]:
     text = (DOCS / page).read_text(encoding="utf-8")
-    _, _, explained = text.partition("\n## ")
+    _, _, explained = text.partition(f"\n## {heading}")
     return [message.replace("...", GAP) for message in QUOTED.findall(explained)]
 
 
@@ -53,6 +55,13 @@ def test_troubleshooting__every_message_is_one_of_the_code() -> None:
     assert len(messages) > 70
     assert [message for message in messages if not is_said(message, texts)] == []
     assert not is_said("The job file … is too old.", texts)
+
+
+def test_cluster_guide__common_errors_are_messages_of_the_code() -> None:
+    texts = list(texts_of_the_code())
+    messages = quoted("cluster.md", "Common errors")
+    assert len(messages) >= 10
+    assert [message for message in messages if not is_said(message, texts)] == []
 
 
 def test_python_reference__holds_every_public_name() -> None:
