@@ -1,8 +1,7 @@
-"""The job: one YAML file, parsed once into frozen values that the rest trusts.
+"""The job: one YAML file, parsed once into frozen configuration classes.
 
 Input paths (model, corpus, matrix) are relative to the job file's folder, so that a job works from
-wherever it is called; the run directory is relative to where the command is called, so that results
-lie where the user stands.
+any working directory; the run directory is relative to the working directory.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def is_url(location: str) -> bool:
 
 
 class Job(Config):
-    """Everything a run depends on.
+    """Everything that a run depends on.
 
     Raises:
         InvalidInput: From the constructors below, one line that names key, value and remedy.
@@ -69,7 +68,7 @@ class Job(Config):
     cluster: ClusterConfig | None = None
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _require_one_source(self) -> Self:
         extracted = self.model is not None and self.corpus is not None
         partial = self.model is not None or self.corpus is not None
         if extracted == (self.matrix is not None) or partial != extracted:
@@ -94,33 +93,36 @@ class Job(Config):
         source: str,
         folder: Path,
         overrides: Sequence[str] = (),
-        model_there: bool = True,
+        require_model_folder: bool = True,
     ) -> Job:
         """Parse a job's YAML text.
 
         Args:
             text: The text.
-            source: What messages call it.
-            folder: Where relative input paths begin.
+            source: Its name in error messages.
+            folder: Folder that input paths are relative to.
             overrides: ``section.key=value`` each, with a YAML value.
-            model_there: Whether the folder of a model must exist; a run outlives it.
+            require_model_folder: Whether a local model's folder must exist; a finished run can be
+                evaluated without it.
 
         Raises:
             InvalidInput: The text is no valid job.
         """
-        job = cls.as_written(text, source=source, overrides=overrides)
-        return job.resolved(folder, model_there=model_there)
+        job = cls.parse(text, source=source, overrides=overrides)
+        return job.resolve_paths(folder, require_model_folder=require_model_folder)
 
     @classmethod
-    def as_written(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Job:
-        """Parse a job's YAML text and leave its input paths as they stand there."""
+    def parse(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Job:
+        """Parse a job's YAML text and leave its input paths as they are."""
         try:
             data = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InvalidInput(f"{source} is not valid YAML: {_fault(error)}.") from None
+            raise InvalidInput(
+                f"{source} is not valid YAML: {_describe_yaml_error(error)}."
+            ) from None
         if not isinstance(data, dict):
             raise InvalidInput(f"{source} must hold keys and values, such as `run: runs/mine`.")
-        # Before anything else, so that no other message shows what must not be there.
+        # Before anything else, so that no other error message shows the credentials.
         _refuse_credentials(data)
         for override in overrides:
             _apply_override(data, override)
@@ -128,24 +130,24 @@ class Job(Config):
         try:
             job = cls.model_validate(data)
         except ValidationError as error:
-            raise InvalidInput(f"{source}: {_explain(error)}") from error
+            raise InvalidInput(f"{source}: {_describe_validation_error(error)}") from error
         _refuse_credentials(job.model_dump(mode="json"))
         return job
 
-    def resolved(self, folder: Path, *, model_there: bool = True) -> Job:
-        """The same job with input paths made absolute, so that it can be opened from anywhere.
+    def resolve_paths(self, folder: Path, *, require_model_folder: bool = True) -> Job:
+        """The same job with absolute input paths.
 
         Raises:
-            InvalidInput: The model is no folder and has no fixed revision, unless ``model_there``
-                is false and it was one.
+            InvalidInput: The model is no folder and has no fixed revision. An absolute path is
+                accepted without its folder if ``require_model_folder`` is false.
         """
         changes: dict[str, Config] = {}
         if self.model is not None:
-            local = _absolute(self.model.id, folder)
+            local = _make_absolute(self.model.id, folder)
             if is_url(self.model.id) or Path(local).exists():
                 changes["model"] = self.model.model_copy(update={"id": local})
             elif self.model.revision is None and (
-                model_there or not Path(self.model.id).is_absolute()
+                require_model_folder or not Path(self.model.id).is_absolute()
             ):
                 raise InvalidInput(
                     f"model.id {self.model.id!r} is no folder under {folder.resolve()} and, as an "
@@ -154,13 +156,13 @@ class Job(Config):
                 )
         if self.corpus is not None:
             places = {
-                split: tuple(_absolute(place, folder) for place in getattr(self.corpus, split))
+                split: tuple(_make_absolute(place, folder) for place in getattr(self.corpus, split))
                 for split in ("train", "test")
             }
             changes["corpus"] = self.corpus.model_copy(update=places)
         if self.matrix is not None:
             given = self.matrix.model_dump(exclude_none=True)
-            absolute = {key: _absolute(place, folder) for key, place in given.items()}
+            absolute = {key: _make_absolute(place, folder) for key, place in given.items()}
             changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)
 
@@ -189,7 +191,7 @@ def _refuse_credentials(data: Any, key: str = "") -> None:
         InvalidInput: The message names the key and never the value.
     """
     for place, text in iter_texts(data, key):
-        # In running text a URL ends at a space; elsewhere a password may hold one.
+        # In a system message a URL ends at a space; elsewhere a password may contain one.
         parts = text.split() if place.startswith("prompt.") else [text]
         if any(map(has_credentials, parts)):
             raise InvalidInput(
@@ -198,12 +200,12 @@ def _refuse_credentials(data: Any, key: str = "") -> None:
             )
 
 
-def _absolute(location: str, folder: Path) -> str:
+def _make_absolute(location: str, folder: Path) -> str:
     return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
 
 
-def _fault(error: yaml.YAMLError) -> str:
-    """What is wrong with YAML and where, without the line itself: it may hold a secret."""
+def _describe_yaml_error(error: yaml.YAMLError) -> str:
+    """Error and position, without the line itself: it may contain a secret."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     mark = error.problem_mark
@@ -229,12 +231,12 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise InvalidInput(f"--set {key}: {redact(value)} is not valid YAML.") from None
 
 
-def _explain(error: ValidationError) -> str:
-    """One line for the first of pydantic's complaints."""
+def _describe_validation_error(error: ValidationError) -> str:
+    """The first of pydantic's errors on one line."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return _unknown_key(tuple(str(part) for part in first["loc"]))
+        return _describe_unknown_key(tuple(str(part) for part in first["loc"]))
     if first["type"] == "missing":
         return f"the key {place} is missing."
     message = first["msg"].removeprefix("Value error, ")
@@ -243,20 +245,20 @@ def _explain(error: ValidationError) -> str:
     return f"{place + ': ' if place else ''}{message}{given}."
 
 
-def _unknown_key(location: tuple[str, ...]) -> str:
+def _describe_unknown_key(location: tuple[str, ...]) -> str:
     *parents, key = location
     section: type[BaseModel] = Job
     for parent in parents:
-        section = next(_sections(section.model_fields[parent].annotation))
+        section = next(_iter_sections(section.model_fields[parent].annotation))
     known = list(section.model_fields)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     place = ".".join([*parents, near[0]])
     return f"unknown key {'.'.join(location)}; the nearest known one is {place}."
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+def _iter_sections(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
         for part in typing.get_args(annotation):
-            yield from _sections(part)
+            yield from _iter_sections(part)

@@ -1,11 +1,10 @@
-"""The sections of a job: which keys there are, what they mean and what they may hold."""
+"""The sections of a job: keys, meaning, defaults and validation."""
 
 from __future__ import annotations
 
 import re
 import typing
-import zoneinfo
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from dask.utils import parse_bytes
@@ -19,18 +18,20 @@ from pydantic import (
     model_validator,
 )
 
+from ulcmod_dist.config.cron import check_schedule, is_time_zone
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
 class Config(BaseModel):
-    """A part of the job: frozen, and unknown keys are refused."""
+    """A section of the job: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ModelConfig(Config):
-    """Which language model, at which revision, in which precision."""
+    """The language model, its revision and its precision."""
 
     id: str = Field(description="Local folder of the model, or its id on the Hugging Face hub.")
     revision: str | None = Field(
@@ -45,18 +46,18 @@ class ModelConfig(Config):
 
     @field_validator("revision")
     @classmethod
-    def _fixed(cls, revision: str | None) -> str | None:
+    def _require_commit(cls, revision: str | None) -> str | None:
         if revision is not None and _COMMIT.fullmatch(revision) is None:
             raise ValueError(f"{revision!r} is not a commit of 40 hexadecimal digits")
         return revision
 
 
-def _one_or_more(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
-def _bytes(value: Any) -> Any:
-    """A number of bytes from a text such as ``8 GiB`` or ``500 MB``."""
+def _parse_size(value: Any) -> Any:
+    """Bytes from a text such as ``8 GiB`` or ``500 MB``."""
     if not isinstance(value, str):
         return value
     try:
@@ -66,22 +67,22 @@ def _bytes(value: Any) -> Any:
 
 
 class CorpusConfig(Config):
-    """Where the prompts are and which columns bear what."""
+    """The files of the prompts, and the columns to read."""
 
-    train: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
-        description="File, folder, glob or URL of the training samples, or a list of them.",
+    train: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        description="File, folder, glob or URL of the train samples, or a list of these.",
         min_length=1,
     )
-    test: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+    test: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (), description="The same for held-out samples; none by default."
     )
-    text: str | None = Field("text", description="Column of the prompt's text.")
+    text: str | None = Field("text", description="Column of the prompts' texts.")
     messages: str | None = Field(
         None, description="Column of chat messages (role and content), in place of `text`."
     )
     category: str | None = Field(None, description="Column of the category; none by default.")
     id: str | None = Field(
-        None, description="Column of the sample's id; by default ids count the rows of a split."
+        None, description="Column of the sample ids; by default the rows of a split are numbered."
     )
 
     @model_validator(mode="before")
@@ -92,58 +93,61 @@ class CorpusConfig(Config):
         return data
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _require_one_source(self) -> Self:
         if (self.text is None) == (self.messages is None):
             raise ValueError("name exactly one of text and messages")
         return self
 
 
 class TokenizationConfig(Config):
-    """How a prompt becomes tokens and which of them count."""
+    """How prompts are tokenized, and which tokens enter the mean."""
 
     template: Literal["model", "none"] = Field(
-        "model", description="The model's chat template, or none: the plain text."
+        "model", description="`model`: the model's chat template; `none`: the plain text."
     )
     system: str | None = Field(
         "You are a helpful assistant.", description="System message of the chat template."
     )
     tokens: Literal["all", "prompt", "last"] = Field(
-        "all", description="Tokens that count: all, those of the prompt's own text, or the last."
+        "all",
+        description="Tokens that enter the mean: all, those of the prompt's own text, or the last.",
     )
     max_tokens: int | None = Field(
         None, gt=0, description="Length limit; by default the model's own maximum."
     )
     long: Literal["truncate", "refuse"] = Field(
-        "truncate", description="What happens to a prompt over the limit."
+        "truncate", description="Whether a prompt over the limit is truncated or refused."
     )
 
 
 class ExtractConfig(Config):
-    """How the forward passes are spread."""
+    """How the forward passes are distributed over Ray actors."""
 
     workers: int | None = Field(
-        None, gt=0, description="Actors; by default as many as the cluster has room for."
+        None, gt=0, description="Number of actors; by default as many as fit on the cluster."
     )
-    cpus: float = Field(1.0, gt=0, description="CPUs of an actor, also its threads.")
+    cpus: float = Field(1.0, gt=0, description="CPUs of an actor; also its number of threads.")
     gpus: float = Field(
         0.0,
         ge=0,
-        description="GPUs of an actor. Several, with `ranks: 1`, hold whole layers each and work "
-        "one after another (`device_map`): for models that no GPU holds and no ranks can share.",
+        description="GPUs of an actor. With `ranks: 1`, several GPUs hold whole layers each and "
+        "work one after another (`device_map`): for models that fit no single GPU and have no "
+        "tensor-parallel plan.",
     )
     ranks: int = Field(
-        1, gt=0, description="Processes that share one model by tensor parallelism, a GPU each."
+        1, gt=0, description="Processes that share a model by tensor parallelism, one GPU each."
     )
     address: str | None = Field(
-        None, description="Ray cluster; by default RAY_ADDRESS, else a local Ray is started."
+        None,
+        description="Address of the Ray cluster; by default RAY_ADDRESS, else Ray starts locally.",
     )
     patience: float | None = Field(
         None,
         gt=0,
-        description="Seconds that actors wait for resources; by default 45, or 1,200 where a Ray "
-        "cluster is named and `workers` is set: its machines may still have to come.",
+        description="Timeout for placing the actors, in seconds; by default 45, or 1,200 where a "
+        "Ray cluster is named and `workers` is set, so that its machines can still join.",
     )
-    shard_samples: int = Field(512, gt=0, description="Samples of a shard.")
+    shard_samples: int = Field(512, gt=0, description="Number of samples of a shard.")
     batch_tokens: int | None = Field(
         None,
         gt=0,
@@ -152,36 +156,44 @@ class ExtractConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _a_gpu_for_each_rank(self) -> Self:
+    def _require_gpu_per_rank(self) -> Self:
         if self.ranks > 1 and self.gpus not in (0, self.ranks):
             raise ValueError(f"{self.ranks} ranks need gpus: {self.ranks}, not {self.gpus:g}")
         return self
 
 
 class SearchConfig(Config):
-    """The search."""
+    """The search for modules by IterD."""
 
-    modules: Annotated[tuple[int, ...], BeforeValidator(_one_or_more)] = Field(
+    modules: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = Field(
         description="Number of modules K, or a list of them.", min_length=1
     )
-    restarts: int = Field(10, gt=0, description="Starts of the search; the best L wins.")
-    seed: int = Field(0, ge=0, description="Seed of starts and orders.")
-    max_iterations: int = Field(100, gt=0, description="Iterations at most.")
+    restarts: int = Field(
+        10, gt=0, description="Number of restarts; the one with the highest L wins."
+    )
+    seed: int = Field(0, ge=0, description="Seed of initial modules and sweep orders.")
+    max_iterations: int = Field(100, gt=0, description="Maximum number of iterations.")
     tolerance: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="An iteration that raises L by no more than this share of it is the last; 0: "
-        "until nothing moves.",
+        description="The search stops after an iteration that raises L by no more than this "
+        "fraction; with 0 it stops when no label changes.",
     )
     mode: Literal["auto", "exact", "blockwise"] = Field(
-        "auto", description="`exact`, `blockwise` (one read an iteration), or as memory allows."
+        "auto",
+        description="`exact`, `blockwise` (one read of the matrix an iteration), or `auto`: exact "
+        "where the matrix fits into memory.",
     )
-    memory: Annotated[int, BeforeValidator(_bytes)] | None = Field(
-        None, gt=0, description="Limit of the whole search, such as `8 GiB`; 70% by default."
+    memory: Annotated[int, BeforeValidator(_parse_size)] | None = Field(
+        None,
+        gt=0,
+        description="Memory limit of the whole search, such as `8 GiB`; by default 70% of what the "
+        "executor's machines have.",
     )
     keep: Literal["float32", "float16"] = Field(
-        "float32", description="Precision of what is kept in memory; float16 keeps z."
+        "float32",
+        description="Precision of blocks kept in memory; `float16` keeps standardised values.",
     )
     executor: str = Field(
         "threads", description="`threads`, `distributed`, the address of a scheduler, or `ray`."
@@ -189,7 +201,7 @@ class SearchConfig(Config):
 
     @field_validator("modules")
     @classmethod
-    def _distinct(cls, modules: tuple[int, ...]) -> tuple[int, ...]:
+    def _sort_distinct(cls, modules: tuple[int, ...]) -> tuple[int, ...]:
         if min(modules) < 1 or len(set(modules)) < len(modules):
             raise ValueError(f"numbers of modules must be positive and distinct, not {modules}")
         return tuple(sorted(modules))
@@ -201,77 +213,82 @@ Baseline = Literal[
 
 
 class EvaluateConfig(Config):
-    """What is measured of the modules."""
+    """How the modules are evaluated."""
 
     seed: int = Field(0, ge=0, description="Seed of permutations and classifiers.")
     null_permutations: int = Field(
         3,
         ge=0,
-        description="Searches on column-wise permuted data, from one start each: the null model.",
+        description="Number of searches on column-wise permuted data, one restart each: the null "
+        "model.",
     )
     baselines: tuple[Baseline, ...] = Field(
         typing.get_args(Baseline), description="Clustering methods to compare with."
     )
     seeds: int = Field(
-        3, gt=0, description="Seeds that each method is run with, from `discover.seed` on."
+        3, gt=0, description="Number of seeds of each method, counted from `discover.seed`."
     )
 
 
 class AblateConfig(Config):
-    """The causal check: what silencing a module costs."""
+    """The causal check: how much the loss increases when a module is ablated."""
 
     with_run: bool = Field(
         False,
-        description="Whether `ulcmod run` silences the modules too, for 1 + K + K x `random_sets` "
-        "passes over the measured samples of each K; else only `ulcmod ablate` does.",
+        description="Whether `ulcmod run` ablates the modules too, in 1 + K + K x `random_sets` "
+        "passes over the measured samples of each K; otherwise only `ulcmod ablate` does.",
     )
     method: Literal["zero", "mean"] = Field(
-        "zero", description="What silenced units hold: zero, or their mean over the samples."
+        "zero", description="Value of ablated units: zero, or their mean over the samples."
     )
     samples: int = Field(
-        40, gt=0, description="Samples of each module that are measured, drawn with the seed."
+        40, gt=0, description="Number of samples of each module to measure, drawn with the seed."
     )
     random_sets: int = Field(
-        3, gt=0, description="Random sets of as many units a layer, beside each module."
+        3,
+        gt=0,
+        description="Number of random sets of as many units a layer to compare each module with.",
     )
-    seed: int = Field(0, ge=0, description="Seed of draws, random sets and intervals.")
+    seed: int = Field(0, ge=0, description="Seed of samples, random sets and intervals.")
 
 
 class ReportConfig(Config):
-    """What the page shows."""
+    """What the report shows."""
 
     prompts: Literal["all", "none"] = Field(
-        "all", description="none leaves every prompt's text out of report, tables and logs."
+        "all", description="`none` leaves the prompts' texts out of report, tables and logs."
     )
-    typical: int = Field(8, gt=0, description="Typical prompts shown for each module.")
-    keywords: int = Field(12, gt=0, description="Keywords shown for each module.")
+    typical: int = Field(8, gt=0, description="Number of typical prompts of each module.")
+    keywords: int = Field(12, gt=0, description="Number of keywords of each module.")
 
 
 class RerunConfig(Config):
-    """What `ulcmod rerun` keeps and where it raises the alarm."""
+    """What `ulcmod rerun` keeps, and the limits of drift."""
 
     start: Literal["warm", "cold"] = Field(
-        "warm", description="The search goes on from the last modules, or starts anew."
+        "warm",
+        description="`warm`: the search starts from the last modules; `cold`: from new ones.",
     )
-    keep: int = Field(5, ge=0, description="Past versions of the results that are kept.")
+    keep: int = Field(5, ge=0, description="Number of past versions of the results to keep.")
     min_units_rand: float = Field(
         0.7,
         le=1,
-        description="Alarm where the adjusted Rand index of shared units, before and after, is "
-        "lower.",
+        description="Drift is reported where the adjusted Rand index of the units' modules before "
+        "and after is lower.",
     )
     min_samples_rand: float = Field(
-        0.7, le=1, description="The same for the samples (train split) that both versions have."
+        0.7, le=1, description="The same for the train samples that both versions have."
     )
     min_objective: float = Field(
         0.9,
         ge=0,
-        description="Alarm where L per sample and unit, relative to that before, is lower.",
+        description="Drift is reported where L per sample and unit falls below this fraction of "
+        "that before.",
     )
 
 
 class MatrixConfig(Config):
-    """A matrix that someone extracted elsewhere, in place of model and corpus."""
+    """Activations extracted by other means, in place of model and corpus."""
 
     path: str = Field(description="Activations [samples, units]: a .npy, .npz or .zarr.")
     samples: str | None = Field(
@@ -282,91 +299,43 @@ class MatrixConfig(Config):
     )
 
 
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_CRON: tuple[tuple[str, int, int, Sequence[str]], ...] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 6, _DAYS),
-)
-"""Name, lowest and highest value of each field as Kubernetes takes it, and names of its values."""
-
-
-def _cron(schedule: str | None) -> str | None:
-    """A schedule that Kubernetes takes; it would refuse any other, or never start a job."""
-    if schedule is None:
-        return None
-    fields = schedule.split()
-    if len(fields) != len(_CRON):
-        raise ValueError(f"{schedule!r} has not five fields, such as 0 2 * * *")
-    for text, (name, low, high, names) in zip(fields, _CRON, strict=True):
-        for part in text.split(","):
-            if not _cron_part(part, low, high, names):
-                allowed = f"{low} to {high}" + (f" or {names[0]} to {names[-1]}" if names else "")
-                raise ValueError(f"{part!r} is no {name} of a schedule: {allowed}")
-    return " ".join(fields)
-
-
-def _cron_part(part: str, low: int, high: int, names: Sequence[str]) -> bool:
-    """Whether one of a field's parts is ``*``, a value or a range, each with or without a step."""
-    span, slash, step = part.partition("/")
-    if slash and re.fullmatch(r"0*[1-9][0-9]*", step) is None:
-        return False
-    if span == "*":
-        return True
-    known = {name: low + number for number, name in enumerate(names)}
-    known |= {f"{n:0{width}}": n for n in range(low, high + 1) for width in (1, 2)}
-    ends = [known.get(end.lower()) for end in span.split("-")]
-    if None in ends or len(ends) > 2:
-        return False
-    return ends == sorted(ends, key=lambda end: end or 0)
-
-
-def _is_time_zone(name: str) -> bool:
-    """Whether a time zone is known here, or no time zone is: small images come without them."""
-    try:
-        return zoneinfo.ZoneInfo(name).key == name
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError):
-        return not zoneinfo.available_timezones()
-
-
 class ClusterConfig(Config):
-    """The machines that `ulcmod submit` asks for; nothing a run computes depends on them."""
+    """The machines that `ulcmod submit` requests; results do not depend on them."""
 
-    nodes: int = Field(1, gt=0, description="Machines that work.")
+    nodes: int = Field(1, gt=0, description="Number of machines.")
     min_nodes: int | None = Field(
-        None, ge=1, description="Kubernetes: machines kept while idle; below `nodes` it autoscales."
+        None,
+        ge=1,
+        description="Kubernetes: minimum of machines; below `nodes` the cluster autoscales.",
     )
     cpus: int = Field(8, gt=0, description="CPUs of a machine.")
     memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")
     gpus: int = Field(0, ge=0, description="GPUs of a machine.")
     hours: float | None = Field(None, gt=0, description="Time limit of one submission.")
     log_format: Literal["text", "json"] = Field(
-        "text", description="What the job prints: text for people, or JSON lines for collectors."
+        "text", description="Format of the job's log: text, or JSON lines for log collectors."
     )
     partition: str | None = Field(None, pattern=_NAME, description="Slurm: partition.")
     account: str | None = Field(None, pattern=_NAME, description="Slurm: account to charge.")
     image: str | None = Field(None, description="Kubernetes: container image; required there.")
-    volumes: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+    volumes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (), description="Kubernetes: volume claims and where they are mounted, as `claim:/path`."
     )
-    secrets: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)] = Field(
+    secrets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (), description="Kubernetes: names of Secrets whose keys become environment variables."
     )
     node_selector: dict[str, str] = Field(
-        {}, description="Kubernetes: labels of the machines that work."
+        {}, description="Kubernetes: node selector of the machines."
     )
     tolerations: tuple[dict[str, str | int], ...] = Field(
-        (), description="Kubernetes: tolerations of the machines that work, as in a pod."
+        (), description="Kubernetes: tolerations of the machines, as in a pod."
     )
     service_account: str | None = Field(
         None,
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="Kubernetes: service account of the pods, such as one that may use a bucket.",
+        description="Kubernetes: service account of the pods, such as one with access to a bucket.",
     )
-    schedule: Annotated[str | None, AfterValidator(_cron)] = Field(
+    schedule: Annotated[str | None, AfterValidator(check_schedule)] = Field(
         None, description="Cron schedule of reruns, five fields such as `0 2 * * *`."
     )
     time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
@@ -376,14 +345,14 @@ class ClusterConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _well_formed(self) -> Self:
+    def _check_formats(self) -> Self:
         for volume in self.volumes:
             if re.fullmatch(r"[a-z0-9.-]+:/[^:\s]*", volume) is None:
                 raise ValueError(f"volumes: {volume!r} is not of the form claim:/path")
         for secret in self.secrets:
             if re.fullmatch(r"[a-z0-9.-]+", secret) is None:
                 raise ValueError("secrets: give the names of Secrets, never their contents")
-        if not _is_time_zone(self.time_zone):
+        if not is_time_zone(self.time_zone):
             raise ValueError(f"{self.time_zone!r} is no time zone, such as Europe/Zurich")
         if self.min_nodes is not None and self.min_nodes > self.nodes:
             raise ValueError(f"min_nodes {self.min_nodes} is above nodes {self.nodes}")

@@ -107,7 +107,7 @@ def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
         ) from error
     folder = run.local or Path.cwd()
     return Job.from_text(
-        text, source=run.show(JOB), folder=folder, overrides=overrides, model_there=False
+        text, source=run.show(JOB), folder=folder, overrides=overrides, require_model_folder=False
     )
 
 

@@ -129,9 +129,9 @@ def _read_job(path: Path, overrides: Sequence[str]) -> Job:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"The job file {path} cannot be read: {error}.") from error
-    job = Job.as_written(text, source=str(path), overrides=overrides)
+    job = Job.parse(text, source=str(path), overrides=overrides)
     if job.model is not None and not _is_absolute(job.model.id):
-        job.resolved(path.parent)  # refuses an id on the hub without a revision
+        job.resolve_paths(path.parent)  # refuses an id on the hub without a revision
     return job
 
 
