@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -15,18 +16,24 @@ from ulcmod_dist.runtime.rundir import RunDir
 __all__ = ["marks", "undisturbed"]
 
 
-@pytest.mark.faults
-def test_node_loss__the_run_goes_on_elsewhere(run: RunDir, marks: str, undisturbed: str) -> None:
-    began = time.monotonic()
+def run_extraction(module: str, run: RunDir, marks: str) -> dict[str, Any]:
+    """Run a module of this folder as a process and return what it found in the end."""
     answer = subprocess.run(
-        [sys.executable, "-m", "tests.faults.losing", run.url, marks],
+        [sys.executable, "-m", f"tests.faults.{module}", run.url, marks],
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
     assert answer.returncode == 0, answer.stderr
-    last = json.loads(answer.stdout.splitlines()[-1])
+    last: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
+    return last
+
+
+@pytest.mark.faults
+def test_node_loss__the_run_goes_on_elsewhere(run: RunDir, marks: str, undisturbed: str) -> None:
+    began = time.monotonic()
+    last = run_extraction("losing", run, marks)
     assert last["lost"]
     assert last["digest"] == undisturbed
     assert time.monotonic() - began < 120
@@ -37,15 +44,7 @@ def test_node_loss__the_run_goes_on_elsewhere(run: RunDir, marks: str, undisturb
 def test_preempted_node__finishes_what_it_has_begun_and_gets_no_more(
     run: RunDir, marks: str, undisturbed: str
 ) -> None:
-    answer = subprocess.run(
-        [sys.executable, "-m", "tests.faults.draining", run.url, marks],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stderr
-    last = json.loads(answer.stdout.splitlines()[-1])
+    last = run_extraction("draining", run, marks)
     assert last["digest"] == undisturbed
     # Not one shard was lost on the way; its actor made way while others were still to compute, and
     # so the node went before its time was up.

@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
+
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 
 pytestmark = pytest.mark.faults
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo"
-CATEGORIES = ("Coding", "Math", "Translation")
 JOB = f"""\
 run: RUN
 model: {{id: {DEMO / "model"}}}
@@ -40,10 +37,7 @@ PATIENCE = 240.0
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    for split, count in (("train", 20), ("test", 5)):
-        table = pq.read_table(DEMO / f"{split}.parquet")
-        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in CATEGORIES]
-        pq.write_table(pa.concat_tables(parts), tmp_path / f"{split}.parquet")
+    write_demo_corpus(tmp_path)
     path = tmp_path / "job.yaml"
     path.write_text(JOB.replace("RUN", str(tmp_path / "run")))
     return path

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 
 import ulcmod_dist as um
 from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from ulcmod_dist import cli
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.forward.engine import Engine
@@ -22,8 +23,6 @@ from ulcmod_dist.intervene.engine import mask_units
 from ulcmod_dist.intervene.masks import masks_from_safetensors
 from ulcmod_dist.pipeline.compare import run_names
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo"
-CATEGORIES = ["Coding", "Math", "Translation"]
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
 SENTINEL = "xylographist"  # in every confidential prompt
 JOB = f"""\
@@ -42,13 +41,11 @@ report: {{typical: 60}}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of three categories, a job for it, and the run that the command line made."""
     folder = tmp_path_factory.mktemp("job")
-    for split, count in (("train", 20), ("test", 5)):
-        table = pq.read_table(DEMO / f"{split}.parquet")
-        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in CATEGORIES]
-        rows = [row for part in parts for row in part.to_pylist()]
-        if split == "train":
-            rows[0]["text"] = HOSTILE
-        pq.write_table(table.from_pylist(rows, schema=table.schema), folder / f"{split}.parquet")
+    write_demo_corpus(folder)
+    table = pq.read_table(folder / "train.parquet")
+    texts = pa.array([HOSTILE, *table["text"].to_pylist()[1:]])
+    place = table.schema.get_field_index("text")
+    pq.write_table(table.set_column(place, "text", texts), folder / "train.parquet")
     (folder / "job.yaml").write_text(JOB.replace("RUN", str(folder / "run")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ulcmod", "run", str(folder / "job.yaml")])

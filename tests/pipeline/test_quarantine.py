@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.demo_corpus import DEMO
 from tests.pipeline.sick import Sick
 from ulcmod_dist.pipeline import extract
 from ulcmod_dist.pipeline.plan import factory_of
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo"
 JOB = f"""\
 run: RUN
 model: {{id: {DEMO / "model"}}}

@@ -8,18 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import ulcmod_dist as um
 from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo"
-CATEGORIES = ["Coding", "Math", "Translation"]
 JOB = """\
 run: {folder}/run
 model: {{id: model}}
@@ -41,21 +38,12 @@ finally:
 """
 
 
-def write_corpus(folder: Path, train: int, test: int = 5) -> None:
-    """The first prompts of three categories of the demo."""
-    for split, count in (("train", train), ("test", test)):
-        table = pq.read_table(DEMO / f"{split}.parquet")
-        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in CATEGORIES]
-        rows = [row for part in parts for row in part.to_pylist()]
-        pq.write_table(table.from_pylist(rows, schema=table.schema), folder / f"{split}.parquet")
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 60 prompts and 15 held-out ones."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(DEMO / "model", folder / "model")
-    write_corpus(folder, 20)
+    write_demo_corpus(folder, 20)
     (folder / "job.yaml").write_text(JOB.format(folder=folder))
     um.run(um.Job.from_yaml(folder / "job.yaml"))
     return folder
@@ -76,7 +64,7 @@ def test_rerun__pays_for_new_prompts_alone_and_then_for_nothing(
     run = RunDir.at(folder / "run")
     before = read_commits(run)
     stored = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("shards/**/c/*/*")}
-    write_corpus(folder, 22)
+    write_demo_corpus(folder, 22)
     answer = ulcmod("rerun", folder / "job.yaml", "--json")
     assert answer.code == 0, answer.err
     found = answer.json()
@@ -102,7 +90,7 @@ def test_rerun__pays_for_new_prompts_alone_and_then_for_nothing(
 def test_rerun__removed_prompts_leave_the_view_and_cost_no_forward_pass(
     folder: Path, ulcmod: Ulcmod
 ) -> None:
-    write_corpus(folder, 18)
+    write_demo_corpus(folder, 18)
     found = ulcmod("rerun", folder / "job.yaml", "--json").json()
     assert (found["computed"], found["reused"], found["removed"]) == (0, 69, 6)
     assert um.open_run(folder / "run").activations().shape == (54, 6 * 512)
@@ -129,7 +117,7 @@ def test_rerun__of_another_revision_on_the_hub_reuses_nothing_and_says_why(
     for revision in revisions:
         snapshot = tmp_path / "hub/models--someone--decoder/snapshots" / revision
         shutil.copytree(DEMO / "model", snapshot)
-    write_corpus(tmp_path, 3, 1)
+    write_demo_corpus(tmp_path, 3, 1)
     job = Path(tmp_path / "job.yaml")
     job.write_text(JOB.format(folder=tmp_path).replace("id: model", "id: someone/decoder"))
     offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
@@ -165,7 +153,7 @@ def test_rerun__killed_in_mid_extraction_and_started_again_ends_as_if_undisturbe
     (calm / "job.yaml").write_text(JOB.format(folder=calm))
     words = "--set", "extract.shard_samples=4", "--json"
     for place in (folder, calm):
-        write_corpus(place, 30)
+        write_demo_corpus(place, 30)
     assert ulcmod("rerun", calm / "job.yaml", *words).json()["computed"] == 30
 
     run = RunDir.at(folder / "run")

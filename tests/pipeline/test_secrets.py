@@ -13,7 +13,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-DEMO = Path(__file__).parents[2] / "jobs" / "demo"
+from tests.pipeline.demo_corpus import DEMO
+
 SECRET = "planted0secret0" * 4
 PROMPT = "Confidential: the heron lands at noon."
 PLANTED = {
