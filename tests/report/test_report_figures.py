@@ -12,102 +12,118 @@ from scipy.cluster.hierarchy import linkage
 
 from tests.report.report_factory import report
 from ulcmod_dist.report import png
-from ulcmod_dist.report.colours import DARK, LIGHT, Theme, contrast, legend, luminance, scale_bar
-from ulcmod_dist.report.figures.ablation import (
-    loss_rise_by_category,
-    loss_rise_by_module,
-    selectivity_by_module,
+from ulcmod_dist.report.colours import (
+    DARK,
+    LIGHT,
+    Theme,
+    compute_contrast,
+    compute_luminance,
+    get_legend,
+    get_scale_bar,
 )
-from ulcmod_dist.report.figures.activation import activation
-from ulcmod_dist.report.figures.categories import MAX_PARTS, category_mix, confusion
-from ulcmod_dist.report.figures.comparison import objective_by_iteration, objective_by_method
-from ulcmod_dist.report.figures.hierarchy import MIN_LINK, module_flow, tree
-from ulcmod_dist.report.figures.layers import layer_shares, mean_layers, modules_by_layer
-from ulcmod_dist.report.interactive import figure, variants
-from ulcmod_dist.report.page import pictures
-from ulcmod_dist.report.plotly_frame import Look, safe
-from ulcmod_dist.report.plotly_traces import CELL_TEXTS
-from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.figures.ablation import (
+    draw_loss_by_category,
+    draw_loss_by_module,
+    draw_selectivity,
+)
+from ulcmod_dist.report.figures.modules import (
+    MAX_PARTS,
+    compute_layer_shares,
+    compute_mean_layers,
+    draw_activation,
+    draw_category_mix,
+    draw_layers,
+)
+from ulcmod_dist.report.figures.quality import (
+    draw_confusion,
+    draw_iterations,
+    draw_objective_by_method,
+)
+from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
+from ulcmod_dist.report.page import collect_figures
+from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
+from ulcmod_dist.report.plotly_traces import CELL_TEXTS, build_figure, build_variants
+from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.report.specs import Scale
 from ulcmod_dist.results.ablation import AblatedModule, LossIncrease
 from ulcmod_dist.results.discovery import Overlap
 from ulcmod_dist.results.types import Floats, Interval
 from ulcmod_dist.runtime.text import DASH, MINUS
 
-ALL = pictures(sections(report()))
+ALL = collect_figures(build_sections(report()))
 NAMES = ("alpha", "beta", "gamma")
 
 
-def test_activation__words_name_the_diagonal_and_the_strongest_cell_off_it() -> None:
+def test_draw_activation__words_name_the_diagonal_and_the_strongest_cell_off_it() -> None:
     means = np.array([[1.0, 0.0, 0.1], [0.0, 0.8, 0.5], [0.0, 0.0, 0.6]])
-    spec = activation(means, NAMES, "K = 3.")
+    spec = draw_activation(means, NAMES, "K = 3.")
     assert "0.800" in spec.alternative
     assert "samples of module 1 on units of module 2: 0.500" in spec.alternative
     assert spec.hover[1][2].startswith("Samples of module 1 (beta)\nUnits of module 2 (gamma)")
     assert spec.scale is Scale.DIVERGING
 
 
-def test_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty() -> None:
+def test_draw_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty() -> None:
     counts = np.array([[3, 1], [0, 0], [0, 5]])
-    spec = category_mix(counts, ("law", "code"), NAMES, "")
+    spec = draw_category_mix(counts, ("law", "code"), NAMES, "")
     np.testing.assert_allclose(spec.shares, [[0.75, 0.25], [0.0, 0.0], [0.0, 1.0]])
 
 
-def test_category_mix__many_categories_are_gathered_without_losing_a_sample() -> None:
+def test_draw_category_mix__many_categories_are_gathered_without_losing_a_sample() -> None:
     counts = np.arange(1, 1 + 2 * 12).reshape(2, 12)
-    spec = category_mix(counts, [f"c{i}" for i in range(12)], NAMES[:2], "")
+    spec = draw_category_mix(counts, [f"c{i}" for i in range(12)], NAMES[:2], "")
     assert len(spec.parts) == MAX_PARTS
     assert spec.parts[-1] == "5 others"
     np.testing.assert_allclose(spec.shares.sum(axis=1), 1)
 
 
-def test_confusion__colour_is_the_share_of_the_row_and_text_the_count() -> None:
-    spec = confusion(np.array([[9, 1], [0, 4]]), ("law", "code"), "SVC", "")
+def test_draw_confusion__colour_is_the_share_of_the_row_and_text_the_count() -> None:
+    spec = draw_confusion(np.array([[9, 1], [0, 4]]), ("law", "code"), "SVC", "")
     np.testing.assert_allclose(spec.values, [[0.9, 0.1], [0.0, 1.0]])
     assert spec.cell_texts == (("9", "1"), ("", "4"))
     assert "13 of 14" in spec.alternative
 
 
-def test_mean_layers__layers_of_different_size_weigh_the_same() -> None:
+def test_compute_mean_layers__layers_of_different_size_weigh_the_same() -> None:
     units = np.array([[10, 0, 50], [10, 20, 50]])
-    np.testing.assert_allclose(layer_shares(units), [[0.5, 0, 0.5], [0.5, 1, 0.5]])
-    np.testing.assert_allclose(mean_layers(units), [1.0, 1.0])
+    np.testing.assert_allclose(compute_layer_shares(units), [[0.5, 0, 0.5], [0.5, 1, 0.5]])
+    np.testing.assert_allclose(compute_mean_layers(units), [1.0, 1.0])
 
 
-def test_modules_by_layer__modules_are_sorted_by_their_mean_layer() -> None:
+def test_draw_layers__modules_are_sorted_by_their_mean_layer() -> None:
     units = np.array([[0, 0, 4], [4, 0, 0], [0, 4, 0]])
-    spec = modules_by_layer(units, ("0", "1", "2"), NAMES, "")
+    spec = draw_layers(units, ("0", "1", "2"), NAMES, "")
     assert spec.row_modules == (1, 2, 0)
     assert spec.row_labels[0] == "1 beta"
     assert spec.marks == pytest.approx((0, 1, 2))
 
 
-def test_objective_by_method__words_name_the_best_method() -> None:
+def test_draw_objective_by_method__words_name_the_best_method() -> None:
     values = (Interval(10.0, 9.0, 11.0), Interval(4.0))
-    spec = objective_by_method(("IterD", "k-means"), values, "")
+    spec = draw_objective_by_method(("IterD", "k-means"), values, "")
     assert spec.alternative.startswith("The highest objective is that of IterD")
     assert spec.series[0].low[0] == 9.0
     assert math.isnan(spec.series[0].low[1])
 
 
-def test_objective_by_iteration__the_kept_restart_stands_out() -> None:
-    spec = objective_by_iteration(((0, (1.0, 2.0)), (1, (1.0, 3.0, 4.0))), 1, "")
+def test_draw_iterations__the_kept_restart_stands_out() -> None:
+    spec = draw_iterations(((0, (1.0, 2.0)), (1, (1.0, 3.0, 4.0))), 1, "")
     assert spec.highlighted == 1
     assert "from 1 to 4 in 2 iterations" in spec.alternative
 
 
-def test_tree__every_module_is_a_leaf_once() -> None:
+def test_draw_tree__every_module_is_a_leaf_once() -> None:
     joins = linkage(np.array([[0.0], [0.1], [5.0]]), "average")
-    spec = tree(joins, NAMES, "")
+    spec = draw_tree(joins, NAMES, "")
     assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
     assert len(spec.branches) == 2
     assert "Modules 0 and 1 are the most alike" in spec.alternative
 
 
-def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level() -> None:
+def test_draw_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level() -> None:
     overlap = np.array([[60, 40, 1], [0, 0, 90]])
     found = Overlap(2, 3, overlap, overlap, 0.995, 0.53)
-    spec = module_flow((found,), (NAMES[:2], NAMES), "")
+    spec = draw_flow((found,), (NAMES[:2], NAMES), "")
     assert [(link.source, link.target, link.size) for link in spec.links] == [
         (0, 2, 60.0),
         (0, 3, 40.0),
@@ -118,21 +134,21 @@ def test_module_flow__small_overlaps_are_left_out_and_colours_follow_the_first_l
     assert "100% lie in their module's main parent of K = 2 (53% if" in spec.caption
 
 
-def test_loss_rise_by_module__words_compare_own_others_and_random_units() -> None:
-    rises, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
-    spec = loss_rise_by_module(rises, random, NAMES[:2], "")
+def test_draw_loss_by_module__words_compare_own_others_and_random_units() -> None:
+    increase, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
+    spec = draw_loss_by_module(increase, random, NAMES[:2], "")
     assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
     assert "random units cost 0.200 and 0.300" in spec.alternative
     assert spec.hover[1][0].endswith("Random units: 0.400")
 
 
-def test_loss_rise_by_category__words_name_the_largest_rise() -> None:
-    rises = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
-    spec = loss_rise_by_category(rises, NAMES[:2], ("law", "code", "art"), "")
-    assert "1.50 nats a token: module 1 silenced, samples of art" in spec.alternative
+def test_draw_loss_by_category__words_name_the_largest_increase() -> None:
+    increase = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
+    spec = draw_loss_by_category(increase, NAMES[:2], ("law", "code", "art"), "")
+    assert "1.50 nats a token: module 1 ablated, samples of art" in spec.alternative
 
 
-def test_selectivity_by_module__counts_modules_above_chance() -> None:
+def test_draw_selectivity__counts_modules_above_chance() -> None:
     def row(module: int, selectivity: Interval) -> AblatedModule:
         around = Interval(0.1, 0.0, 0.2)
         return AblatedModule(
@@ -140,20 +156,20 @@ def test_selectivity_by_module__counts_modules_above_chance() -> None:
         )
 
     rows = (row(0, Interval(0.9, 0.8, 1.0)), row(1, Interval(0.3, 0.15, 0.4)))
-    spec = selectivity_by_module(rows, NAMES[:2], "")
+    spec = draw_selectivity(rows, NAMES[:2], "")
     assert spec.alternative.startswith("For 1 of 2 modules")
     assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
 @pytest.mark.parametrize("narrow", [False, True])
-def test_figure__plotly_accepts_every_property(name: str, narrow: bool) -> None:
-    go.Figure(figure(ALL[name], Look(DARK, narrow)))
+def test_build_figure__plotly_accepts_every_property(name: str, narrow: bool) -> None:
+    go.Figure(build_figure(ALL[name], PlotStyle(DARK, narrow)))
 
 
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name: str) -> None:
-    made = json.loads(json.dumps(variants(ALL[name]), allow_nan=False))
+def test_build_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name: str) -> None:
+    made = json.loads(json.dumps(build_variants(ALL[name]), allow_nan=False))
     parts = {"data": made["data"], "layout": made["layout"]}
     assert made["dark"]
     for path, value in made["dark"]:
@@ -161,12 +177,12 @@ def test_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name: st
         for key in path[:-1]:
             part = part[key]
         part[path[-1]] = value
-    assert parts == json.loads(json.dumps(figure(ALL[name], Look(theme=DARK))))
+    assert parts == json.loads(json.dumps(build_figure(ALL[name], PlotStyle(theme=DARK))))
 
 
 @given(st.text())
-def test_safe__no_text_can_open_a_tag(text: str) -> None:
-    shown = safe(text)
+def test_escape_html__no_text_can_open_a_tag(text: str) -> None:
+    shown = escape_html(text)
     assert ">" not in shown.replace("<br>", "")
     assert "<" not in shown.replace("<br>", "")
 
@@ -188,19 +204,19 @@ def test_render__draws_every_kind_of_figure(name: str) -> None:
 
 def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn() -> None:
     names = (r"$\frac{1}{0}$", "中文 \U0001f600", "tab\tnewline\n")
-    assert png.render(activation(np.eye(3), names, "$")).startswith(b"\x89PNG")
+    assert png.render(draw_activation(np.eye(3), names, "$")).startswith(b"\x89PNG")
 
 
 def test_render__arrays_of_one_module_or_without_variation_are_drawn() -> None:
-    assert png.render(activation(np.zeros((1, 1)), ("only",), ""))
-    assert figure(activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
+    assert png.render(draw_activation(np.zeros((1, 1)), ("only",), ""))
+    assert build_figure(draw_activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
 
 
 def test_heatmap__a_cell_without_a_value_stays_empty() -> None:
-    spec = loss_rise_by_category(
+    spec = draw_loss_by_category(
         np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), ""
     )
-    assert figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
+    assert build_figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
     assert DASH in spec.hover[0][1]
     assert png.render(spec)
 
@@ -212,22 +228,22 @@ def channels(colour: str) -> Floats:
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 @pytest.mark.parametrize("name", ["activation-k010", "layers-k010", "ablation-modules-k010"])
 def test_heatmap__texts_in_cells_are_readable_on_their_colours(name: str, theme: Theme) -> None:
-    made = figure(ALL[name], Look(theme))["data"]
+    made = build_figure(ALL[name], PlotStyle(theme))["data"]
     cells, texts = made[0], [trace for trace in made if trace.get("name") == CELL_TEXTS]
     assert "texttemplate" not in cells  # plotly's own inks
     places, colours = zip(*cells["colorscale"], strict=True)
     stops = np.array([channels(colour) for colour in colours])
     for trace in texts:
-        ink = luminance(channels(trace["textfont"]["color"]))
+        ink = compute_luminance(channels(trace["textfont"]["color"]))
         for x, y in zip(trace["x"], trace["y"], strict=True):
             place = (cells["z"][y][x] - cells["zmin"]) / (cells["zmax"] - cells["zmin"])
             ground = np.array([np.interp(place, places, stops[:, c]) for c in range(3)])
-            assert contrast(ink, luminance(ground)) >= 4.5
+            assert compute_contrast(ink, compute_luminance(ground)) >= 4.5
     assert sum(len(trace["text"]) for trace in texts) == np.size(cells["z"])
 
 
 def test_heatmap__marks_leave_the_texts_of_their_cells_free() -> None:
-    marks = figure(ALL["layers-k010"])["data"][-1]
+    marks = build_figure(ALL["layers-k010"])["data"][-1]
     assert {round(y % 1, 2) for y in marks["y"]} == {0.38}
 
 
@@ -235,8 +251,8 @@ def test_heatmap__marks_leave_the_texts_of_their_cells_free() -> None:
 def test_heatmap__columns_are_thinned_on_a_phone_and_rows_keep_their_labels(
     narrow: bool, columns: int
 ) -> None:
-    spec = activation(np.eye(20), [f"module {i}" for i in range(20)], "")
-    layout = figure(spec, Look(narrow=narrow))["layout"]
+    spec = draw_activation(np.eye(20), [f"module {i}" for i in range(20)], "")
+    layout = build_figure(spec, PlotStyle(narrow=narrow))["layout"]
     assert len(layout["xaxis"]["ticktext"]) == columns
     assert len(layout["yaxis"]["ticktext"]) == 20
 
@@ -251,22 +267,22 @@ def test_basis__every_figure_of_modules_names_its_seed_and_restarts() -> None:
 
 
 def test_scale_bar__prints_the_two_ends_of_the_colours() -> None:
-    bar = scale_bar(activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
+    bar = get_scale_bar(draw_activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
     assert bar is not None
     assert bar.ends == (f"{MINUS}0.50", "0.50")
-    assert scale_bar(ALL["flow"]) is None
+    assert get_scale_bar(ALL["flow"]) is None
 
 
 def test_legend__names_each_part_in_both_themes() -> None:
-    entries = legend(ALL["categories-k007"])
+    entries = get_legend(ALL["categories-k007"])
     assert len({entry.light for entry in entries}) == len(entries) == 7
     assert {entry.dark for entry in entries} <= set(DARK.palette)
-    assert legend(ALL["activation-k007"]) == ()
+    assert get_legend(ALL["activation-k007"]) == ()
 
 
 def test_themes__texts_are_readable_on_every_colour() -> None:
     def readable(a: str, b: str) -> float:
-        return contrast(luminance(channels(a)), luminance(channels(b)))
+        return compute_contrast(compute_luminance(channels(a)), compute_luminance(channels(b)))
 
     assert readable("#ffffff", "#000000") == pytest.approx(21)
     for theme in (LIGHT, DARK):

@@ -10,7 +10,7 @@ import pytest
 from tests.report.report_factory import CATEGORIES, report
 from ulcmod_dist.report.blocks import Note, Section
 from ulcmod_dist.report.page import render_document, render_page
-from ulcmod_dist.report.tables import Column, Kind, table
+from ulcmod_dist.report.tables import Column, ColumnKind, build_table
 
 SIZE_LIMIT = 15_000_000
 
@@ -66,7 +66,7 @@ def parsed(page: str) -> Outline:
 
 def test_page__answers_in_the_order_in_which_a_reader_asks(page: str) -> None:
     keys = re.findall(r'<section id="([a-z]+)"', page)
-    assert keys == ["run", "quality", "modules", "place", "ablation", "certainty", "reproduce"]
+    assert keys == ["run", "quality", "modules", "layers", "ablation", "robustness", "reproduce"]
 
 
 def test_page__equal_data_give_equal_text(page: str) -> None:
@@ -158,7 +158,9 @@ def test_page__four_values_of_k_over_many_layers_stay_small() -> None:
 
 
 def test_render_document__sections_without_any_k_are_a_page() -> None:
-    block = table("moved", "What moved", (Column("unit", "Unit", Kind.COUNT),), [(3,), (4,)])
+    block = build_table(
+        "moved", "What moved", (Column("unit", "Unit", ColumnKind.COUNT),), [(3,), (4,)]
+    )
     part = Section("drift", "What moved", "", shared=(Note("Two units moved."), block))
     page = render_document("A and B", (part,))
     assert "Two units moved." in "".join(outline(page).text)

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from tests.report.report_factory import CATEGORIES, report
 from ulcmod_dist.report.blocks import Note
-from ulcmod_dist.report.page import pictures, tables
-from ulcmod_dist.report.sections import sections
-from ulcmod_dist.report.tables import Column, Kind, table
+from ulcmod_dist.report.page import collect_figures, collect_tables
+from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.tables import Column, ColumnKind, build_table
 from ulcmod_dist.results.discovery import Downstream
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import (
@@ -30,11 +30,15 @@ from ulcmod_dist.runtime.text import (
     strip_control_chars,
 )
 
-ALL = tables(sections(report()))
-SMALL = table(
+ALL = collect_tables(build_sections(report()))
+SMALL = build_table(
     "small",
     "Small",
-    (Column("name", "Name"), Column("units", "Units", Kind.COUNT), Column("x", "X", Kind.NUMBER)),
+    (
+        Column("name", "Name"),
+        Column("units", "Units", ColumnKind.COUNT),
+        Column("x", "X", ColumnKind.NUMBER),
+    ),
     [("[red]a[/red]", 3, 0.5), ("b", None, None)],
 )
 
@@ -87,31 +91,33 @@ def test_confusion__table_holds_every_sample_of_every_classifier() -> None:
 
 
 def test_methods__figure_names_the_seeds_and_starts_behind_it() -> None:
-    basis = pictures(sections(report()))["methods-k010"].basis
+    basis = collect_figures(build_sections(report()))["methods-k010"].basis
     assert basis == (
         "K = 10, each method with seeds 0 to 4, IterD with each seed the best of 8 restarts, "
         "null model from 3 permutations, one start each."
     )
     alone = replace(report().discoveries[0], methods=Absent("No baselines."))
     data = replace(report(), discoveries=(alone,), overlaps=Absent("One K."))
-    assert "K = 7, IterD with seed 0, " in pictures(sections(data))["methods-k007"].basis
+    assert (
+        "K = 7, IterD with seed 0, " in collect_figures(build_sections(data))["methods-k007"].basis
+    )
 
 
 def test_methods__page_says_once_that_the_null_model_has_one_start() -> None:
-    (quality,) = (section for section in sections(report((7,))) if section.key == "quality")
+    (quality,) = (section for section in build_sections(report((7,))) if section.key == "quality")
     notes = [block.text for block in quality.blocks() if isinstance(block, Note)]
     assert sum("null model has one start" in text for text in notes) == 1
-    (quality,) = (s for s in sections(report((7,), bare=True)) if s.key == "quality")
+    (quality,) = (s for s in build_sections(report((7,), bare=True)) if s.key == "quality")
     assert not any("one start" in b.text for b in quality.blocks() if isinstance(b, Note))
 
 
 def test_to_arrow__an_empty_table_keeps_its_types() -> None:
-    empty = table("e", "E", SMALL.columns, [])
+    empty = build_table("e", "E", SMALL.columns, [])
     assert empty.to_arrow().schema.types == [pa.string(), pa.int64(), pa.float64()]
 
 
 def test_table__a_number_that_is_not_finite_is_an_empty_cell() -> None:
-    made = table("t", "T", SMALL.columns, [("a", 1, float("nan")), ("b", 2, float("-inf"))])
+    made = build_table("t", "T", SMALL.columns, [("a", 1, float("nan")), ("b", 2, float("-inf"))])
     assert [row["x"] for row in made.to_records()] == [None, None]
 
 
@@ -123,7 +129,10 @@ def test_to_rich__markup_in_a_cell_is_text() -> None:
 
 def test_filled__drops_columns_that_hold_nothing() -> None:
     rows = [("a", None, 1.0), ("b", None, None)]
-    assert [c.key for c in table("t", "T", SMALL.columns, rows).filled().columns] == ["name", "x"]
+    assert [c.key for c in build_table("t", "T", SMALL.columns, rows).filled().columns] == [
+        "name",
+        "x",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.pipeline.summary import Summary, shown
-from ulcmod_dist.report.comparison import comparison_page, moves_table
+from ulcmod_dist.report.comparison import render_comparison, tabulate_moves
 from ulcmod_dist.results.comparison import Comparison
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.modules import StoredModules
@@ -59,7 +59,7 @@ def compare(
     comparison = compared(runs, modules)
     closing = []
     if out is not None:
-        out.write_text(comparison_page(comparison), encoding="utf-8")
+        out.write_text(render_comparison(comparison), encoding="utf-8")
         closing.append(f"Wrote {out}")
     return _summary(runs, (first, second), comparison, closing)
 
@@ -98,7 +98,7 @@ def _summary(
         columns=COLUMNS,
         rows=[asdict(pair) for pair in matching.pairs],
         facts={**facts, **measures},
-        data={"runs": described, **measures, "moves": moves_table(comparison).to_records()},
+        data={"runs": described, **measures, "moves": tabulate_moves(comparison).to_records()},
         closing=closing,
     )
 

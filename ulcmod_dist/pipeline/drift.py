@@ -11,7 +11,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.schema import RerunConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.compare import compared
-from ulcmod_dist.report.comparison import comparison_page, past_table
+from ulcmod_dist.report.comparison import render_comparison, tabulate_versions
 from ulcmod_dist.results.comparison import Comparison, VersionDrift
 from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
 from ulcmod_dist.store.modules import StoredModules
@@ -67,13 +67,13 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
         measures.append(drift)
         if last is not None:
             names = (f"version {kept[-1]}, K = {k}", f"now, K = {k}")
-            page = comparison_page(replace(last, names=names), past[k])
+            page = render_comparison(replace(last, names=names), past[k])
             run.write(drift_key(f"K={k:03d}.html"), page.encode("utf-8"))
     content = {
         "before": kept[-1],
         "accepted": False,
         "modules": [asdict(part) for part in measures],
-        "versions": {str(k): past_table(rows).to_records() for k, rows in past.items()},
+        "versions": {str(k): tabulate_versions(rows).to_records() for k, rows in past.items()},
     }
     run.write_json(MEASURES, content)
 

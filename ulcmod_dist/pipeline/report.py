@@ -22,8 +22,8 @@ from ulcmod_dist.pipeline.evaluation_files import ablation_mark, ablation_name, 
 from ulcmod_dist.pipeline.reported import note_reported
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report import png
-from ulcmod_dist.report.page import pictures, render_page, tables
-from ulcmod_dist.report.sections import sections
+from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
+from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.types import Absent, Fact
@@ -72,13 +72,13 @@ def report(context: Context, *, num_modules: tuple[int, ...] | None = None) -> S
     run = Run(context.run)
     numbers = select_num_modules(context.job, num_modules)
     data = report_data(context, run, numbers)
-    parts = sections(data)
-    figures = pictures(parts)
+    parts = build_sections(data)
+    figures = collect_figures(parts)
     with track(context.on_progress, "Figures", len(figures), "figures") as step:
         for done, (name, spec) in enumerate(figures.items(), start=1):
             context.run.write(figure_key(name), png.render(spec))
             step.update(done)
-    shown = tables(parts)
+    shown = collect_tables(parts)
     for name, table in shown.items():
         write_table(context.run, table_key(name), table.to_arrow())
     beside = [{figure_key(name) for name in figures}, {table_key(name) for name in shown}]

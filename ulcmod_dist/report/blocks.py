@@ -1,13 +1,13 @@
 """What a page is made of: sections of blocks, before any HTML."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
-from ulcmod_dist.results.discovery import TypicalPrompt
+from ulcmod_dist.results.discovery import Discovery, ReportData, TypicalPrompt
 from ulcmod_dist.results.types import Absent, Fact
-from ulcmod_dist.runtime.text import PROMPT_LIMIT
+from ulcmod_dist.runtime.text import PROMPT_LIMIT, count
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Folded:
+class Collapsible:
     """A table that stays closed until the reader opens it: a picture has shown it already."""
 
     table: Table
@@ -67,7 +67,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Share:
+class ShareBar:
     """One bar of a small bar list: its label, its share of 1 and its printed value."""
 
     label: str
@@ -87,7 +87,7 @@ class ModuleCard:
         prompts: Its typical prompts, or why none are shown.
         categories: Its category mix, or why there is none.
         layers: The share of each layer's units it holds, or why that is unknown.
-        effects: What silencing it costs, or why that is unknown.
+        effects: What ablating it costs, or why that is unknown.
     """
 
     number: int
@@ -95,9 +95,9 @@ class ModuleCard:
     summary: str
     keywords: tuple[str, ...] | Absent
     prompts: tuple[TypicalPrompt, ...] | Absent
-    categories: tuple[Share, ...] | Absent
-    layers: tuple[Share, ...] | Absent
-    effects: tuple[Share, ...] | Absent
+    categories: tuple[ShareBar, ...] | Absent
+    layers: tuple[ShareBar, ...] | Absent
+    effects: tuple[ShareBar, ...] | Absent
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class ModulePicker:
     prompt_limit: int = PROMPT_LIMIT
 
 
-Block = Note | Facts | KeyFigures | Picture | Table | Folded | Listing | ModulePicker
+Block = Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | ModulePicker
 
 
 @dataclass(frozen=True)
@@ -134,3 +134,56 @@ class Section:
         for _, blocks in self.by_num_modules:
             yield from blocks
         yield from self.shared
+
+
+def name_for(subject: str, found: Discovery) -> str:
+    """Return the name of a figure or table of one K; K has three digits so that names sort."""
+    return f"{subject}-k{found.num_modules:03d}"
+
+
+def build_picture(subject: str, found: Discovery, spec: Figure, *, wide: bool = False) -> Picture:
+    """Return a figure of one K under its name."""
+    return Picture(name_for(subject, found), spec, wide)
+
+
+def explain_absence(absent: Absent) -> Note:
+    """Return the sentence that stands where a part would be."""
+    return Note(absent.reason, quiet=True)
+
+
+def build_choices(
+    data: ReportData, build_blocks: Callable[[Discovery], tuple[Block, ...]]
+) -> tuple[tuple[int, tuple[Block, ...]], ...]:
+    """Return the blocks of each K."""
+    return tuple((found.num_modules, build_blocks(found)) for found in data.discoveries)
+
+
+def describe_basis(found: Discovery) -> str:
+    """Return the K, seed and restarts behind a figure."""
+    return f"K = {found.num_modules}, {_describe_search(found)}."
+
+
+def describe_common_basis(discoveries: Sequence[Discovery]) -> str:
+    """Return every K, with seed and restarts, behind a figure of several K."""
+    searches = {_describe_search(found) for found in discoveries}
+    if len(searches) > 1:
+        return " ".join(map(describe_basis, discoveries))
+    *first, last = [str(found.num_modules) for found in discoveries]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"K = {listed}, {searches.pop()} each."
+
+
+def _describe_search(found: Discovery) -> str:
+    restarts = len(found.restarts)
+    search = f"best of {restarts} restarts" if restarts > 1 else "a single run of the search"
+    return f"seed {found.seed}, {search}"
+
+
+def describe_sizes(found: Discovery) -> str:
+    """Return how large the modules are, in a sentence."""
+    units = [module.num_units for module in found.modules]
+    samples = [module.num_samples for module in found.modules]
+    return (
+        f"{count(found.num_modules, 'module')}: {min(units):,} to {max(units):,} units and "
+        f"{min(samples):,} to {max(samples):,} samples each."
+    )

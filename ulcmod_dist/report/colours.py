@@ -1,11 +1,12 @@
 """Colours that colour-blind readers can tell apart, on a light and on a dark page."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars, shows_cell_texts
 from ulcmod_dist.runtime.text import number
 
 CELL_INKS = ("#000000", "#ffffff")
@@ -53,12 +54,12 @@ class Theme:
     def cell_ink(self, position: float, scale: Scale) -> str:
         """Return the text colour that reads best on the scale's colour at 0 <= position <= 1."""
         stops = np.array([_rgb(colour) for colour in self.scale(scale)])
-        places = np.linspace(0.0, 1.0, len(stops))
-        here = np.array([np.interp(position, places, stops[:, c]) for c in range(3)])
+        positions = np.linspace(0.0, 1.0, len(stops))
+        colour = np.array([np.interp(position, positions, stops[:, c]) for c in range(3)])
         dark, light = CELL_INKS
-        ground = luminance(here)
-        on_dark = contrast(ground, luminance(np.array(_rgb(dark))))
-        on_light = contrast(ground, luminance(np.array(_rgb(light))))
+        ground = compute_luminance(colour)
+        on_dark = compute_contrast(ground, compute_luminance(np.array(_rgb(dark))))
+        on_light = compute_contrast(ground, compute_luminance(np.array(_rgb(light))))
         return dark if on_dark >= on_light else light
 
 
@@ -95,7 +96,7 @@ DARK = Theme(
 )  # fmt: skip
 
 
-def colour_limits(spec: Heatmap) -> tuple[float, float]:
+def get_colour_limits(spec: Heatmap) -> tuple[float, float]:
     """Return the values at the two ends of a heatmap's colours."""
     finite = spec.values[np.isfinite(spec.values)]
     largest = float(np.abs(finite).max()) if finite.size else 0.0
@@ -103,7 +104,19 @@ def colour_limits(spec: Heatmap) -> tuple[float, float]:
     return (0.0, top) if spec.scale is Scale.SEQUENTIAL else (-top, top)
 
 
-def part_colour(index: int, parts: int, theme: Theme) -> str:
+def place_cell_texts(spec: Heatmap, theme: Theme) -> Iterator[tuple[int, int, str, str]]:
+    """Yield row, column, text and ink of each text that a heatmap prints in its cells."""
+    if spec.cell_texts is None or not shows_cell_texts(spec):
+        return
+    low, high = get_colour_limits(spec)
+    for (row, column), value in np.ndenumerate(spec.values):
+        text = spec.cell_texts[row][column]
+        if text and np.isfinite(value):
+            ink = theme.cell_ink(float((value - low) / (high - low)), spec.scale)
+            yield row, column, text, ink
+
+
+def get_part_colour(index: int, parts: int, theme: Theme) -> str:
     """Return the colour of a part; beyond the palette the last part is the rest."""
     if index < len(theme.palette) and (index < parts - 1 or parts <= len(theme.palette)):
         return theme.palette[index]
@@ -119,12 +132,12 @@ class LegendEntry:
     dark: str
 
 
-def legend(spec: Figure) -> tuple[LegendEntry, ...]:
+def get_legend(spec: Figure) -> tuple[LegendEntry, ...]:
     """Return the legend of a figure; empty for one that needs none."""
     if isinstance(spec, StackedBars):
         amount = len(spec.parts)
         return tuple(
-            LegendEntry(part, part_colour(i, amount, LIGHT), part_colour(i, amount, DARK))
+            LegendEntry(part, get_part_colour(i, amount, LIGHT), get_part_colour(i, amount, DARK))
             for i, part in enumerate(spec.parts)
         )
     if isinstance(spec, Dots) and len(spec.series) > 1:
@@ -150,16 +163,16 @@ class ScaleBar:
     colours: tuple[tuple[str, str], ...]
 
 
-def scale_bar(spec: Figure) -> ScaleBar | None:
+def get_scale_bar(spec: Figure) -> ScaleBar | None:
     """Return what a heatmap's colours mean; None for other figures."""
     if not isinstance(spec, Heatmap):
         return None
-    low, high = colour_limits(spec)
+    low, high = get_colour_limits(spec)
     colours = tuple(zip(LIGHT.scale(spec.scale), DARK.scale(spec.scale), strict=True))
     return ScaleBar(spec.value_axis, (number(low, 2), number(high, 2)), colours)
 
 
-def colour_names() -> str:
+def define_css_colours() -> str:
     """Return a style sheet that names the themes' colours for the rest of the page."""
     roles = {"card": "background", "ink": "ink", "muted": "muted", "rule": "rule",
              "accent": "accent", "second": "second"}  # fmt: skip
@@ -170,14 +183,14 @@ def colour_names() -> str:
     return f":root{{{names}}}\n"
 
 
-def luminance(rgb: NDArray[np.float64]) -> float:
+def compute_luminance(rgb: NDArray[np.float64]) -> float:
     """Return the relative luminance of a colour of three values up to 255 (WCAG 2.2)."""
     channels = np.asarray(rgb, dtype=np.float64) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def contrast(one: float, other: float) -> float:
+def compute_contrast(one: float, other: float) -> float:
     """Return the contrast ratio of two luminances, 1 to 21 (WCAG 2.2)."""
     low, high = sorted((one, other))
     return (high + 0.05) / (low + 0.05)

@@ -8,24 +8,23 @@ import numpy as np
 
 from ulcmod_dist.report.blocks import (
     Block,
+    Collapsible,
     Facts,
-    Folded,
     KeyFigure,
     KeyFigures,
     Note,
     Picture,
     Section,
 )
-from ulcmod_dist.report.figures.naming import numbers
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
-from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.comparison import Comparison, Matching, VersionDrift
 from ulcmod_dist.results.types import Counts, Fact, Floats
 from ulcmod_dist.runtime.text import DASH, count, number, percent
 
 
-def comparison_page(comparison: Comparison, past: Sequence[VersionDrift] = ()) -> str:
+def render_comparison(comparison: Comparison, past: Sequence[VersionDrift] = ()) -> str:
     """The comparison as one HTML file that opens offline.
 
     Args:
@@ -44,48 +43,48 @@ def _over_time(past: Sequence[VersionDrift]) -> Section:
         "Small steps may add up: each version is held against the one before it, and against the "
         "present modules, over the units and samples that both have."
     )
-    return Section("time", "Drift over time", lead, shared=(past_table(past),))
+    return Section("time", "Drift over time", lead, shared=(tabulate_versions(past),))
 
 
-def past_table(past: Sequence[VersionDrift]) -> Table:
+def tabulate_versions(past: Sequence[VersionDrift]) -> Table:
     """How far each version of the modules is from the one before, and from the present one."""
-    return table(
+    return build_table(
         "versions",
         "Versions",
         (
-            Column("version", "Version", Kind.COUNT),
+            Column("version", "Version", ColumnKind.COUNT),
             Column("made", "Made"),
-            Column("samples", "Samples", Kind.COUNT),
-            Column("objective", "L", Kind.NUMBER),
-            Column("units_rand", "Units, to the version before", Kind.NUMBER),
-            Column("samples_rand", "Samples, to the version before", Kind.NUMBER),
-            Column("units_rand_now", "Units, to now", Kind.NUMBER),
-            Column("samples_rand_now", "Samples, to now", Kind.NUMBER),
+            Column("samples", "Samples", ColumnKind.COUNT),
+            Column("objective", "L", ColumnKind.NUMBER),
+            Column("units_rand", "Units, to the version before", ColumnKind.NUMBER),
+            Column("samples_rand", "Samples, to the version before", ColumnKind.NUMBER),
+            Column("units_rand_now", "Units, to now", ColumnKind.NUMBER),
+            Column("samples_rand_now", "Samples, to now", ColumnKind.NUMBER),
         ),
         [tuple(vars(version).values()) for version in past],
         "Adjusted Rand indices: 1 means the same modules, 0 chance.",
     )
 
 
-def matches_table(matching: Matching) -> Table:
+def tabulate_matches(matching: Matching) -> Table:
     """Which modules correspond and how much they share."""
-    return table(
+    return build_table(
         "matches",
         "Modules that correspond",
         (
-            Column("module", "Module", Kind.COUNT),
-            Column("other", "Other module", Kind.COUNT),
-            Column("units", "Units shared", Kind.COUNT),
-            Column("units_overlap", "Overlap of units", Kind.SHARE),
-            Column("samples", "Samples shared", Kind.COUNT),
-            Column("samples_overlap", "Overlap of samples", Kind.SHARE),
+            Column("module", "Module", ColumnKind.COUNT),
+            Column("other", "Other module", ColumnKind.COUNT),
+            Column("units", "Units shared", ColumnKind.COUNT),
+            Column("units_overlap", "Overlap of units", ColumnKind.SHARE),
+            Column("samples", "Samples shared", ColumnKind.COUNT),
+            Column("samples_overlap", "Overlap of samples", ColumnKind.SHARE),
         ),
         [tuple(vars(pair).values()) for pair in matching.pairs],
         "Overlap is what both modules hold as a share of what either holds.",
     )
 
 
-def moves_table(comparison: Comparison) -> Table:
+def tabulate_moves(comparison: Comparison) -> Table:
     """Between which modules units and samples moved, most units first."""
     matching = comparison.matching
     partners = {(pair.module, pair.other) for pair in matching.pairs}
@@ -96,14 +95,14 @@ def moves_table(comparison: Comparison) -> Table:
         if (k, m) not in partners
     ]
     rows.sort(key=lambda row: (-row[2], -row[3], row[:2]))
-    return table(
+    return build_table(
         "moves",
         "Modules that units and samples moved between",
         (
-            Column("module", "From module", Kind.COUNT),
-            Column("other", "To other module", Kind.COUNT),
-            Column("units", "Units moved", Kind.COUNT),
-            Column("samples", "Samples moved", Kind.COUNT),
+            Column("module", "From module", ColumnKind.COUNT),
+            Column("other", "To other module", ColumnKind.COUNT),
+            Column("units", "Units moved", ColumnKind.COUNT),
+            Column("samples", "Samples moved", ColumnKind.COUNT),
         ),
         rows,
         f"From modules of {comparison.names[0]} to those of {comparison.names[1]} that are not "
@@ -163,9 +162,9 @@ def _matches(comparison: Comparison) -> Section:
         "Modules are matched one to one, so that the partners' overlaps of units and samples are "
         "largest in sum. A single module may share more with another than with its partner."
     )
-    moves = moves_table(comparison)
-    moved = (Folded(moves),) if moves.rows else ()
-    blocks: tuple[Block, ...] = (matches_table(comparison.matching), *alone, *pictures, *moved)
+    moves = tabulate_moves(comparison)
+    moved = (Collapsible(moves),) if moves.rows else ()
+    blocks: tuple[Block, ...] = (tabulate_matches(comparison.matching), *alone, *pictures, *moved)
     return Section("matches", "Which modules correspond", lead, shared=blocks)
 
 
@@ -187,8 +186,8 @@ def _heatmap(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
         ),
         alternative=f"On average {kept} of a module's {what} lie in one module of the other run.",
         values=shares,
-        row_labels=numbers(counts.shape[0]),
-        column_labels=numbers(counts.shape[1]),
+        row_labels=tuple(map(str, range(counts.shape[0]))),
+        column_labels=tuple(map(str, range(counts.shape[1]))),
         row_axis=f"Module of {comparison.names[0]}",
         column_axis=f"Module of {comparison.names[1]}",
         value_axis=f"Share of the row's {what}",

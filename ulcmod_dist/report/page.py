@@ -14,17 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ulcmod_dist.report.blocks import Block, Folded, Picture, Section
-from ulcmod_dist.report.colours import colour_names, legend, scale_bar
-from ulcmod_dist.report.interactive import figure, variants
-from ulcmod_dist.report.sections import sections
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, prints_cells
-from ulcmod_dist.report.tables import Cell, Kind, Table, printed
+from ulcmod_dist.report.blocks import Block, Collapsible, Picture, Section
+from ulcmod_dist.report.colours import define_css_colours, get_legend, get_scale_bar
+from ulcmod_dist.report.plotly_traces import build_figure, build_variants
+from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, shows_cell_texts
+from ulcmod_dist.report.tables import Cell, ColumnKind, Table, format_cell
 from ulcmod_dist.results.discovery import ReportData
 from ulcmod_dist.runtime.text import label, shorten, strip_control_chars
 
 PROMPT_HEAD = 220
-"""Characters of a prompt that show before it is unfolded."""
+"""Characters of a prompt that show before it is expanded."""
 
 HALF_COLUMNS = 6
 """Columns up to which the cells of a heatmap in half the width have room for their texts."""
@@ -34,7 +34,7 @@ def render_page(data: ReportData) -> str:
     """Return the report of a run as one HTML file; equal data give equal text."""
     choices = [found.num_modules for found in data.discoveries]
     shown = data.shown_num_modules if data.shown_num_modules in choices else choices[0]
-    return render_document(data.run.name, sections(data), choices, shown)
+    return render_document(data.run.name, build_sections(data), choices, shown)
 
 
 def render_document(
@@ -55,14 +55,14 @@ def render_document(
         choices=choices,
         shown=shown,
         figures=_figures(parts),
-        style=Markup(colour_names() + _asset("page.css")),  # noqa: S704 - the package's own file
+        style=Markup(define_css_colours() + _asset("page.css")),  # noqa: S704 - the package's own file
         plotly=plotly,
         script=script,
         script_sources=" ".join(_source(text) for text in (plotly, script)),
     )  # fmt: skip
 
 
-def pictures(parts: Iterable[Section]) -> dict[str, Figure]:
+def collect_figures(parts: Iterable[Section]) -> dict[str, Figure]:
     """Return all figures of a page by name, for PNG files."""
     return {
         block.name: block.spec
@@ -72,10 +72,10 @@ def pictures(parts: Iterable[Section]) -> dict[str, Figure]:
     }
 
 
-def tables(parts: Iterable[Section]) -> dict[str, Table]:
+def collect_tables(parts: Iterable[Section]) -> dict[str, Table]:
     """Return all tables of a page by name, for Parquet, the terminal and JSON."""
     blocks = (block for part in parts for block in part.blocks())
-    shown = (block.table if isinstance(block, Folded) else block for block in blocks)
+    shown = (block.table if isinstance(block, Collapsible) else block for block in blocks)
     return {block.name: block for block in shown if isinstance(block, Table)}
 
 
@@ -91,24 +91,24 @@ def _environment() -> Environment:
         "label": label,
         "printable": strip_control_chars,
         "shorten": shorten,
-        "cell": printed,
+        "cell": format_cell,
         "exact": _exact,
         "rows": _rows,
         "kind": lambda block: type(block).__name__,
-        "height": lambda spec: figure(spec)["layout"]["height"],
+        "height": lambda spec: build_figure(spec)["layout"]["height"],
         "picks": _picks,
-        "legend": legend,
-        "scale_bar": scale_bar,
+        "legend": get_legend,
+        "scale_bar": get_scale_bar,
     }
     environment.globals |= {"prompt_head": PROMPT_HEAD}
     return environment
 
 
-def _exact(value: Cell, kind: Kind) -> Markup:
+def _exact(value: Cell, kind: ColumnKind) -> Markup:
     """Return the attribute that holds a number as it is; a text has none."""
     if value is None:
         return Markup(' data-v=""')
-    return Markup("") if kind == Kind.TEXT else Markup(' data-v="{}"').format(value)
+    return Markup("") if kind == ColumnKind.TEXT else Markup(' data-v="{}"').format(value)
 
 
 def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
@@ -134,16 +134,18 @@ def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
 def _needs_room(spec: Figure) -> bool:
     """Return whether the texts in a figure's cells would not fit into half a laptop's width."""
     return (
-        isinstance(spec, Heatmap) and prints_cells(spec) and len(spec.column_labels) > HALF_COLUMNS
+        isinstance(spec, Heatmap)
+        and shows_cell_texts(spec)
+        and len(spec.column_labels) > HALF_COLUMNS
     )
 
 
 def _figures(parts: Iterable[Section]) -> Markup:
     """Return all figures as JSON that is safe inside a script element."""
     values = {}
-    for name, spec in pictures(parts).items():
+    for name, spec in collect_figures(parts).items():
         words = {"title": spec.title, "basis": spec.basis, "picks": _picks(spec)}
-        values[name] = {**variants(spec), **words}
+        values[name] = {**build_variants(spec), **words}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")

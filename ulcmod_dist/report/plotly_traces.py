@@ -1,35 +1,44 @@
-"""Each kind of figure as plotly's plain JSON."""
+"""Each kind of figure as plotly's plain JSON, and what changes on dark and narrow pages."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
-from ulcmod_dist.report.colours import CELL_INKS, colour_limits, part_colour
-from ulcmod_dist.report.plotly_frame import (
+from ulcmod_dist.report.colours import (
+    CELL_INKS,
+    DARK,
+    get_colour_limits,
+    get_part_colour,
+    place_cell_texts,
+)
+from ulcmod_dist.report.plotly_layout import (
+    DEFAULT_STYLE,
     Json,
-    Look,
-    axis,
-    base_layout,
-    colorscale,
-    column_axis,
-    legend,
-    rounded,
-    rounded_all,
-    row_axis,
-    safe,
-    safe_all,
-    tall,
-    value_axis,
+    PlotStyle,
+    build_axis,
+    build_colorscale,
+    build_column_axis,
+    build_layout,
+    build_legend,
+    build_row_axis,
+    build_value_axis,
+    escape_all,
+    escape_html,
+    figure_height,
+    round_all,
+    round_digits,
 )
 from ulcmod_dist.report.specs import (
     Dendrogram,
     Dots,
+    Figure,
     Flow,
     FlowNode,
     Heatmap,
     Lines,
     StackedBars,
-    prints_cells,
+    shows_cell_texts,
 )
 from ulcmod_dist.runtime.text import label
 
@@ -37,57 +46,95 @@ CELL_TEXTS = "cell texts"
 """Name of the traces that print texts in cells; the page's script knows it."""
 
 
-def heatmap(spec: Heatmap, look: Look) -> Json:
+def build_figure(spec: Figure, style: PlotStyle = DEFAULT_STYLE) -> Json:
+    """Return plotly's ``data`` and ``layout`` of a figure."""
+    match spec:
+        case Heatmap():
+            return build_heatmap(spec, style)
+        case StackedBars():
+            return build_stacked_bars(spec, style)
+        case Dots():
+            return build_dots(spec, style)
+        case Lines():
+            return build_lines(spec, style)
+        case Dendrogram():
+            return build_dendrogram(spec, style)
+        case Flow():
+            return build_flow(spec, style)
+
+
+def build_variants(spec: Figure) -> Json:
+    """Return a figure for a wide light page and what other pages change.
+
+    The result is plotly's ``data`` and ``layout``, and under ``dark`` and ``narrow`` lists of
+    [path, value] pairs.
+    """
+    usual = build_figure(spec)
+    return {
+        **usual,
+        "dark": list(_changes(usual, build_figure(spec, PlotStyle(theme=DARK)), [])),
+        "narrow": list(_changes(usual, build_figure(spec, PlotStyle(narrow=True)), [])),
+    }
+
+
+def _changes(a: Any, b: Any, path: list[str | int]) -> Iterable[list[Any]]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in a:
+            yield from _changes(a[key], b[key], [*path, key])
+    elif isinstance(a, list) and isinstance(b, list) and any(isinstance(x, dict) for x in a):
+        for index, pair in enumerate(zip(a, b, strict=True)):
+            yield from _changes(*pair, [*path, index])
+    elif a != b:
+        yield [path, b]
+
+
+def build_heatmap(spec: Heatmap, style: PlotStyle) -> Json:
     """Return a matrix as coloured cells."""
-    low, high = colour_limits(spec)
+    low, high = get_colour_limits(spec)
     cells: Json = {
         "type": "heatmap",
-        "z": [rounded_all(row) for row in spec.values],
-        "hovertext": [safe_all(row) for row in spec.hover],
+        "z": [round_all(row) for row in spec.values],
+        "hovertext": [escape_all(row) for row in spec.hover],
         "hoverinfo": "text",
         "showscale": False,  # the page has its own; saved files show it
-        "colorscale": colorscale(look.theme.scale(spec.scale)),
-        "zmin": rounded(low),
-        "zmax": rounded(high),
+        "colorscale": build_colorscale(style.theme.scale(spec.scale)),
+        "zmin": round_digits(low),
+        "zmax": round_digits(high),
         "xgap": 1,
         "ygap": 1,
         "colorbar": {
-            "title": {"text": safe(spec.value_axis), "side": "right"},
+            "title": {"text": escape_html(spec.value_axis), "side": "right"},
             "thickness": 8,
             "outlinewidth": 0,
             "nticks": 5,
         },
     }
-    texts = _cell_texts(spec, look)
+    texts = _cell_texts(spec, style)
     data = [cells, *texts]
     if spec.marks is not None:
         # Beside the texts, a mark lies at the lower edge of its cell, where it hides none.
-        data.append(_marks(spec.marks, 0.38 if texts else 0.0, look))
-    columns = column_axis(look, spec.column_labels, spec.column_axis)
-    layout = base_layout(
-        look,
-        tall(len(spec.row_labels), 80),
+        data.append(_marks(spec.marks, 0.38 if texts else 0.0, style))
+    columns = build_column_axis(style, spec.column_labels, spec.column_axis)
+    layout = build_layout(
+        style,
+        figure_height(len(spec.row_labels), 80),
         xaxis=columns,
-        yaxis=row_axis(look, spec.row_labels, spec.row_axis),
+        yaxis=build_row_axis(style, spec.row_labels, spec.row_axis),
     )
     return {"data": data, "layout": layout}
 
 
-def _cell_texts(spec: Heatmap, look: Look) -> list[Json]:
+def _cell_texts(spec: Heatmap, style: PlotStyle) -> list[Json]:
     """Return the texts in the cells, one trace an ink.
 
     Plotly's own texts in cells come in two fixed inks, which many colours swallow. The page hides
     these traces, known by their name, where the cells turn out too small.
     """
-    if not prints_cells(spec) or spec.cell_texts is None:
+    if not shows_cell_texts(spec):
         return []
-    low, high = colour_limits(spec)
     cells: dict[str, list[tuple[int, int, str]]] = {ink: [] for ink in CELL_INKS}
-    for (row, column), value in np.ndenumerate(spec.values):
-        text = spec.cell_texts[row][column]
-        if text and np.isfinite(value):
-            ink = look.theme.cell_ink(float((value - low) / (high - low)), spec.scale)
-            cells[ink].append((row, column, safe(text)))
+    for row, column, text, ink in place_cell_texts(spec, style.theme):
+        cells[ink].append((row, column, escape_html(text)))
     return [
         {
             "type": "scatter",
@@ -97,85 +144,83 @@ def _cell_texts(spec: Heatmap, look: Look) -> list[Json]:
             "y": [row for row, _, _ in found],
             "text": [text for _, _, text in found],
             "hoverinfo": "skip",
-            "textfont": {"color": ink, "size": 10 if look.narrow else 11},
+            "textfont": {"color": ink, "size": 10 if style.narrow else 11},
         }
         for ink, found in cells.items()
     ]
 
 
-def _marks(marks: Sequence[float], below: float, look: Look) -> Json:
+def _marks(marks: Sequence[float], below: float, style: PlotStyle) -> Json:
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": rounded_all(marks),
+        "x": round_all(marks),
         "y": [row + below for row in range(len(marks))],
         "hoverinfo": "skip",
         "marker": {
             "symbol": "diamond",
             "size": 8 if below else 10,
-            "color": look.theme.second,
-            "line": {"color": look.theme.background, "width": 1.5},
+            "color": style.theme.second,
+            "line": {"color": style.theme.background, "width": 1.5},
         },
     }
 
 
-def stacked_bars(spec: StackedBars, look: Look) -> Json:
+def build_stacked_bars(spec: StackedBars, style: PlotStyle) -> Json:
     """Return divided bars with a legend."""
     rows = list(range(len(spec.labels)))
     data = [
         {
             "type": "bar",
             "orientation": "h",
-            "name": safe(part),
-            "x": rounded_all(spec.shares[:, index]),
+            "name": escape_html(part),
+            "x": round_all(spec.shares[:, index]),
             "y": rows,
-            "hovertext": [safe(row[index]) for row in spec.hover],
+            "hovertext": [escape_html(row[index]) for row in spec.hover],
             "hoverinfo": "text",
             "marker": {
-                "color": part_colour(index, len(spec.parts), look.theme),
-                "line": {"color": look.theme.background, "width": 1},
+                "color": get_part_colour(index, len(spec.parts), style.theme),
+                "line": {"color": style.theme.background, "width": 1},
             },
         }
         for index, part in enumerate(spec.parts)
     ]
-    layout = base_layout(
-        look,
-        tall(len(rows), 80),
+    layout = build_layout(
+        style,
+        figure_height(len(rows), 80),
         barmode="stack",
         bargap=0.3,
-        legend=legend(look),
-        xaxis=value_axis(look, spec.value_axis, range=[0, 1], tickformat=".0%"),
-        yaxis=row_axis(look, spec.labels),
+        legend=build_legend(style),
+        xaxis=build_value_axis(style, spec.value_axis, range=[0, 1], tickformat=".0%"),
+        yaxis=build_row_axis(style, spec.labels),
     )
     return {"data": data, "layout": layout}
 
 
-def dots(spec: Dots, look: Look) -> Json:
+def build_dots(spec: Dots, style: PlotStyle) -> Json:
     """Return dots with intervals."""
-    data = [_dot_trace(spec, index, look) for index in range(len(spec.series))]
-    layout = base_layout(
-        look,
-        tall(len(spec.labels), 80),
-        legend=legend(look),
-        xaxis=value_axis(look, spec.value_axis, zeroline=True, rangemode="tozero"),
-        yaxis=row_axis(look, spec.labels, showgrid=True),
+    data = [_dot_trace(spec, index, style) for index in range(len(spec.series))]
+    layout = build_layout(
+        style,
+        figure_height(len(spec.labels), 80),
+        legend=build_legend(style),
+        xaxis=build_value_axis(style, spec.value_axis, zeroline=True, rangemode="tozero"),
+        yaxis=build_row_axis(style, spec.labels, showgrid=True),
     )
     return {"data": data, "layout": layout}
 
 
-def _dot_trace(spec: Dots, index: int, look: Look) -> Json:
+def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
     series = spec.series[index]
-    colour = look.theme.series(index)
-    # Series of a row lie a little apart so that their intervals do not cover each other.
-    shift = (index - (len(spec.series) - 1) / 2) * 0.22
+    colour = style.theme.series(index)
     values = np.array(series.values)
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": safe(series.name),
-        "x": rounded_all(series.values),
-        "y": [rounded(row + shift) for row in range(len(values))],
-        "hovertext": safe_all(series.hover),
+        "name": escape_html(series.name),
+        "x": round_all(series.values),
+        "y": [round_digits(row + spec.offset(index)) for row in range(len(values))],
+        "hovertext": escape_all(series.hover),
         "hoverinfo": "text",
         "marker": {
             "color": colour,
@@ -185,8 +230,8 @@ def _dot_trace(spec: Dots, index: int, look: Look) -> Json:
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": rounded_all(np.array(series.high) - values),
-            "arrayminus": rounded_all(values - np.array(series.low)),
+            "array": round_all(np.array(series.high) - values),
+            "arrayminus": round_all(values - np.array(series.low)),
             "color": colour,
             "thickness": 1.5,
             "width": 0,
@@ -194,9 +239,11 @@ def _dot_trace(spec: Dots, index: int, look: Look) -> Json:
     }
 
 
-def lines(spec: Lines, look: Look) -> Json:
+def build_lines(spec: Lines, style: PlotStyle) -> Json:
     """Return lines, the highlighted one on top."""
     order = [i for i in range(len(spec.lines)) if i != spec.highlighted] + [spec.highlighted]
+    names = escape_all((spec.x_axis, spec.y_axis))
+    hover = "%{{fullData.name}}<br>{} %{{x}}<br>{} %{{y:,.6~g}}<extra></extra>".format(*names)
     data = []
     for index in order:
         line, kept = spec.lines[index], index == spec.highlighted
@@ -204,60 +251,59 @@ def lines(spec: Lines, look: Look) -> Json:
             {
                 "type": "scatter",
                 "mode": "lines+markers" if kept else "lines",
-                "name": safe(line.name),
-                "x": rounded_all(line.x),
-                "y": rounded_all(line.y),
-                "hovertemplate": "%{fullData.name}<br>"
-                f"{safe(spec.x_axis)} %{{x}}<br>{safe(spec.y_axis)} %{{y:,.6~g}}<extra></extra>",
+                "name": escape_html(line.name),
+                "x": round_all(line.x),
+                "y": round_all(line.y),
+                "hovertemplate": hover,
                 "line": {
-                    "color": look.theme.accent if kept else look.theme.faint,
+                    "color": style.theme.accent if kept else style.theme.faint,
                     "width": 2.5 if kept else 1.2,
                 },
                 "marker": {"size": 5},
             }
         )
-    layout = base_layout(
-        look,
+    layout = build_layout(
+        style,
         320,
-        xaxis=axis(look, spec.x_axis, tickformat=",d", nticks=8),
-        yaxis=value_axis(look, spec.y_axis),
+        xaxis=build_axis(style, spec.x_axis, tickformat=",d", nticks=8),
+        yaxis=build_value_axis(style, spec.y_axis),
     )
     return {"data": data, "layout": layout}
 
 
-def dendrogram(spec: Dendrogram, look: Look) -> Json:
+def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
     """Return a tree as one bracket a joint."""
     data = [
         {
             "type": "scatter",
             "mode": "lines",
-            "x": rounded_all(branch.distances),
-            "y": rounded_all(branch.rows),
-            "hovertext": safe(branch.hover),
+            "x": round_all(branch.distances),
+            "y": round_all(branch.rows),
+            "hovertext": escape_html(branch.hover),
             "hoverinfo": "text",
-            "line": {"color": look.theme.accent, "width": 1.6},
+            "line": {"color": style.theme.accent, "width": 1.6},
         }
         for branch in spec.branches
     ]
-    layout = base_layout(
-        look,
-        tall(len(spec.labels), 80),
-        xaxis=value_axis(look, spec.value_axis, rangemode="tozero"),
-        yaxis=row_axis(look, spec.labels),
+    layout = build_layout(
+        style,
+        figure_height(len(spec.labels), 80),
+        xaxis=build_value_axis(style, spec.value_axis, rangemode="tozero"),
+        yaxis=build_row_axis(style, spec.labels),
     )
     return {"data": data, "layout": layout}
 
 
-def flow(spec: Flow, look: Look) -> Json:
+def build_flow(spec: Flow, style: PlotStyle) -> Json:
     """Return levels of modules with bands between them."""
-    colours = [look.theme.palette[node.group % len(look.theme.palette)] for node in spec.nodes]
+    colours = [style.theme.palette[node.group % len(style.theme.palette)] for node in spec.nodes]
     last = max(1, len(spec.levels) - 1)
     trace = {
         "type": "sankey",
         "arrangement": "snap",
         "node": {
             # Sankey labels are plain text in plotly: they are never read as HTML.
-            "label": [_node_label(node, spec, look) for node in spec.nodes],
+            "label": [_node_label(node, spec, style) for node in spec.nodes],
             "color": colours,
             "line": {"width": 0},
             "pad": 10,
@@ -269,16 +315,16 @@ def flow(spec: Flow, look: Look) -> Json:
         "link": {
             "source": [link.source for link in spec.links],
             "target": [link.target for link in spec.links],
-            "value": rounded_all(link.size for link in spec.links),
+            "value": round_all(link.size for link in spec.links),
             "color": [_translucent(colours[link.source]) for link in spec.links],
-            "customdata": safe_all(link.hover for link in spec.links),
+            "customdata": escape_all(link.hover for link in spec.links),
             "hovertemplate": "%{customdata}<extra></extra>",
         },
-        "textfont": {"color": look.theme.ink, "shadow": "none"},
+        "textfont": {"color": style.theme.ink, "shadow": "none"},
     }
     headings = [
         {
-            "text": safe(level),
+            "text": escape_html(level),
             "x": index / last,
             "xanchor": ("left", "center", "right")[(index > 0) + (index == last)],
             "y": 1.0,
@@ -289,23 +335,21 @@ def flow(spec: Flow, look: Look) -> Json:
         }
         for index, level in enumerate(spec.levels)
     ]
-    largest = max(sum(node.level == level for node in spec.nodes) for level in range(last + 1))
-    layout = base_layout(look, tall(largest, 120), annotations=headings)
+    largest = max(map(len, spec.columns()))
+    layout = build_layout(style, figure_height(largest, 120), annotations=headings)
     return {"data": [trace], "layout": layout | {"margin": {"l": 8, "r": 8, "t": 32, "b": 12}}}
 
 
-def _node_label(node: FlowNode, spec: Flow, look: Look) -> str:
-    if look.narrow and len(spec.levels) > 2:
+def _node_label(node: FlowNode, spec: Flow, style: PlotStyle) -> str:
+    if style.narrow and len(spec.levels) > 2:
         return str(node.number)
-    return label(node.label, look.label_limit)
+    return label(node.label, style.label_limit)
 
 
 def _flow_positions(spec: Flow) -> list[float]:
-    """Return each node's centre down the page, nodes of one origin beside each other."""
+    """Return each node's centre down the page."""
     centres = [0.0] * len(spec.nodes)
-    for level in range(len(spec.levels)):
-        members = [i for i, node in enumerate(spec.nodes) if node.level == level]
-        members.sort(key=lambda i: (spec.nodes[i].group, i))
+    for members in spec.columns():
         total = sum(spec.nodes[i].size for i in members) or 1.0
         top = 0.0
         for i in members:

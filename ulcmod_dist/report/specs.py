@@ -3,10 +3,13 @@
 Every text in a figure may come from a corpus, so renderers escape all of them.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ulcmod_dist.results.types import Floats
+from ulcmod_dist.results.types import Floats, Interval
+from ulcmod_dist.runtime.text import number
 
 MAX_TEXT_COLUMNS = 16
 """Columns up to which the cells of a heatmap bear their texts."""
@@ -20,7 +23,7 @@ class Scale(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Spec:
+class FigureSpec:
     """What every figure has.
 
     Attributes:
@@ -37,7 +40,7 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Heatmap(Spec):
+class Heatmap(FigureSpec):
     """A matrix as coloured cells.
 
     Attributes:
@@ -68,7 +71,7 @@ class Heatmap(Spec):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StackedBars(Spec):
+class StackedBars(FigureSpec):
     """Horizontal bars of equal length, each divided into shares.
 
     Attributes:
@@ -106,9 +109,32 @@ class DotSeries:
     high: tuple[float, ...]
     hover: tuple[str, ...]
 
+    @classmethod
+    def from_intervals(
+        cls, name: str, rows: Sequence[str], values: Sequence[Interval]
+    ) -> "DotSeries":
+        """Return one interval a row; the hover text repeats row, value and interval."""
+        return cls(
+            name=name,
+            values=tuple(value.mean for value in values),
+            low=tuple(math.nan if value.low is None else value.low for value in values),
+            high=tuple(math.nan if value.high is None else value.high for value in values),
+            hover=tuple(
+                f"{row}\n{name} {format_interval(value)}"
+                for row, value in zip(rows, values, strict=True)
+            ),
+        )
+
+
+def format_interval(value: Interval) -> str:
+    """Return a number with its interval in brackets, where it has one."""
+    if value.low is None or value.high is None:
+        return number(value.mean)
+    return f"{number(value.mean)} ({number(value.low)} to {number(value.high)})"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dots(Spec):
+class Dots(FigureSpec):
     """Dots with intervals on a common horizontal axis that includes zero.
 
     Attributes:
@@ -123,6 +149,10 @@ class Dots(Spec):
     value_axis: str
     row_modules: tuple[int, ...] | None = None
 
+    def offset(self, index: int) -> float:
+        """Return how far below its row a series lies, so that intervals do not cover each other."""
+        return (index - (len(self.series) - 1) / 2) * 0.22
+
 
 @dataclass(frozen=True)
 class Line:
@@ -134,7 +164,7 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Lines(Spec):
+class Lines(FigureSpec):
     """Lines of which one stands out.
 
     Attributes:
@@ -160,13 +190,13 @@ class Branch:
         hover: What meets here.
     """
 
-    distances: tuple[float, float, float, float]
-    rows: tuple[float, float, float, float]
+    distances: tuple[float, ...]
+    rows: tuple[float, ...]
     hover: str
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Dendrogram(Spec):
+class Dendrogram(FigureSpec):
     """A tree whose leaves are rows, the root at the right.
 
     Attributes:
@@ -217,7 +247,7 @@ class FlowLink:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Flow(Spec):
+class Flow(FigureSpec):
     """How modules split and join from level to level.
 
     Attributes:
@@ -230,11 +260,19 @@ class Flow(Spec):
     nodes: tuple[FlowNode, ...]
     links: tuple[FlowLink, ...]
 
+    def columns(self) -> list[list[int]]:
+        """Return the nodes of each level from top to bottom, those of one origin together."""
+        columns = []
+        for level in range(len(self.levels)):
+            members = [i for i, node in enumerate(self.nodes) if node.level == level]
+            columns.append(sorted(members, key=lambda i: (self.nodes[i].group, i)))
+        return columns
+
 
 Figure = Heatmap | StackedBars | Dots | Lines | Dendrogram | Flow
 
 
-def prints_cells(spec: Figure) -> bool:
+def shows_cell_texts(spec: Figure) -> bool:
     """Return whether a figure prints texts in cells, of which there may be too many a row."""
     if not isinstance(spec, Heatmap) or spec.cell_texts is None:
         return False

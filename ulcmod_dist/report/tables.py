@@ -9,12 +9,13 @@ import pyarrow as pa
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ulcmod_dist.results.types import Interval
 from ulcmod_dist.runtime.text import DASH, number, percent, strip_control_chars
 
 Cell = str | int | float | None
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """What a column holds, which decides its type and how it is printed.
 
     A bound is an end of the interval of the number in the column before it.
@@ -28,11 +29,11 @@ class Kind(StrEnum):
 
 
 _ARROW = {
-    Kind.TEXT: pa.string(),
-    Kind.COUNT: pa.int64(),
-    Kind.NUMBER: pa.float64(),
-    Kind.BOUND: pa.float64(),
-    Kind.SHARE: pa.float64(),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.COUNT: pa.int64(),
+    ColumnKind.NUMBER: pa.float64(),
+    ColumnKind.BOUND: pa.float64(),
+    ColumnKind.SHARE: pa.float64(),
 }
 
 
@@ -42,7 +43,7 @@ class Column:
 
     key: str
     title: str
-    kind: Kind = Kind.TEXT
+    kind: ColumnKind = ColumnKind.TEXT
 
 
 @dataclass(frozen=True)
@@ -87,37 +88,48 @@ class Table:
         """Return the table for the terminal."""
         table = RichTable(title=self.title, caption=self.caption or None, title_justify="left")
         for column in self.columns:
-            side = "left" if column.kind is Kind.TEXT else "right"
+            side = "left" if column.kind is ColumnKind.TEXT else "right"
             table.add_column(column.title, justify=side)  # type: ignore[arg-type]
         for row in self.rows:
-            table.add_row(*(Text(text) for text in self.printed(row)))
+            cells = zip(row, self.columns, strict=True)
+            table.add_row(*(Text(format_cell(cell, column.kind)) for cell, column in cells))
         return table
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Return the positions of the columns that readers see as one: a number and its bounds."""
         groups: list[tuple[int, ...]] = []
         for position, column in enumerate(self.columns):
-            if column.kind is Kind.BOUND and groups:
+            if column.kind is ColumnKind.BOUND and groups:
                 groups[-1] += (position,)
             else:
                 groups.append((position,))
         return tuple(groups)
 
-    def printed(self, row: Sequence[Cell]) -> list[str]:
-        """Return the cells of a row as readers see them."""
-        return [printed(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
 
-
-def printed(cell: Cell, kind: Kind) -> str:
+def format_cell(cell: Cell, kind: ColumnKind) -> str:
     """Return one cell as readers see it; an empty one is a dash."""
     if cell is None:
         return DASH
     if isinstance(cell, str):
         return strip_control_chars(cell)
-    return percent(cell) if kind is Kind.SHARE else number(cell)
+    return percent(cell) if kind is ColumnKind.SHARE else number(cell)
 
 
-def table(
+def interval_columns(key: str, title: str) -> tuple[Column, ...]:
+    """Return the columns of a number and the ends of its interval."""
+    return (
+        Column(key, title, ColumnKind.NUMBER),
+        Column(f"{key}_low", f"{title}, low", ColumnKind.BOUND),
+        Column(f"{key}_high", f"{title}, high", ColumnKind.BOUND),
+    )
+
+
+def interval_cells(value: Interval | None) -> tuple[Cell, ...]:
+    """Return the cells of a number and the ends of its interval."""
+    return (None, None, None) if value is None else (value.mean, value.low, value.high)
+
+
+def build_table(
     name: str,
     title: str,
     columns: Sequence[Column],

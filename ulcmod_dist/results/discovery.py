@@ -1,4 +1,4 @@
-"""What a report tells: plain frozen values that a run is turned into before it is shown.
+"""All that is known of a run's modules, as frozen values that the report shows.
 
 Whatever a run may lack is typed ``X | Absent``; the page then prints the reason instead.
 Modules carry the numbers that the run's files and the Python interface use (from 0).
@@ -130,7 +130,7 @@ class TypicalPrompt:
 
 @dataclass(frozen=True)
 class Module:
-    """One module in words and numbers.
+    """One module, described.
 
     Attributes:
         number: The module's number, from 0.
@@ -261,7 +261,7 @@ class Discovery:
         layers: Modules against layers.
         linkage: Hierarchy of the modules, as SciPy's linkage matrix, shape (K - 1, 4).
         ablation: The causal check.
-        confounds: What else goes along with the modules.
+        confounds: Properties of the prompts that are related to the modules.
     """
 
     num_modules: int
@@ -280,6 +280,11 @@ class Discovery:
     linkage: Floats | Absent
     ablation: Ablation | Absent
     confounds: tuple[Confound, ...] | Absent
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modules, in ascending order of their numbers."""
+        return tuple(module.name for module in self.modules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,7 +311,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What somebody else needs to get the same modules.
+    """What it takes to get the same modules again.
 
     Attributes:
         commands: Shell commands, in order.

@@ -1,1 +1,1 @@
-"""Arrays to figures: pure functions, one file a subject."""
+"""Results to figure specifications: pure functions."""

@@ -1,23 +1,33 @@
-"""How good the modules are."""
+"""The section on the quality of the modules: objective, other methods, classifiers."""
 
 import statistics
 
 import numpy as np
 
-from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
-from ulcmod_dist.report.figures.activation import activation
-from ulcmod_dist.report.figures.categories import confusion
-from ulcmod_dist.report.figures.comparison import objective_by_method
-from ulcmod_dist.report.sections.common import (
-    basis,
-    by_num_modules,
-    missing,
+from ulcmod_dist.report.blocks import (
+    Block,
+    Collapsible,
+    KeyFigure,
+    KeyFigures,
+    Note,
+    Section,
+    build_choices,
+    build_picture,
+    describe_basis,
+    describe_sizes,
+    explain_absence,
     name_for,
-    names,
-    picture,
-    sizes,
 )
-from ulcmod_dist.report.tables import Cell, Column, Kind, Table, table
+from ulcmod_dist.report.figures.modules import draw_activation
+from ulcmod_dist.report.figures.quality import draw_confusion, draw_objective_by_method
+from ulcmod_dist.report.tables import (
+    Column,
+    ColumnKind,
+    Table,
+    build_table,
+    interval_cells,
+    interval_columns,
+)
 from ulcmod_dist.results.discovery import Agreement, Discovery, Downstream, MethodRow, ReportData
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.text import TIMES, count, number, percent
@@ -26,7 +36,7 @@ NULL_NAME = "Null model"
 SVC_NAME = "support vector machine"
 
 
-def section(data: ReportData) -> Section:
+def build_quality_section(data: ReportData) -> Section:
     """Return the objective, its comparisons, and what can be read from the modules."""
     lead = (
         "The objective L is the activation modularity ξ (how far above its own mean a unit is on "
@@ -34,15 +44,19 @@ def section(data: ReportData) -> Section:
         "mean of units times samples over the modules, largest where they are of even size)."
     )
     return Section(
-        "quality", "How good the modules are", lead, by_num_modules=by_num_modules(data, _blocks)
+        "quality", "Quality of the modules", lead, by_num_modules=build_choices(data, _blocks)
     )
 
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         _key_figures(found),
-        Note(sizes(found)),
-        picture("activation", found, activation(found.activation, names(found), basis(found))),
+        Note(describe_sizes(found)),
+        build_picture(
+            "activation",
+            found,
+            draw_activation(found.activation, found.names, describe_basis(found)),
+        ),
         *_comparison(found),
         *_downstream(found),
         *_agreement(found),
@@ -63,7 +77,7 @@ def _key_figures(found: Discovery) -> KeyFigures:
     return KeyFigures(tuple(figures))
 
 
-def null_estimate(found: Discovery) -> Interval | None:
+def estimate_null(found: Discovery) -> Interval | None:
     """Return the mean and range of the null model's objectives, or None where it was not run."""
     if isinstance(found.null, Absent):
         return None
@@ -72,27 +86,27 @@ def null_estimate(found: Discovery) -> Interval | None:
 
 
 def _against_null(found: Discovery) -> str:
-    null = null_estimate(found)
+    null = estimate_null(found)
     if null is None or null.mean <= 0:
         return ""
     return f"{number(found.objective.value / null.mean)} {TIMES} the null model"
 
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:
-    null = null_estimate(found)
+    null = estimate_null(found)
     if isinstance(found.methods, Absent):
         rows = [("IterD", Interval(found.objective.value))]
-        extra: tuple[Block, ...] = (missing(found.methods),)
+        extra: tuple[Block, ...] = (explain_absence(found.methods),)
     else:
         rows = [(row.method, row.value) for row in found.methods]
-        extra = (methods_table(found, found.methods),)
+        extra = (tabulate_methods(found, found.methods),)
     if null is not None:
         rows.append((NULL_NAME, null))
     if len(rows) < 2:
         return extra
     methods, values = [name for name, _ in rows], [value for _, value in rows]
-    spec = objective_by_method(methods, values, _pooled_basis(found))
-    return (picture("methods", found, spec), *_unlike_null(found), *extra)
+    spec = draw_objective_by_method(methods, values, _pooled_basis(found))
+    return (build_picture("methods", found, spec), *_unlike_null(found), *extra)
 
 
 def _pooled_basis(found: Discovery) -> str:
@@ -123,25 +137,25 @@ def _unlike_null(found: Discovery) -> tuple[Note, ...]:
     )
 
 
-def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
+def tabulate_methods(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
     """Return the comparison of methods, IterD first."""
     columns = (
         Column("method", "Method"),
-        *_interval_columns("objective", "L"),
-        *_interval_columns("xi", "ξ"),
-        *_interval_columns("balance", "B"),
-        *_interval_columns("accuracy", "Accuracy"),
-        *_interval_columns("macro_f1", "Macro-F1"),
-        Column("num_seeds", "Seeds", Kind.COUNT),
+        *interval_columns("objective", "L"),
+        *interval_columns("xi", "ξ"),
+        *interval_columns("balance", "B"),
+        *interval_columns("accuracy", "Accuracy"),
+        *interval_columns("macro_f1", "Macro-F1"),
+        Column("num_seeds", "Seeds", ColumnKind.COUNT),
     )
     rows = (
         (
             row.method,
-            *_interval_cells(row.value),
-            *_interval_cells(row.xi),
-            *_interval_cells(row.balance),
-            *_interval_cells(row.accuracy),
-            *_interval_cells(row.macro_f1),
+            *interval_cells(row.value),
+            *interval_cells(row.xi),
+            *interval_cells(row.balance),
+            *interval_cells(row.accuracy),
+            *interval_cells(row.macro_f1),
             row.num_seeds,
         )
         for row in methods
@@ -153,46 +167,36 @@ def methods_table(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
         "whole search, restarts included, with each seed; the other methods run once with the "
         "same seeds."
     )
-    return table(name_for("methods", found), "Methods compared", columns, rows, caption)
-
-
-def _interval_columns(key: str, title: str) -> tuple[Column, ...]:
-    return (
-        Column(key, title, Kind.NUMBER),
-        Column(f"{key}_low", f"{title}, low", Kind.BOUND),
-        Column(f"{key}_high", f"{title}, high", Kind.BOUND),
-    )
-
-
-def _interval_cells(value: Interval | None) -> tuple[Cell, ...]:
-    return (None, None, None) if value is None else (value.mean, value.low, value.high)
+    return build_table(name_for("methods", found), "Methods compared", columns, rows, caption)
 
 
 def _downstream(found: Discovery) -> tuple[Block, ...]:
     downstream = found.downstream
     if isinstance(downstream, Absent):
-        return (missing(downstream),)
+        return (explain_absence(downstream),)
     blocks: list[Block] = [_classifier_table(found, downstream)]
     folded: list[Block] = []
     if any(classifier.f1 is not None for classifier in downstream.classifiers):
-        folded.append(Folded(_category_table(found, downstream)))
+        folded.append(Collapsible(_category_table(found, downstream)))
     if any(classifier.confusion is not None for classifier in downstream.classifiers):
-        folded.append(Folded(confusion_table(found, downstream)))
+        folded.append(Collapsible(tabulate_confusion(found, downstream)))
     main = downstream.classifiers[0]
     if main.confusion is not None:
-        spec = confusion(main.confusion, downstream.categories, main.name, basis(found))
-        blocks.append(picture("confusion", found, spec))
+        spec = draw_confusion(
+            main.confusion, downstream.categories, main.name, describe_basis(found)
+        )
+        blocks.append(build_picture("confusion", found, spec))
     return (*blocks, *folded)
 
 
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
     columns = (
         Column("classifier", "Classifier"),
-        *_interval_columns("accuracy", "Accuracy"),
-        *_interval_columns("macro_f1", "Macro-F1"),
+        *interval_columns("accuracy", "Accuracy"),
+        *interval_columns("macro_f1", "Macro-F1"),
     )
     rows = (
-        (c.name, *_interval_cells(c.accuracy), *_interval_cells(c.macro_f1))
+        (c.name, *interval_cells(c.accuracy), *interval_cells(c.macro_f1))
         for c in downstream.classifiers
     )
     chance = percent(1 / max(1, len(downstream.categories)))
@@ -202,7 +206,7 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
         f"{count(downstream.num_train, 'sample')}, scored on {downstream.num_scored:,} "
         f"({_scored_on(downstream)}); intervals from bootstrap draws of these."
     )
-    return table(
+    return build_table(
         name_for("downstream", found), "Categories read from the modules", columns, rows, caption
     )
 
@@ -215,14 +219,14 @@ def _scored_on(downstream: Downstream) -> str:
 
 def _category_table(found: Discovery, downstream: Downstream) -> Table:
     scored = [c for c in downstream.classifiers if c.f1 is not None]
-    columns = [Column("category", "Category"), Column("scored", "Scored samples", Kind.COUNT)]
+    columns = [Column("category", "Category"), Column("scored", "Scored samples", ColumnKind.COUNT)]
     columns += [
-        Column(f"f1_{i}", f"F1, {classifier.name}", Kind.NUMBER)
+        Column(f"f1_{i}", f"F1, {classifier.name}", ColumnKind.NUMBER)
         for i, classifier in enumerate(scored)
     ]
     f1 = [classifier.f1 or () for classifier in scored]
     rows = zip(downstream.categories, _support(downstream), *f1, strict=True)
-    return table(name_for("category-f1", found), "Scores of each category", columns, rows)
+    return build_table(name_for("category-f1", found), "Scores of each category", columns, rows)
 
 
 def _support(downstream: Downstream) -> list[int | None]:
@@ -233,45 +237,45 @@ def _support(downstream: Downstream) -> list[int | None]:
     return [None] * len(downstream.categories)
 
 
-def confusion_table(found: Discovery, downstream: Downstream) -> Table:
+def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
     """Return the confusion matrix of each classifier, a row for each cell that holds samples."""
     columns = (
         Column("classifier", "Classifier"),
         Column("category", "Category"),
         Column("predicted", "Predicted"),
-        Column("samples", "Samples", Kind.COUNT),
+        Column("samples", "Samples", ColumnKind.COUNT),
     )
-    names = downstream.categories
+    get_names = downstream.categories
     rows = [
-        (classifier.name, names[row], names[column], int(classifier.confusion[row, column]))
+        (classifier.name, get_names[row], get_names[column], int(classifier.confusion[row, column]))
         for classifier in downstream.classifiers
         if classifier.confusion is not None
         for row, column in np.argwhere(classifier.confusion > 0)
     ]
     caption = "Scored samples by true and predicted category; pairs without samples are left out."
-    return table(name_for("category-confusion", found), "Confusion", columns, rows, caption)
+    return build_table(name_for("category-confusion", found), "Confusion", columns, rows, caption)
 
 
 def _agreement(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.agreement, Absent):
         # Without categories the classifiers' sentence has said so already.
         same = isinstance(found.downstream, Absent) and found.downstream == found.agreement
-        return () if same else (missing(found.agreement),)
+        return () if same else (explain_absence(found.agreement),)
     return (_agreement_table(found, found.agreement),)
 
 
 def _agreement_table(found: Discovery, agreement: tuple[Agreement, ...]) -> Table:
     columns = (
         Column("split", "Samples"),
-        Column("adjusted_rand", "Adjusted Rand", Kind.NUMBER),
-        Column("mutual_information", "Mutual information", Kind.NUMBER),
-        Column("purity", "Purity", Kind.NUMBER),
+        Column("adjusted_rand", "Adjusted Rand", ColumnKind.NUMBER),
+        Column("mutual_information", "Mutual information", ColumnKind.NUMBER),
+        Column("purity", "Purity", ColumnKind.NUMBER),
     )
     rows = ((a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in agreement)
     caption = (
         "1 means that modules and categories are the same partition. "
         "Held-out samples go to the module of largest mean activation."
     )
-    return table(
+    return build_table(
         name_for("agreement", found), "Agreement with the categories", columns, rows, caption
     )

@@ -1,19 +1,23 @@
-"""How sure we are: chance, restarts, and what else might explain the modules."""
+"""The section on robustness: null model, restarts and confounds."""
 
 from collections.abc import Iterator
 
-from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
-from ulcmod_dist.report.figures.comparison import objective_by_iteration
-from ulcmod_dist.report.figures.length import length_by_module
-from ulcmod_dist.report.sections.common import (
-    basis,
-    by_num_modules,
-    missing,
+from ulcmod_dist.report.blocks import (
+    Block,
+    Collapsible,
+    KeyFigure,
+    KeyFigures,
+    Note,
+    Section,
+    build_choices,
+    build_picture,
+    describe_basis,
+    explain_absence,
     name_for,
-    names,
-    picture,
 )
-from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.figures.modules import draw_length
+from ulcmod_dist.report.figures.quality import draw_iterations
+from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.discovery import (
     Confound,
     ConfoundMeasure,
@@ -26,7 +30,7 @@ from ulcmod_dist.runtime.text import count, number, percent
 
 _COUNTED_TOKENS = (
     "Which tokens count is a choice as well. To see what it does to the modules, run the job "
-    "again with another prompt.tokens and set the two runs side by side with ulcmod compare."
+    "again with another prompt.tokens and compare the two runs with ulcmod compare."
 )
 
 
@@ -41,15 +45,13 @@ _STRONG, _MODERATE = 0.5, 0.1
 """Shares of explained variance from which a relation is called so."""
 
 
-def section(data: ReportData) -> Section:
+def build_robustness_section(data: ReportData) -> Section:
     """Return the null model, the restarts and the confounds."""
     lead = (
-        "Any search finds something. These are the checks whether the modules are more than "
-        "chance, more than the luck of one start, and more than the length of a prompt."
+        "A search finds modules in any data. These checks tell whether the modules are more than "
+        "chance, do not depend on one start, and reflect more than the length of a prompt."
     )
-    return Section(
-        "certainty", "How sure we are", lead, by_num_modules=by_num_modules(data, _blocks)
-    )
+    return Section("robustness", "Robustness", lead, by_num_modules=build_choices(data, _blocks))
 
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
@@ -84,7 +86,7 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
 
 def _null(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.null, Absent):
-        return (missing(found.null),)
+        return (explain_absence(found.null),)
     largest = max(score.value for score in found.null)
     searches = count(len(found.null), "search", "searches")
     text = (
@@ -92,20 +94,20 @@ def _null(found: Discovery) -> tuple[Block, ...]:
         f"L = {number(largest, 6)}: {percent(largest / found.objective.value)} of the "
         f"{number(found.objective.value, 6)} found on the data."
     )
-    return (Note(text), Folded(null_table(found, found.null)))
+    return (Note(text), Collapsible(tabulate_null(found, found.null)))
 
 
-def null_table(found: Discovery, null: tuple[Objective, ...]) -> Table:
+def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
     """Return the objective found on the data and on each permutation."""
     columns = (
         Column("data", "Data"),
-        Column("objective", "L", Kind.NUMBER),
-        Column("xi", "ξ", Kind.NUMBER),
-        Column("balance", "B", Kind.NUMBER),
+        Column("objective", "L", ColumnKind.NUMBER),
+        Column("xi", "ξ", ColumnKind.NUMBER),
+        Column("balance", "B", ColumnKind.NUMBER),
     )
     rows = [("as measured", found.objective.value, found.objective.xi, found.objective.balance)]
     rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
-    return table(name_for("null", found), "Null model", columns, rows)
+    return build_table(name_for("null", found), "Null model", columns, rows)
 
 
 def _restarts(found: Discovery) -> tuple[Block, ...]:
@@ -113,17 +115,17 @@ def _restarts(found: Discovery) -> tuple[Block, ...]:
         return (Note("The labels were given, so there are no restarts to compare.", quiet=True),)
     traces = [(restart.number, restart.objectives) for restart in found.restarts]
     best = max(range(len(traces)), key=lambda i: traces[i][1][-1])
-    spec = objective_by_iteration(traces, best, basis(found))
-    return (picture("iterations", found, spec), Folded(restarts_table(found)))
+    spec = draw_iterations(traces, best, describe_basis(found))
+    return (build_picture("iterations", found, spec), Collapsible(tabulate_restarts(found)))
 
 
-def restarts_table(found: Discovery) -> Table:
+def tabulate_restarts(found: Discovery) -> Table:
     """Return how each restart ended."""
     columns = (
-        Column("restart", "Restart", Kind.COUNT),
-        Column("start", "L at the start", Kind.NUMBER),
-        Column("end", "L at the end", Kind.NUMBER),
-        Column("iterations", "Iterations", Kind.COUNT),
+        Column("restart", "Restart", ColumnKind.COUNT),
+        Column("start", "L at the start", ColumnKind.NUMBER),
+        Column("end", "L at the end", ColumnKind.NUMBER),
+        Column("iterations", "Iterations", ColumnKind.COUNT),
         Column("converged", "Ended because"),
     )
     rows = (
@@ -136,7 +138,7 @@ def restarts_table(found: Discovery) -> Table:
         )
         for r in found.restarts
     )
-    return table(name_for("restarts", found), "Restarts", columns, rows)
+    return build_table(name_for("restarts", found), "Restarts", columns, rows)
 
 
 def _length(found: Discovery) -> tuple[Block, ...]:
@@ -144,30 +146,30 @@ def _length(found: Discovery) -> tuple[Block, ...]:
     known = [length for length in lengths if length is not None]
     if len(known) < len(lengths):
         return (Note("The number of tokens of each sample is not known.", quiet=True),)
-    return (picture("length", found, length_by_module(known, names(found), basis(found))),)
+    return (build_picture("length", found, draw_length(known, found.names, describe_basis(found))),)
 
 
 def _confounds(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.confounds, Absent):
-        return (missing(found.confounds),)
-    return (Note(_COUNTED_TOKENS), confounds_table(found, found.confounds))
+        return (explain_absence(found.confounds),)
+    return (Note(_COUNTED_TOKENS), tabulate_confounds(found, found.confounds))
 
 
-def confounds_table(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
-    """Return what else goes along with the modules."""
+def tabulate_confounds(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
+    """Return properties of the prompts that are related to the modules."""
     columns = (
         Column("subject", "What"),
         Column("measure", "Measure"),
-        Column("value", "Value", Kind.NUMBER),
+        Column("value", "Value", ColumnKind.NUMBER),
         Column("reading", "What it says"),
     )
     rows = ((_PROPERTIES[c.property], _measure(c), c.value, _reading(c)) for c in confounds)
-    title = "What else goes along with the modules"
+    title = "Confounds: what else is related to the modules"
     caption = (
-        "A module that goes along with length or with a kind of character may owe part of its "
-        "activation to that; a category that differs in length does so too."
+        "Where modules are related to the length of a prompt or to a kind of character, part of "
+        "their activation may follow from that; so may a category that differs in length."
     )
-    return table(name_for("confounds", found), title, columns, rows, caption)
+    return build_table(name_for("confounds", found), title, columns, rows, caption)
 
 
 def _measure(confound: Confound) -> str:

@@ -24,7 +24,7 @@ MAX_LABELS = 48
 
 
 @dataclass(frozen=True)
-class Look:
+class PlotStyle:
     """What a figure adapts to.
 
     Attributes:
@@ -41,52 +41,52 @@ class Look:
         return 13 if self.narrow else LABEL_LIMIT
 
 
-USUAL = Look()
+DEFAULT_STYLE = PlotStyle()
 """A wide light page."""
 
 
-def safe(value: str) -> str:
+def escape_html(value: str) -> str:
     """Return a text that plotly shows as it is, each newline as a line break."""
     return escape(value, quote=False).replace("\n", "<br>")
 
 
-def safe_all(values: Iterable[str]) -> list[str]:
+def escape_all(values: Iterable[str]) -> list[str]:
     """Return texts that plotly shows as they are."""
-    return [safe(value) for value in values]
+    return [escape_html(value) for value in values]
 
 
-def rounded(value: float) -> float | None:
+def round_digits(value: float) -> float | None:
     """Return a number with few digits; None where it is not finite, as JSON demands."""
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
 
 
-def rounded_all(values: Iterable[float]) -> list[float | None]:
+def round_all(values: Iterable[float]) -> list[float | None]:
     """Return numbers with few digits."""
-    return [rounded(value) for value in values]
+    return [round_digits(value) for value in values]
 
 
-def colorscale(colours: Sequence[str]) -> list[list[Any]]:
+def build_colorscale(colours: Sequence[str]) -> list[list[Any]]:
     """Return evenly spaced colours as plotly's colour scale."""
     return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
 
 
-def tall(rows: int, extra: int) -> float:
+def figure_height(rows: int, extra: int) -> float:
     """Return the height in pixels of a figure with so many rows and so much around them."""
     return min(MAX_HEIGHT, max(3, rows) * ROW_HEIGHT) + extra
 
 
-def base_layout(look: Look, height: float, **parts: Any) -> Json:
+def build_layout(style: PlotStyle, height: float, **parts: Any) -> Json:
     """Return a layout in which a touch scrolls the page and nothing zooms."""
     return {
         "height": round(height),
         "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
-        "paper_bgcolor": look.theme.background,
-        "plot_bgcolor": look.theme.background,
-        "font": {"family": FONT, "size": 11 if look.narrow else 12, "color": look.theme.muted},
+        "paper_bgcolor": style.theme.background,
+        "plot_bgcolor": style.theme.background,
+        "font": {"family": FONT, "size": 11 if style.narrow else 12, "color": style.theme.muted},
         "hoverlabel": {
-            "bgcolor": look.theme.background,
-            "bordercolor": look.theme.faint,
-            "font": {"family": FONT, "size": 13, "color": look.theme.ink},
+            "bgcolor": style.theme.background,
+            "bordercolor": style.theme.faint,
+            "font": {"family": FONT, "size": 13, "color": style.theme.ink},
             "align": "left",
         },
         "dragmode": False,
@@ -96,43 +96,45 @@ def base_layout(look: Look, height: float, **parts: Any) -> Json:
     }
 
 
-def axis(look: Look, title: str, **parts: Any) -> Json:
+def build_axis(style: PlotStyle, title: str, **parts: Any) -> Json:
     """Return an axis without grid."""
     return {
-        "title": {"text": safe(title), "standoff": 10},
+        "title": {"text": escape_html(title), "standoff": 10},
         "automargin": True,
         "fixedrange": True,
         "showgrid": False,
         "zeroline": False,
-        "linecolor": look.theme.rule,
-        "gridcolor": look.theme.rule,
-        "zerolinecolor": look.theme.faint,
-        "tickcolor": look.theme.rule,
+        "linecolor": style.theme.rule,
+        "gridcolor": style.theme.rule,
+        "zerolinecolor": style.theme.faint,
+        "tickcolor": style.theme.rule,
         **parts,
     }
 
 
-def value_axis(look: Look, title: str, **parts: Any) -> Json:
+def build_value_axis(style: PlotStyle, title: str, **parts: Any) -> Json:
     """Return an axis of numbers, with grid."""
-    ticks = 4 if look.narrow else 6
-    return axis(look, title, showgrid=True, nticks=ticks, tickangle=0, **parts)
+    ticks = 4 if style.narrow else 6
+    return build_axis(style, title, showgrid=True, nticks=ticks, tickangle=0, **parts)
 
 
-def column_axis(look: Look, labels: Sequence[str], title: str = "") -> Json:
+def build_column_axis(style: PlotStyle, labels: Sequence[str], title: str = "") -> Json:
     """Return an axis of columns, which lie close together on a phone."""
-    wanted = 12 if look.narrow else MAX_LABELS
-    return _labelled(look, labels, title, wanted, range=[-0.5, len(labels) - 0.5])
+    wanted = 12 if style.narrow else MAX_LABELS
+    return _labelled(style, labels, title, wanted, range=[-0.5, len(labels) - 0.5])
 
 
-def _labelled(look: Look, labels: Sequence[str], title: str, wanted: int, **parts: Any) -> Json:
+def _labelled(
+    style: PlotStyle, labels: Sequence[str], title: str, wanted: int, **parts: Any
+) -> Json:
     """Return an axis with a label at each whole number, thinned where more than wanted."""
     step = max(1, math.ceil(len(labels) / wanted))
     shown = range(0, len(labels), step)
-    return axis(
-        look,
+    return build_axis(
+        style,
         title,
         tickvals=list(shown),
-        ticktext=safe_all(labels[i] for i in shown),
+        ticktext=escape_all(labels[i] for i in shown),
         ticklen=4,
         # Plotly's own slant would push the last labels out of the figure, where it hides them.
         autotickangles=[0, -35, -90],
@@ -140,14 +142,14 @@ def _labelled(look: Look, labels: Sequence[str], title: str, wanted: int, **part
     )
 
 
-def row_axis(look: Look, labels: Sequence[str], title: str = "", **parts: Any) -> Json:
+def build_row_axis(style: PlotStyle, labels: Sequence[str], title: str = "", **parts: Any) -> Json:
     """Return an axis with one label at each whole number, the first on top."""
-    short = [label(text, look.label_limit) for text in labels]
+    short = [label(text, style.label_limit) for text in labels]
     down = [len(labels) - 0.5, -0.5]
-    return _labelled(look, short, "" if look.narrow else title, MAX_LABELS, range=down, **parts)
+    return _labelled(style, short, "" if style.narrow else title, MAX_LABELS, range=down, **parts)
 
 
-def legend(look: Look) -> Json:
+def build_legend(style: PlotStyle) -> Json:
     """Return a legend in rows above the figure, for saved files: the page has its own."""
     return {
         "orientation": "h",
@@ -158,5 +160,5 @@ def legend(look: Look) -> Json:
         "traceorder": "normal",
         "itemclick": False,
         "itemdoubleclick": False,
-        "font": {"color": look.theme.ink},
+        "font": {"color": style.theme.ink},
     }

@@ -1,31 +1,43 @@
-"""Whether silencing the modules confirms them."""
+"""The section on ablation."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from ulcmod_dist.report.blocks import Block, Folded, KeyFigure, KeyFigures, Note, Section
-from ulcmod_dist.report.figures.ablation import (
-    loss_rise_by_category,
-    loss_rise_by_module,
-    modules_above_random,
-    selectivity_by_module,
-)
-from ulcmod_dist.report.sections.common import (
-    basis,
-    by_num_modules,
-    missing,
+from ulcmod_dist.report.blocks import (
+    Block,
+    Collapsible,
+    KeyFigure,
+    KeyFigures,
+    Note,
+    Section,
+    build_choices,
+    build_picture,
+    describe_basis,
+    explain_absence,
     name_for,
-    names,
-    picture,
 )
-from ulcmod_dist.report.tables import Column, Kind, Table, table
+from ulcmod_dist.report.figures.ablation import (
+    count_above_random,
+    draw_loss_by_category,
+    draw_loss_by_module,
+    draw_selectivity,
+)
+from ulcmod_dist.report.tables import (
+    Cell,
+    Column,
+    ColumnKind,
+    Table,
+    build_table,
+    interval_cells,
+    interval_columns,
+)
 from ulcmod_dist.results.ablation import Ablation, LossIncrease
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.text import count, number
 
-_COSTS = {
+_COLUMNS = {
     "own": "Own samples",
     "other": "Other samples",
     "selectivity": "Selectivity",
@@ -35,43 +47,43 @@ _COSTS = {
 }
 
 
-def section(data: ReportData) -> Section:
-    """Return what silencing each module costs."""
+def build_ablation_section(data: ReportData) -> Section:
+    """Return what ablating each module costs."""
     lead = (
-        "Silencing a module in the real forward pass should cost its own samples more than "
-        "others, and more than silencing as many random units in each layer."
+        "Ablating a module in the real forward pass should increase the loss of its own samples "
+        "more than that of others, and more than ablating as many random units in each layer."
     )
     return Section(
-        "ablation", "Whether ablation confirms it", lead,
-        by_num_modules=by_num_modules(data, _blocks),
+        "ablation", "Ablation", lead,
+        by_num_modules=build_choices(data, _blocks),
     )  # fmt: skip
 
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     ablation = found.ablation
     if isinstance(ablation, Absent):
-        return (missing(ablation),)
-    shown = names(found)
+        return (explain_absence(ablation),)
+    shown = found.names
     measured = (
-        f"{basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
+        f"{describe_basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
         f"{count(ablation.num_random_sets, 'random set')} of units a module; both drawn with seed "
         f"{ablation.seed}."
     )
-    by_selectivity = selectivity_by_module(ablation.modules, shown, measured)
-    by_module = loss_rise_by_module(ablation.by_module, ablation.random_by_module, shown, measured)
+    by_selectivity = draw_selectivity(ablation.modules, shown, measured)
+    by_module = draw_loss_by_module(ablation.by_module, ablation.random_by_module, shown, measured)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
-        picture("ablation", found, by_selectivity, wide=True),
-        picture("ablation-modules", found, by_module),
+        build_picture("ablation", found, by_selectivity, wide=True),
+        build_picture("ablation-modules", found, by_module),
         _by_category(found, ablation, measured),
-        Folded(ablation_table(found, ablation)),
-        Folded(matrix_table(found, ablation)),
+        Collapsible(tabulate_ablation(found, ablation)),
+        Collapsible(tabulate_matrix(found, ablation)),
     )
 
 
 def _key_figures(ablation: Ablation) -> KeyFigures:
-    above = modules_above_random(ablation.modules)
+    above = count_above_random(ablation.modules)
     return KeyFigures(
         (
             _figure(ablation.selectivity, "Mean selectivity of the modules"),
@@ -105,45 +117,41 @@ def _what_was_done(ablation: Ablation) -> str:
 
 def _by_category(found: Discovery, ablation: Ablation, measured: str) -> Block:
     if isinstance(ablation.by_category, Absent):
-        return missing(ablation.by_category)
-    spec = loss_rise_by_category(ablation.by_category, names(found), ablation.categories, measured)
-    return picture("ablation-categories", found, spec)
+        return explain_absence(ablation.by_category)
+    spec = draw_loss_by_category(ablation.by_category, found.names, ablation.categories, measured)
+    return build_picture("ablation-categories", found, spec)
 
 
-def ablation_table(found: Discovery, ablation: Ablation) -> Table:
-    """Return what silencing each module costs, beside random sets."""
-    columns = [Column("module", "Module", Kind.COUNT), Column("name", "Name")]
-    for key, title in _COSTS.items():
-        columns += [
-            Column(key, title, Kind.NUMBER),
-            Column(f"{key}_low", f"{title}, low", Kind.BOUND),
-            Column(f"{key}_high", f"{title}, high", Kind.BOUND),
-        ]
+def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
+    """Return what ablating each module costs, beside random sets."""
+    columns = [Column("module", "Module", ColumnKind.COUNT), Column("name", "Name")]
+    for key, title in _COLUMNS.items():
+        columns += interval_columns(key, title)
     rows = (
         (row.module, found.modules[row.module].name, *_cells(row.real), *_cells(row.random))
         for row in ablation.modules
     )
-    title = "Rise of the loss, nats a token"
+    title = "Loss increase, nats a token"
     caption = "Means, above their 95% intervals."
-    return table(name_for("ablation", found), title, columns, rows, caption)
+    return build_table(name_for("ablation", found), title, columns, rows, caption)
 
 
-def _cells(increase: LossIncrease) -> Iterator[float | None]:
+def _cells(increase: LossIncrease) -> Iterator[Cell]:
     for value in (increase.own, increase.other, increase.selectivity):
-        yield from (value.mean, value.low, value.high)
+        yield from interval_cells(value)
 
 
-def matrix_table(found: Discovery, ablation: Ablation) -> Table:
-    """Return the rise of the loss for each silenced module and module of the samples."""
+def tabulate_matrix(found: Discovery, ablation: Ablation) -> Table:
+    """Return the loss increase for each ablated module and module of the samples."""
     columns = (
-        Column("module", "Silenced module", Kind.COUNT),
-        Column("samples_of", "Samples of module", Kind.COUNT),
-        Column("rise", "Rise of the loss", Kind.NUMBER),
-        Column("random_rise", "Random units", Kind.NUMBER),
+        Column("module", "Ablated module", ColumnKind.COUNT),
+        Column("samples_of", "Samples of module", ColumnKind.COUNT),
+        Column("rise", "Loss increase", ColumnKind.NUMBER),
+        Column("random_rise", "Random units", ColumnKind.NUMBER),
     )
     rows = (
         (row, column, float(rise), float(ablation.random_by_module[row, column]))
         for (row, column), rise in np.ndenumerate(ablation.by_module)
     )
-    title = "Rise of the loss, module by module"
-    return table(name_for("ablation-matrix", found), title, columns, rows)
+    title = "Loss increase, module by module"
+    return build_table(name_for("ablation-matrix", found), title, columns, rows)

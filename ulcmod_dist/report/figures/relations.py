@@ -1,11 +1,11 @@
-"""How modules relate: their tree, and how those of one K split into those of the next."""
+"""Figures of how modules relate: their tree, and the flow from one K to the next."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
 
-from ulcmod_dist.report.figures.naming import short_names
+from ulcmod_dist.report.figures.modules import number_names
 from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
 from ulcmod_dist.results.discovery import Overlap
 from ulcmod_dist.results.types import Counts, Floats
@@ -15,7 +15,7 @@ MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""
 
 
-def tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
+def draw_tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
     """Draw the hierarchy of the modules.
 
     Args:
@@ -24,12 +24,12 @@ def tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
         basis: Seeds and restarts behind the modules.
     """
     layout = scipy_dendrogram(linkage, no_plot=True)
-    labels = short_names(names)
+    labels = number_names(names)
     # SciPy puts leaf i at 5 + 10 i.
     branches = tuple(
         Branch(
-            distances=_four(distances),
-            rows=_four([(row - 5.0) / 10.0 for row in rows]),
+            distances=tuple(map(float, distances)),
+            rows=tuple((float(row) - 5.0) / 10.0 for row in rows),
             hover=f"Joined at distance {number(max(distances))}",
         )
         for distances, rows in zip(layout["dcoord"], layout["icoord"], strict=True)
@@ -50,12 +50,7 @@ def tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
     )
 
 
-def _four(values: Sequence[float]) -> tuple[float, float, float, float]:
-    a, b, c, d = values
-    return float(a), float(b), float(c), float(d)
-
-
-def module_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: str) -> Flow:
+def draw_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: str) -> Flow:
     """Draw how the units of the modules of one K pass to those of the next.
 
     Args:
@@ -67,17 +62,17 @@ def module_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis:
     sizes = [found[0].num_modules, *(overlap.next_num_modules for overlap in found)]
     limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
     totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
-    groups = _origins(overlaps)
+    groups = _trace_origins(overlaps)
     nodes = tuple(
         FlowNode(level, index, text, float(totals[level][index]), int(groups[level][index]))
         for level in range(len(sizes))
-        for index, text in enumerate(short_names(names[level], limit))
+        for index, text in enumerate(number_names(names[level], limit))
     )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     links = tuple(
         link
         for level, overlap in enumerate(overlaps)
-        for link in _links(overlap, sizes[level : level + 2], starts[level : level + 2])
+        for link in _build_links(overlap, sizes[level : level + 2], starts[level : level + 2])
     )
     kept = sum(link.size for link in links) / max(1.0, float(sum(o.sum() for o in overlaps)))
     return Flow(
@@ -85,10 +80,10 @@ def module_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis:
         caption=(
             "The width of a band is the number of units that two modules share; colours follow "
             f"the modules of K = {sizes[0]}. Bands below {MIN_LINK:.0%} of the smaller module "
-            "are left out. " + " ".join(map(_nested, found))
+            "are left out. " + " ".join(map(_describe_nesting, found))
         ),
         alternative=" ".join(
-            _in_words(overlap, sizes[level], sizes[level + 1])
+            _describe_step(overlap, sizes[level], sizes[level + 1])
             for level, overlap in enumerate(overlaps)
         )
         + f" The bands drawn carry {percent(kept)} of the units.",
@@ -99,7 +94,7 @@ def module_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis:
     )
 
 
-def _nested(overlap: Overlap) -> str:
+def _describe_nesting(overlap: Overlap) -> str:
     return (
         f"Of the units of K = {overlap.next_num_modules}, {percent(overlap.nestedness)} lie in "
         f"their module's main parent of K = {overlap.num_modules} "
@@ -107,14 +102,14 @@ def _nested(overlap: Overlap) -> str:
     )
 
 
-def _origins(overlaps: Sequence[Counts]) -> list[Counts]:
+def _trace_origins(overlaps: Sequence[Counts]) -> list[Counts]:
     groups = [np.arange(len(overlaps[0]), dtype=np.int64)]
     for overlap in overlaps:
         groups.append(groups[-1][overlap.argmax(axis=0)])
     return groups
 
 
-def _links(overlap: Counts, sizes: Sequence[int], starts: Counts) -> list[FlowLink]:
+def _build_links(overlap: Counts, sizes: Sequence[int], starts: Counts) -> list[FlowLink]:
     rows, columns = overlap.sum(axis=1), overlap.sum(axis=0)
     links = []
     for row, column in zip(*np.nonzero(overlap), strict=True):
@@ -131,7 +126,7 @@ def _links(overlap: Counts, sizes: Sequence[int], starts: Counts) -> list[FlowLi
     return links
 
 
-def _in_words(overlap: Counts, size: int, next_size: int) -> str:
+def _describe_step(overlap: Counts, size: int, next_size: int) -> str:
     columns = np.maximum(1, overlap.sum(axis=0))
     within = float(np.mean(overlap.max(axis=0) / columns))
     return (

@@ -1,0 +1,290 @@
+"""Figures of the modules: activation, categories, layers and length."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, StackedBars
+from ulcmod_dist.results.types import Counts, Floats, Interval
+from ulcmod_dist.runtime.text import LABEL_LIMIT, MINUS, label, number, percent
+
+MAX_PARTS = 8
+"""Categories that get a colour of their own; the smaller ones are gathered in one part."""
+
+
+def number_names(names: Sequence[str], limit: int = LABEL_LIMIT) -> tuple[str, ...]:
+    """Return "number name" for modules 0, 1, ..., each cut to ``limit`` characters."""
+    return tuple(label(f"{number} {name}", limit) for number, name in enumerate(names))
+
+
+def build_hover(
+    shape: tuple[int, ...], text: Callable[[int, int], str]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the hover text of every cell of a matrix from ``text(row, column)``."""
+    rows, columns = shape
+    return tuple(tuple(text(row, column) for column in range(columns)) for row in range(rows))
+
+
+def format_cells(values: Floats) -> tuple[tuple[str, ...], ...]:
+    """Return the values with two decimals; nothing where there is no value."""
+    return tuple(
+        tuple("" if np.isnan(v) else f"{v:z.2f}".replace("-", MINUS) for v in row) for row in values
+    )
+
+
+def share_rows(counts: Counts | Floats) -> Floats:
+    """Return each row divided by its sum; empty rows stay zero."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.asarray(
+        np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0), dtype=np.float64
+    )
+
+
+def find_largest_off_diagonal(values: Floats) -> tuple[int, int]:
+    """Return row and column of the largest value off the diagonal; NaN never is."""
+    outside = np.eye(len(values), dtype=bool) | np.isnan(values)
+    apart = np.where(outside, -np.inf, values)
+    row, column = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    return int(row), int(column)
+
+
+def draw_activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
+    """Draw the mean z of each module's samples on each module's units (DESIGN equation xi).
+
+    Args:
+        means: Samples' module by units' module, shape (K, K).
+        names: The modules' names.
+        basis: Seeds and restarts behind the modules.
+    """
+    modules = len(means)
+    return Heatmap(
+        title="Mean activation of each module's units",
+        caption=(
+            "Each row is the samples of one module, each column the units of one module. "
+            "The colour is the mean z: how far above its own mean a unit is, in its deviations. "
+            "Decoupled modules show a strong diagonal and little elsewhere."
+        ),
+        alternative=_describe_activation(means),
+        basis=basis,
+        values=means,
+        row_labels=number_names(names),
+        column_labels=tuple(map(str, range(modules))),
+        row_axis="Samples of module",
+        column_axis="Units of module",
+        value_axis="Mean z",
+        hover=build_hover(
+            means.shape,
+            lambda row, column: (
+                f"Samples of module {row} ({names[row]})\n"
+                f"Units of module {column} ({names[column]})\n"
+                f"Mean activation {number(means[row, column])}"
+            ),
+        ),
+        scale=Scale.DIVERGING,
+        cell_texts=format_cells(means),
+        row_modules=tuple(range(modules)),
+    )
+
+
+def _describe_activation(means: Floats) -> str:
+    own = np.diag(means)
+    if len(means) == 1:
+        return f"One module with a mean activation of {number(own[0])}."
+    row, column = find_largest_off_diagonal(means)
+    mean_apart = (means.sum() - own.sum()) / (means.size - len(means))
+    return (
+        f"On their own samples the modules' units average {number(own.mean())} "
+        f"(from {number(own.min())} to {number(own.max())}), elsewhere {number(mean_apart)}. "
+        f"The strongest cell off the diagonal is samples of module {row} on units of module "
+        f"{column}: {number(means[row, column])}."
+    )
+
+
+def draw_category_mix(
+    counts: Counts, categories: Sequence[str], names: Sequence[str], basis: str
+) -> StackedBars:
+    """Draw which categories the samples of each module come from.
+
+    Args:
+        counts: Samples, module by category, shape (K, C).
+        categories: Names of the categories.
+        names: The modules' names.
+        basis: Seeds and restarts behind the modules.
+    """
+    pooled, parts = _gather_small(counts, [label(name) for name in categories])
+    shares = share_rows(pooled)
+    gathered = (
+        "" if len(parts) == len(categories) else f" The smallest are gathered as {parts[-1]}."
+    )
+    return StackedBars(
+        title="Categories of each module's samples",
+        caption=(
+            "One bar a module. A bar of one colour is a module that serves one category." + gathered
+        ),
+        alternative=" ".join(
+            f"Module {row}: {percent(shares[row].max())} {parts[int(shares[row].argmax())]}."
+            for row in range(len(shares))
+        ),
+        basis=basis,
+        labels=number_names(names),
+        parts=tuple(parts),
+        shares=shares,
+        hover=build_hover(
+            shares.shape,
+            lambda row, column: (
+                f"Module {row} ({names[row]})\n{parts[column]}: {pooled[row, column]:,} samples, "
+                f"{percent(shares[row, column])}"
+            ),
+        ),
+        value_axis="Share of the module's samples",
+        row_modules=tuple(range(len(names))),
+    )
+
+
+def _gather_small(counts: Counts, categories: list[str]) -> tuple[Counts, list[str]]:
+    if len(categories) <= MAX_PARTS:
+        return counts, categories
+    order = np.argsort(-counts.sum(axis=0), kind="stable").tolist()
+    large, small = sorted(order[: MAX_PARTS - 1]), order[MAX_PARTS - 1 :]
+    gathered = np.column_stack([counts[:, large], counts[:, small].sum(axis=1)])
+    return gathered, [categories[c] for c in large] + [f"{len(small)} others"]
+
+
+def draw_category_similarity(similarity: Floats, categories: Sequence[str], basis: str) -> Heatmap:
+    """Draw how alike categories look to the modules.
+
+    Args:
+        similarity: Mean cosine of module-feature vectors, category by category, shape (C, C).
+        categories: Names of the categories.
+        basis: Seeds and restarts behind the modules.
+    """
+    short = tuple(map(label, categories))
+    return Heatmap(
+        title="Similarity of the categories",
+        caption=(
+            "Mean cosine between the module activations of samples of two categories. "
+            "Strong cells off the diagonal are categories that use the same modules."
+        ),
+        alternative=_describe_similarity(similarity, short),
+        basis=basis,
+        values=similarity,
+        row_labels=short,
+        column_labels=short,
+        row_axis="",
+        column_axis="",
+        value_axis="Mean cosine",
+        hover=build_hover(
+            similarity.shape,
+            lambda row, column: (
+                f"{short[row]}\n{short[column]}\nMean cosine {number(similarity[row, column])}"
+            ),
+        ),
+        scale=Scale.DIVERGING,
+        cell_texts=format_cells(similarity),
+    )
+
+
+def _describe_similarity(similarity: Floats, categories: Sequence[str]) -> str:
+    if len(categories) < 2:
+        return "There is one category only."
+    row, column = find_largest_off_diagonal(similarity)
+    return (
+        f"Within a category the mean cosine is {number(np.diag(similarity).mean())}. The most "
+        f"similar categories are {categories[row]} and {categories[column]} "
+        f"({number(similarity[row, column])})."
+    )
+
+
+def compute_layer_shares(units: Counts) -> Floats:
+    """Return the share of each layer's units that belongs to each module, shape (K, layers)."""
+    return share_rows(units.T).T
+
+
+def compute_mean_layers(units: Counts) -> Floats:
+    """Return the mean layer index of each module's units, each layer weighing the same.
+
+    Layers may differ in size, so the mean is weighted by the module's share of each layer;
+    NaN for a module without units.
+    """
+    shares = compute_layer_shares(units)
+    totals = shares.sum(axis=1)
+    positions = shares @ np.arange(units.shape[1])
+    return np.asarray(
+        np.divide(positions, totals, out=np.full(len(units), np.nan), where=totals > 0),
+        dtype=np.float64,
+    )
+
+
+def draw_layers(units: Counts, layers: Sequence[str], names: Sequence[str], basis: str) -> Heatmap:
+    """Draw how the units of each layer divide over the modules, shallow modules first.
+
+    Args:
+        units: Units, module by layer, shape (K, layers).
+        layers: Names of the layers from input to output.
+        names: The modules' names.
+        basis: Seeds and restarts behind the modules.
+    """
+    depth = compute_mean_layers(units)
+    order = [int(module) for module in np.argsort(depth, kind="stable")]
+    shares = compute_layer_shares(units)[order]
+    labels = number_names(names)
+    short_layers = tuple(label(layer, 12) for layer in layers)
+    return Heatmap(
+        title="Modules over the layers",
+        caption=(
+            "The colour and the number are the share of a layer's units that belongs to the "
+            "module; the diamond marks the module's mean layer. Modules are sorted by it, those "
+            "nearest the input first. A row of one colour is a module spread like the model."
+        ),
+        alternative=" ".join(
+            f"Module {module} has its mean at layer {number(depth[module], 2)}." for module in order
+        ),
+        basis=basis,
+        values=shares,
+        row_labels=tuple(labels[module] for module in order),
+        column_labels=short_layers,
+        row_axis="Module",
+        column_axis="Layer",
+        value_axis="Share of the layer",
+        hover=build_hover(
+            shares.shape,
+            lambda row, column: (
+                f"Module {order[row]} ({names[order[row]]})\nLayer {short_layers[column]}\n"
+                f"{units[order[row], column]:,} units, {percent(shares[row, column])} of the layer"
+            ),
+        ),
+        scale=Scale.SEQUENTIAL,
+        cell_texts=tuple(tuple(percent(share) for share in row) for row in shares),
+        marks=tuple(float(depth[module]) for module in order),
+        row_modules=tuple(order),
+    )
+
+
+def draw_length(
+    quantiles: Sequence[tuple[float, float, float, float, float]], names: Sequence[str], basis: str
+) -> Dots:
+    """Draw the median length of each module's samples with the middle half of them.
+
+    Args:
+        quantiles: Quantiles 0.05, 0.25, 0.5, 0.75 and 0.95 of each module's token counts.
+        names: The modules' names.
+        basis: Seeds and restarts behind the modules.
+    """
+    rows = number_names(names)
+    medians = [row[2] for row in quantiles]
+    halves = [Interval(row[2], row[1], row[3]) for row in quantiles]
+    return Dots(
+        title="Length of each module's samples",
+        caption=(
+            "Median number of tokens; the bar holds the middle half of the samples. "
+            "Modules of very different lengths may follow length rather than content."
+        ),
+        alternative=(
+            f"The medians lie between {number(min(medians))} and {number(max(medians))} tokens."
+        ),
+        basis=basis,
+        labels=rows,
+        series=(DotSeries.from_intervals("Tokens", rows, halves),),
+        value_axis="Tokens",
+        row_modules=tuple(range(len(names))),
+    )

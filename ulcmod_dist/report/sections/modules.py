@@ -1,0 +1,300 @@
+"""The sections on the modules one by one, how they relate, and their layers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ulcmod_dist.report.blocks import (
+    Block,
+    Collapsible,
+    ModuleCard,
+    ModulePicker,
+    Picture,
+    Section,
+    ShareBar,
+    build_choices,
+    build_picture,
+    describe_basis,
+    describe_common_basis,
+    explain_absence,
+    name_for,
+)
+from ulcmod_dist.report.figures.modules import (
+    compute_layer_shares,
+    compute_mean_layers,
+    draw_category_mix,
+    draw_category_similarity,
+    draw_layers,
+)
+from ulcmod_dist.report.figures.relations import draw_flow, draw_tree
+from ulcmod_dist.report.tables import Cell, Column, ColumnKind, Table, build_table
+from ulcmod_dist.results.discovery import (
+    Categories,
+    Discovery,
+    Layers,
+    Module,
+    Overlap,
+    ReportData,
+)
+from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.text import count, number, percent, strip_control_chars
+
+MAX_KEYWORDS = 5
+"""Keywords of a module in the table, so that a row stays low; its card has them all."""
+
+
+def build_modules_section(data: ReportData) -> Section:
+    """Return the modules one by one, then together."""
+    lead = (
+        "Select a module to see its typical prompts, its keywords and the layers of its units. "
+        "Names are made from keywords and categories, not by a language model."
+    )
+    return Section(
+        "modules",
+        "Modules",
+        lead,
+        shared=_flow(data),
+        by_num_modules=build_choices(data, _blocks),
+    )
+
+
+def _blocks(found: Discovery) -> tuple[Block, ...]:
+    return (
+        ModulePicker(build_cards(found)),
+        tabulate_modules(found),
+        *_categories(found),
+        _tree(found),
+    )
+
+
+def tabulate_modules(found: Discovery) -> Table:
+    """Return one row a module."""
+    columns = (
+        Column("module", "Module", ColumnKind.COUNT),
+        Column("name", "Name"),
+        Column("units", "Units", ColumnKind.COUNT),
+        Column("samples", "Samples", ColumnKind.COUNT),
+        Column("activation", "Activation", ColumnKind.NUMBER),
+        Column("breadth", "Categories", ColumnKind.NUMBER),
+        Column("mean_layer", "Mean layer", ColumnKind.NUMBER),
+        Column("concentration", "Layer focus", ColumnKind.NUMBER),
+        Column("median_tokens", "Tokens", ColumnKind.NUMBER),
+        Column("stability", "Stability", ColumnKind.NUMBER),
+        Column("keywords", "Keywords"),
+    )
+    layers = found.layers if isinstance(found.layers, Layers) else None
+    depth = compute_mean_layers(layers.units) if layers else np.empty(0)
+    breadth = found.categories.breadth if isinstance(found.categories, Categories) else None
+    rows = (
+        (
+            m.number,
+            m.name,
+            m.num_units,
+            m.num_samples,
+            float(found.activation[m.number, m.number]),
+            None if breadth is None else float(breadth[m.number]),
+            None if layers is None else float(depth[m.number]),
+            None if layers is None else float(layers.concentration[m.number]),
+            m.length[2] if m.length else None,
+            m.stability,
+            None if isinstance(m.keywords, Absent) else ", ".join(m.keywords[:MAX_KEYWORDS]),
+        )
+        for m in found.modules
+    )
+    caption = (
+        "Activation: mean z on the module's own samples. Categories: their effective number, 1 for "
+        "a module that serves one. Tokens: the median sample's. Layer focus: 0 for a module spread "
+        "over the layers like the model itself, towards 1 for one that keeps to few. Stability: "
+        "share of the other restarts in which a unit lies in the same module."
+    )
+    return build_table(name_for("modules", found), "All modules", columns, rows, caption)
+
+
+def _categories(found: Discovery) -> tuple[Block, ...]:
+    categories = found.categories
+    if isinstance(categories, Absent):
+        return (explain_absence(categories),)
+    mix = draw_category_mix(categories.counts, categories.names, found.names, describe_basis(found))
+    spec = draw_category_similarity(categories.similarity, categories.names, describe_basis(found))
+    return (
+        build_picture("categories", found, mix, wide=True),
+        build_picture("category-similarity", found, spec),
+    )
+
+
+def _tree(found: Discovery) -> Block:
+    if isinstance(found.linkage, Absent):
+        return explain_absence(found.linkage)
+    return build_picture(
+        "hierarchy", found, draw_tree(found.linkage, found.names, describe_basis(found))
+    )
+
+
+def _flow(data: ReportData) -> tuple[Block, ...]:
+    if isinstance(data.overlaps, Absent):
+        return (explain_absence(data.overlaps),)
+    shown = {found.num_modules: found for found in data.discoveries}
+    sizes = [data.overlaps[0].num_modules, *(o.next_num_modules for o in data.overlaps)]
+    named = [shown[size].names for size in sizes]
+    spec = draw_flow(data.overlaps, named, describe_common_basis([shown[size] for size in sizes]))
+    return (Picture("flow", spec, wide=True), Collapsible(tabulate_overlaps(data.overlaps)))
+
+
+def tabulate_overlaps(overlaps: tuple[Overlap, ...]) -> Table:
+    """Return every overlap of modules of successive K."""
+    columns = (
+        Column("num_modules", "K", ColumnKind.COUNT),
+        Column("module", "Module", ColumnKind.COUNT),
+        Column("next_num_modules", "Next K", ColumnKind.COUNT),
+        Column("next_module", "Module", ColumnKind.COUNT),
+        Column("units", "Units shared", ColumnKind.COUNT),
+        Column("share", "Share of the first", ColumnKind.SHARE),
+        Column("next_share", "Share of the second", ColumnKind.SHARE),
+        Column("samples", "Samples shared", ColumnKind.COUNT),
+    )
+    rows = [row for overlap in overlaps for row in _overlap_rows(overlap)]
+    title = "Overlap of modules from one K to the next"
+    return build_table("overlaps", title, columns, rows)
+
+
+def _overlap_rows(overlap: Overlap) -> Iterator[tuple[Cell, ...]]:
+    left = np.maximum(1, overlap.units.sum(axis=1))
+    right = np.maximum(1, overlap.units.sum(axis=0))
+    for row, column in np.argwhere(overlap.units > 0):
+        shared = int(overlap.units[row, column])
+        yield (
+            overlap.num_modules,
+            int(row),
+            overlap.next_num_modules,
+            int(column),
+            shared,
+            float(shared / left[row]),
+            float(shared / right[column]),
+            int(overlap.samples[row, column]),
+        )
+
+
+def build_cards(found: Discovery) -> tuple[ModuleCard, ...]:
+    """Return one card a module."""
+    return tuple(_card(found, module) for module in found.modules)
+
+
+def _card(found: Discovery, module: Module) -> ModuleCard:
+    return ModuleCard(
+        number=module.number,
+        name=strip_control_chars(module.name),
+        summary=_summarize(found, module),
+        keywords=module.keywords,
+        prompts=module.prompts,
+        categories=_share_categories(found.categories, module.number),
+        layers=_share_layers(found.layers, module.number),
+        effects=_scale_effects(found, module.number),
+    )
+
+
+def _summarize(found: Discovery, module: Module) -> str:
+    units = sum(other.num_units for other in found.modules)
+    samples = sum(other.num_samples for other in found.modules)
+    parts = [
+        f"{count(module.num_units, 'unit')} ({percent(module.num_units / max(1, units))}) and "
+        f"{count(module.num_samples, 'sample')} ({percent(module.num_samples / max(1, samples))})."
+    ]
+    parts.append(
+        f"Mean activation {number(found.activation[module.number, module.number])} "
+        "on its own samples."
+    )
+    if isinstance(found.layers, Layers):
+        depth = compute_mean_layers(found.layers.units)[module.number]
+        last = len(found.layers.names) - 1
+        parts.append(f"Mean layer {number(float(depth), 2)} (layers 0 to {last}).")
+    if module.length is not None:
+        parts.append(f"Half of its samples have at most {module.length[2]:,.0f} tokens.")
+    if module.stability is not None:
+        parts.append(f"Other restarts put {percent(module.stability)} of its units together.")
+    return " ".join(parts)
+
+
+def _share_categories(
+    categories: Categories | Absent, module: int
+) -> tuple[ShareBar, ...] | Absent:
+    if isinstance(categories, Absent):
+        return categories
+    row = categories.counts[module]
+    total = max(1, int(row.sum()))
+    order = [i for i in np.argsort(-row, kind="stable") if row[i] > 0][:8]
+    return tuple(
+        ShareBar(
+            categories.names[i],
+            float(row[i] / total),
+            f"{percent(row[i] / total)} · {count(int(row[i]), 'sample')}",
+        )
+        for i in order
+    )
+
+
+def _share_layers(layers: Layers | Absent, module: int) -> tuple[ShareBar, ...] | Absent:
+    if isinstance(layers, Absent):
+        return layers
+    shares = compute_layer_shares(layers.units)[module]
+    largest = float(shares.max()) or 1.0
+    return tuple(
+        ShareBar(
+            name,
+            float(share) / largest,
+            f"Layer {name}: {percent(share)} of the layer, {count(int(units), 'unit')}",
+        )
+        for name, share, units in zip(layers.names, shares, layers.units[module], strict=True)
+    )
+
+
+def _scale_effects(found: Discovery, module: int) -> tuple[ShareBar, ...] | Absent:
+    if isinstance(found.ablation, Absent):
+        return found.ablation
+    row = next((a for a in found.ablation.modules if a.module == module), None)
+    if row is None:
+        return Absent("This module was not ablated.")
+    values = (
+        ("Own samples", row.real.own.mean),
+        ("Other samples", row.real.other.mean),
+        ("Random units, own", row.random.own.mean),
+        ("Random units, other", row.random.other.mean),
+    )
+    largest = max(abs(value) for _, value in values) or 1.0
+    return tuple(ShareBar(name, max(0.0, value) / largest, number(value)) for name, value in values)
+
+
+def build_layers_section(data: ReportData) -> Section:
+    """Return the modules over the layers."""
+    lead = "Layers are counted from the input; a module may extend over any number of them."
+    return Section("layers", "Layers", lead, by_num_modules=build_choices(data, _layer_blocks))
+
+
+def _layer_blocks(found: Discovery) -> tuple[Block, ...]:
+    if isinstance(found.layers, Absent):
+        return (explain_absence(found.layers),)
+    spec = draw_layers(found.layers.units, found.layers.names, found.names, describe_basis(found))
+    return (
+        build_picture("layers", found, spec, wide=True),
+        Collapsible(tabulate_layers(found, found.layers)),
+    )
+
+
+def tabulate_layers(found: Discovery, layers: Layers) -> Table:
+    """Return the units of each module in each layer."""
+    columns = (
+        Column("module", "Module", ColumnKind.COUNT),
+        Column("name", "Name"),
+        Column("layer", "Layer"),
+        Column("units", "Units", ColumnKind.COUNT),
+        Column("share", "Share of the layer", ColumnKind.SHARE),
+    )
+    shares = compute_layer_shares(layers.units)
+    rows = (
+        (module.number, module.name, layer, int(layers.units[module.number, column]),
+         float(shares[module.number, column]))
+        for module in found.modules
+        for column, layer in enumerate(layers.names)
+    )  # fmt: skip
+    return build_table(
+        name_for("layers", found), "Units of each module in each layer", columns, rows
+    )
