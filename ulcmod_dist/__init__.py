@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from ulcmod_dist.config.job import Job
     from ulcmod_dist.errors import InvalidInput, UlcmodError
     from ulcmod_dist.iterd.driver import discover
+    from ulcmod_dist.iterd.modules import Modules
     from ulcmod_dist.iterd.objective import objective
-    from ulcmod_dist.iterd.values import Modules
     from ulcmod_dist.passes.standardised import Standardised
     from ulcmod_dist.pipeline.run import run
     from ulcmod_dist.results.types import Objective

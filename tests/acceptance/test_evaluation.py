@@ -14,7 +14,7 @@ from ulcmod_dist.evaluate.features import compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import search_null_model
 from ulcmod_dist.iterd.driver import discover
-from ulcmod_dist.iterd.values import Modules
+from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Absent, Objective

@@ -8,11 +8,11 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.iterd.plan import plan_search
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.values import Modules
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.standardised import as_standardised
 
@@ -73,7 +73,7 @@ def test_discover__returns_the_published_labels_on_every_executor(
         limit = None
         if memory == "streaming":
             lazy = as_standardised(chunked(given["activations"], chunks=(50, 130)))
-            resident = Settings(mode="exact")
+            resident = SearchConfig(modules=(1,), restarts=1, mode="exact")
             limit = plan_search(lazy, [int(given["num_modules"])], resident, executor).needed - 1
         modules = searched(given, (50, 130), mode="exact", executor=executor, memory=limit)
         assert np.array_equal(modules.sample_labels, given["final_sample_labels"])

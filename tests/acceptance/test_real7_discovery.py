@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.evaluate.null import permute_columns
 from ulcmod_dist.iterd.driver import discover, discover_all
-from ulcmod_dist.iterd.settings import Settings
 from ulcmod_dist.passes.standardised import Standardised
 
 pytestmark = pytest.mark.acceptance
@@ -36,7 +36,10 @@ def test_single_starts__are_as_good_as_the_published_run(real: Standardised) -> 
 
 
 def test_ten_restarts__reach_the_best_known(real: Standardised) -> None:
-    runs = [discover_all(real, [10, 20], Settings(restarts=10, seed=seed)) for seed in range(5)]
+    runs = [
+        discover_all(real, [10, 20], SearchConfig(modules=(10, 20), restarts=10, seed=seed))
+        for seed in range(5)
+    ]
     values = {k: [run[k].objective.value for run in runs] for k in (10, 20)}
     for k, found in values.items():
         near = sum(value >= 0.999 * BEST_KNOWN[k] for value in found)

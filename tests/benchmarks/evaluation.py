@@ -35,7 +35,7 @@ from ulcmod_dist.evaluate.methods import score_methods
 from ulcmod_dist.evaluate.null import SearchFunction, search_null_model
 from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.passes.products import sum_over_samples
+from ulcmod_dist.passes.linalg import rmatmat
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.report.page import render_page
@@ -207,7 +207,8 @@ def run(options: argparse.Namespace) -> Meter:
     problem = virtual(options.samples, options.units, options.modules, options.seed)
     activations, threads = problem.activations, ThreadExecutor(options.threads)
     meter = Meter(options.samples * options.units * 4 / 1e9)
-    meter.measure("bare reading", 1, lambda: sum_over_samples(activations, threads))
+    ones = np.ones((problem.activations.n_samples, 1))
+    meter.measure("bare reading", 1, lambda: rmatmat(activations, ones, threads))
     labels, k = problem.unit_labels, options.modules
     (features,) = meter.measure(
         "module features", 1, lambda: compute_module_features(activations, [labels], [k], threads)

@@ -29,13 +29,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from tests.benchmarks import published
 from tests.benchmarks.stored import lazily, set_cache, side, written
-from ulcmod_dist.iterd.balanced import balanced_kmeans
+from ulcmod_dist.config.schema import SearchConfig
+from ulcmod_dist.iterd.balanced_kmeans import balanced_kmeans
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.modules import Iteration
 from ulcmod_dist.iterd.plan import plan_search
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.start import principal_components
-from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
@@ -147,7 +147,7 @@ def run_speed(options: argparse.Namespace) -> Table:
             *_ratio(start + plain_all, whole),
             f"{found.objective.value / value:.7f}",
         )
-        points = principal_components(activations, 0, ThreadExecutor())
+        points = principal_components(activations, ThreadExecutor(), side="samples", seed=0)
         quality = spread_within(points, labels[0]) / spread_within(points, begun_plain[0])
         table.add_row("its start alone", *_ratio(start, timed(begin)[0]), f"{quality:.5f} (spread)")
     return table
@@ -311,7 +311,9 @@ def run_restarts(options: argparse.Namespace) -> Table:
     first = 0.0
     for restarts in (1, 10):
         settings: dict[str, Any] = {"mode": "blockwise", "restarts": restarts}
-        plan = plan_search(lazily(path), [10], Settings(**settings), ThreadExecutor())
+        plan = plan_search(
+            lazily(path), [10], SearchConfig(modules=(10,), **settings), ThreadExecutor()
+        )
         memory = plan.needed - 1
         found = iterations(
             path, lazily(path), options, memory=memory, max_iterations=3, restarts=restarts

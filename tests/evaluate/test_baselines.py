@@ -11,7 +11,6 @@ from ulcmod_dist.evaluate.baselines import (
     METHODS,
     Candidate,
     build_unit_space,
-    compute_unit_components,
     find_baselines,
 )
 from ulcmod_dist.evaluate.features import ModuleFeatures
@@ -23,12 +22,13 @@ from ulcmod_dist.evaluate.methods import (
 )
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.linalg import principal_components
 
 
 def test_unit_components__span_the_space_of_an_exact_decomposition(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    points = compute_unit_components(planted.train, threads)[:, :2]
+    points = principal_components(planted.train, threads, side="units", seed=0)[:, :2]
     matrix = planted.z().T
     left, values, _ = np.linalg.svd(matrix - matrix.mean(axis=0), full_matrices=False)
     exact = left[:, :2] * values[:2]

@@ -12,10 +12,10 @@ import numpy as np
 
 from tests.iterd.problem import planted
 from ulcmod_dist.iterd import search
-from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover
-from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes import tables, updates
+from ulcmod_dist.iterd.modules import Modules
+from ulcmod_dist.iterd.search import Checkpoint
+from ulcmod_dist.passes import tables
 
 
 def run(folder: Path, mode: Any, *, after_writing: Callable[[], None] = lambda: None) -> Modules:
@@ -65,7 +65,7 @@ def main() -> None:
     elif place == "pass":
         kill_in(tables, "unit_sums", calls)
         kill_in(tables, "sample_sums", calls)
-        kill_in(updates, "sample_changes", calls)
+        kill_in(tables, "sample_changes", calls)
     else:
         after_writing = dying(after_writing, calls)
     run(folder, mode, after_writing=after_writing)

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
-from ulcmod_dist.iterd import balanced
-from ulcmod_dist.iterd.balanced import balanced_kmeans
-from ulcmod_dist.iterd.transport import balance_exactly, fill_up, raise_prices
+from ulcmod_dist.iterd import balanced_kmeans as balanced
+from ulcmod_dist.iterd.balanced_kmeans import (
+    adjust_prices,
+    balance_exactly,
+    balance_greedily,
+    balanced_kmeans,
+)
 
 
 def transported(costs: np.ndarray, rounds: int) -> np.ndarray:
     labels, prices = np.zeros(len(costs), np.int32), np.zeros(costs.shape[1])
-    sizes = raise_prices(costs, prices, labels, rounds)
+    sizes = adjust_prices(costs, prices, labels, rounds)
     balance_exactly(costs, labels, sizes)
     return labels
 
@@ -52,8 +56,8 @@ def test_fill_up__costs_little_more_than_the_optimum() -> None:
     points, centres = rng.normal(size=(5003, 2)), rng.normal(size=(7, 2))
     costs = ((points[:, None] - centres) ** 2).sum(axis=2)
     labels, prices = np.zeros(5003, np.int32), np.zeros(7)
-    sizes = raise_prices(costs, prices, labels, 60)
-    fill_up(costs, labels, sizes)
+    sizes = adjust_prices(costs, prices, labels, 60)
+    balance_greedily(costs, labels, sizes)
     assert np.array_equal(sizes, np.bincount(labels))
     assert sizes.max() - sizes.min() <= 1
     best = costs[np.arange(5003), transported(costs, 60)].mean()

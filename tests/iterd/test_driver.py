@@ -9,8 +9,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.modules import Iteration
 from ulcmod_dist.iterd.objective import objective
-from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.standardised import Standardised
 
 chunked: Any = da.from_array  # untyped in Dask

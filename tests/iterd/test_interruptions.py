@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.iterd.killed import run
-from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.standardised import Standardised
 
 PLACES = [("sweep", 7), ("pass", 2), ("checkpoint", 3)]

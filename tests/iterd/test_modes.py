@@ -8,14 +8,13 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from tests.iterd.problem import Planted, planted
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover, discover_all
-from ulcmod_dist.iterd.heldout import assign_held_out
-from ulcmod_dist.iterd.objective import objective
+from ulcmod_dist.iterd.modules import Modules
+from ulcmod_dist.iterd.objective import assign_held_out, objective
 from ulcmod_dist.iterd.plan import plan_search, unit_blocks
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.values import Modules
+from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
@@ -76,12 +75,14 @@ def test_blockwise__reads_the_matrix_once_an_iteration(hard: Planted) -> None:
     reads = Reads(hard.raw, (30, 20))
     activations = Standardised(reads.array, hard.standardised().mean, hard.standardised().std)
     counts: list[int] = []
-    settings: dict[str, Any] = {"restarts": 3, "mode": "blockwise", "block_units": 40}
-    resident = plan_search(activations, [5], Settings(**settings), ThreadExecutor())
+    settings: dict[str, Any] = {"restarts": 3, "mode": "blockwise"}
+    config = SearchConfig(modules=(5,), **settings)
+    resident = plan_search(activations, [5], config, ThreadExecutor(), block_units=40)
     discover(
         activations,
         5,
         **settings,
+        block_units=40,
         memory=resident.needed - 1,
         initial_sample_labels=np.arange(120) % 5,
         max_iterations=3,
@@ -98,7 +99,9 @@ def test_exact__streaming_reads_twice_at_most_and_resident_once_in_all(hard: Pla
     )
     resident = discover(lazy, 5, mode="exact")
     assert reads() == 1
-    plan = plan_search(lazy, [5], Settings(mode="exact"), ThreadExecutor())
+    plan = plan_search(
+        lazy, [5], SearchConfig(modules=(5,), restarts=1, mode="exact"), ThreadExecutor()
+    )
     too_small_to_keep = plan.needed - 1
     counts: list[np.ndarray] = []
 
@@ -135,14 +138,14 @@ def test_plan__prefers_residency_then_one_read_then_two() -> None:
     lazy = as_standardised(da.zeros((20_000, 40_000), chunks=(1000, 1000), dtype=np.float32))
     seen = []
     for gib in (8, 2, 1, 0.25):
-        plan = plan_search(lazy, [10], Settings(memory=int(gib * 2**30)), ThreadExecutor(2))
+        config = SearchConfig(modules=(10,), restarts=1, memory=int(gib * 2**30))
+        plan = plan_search(lazy, [10], config, ThreadExecutor(2))
         assert plan.needed <= plan.limit
         seen.append((plan.mode, plan.resident, plan.reads))
     assert seen[0] == ("exact", True, 0)
     assert seen[1] == seen[2] == ("blockwise", False, 1)
-    half = plan_search(
-        lazy, [10], Settings(memory=int(2.5 * 2**30), keep="float16"), ThreadExecutor(2)
-    )
+    config = SearchConfig(modules=(10,), restarts=1, memory=int(2.5 * 2**30), keep="float16")
+    half = plan_search(lazy, [10], config, ThreadExecutor(2))
     assert half.resident
 
 
@@ -153,7 +156,9 @@ def test_unit_blocks__are_whole_chunks() -> None:
 
 
 def test_discover_all__each_k_equals_a_search_of_its_own(hard: Planted) -> None:
-    together = discover_all(hard.standardised(), [3, 1, 6], Settings(restarts=2, seed=4))
+    together = discover_all(
+        hard.standardised(), [3, 1, 6], SearchConfig(modules=(3, 1, 6), restarts=2, seed=4)
+    )
     assert list(together) == [3, 1, 6]
     for k, modules in together.items():
         assert same(modules, discover(hard.standardised(), k, restarts=2, seed=4))

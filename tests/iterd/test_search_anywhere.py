@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.iterd.problem import Planted, planted
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.modules import Iteration, Modules
 from ulcmod_dist.iterd.plan import plan_search
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.values import Iteration, Modules
 from ulcmod_dist.passes.executors import DaskExecutor, ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 
@@ -117,7 +117,8 @@ def test_discover__a_worker_lost_in_mid_pass_costs_no_label(
         client_of(cluster, set_as_default=False) as client,
     ):
         executor = DaskExecutor(client)
-        plan = plan_search(activations, [5], Settings(mode=mode, block_units=150), executor)
+        config = SearchConfig(modules=(5,), restarts=1, mode=mode)
+        plan = plan_search(activations, [5], config, executor, block_units=150)
         memory = plan.needed if keep else plan.needed - 1
         found = discover(activations, 5, executor=executor, memory=memory, **search)
     assert (tmp_path / "killed").exists()

@@ -13,7 +13,7 @@ import ray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import DaskExecutor, Executor, ThreadExecutor, open_executor
-from ulcmod_dist.passes.products import matmat
+from ulcmod_dist.passes.linalg import matmat
 from ulcmod_dist.passes.standardised import as_standardised
 from ulcmod_dist.passes.tables import both_tables
 

@@ -3,8 +3,7 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.passes.followed import ProgressExecutor
+from ulcmod_dist.passes.executors import ProgressExecutor, ThreadExecutor
 from ulcmod_dist.passes.standardised import as_standardised
 from ulcmod_dist.passes.tables import sample_tables
 

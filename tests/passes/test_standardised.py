@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.finite import check_finite
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.linalg import check_finite
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 chunked: Any = da.from_array  # untyped in Dask
@@ -41,14 +42,16 @@ def test_check_finite__names_sample_and_unit(value: float) -> None:
     message = f"sample 31 in unit 17 is {value} .2 samples and 2 units"
     for array in (raw, chunked(raw, chunks=(7, 11))):
         with pytest.raises(InvalidInput, match=message):
-            check_finite(as_standardised(array))
+            check_finite(as_standardised(array), ThreadExecutor())
 
 
 def test_check_finite__names_a_unit_with_unfit_statistics() -> None:
     mean = np.array([0.0, np.nan])
     with pytest.raises(InvalidInput, match="Unit 1 has mean nan"):
-        check_finite(Standardised(np.ones((2, 2)), mean, np.ones(2)))
+        check_finite(Standardised(np.ones((2, 2)), mean, np.ones(2)), ThreadExecutor())
 
 
 def test_check_finite__accepts_finite_activations() -> None:
-    check_finite(as_standardised(np.full((4, 4), np.finfo(np.float32).max, np.float32)))
+    check_finite(
+        as_standardised(np.full((4, 4), np.finfo(np.float32).max, np.float32)), ThreadExecutor()
+    )

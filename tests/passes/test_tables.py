@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.passes.products import matmat, rmatmat
+from ulcmod_dist.passes.linalg import matmat, rmatmat
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.passes.tables import sample_tables, unit_tables
-from ulcmod_dist.passes.updates import update_sample_tables, update_unit_tables
+from ulcmod_dist.passes.tables import (
+    sample_tables,
+    unit_tables,
+    update_sample_tables,
+    update_unit_tables,
+)
 
 chunked: Any = da.from_array  # untyped in Dask
 EXECUTOR = ThreadExecutor(2)

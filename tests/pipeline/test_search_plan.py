@@ -7,8 +7,9 @@ import pytest
 from tests.pipeline.conftest import Planted, Ulcmod
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
+from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
 from ulcmod_dist.store.schema import ChunkShape
 
 GIB = 2**30
@@ -24,7 +25,7 @@ def imported(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> Path:
 def test_facts__say_blocks_residency_tables_and_limit() -> None:
     matrix = to_be_extracted(100_000, 400_000, ChunkShape(512, 4000))
     section = SearchConfig(modules=(10,), restarts=1, memory=8 * GIB)
-    facts = facts_of(plan_of(section, [10], matrix, ThreadExecutor(2), held_out=1000))
+    facts = facts_of(plan_search(matrix, [10], section, ThreadExecutor(2), held_out=1000))
     assert facts["search"] == "blockwise, blocks of up to 6,250 units"
     assert facts["matrix"] == "149.0 GiB, read once an iteration"
     assert facts["kept in memory"] == "two blocks, 4.7 GiB"
@@ -36,12 +37,13 @@ def test_plan__counts_the_table_of_the_held_out_samples() -> None:
     matrix = to_be_extracted(10_000, 40_000, ChunkShape(512, 4000))
     section = SearchConfig(modules=(10, 20), restarts=1, memory=4 * GIB)
     few, many = (
-        plan_of(section, [10, 20], matrix, ThreadExecutor(2), n) for n in (10_000, 9_000_000)
+        plan_search(matrix, [10, 20], section, ThreadExecutor(2), held_out=n)
+        for n in (10_000, 9_000_000)
     )
     assert few.needed < 4 * GIB
     assert many.needed > 9_000_000 * 20 * 8
     with pytest.raises(InvalidInput, match="more than the 4,096 MiB"):
-        plan_of(section, [10, 20], matrix, ThreadExecutor(2), held_out=20_000_000)
+        plan_search(matrix, [10, 20], section, ThreadExecutor(2), held_out=20_000_000)
 
 
 def test_discover__shows_its_plan(imported: Path, ulcmod: Ulcmod) -> None:

@@ -14,11 +14,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     field_validator,
     model_validator,
 )
 
 from ulcmod_dist.config.cron import check_schedule, is_time_zone
+from ulcmod_dist.errors import InvalidInput
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -28,6 +30,21 @@ class Config(BaseModel):
     """A section of the job: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def from_options(cls, **options: Any) -> Self:
+        """The section from keyword arguments of a function of the public API.
+
+        Raises:
+            InvalidInput: An option is not allowed.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InvalidInput(
+                f"{'.'.join(map(str, first['loc']))}: {first['msg']} (it is {first['input']!r})."
+            ) from error
 
 
 class ModelConfig(Config):
@@ -172,7 +189,7 @@ class SearchConfig(Config):
         10, gt=0, description="Number of restarts; the one with the highest L wins."
     )
     seed: int = Field(0, ge=0, description="Seed of initial modules and sweep orders.")
-    max_iterations: int = Field(100, gt=0, description="Maximum number of iterations.")
+    max_iterations: int = Field(100, ge=0, description="Maximum number of iterations.")
     tolerance: float = Field(
         0.0,
         ge=0,

@@ -26,7 +26,7 @@ from sklearn.cluster import (
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
-from ulcmod_dist.passes.products import matmat, rmatmat
+from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,6 @@ METHODS = (
     "spectral co-clustering",
 )
 
-DIMENSIONS = 16
 MAX_PRECLUSTERS = 10_000
 """Pre-clusters at most, as published; smaller models have one for each four units."""
 
@@ -52,12 +51,7 @@ MAX_PROFILE_CELLS = 20_000_000
 STRIPE_CELLS = 16 * 2**20
 """Activations of drawn samples that are held at a time."""
 
-_OVERSAMPLING = 16
-_POWER_ROUNDS = 2
 _NEIGHBOURS = 9
-
-COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
-"""Passes over the matrix that `compute_unit_components` makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,11 +108,10 @@ def build_unit_space(
         executor: Where the passes run: one, and six more for the points.
         seed: Seed of sketch, draws and pre-clustering.
         num_preclusters: Pre-clusters; by default a quarter of the units, at most 10,000.
-        points: The components of ``compute_unit_components``, so that several seeds share its
-            passes.
+        points: The units' `principal_components`, so that spaces of several seeds share the passes.
     """
     if points is None:
-        points = compute_unit_components(activations, executor, seed=seed)
+        points = principal_components(activations, executor, side="units", seed=seed)
     count = num_preclusters or min(MAX_PRECLUSTERS, max(1, activations.n_units // 4))
     preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
@@ -126,30 +119,6 @@ def build_unit_space(
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
     profiles = _profiles(activations, drawn, preclusters, len(centres), executor)
     return UnitSpace(points, preclusters, centres, profiles, drawn)
-
-
-def compute_unit_components(
-    activations: Standardised, executor: Executor, *, seed: int = 0
-) -> Floats:
-    """Leading principal components of the units as points in the space of the samples.
-
-    A randomised range finder (Halko, Martinsson and Tropp 2011) on z' with its columns centred over
-    the units, six passes; z' is never formed.
-
-    Returns:
-        Scores, shape (units, 16), by falling variance; fewer columns from a smaller matrix.
-    """
-    width = min(DIMENSIONS + _OVERSAMPLING, *activations.shape)
-    ones = np.ones((activations.n_units, 1))
-    centre = matmat(activations, ones, executor)[:, 0] / activations.n_units
-    right = np.random.default_rng([seed, 0]).standard_normal((activations.n_samples, width))
-    for _ in range(_POWER_ROUNDS):
-        left = np.linalg.qr(rmatmat(activations, right, executor) - centre @ right)[0]
-        back = matmat(activations, left, executor) - np.outer(centre, left.sum(axis=0))
-        right = np.linalg.qr(back)[0]
-    projected = rmatmat(activations, right, executor) - centre @ right
-    left, values, _ = np.linalg.svd(projected, full_matrices=False)
-    return np.asarray((left * values)[:, :DIMENSIONS])
 
 
 def _profiles(
@@ -170,7 +139,7 @@ def _profiles(
         stripe = slice(first, first + width)
         (rows,) = executor.compute([activations.raw[:, stripe][drawn]])
         weights = activations.weights[stripe]
-        sums += sample_sums(rows, preclusters[None, stripe], weights, count)
+        sums += sample_sums(rows, preclusters[None, stripe], weights, num_modules=count)[0]
     means = activations.mean * activations.weights
     sums -= np.bincount(preclusters, weights=means, minlength=count)
     return (sums / np.maximum(np.bincount(preclusters, minlength=count), 1)).T

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 
-from ulcmod_dist.iterd.agreement import agreement, stability
-from ulcmod_dist.iterd.begin import (
+from ulcmod_dist.config.schema import SearchConfig
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd.init import (
     build_tables,
     init_searches,
     resume_searches,
     validate_sweep_orders,
 )
-from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact_iteration
 from ulcmod_dist.iterd.matrix import ActivationMatrix, open_matrix
-from ulcmod_dist.iterd.plan import SearchPlan, plan_search, unit_blocks
-from ulcmod_dist.iterd.search import Search
-from ulcmod_dist.iterd.settings import Mode, Precision, Settings
-from ulcmod_dist.iterd.values import Iteration, Modules
+from ulcmod_dist.iterd.modules import Iteration, Modules, mean_rand_index, stability
+from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search, unit_blocks
+from ulcmod_dist.iterd.search import Checkpoint, Search
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
 
+logger = logging.getLogger(__name__)
+
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
+# The defaults of a job's search, so that no default is written twice.
+_DEFAULTS = SearchConfig(modules=(1,))
 
 
 def discover(
@@ -33,14 +38,14 @@ def discover(
     num_modules: int,
     *,
     restarts: int = 1,
-    seed: int = 0,
-    max_iterations: int = 100,
-    tolerance: float = 0.0,
-    mode: Mode = "auto",
-    memory: int | None = None,
-    keep: Precision = "float32",
+    seed: int = _DEFAULTS.seed,
+    max_iterations: int = _DEFAULTS.max_iterations,
+    tolerance: float = _DEFAULTS.tolerance,
+    mode: Literal["auto", "exact", "blockwise"] = _DEFAULTS.mode,
+    memory: int | None = _DEFAULTS.memory,
+    keep: Literal["float32", "float16"] = _DEFAULTS.keep,
     block_units: int | None = None,
-    executor: str | Executor = "threads",
+    executor: str | Executor = _DEFAULTS.executor,
     initial_sample_labels: AnyArray | None = None,
     initial_unit_labels: AnyArray | None = None,
     sweep_orders: Sequence[tuple[AnyArray, AnyArray]] | None = None,
@@ -58,31 +63,42 @@ def discover(
         activations: NumPy or Dask array of floats [samples, units], used as given, or a
             `Standardised`.
         num_modules: Number of modules K.
-        restarts: Starts of the search; the best L wins.
+        restarts: Starts of the search; the best L wins. One by default, for a quick look; a job
+            has ten, because the L of single starts spreads by about 0.5%.
         seed: Seed of starts and sweep orders.
-        max_iterations: Iterations at most.
+        max_iterations: Iterations at most; 0 for the start alone.
         tolerance: An iteration that raises L by no more than this share of it is the last; with 0
             the search ends when nothing moves.
-        mode: ``exact``, ``blockwise``, or ``auto``: as memory allows.
-        memory: Bytes the search may use; 70% of what the executor's machines have by default.
-        keep: Precision of blocks kept in memory, ``float32`` or ``float16``.
-        block_units: Units in a block of the blockwise mode.
-        executor: Where passes run: ``threads``, ``distributed``, an address, ``ray``, or an
-            executor.
+        mode: ``exact``: whole tables, every item visited in one random order. ``blockwise``: units
+            are visited block by block, with one read of the matrix an iteration. ``auto``: exact
+            where the matrix can be kept in memory, else blockwise.
+        memory: Bytes the whole search may use on the machines of its executor, beside the
+            interpreter itself; by default 70% of what they have.
+        keep: How decoded blocks are kept in memory: ``float32`` keeps them as they are, ``float16``
+            keeps z in half the space of float32 (its error is a quarter of that of float16 raw
+            activations).
+        block_units: Units in a block of the blockwise mode; by default as many as memory allows,
+            at most an eighth of all.
+        executor: Where passes run: ``threads``, ``distributed``, the address of a Dask scheduler,
+            ``ray``, or an executor.
         initial_sample_labels: Module of each sample at the start, -1 for the largest mean z;
             balanced k-means by default.
         initial_unit_labels: Module of each unit at the start, -1 (and the default) for the largest
             mean z.
-        sweep_orders: Pairs (order of units, order of samples), one an iteration; random by default.
+        sweep_orders: Pairs (order of units, order of samples), one an iteration, for the exact
+            mode; random by default. The search ends after the last.
         progress: Called with each `Iteration` as it is done.
         checkpoint: Called with a `Checkpoint` after the start and after each iteration.
         resume: A checkpoint of the same search, to go on from.
 
     Raises:
-        InvalidInput: K beyond samples or units, labels or orders that do not fit, too little
-            memory, or activations that are not finite.
+        InvalidInput: K beyond samples or units, options, labels or orders that do not fit, too
+            little memory, or activations that are not finite.
     """
-    settings = Settings(
+    # Before the options: a K that does not fit is to be named with the shape of the activations.
+    check_modules(as_standardised(activations), [num_modules])
+    config = SearchConfig.from_options(
+        modules=(num_modules,),
         restarts=restarts,
         seed=seed,
         max_iterations=max_iterations,
@@ -90,28 +106,51 @@ def discover(
         mode=mode,
         memory=memory,
         keep=keep,
-        block_units=block_units,
+    )
+    return discover_all(
+        activations,
+        [num_modules],
+        config,
         executor=executor,
+        block_units=block_units,
         initial_sample_labels=initial_sample_labels,
         initial_unit_labels=initial_unit_labels,
         sweep_orders=sweep_orders,
         progress=progress,
         checkpoint=checkpoint,
         resume=resume,
-    )
-    return discover_all(activations, [num_modules], settings)[num_modules]
+    )[num_modules]
 
 
 def discover_all(
-    activations: AnyArray, modules: Sequence[int], settings: Settings
+    activations: AnyArray,
+    modules: Sequence[int],
+    config: SearchConfig,
+    *,
+    executor: str | Executor | None = None,
+    block_units: int | None = None,
+    initial_sample_labels: AnyArray | None = None,
+    initial_unit_labels: AnyArray | None = None,
+    sweep_orders: Sequence[tuple[AnyArray, AnyArray]] | None = None,
+    progress: Callable[[Iteration], None] | None = None,
+    checkpoint: Callable[[Checkpoint], None] | None = None,
+    resume: Checkpoint | None = None,
 ) -> dict[int, Modules]:
     """Find modules for several K at once; all K and restarts share passes over the matrix.
 
     Args:
         activations: NumPy or Dask array of floats [samples, units], used as given, or a
             `Standardised`.
-        modules: Every K, distinct.
-        settings: Options, for every K.
+        modules: Every K to search for, distinct, in place of those of ``config``.
+        config: Options for every K.
+        executor: Where passes run; by default what ``config`` names.
+        block_units: Units in a block of the blockwise mode.
+        initial_sample_labels: Module of each sample at the start; needs a single K.
+        initial_unit_labels: Module of each unit at the start; needs a single K.
+        sweep_orders: Pairs (order of units, order of samples), one an iteration.
+        progress: Called with each `Iteration` as it is done.
+        checkpoint: Called with a `Checkpoint` after the start and after each iteration.
+        resume: A checkpoint of the same search, to go on from.
 
     Returns:
         The best modules for each K.
@@ -120,77 +159,76 @@ def discover_all(
         InvalidInput: As `discover`.
     """
     standardised = as_standardised(activations)
+    if block_units is not None and block_units < 1:
+        raise InvalidInput(f"A block holds at least one unit, not {block_units}.")
     orders = None
-    if settings.sweep_orders is not None:
-        orders = validate_sweep_orders(settings.sweep_orders, standardised)
-    with open_executor(settings.executor) as executor:
-        plan = plan_search(standardised, modules, settings, executor)
-        matrix = open_matrix(standardised, plan, executor)
-        searches = _searches(matrix, modules, plan, settings)
-        if settings.resume is None:
+    if sweep_orders is not None:
+        if config.mode == "blockwise":
+            raise InvalidInput(
+                "Sweep orders over all units belong to the exact mode.", "Set mode to exact."
+            )
+        orders = validate_sweep_orders(sweep_orders, standardised)
+        last = min(config.max_iterations, len(orders))
+        config = config.model_copy(update={"mode": "exact", "max_iterations": last})
+    with open_executor(executor or config.executor) as tasks:
+        plan = plan_search(standardised, modules, config, tasks, block_units=block_units)
+        matrix = open_matrix(standardised, plan, tasks)
+        if resume is None:
+            labels = initial_sample_labels, initial_unit_labels
+            searches = init_searches(matrix, modules, config, *labels)
+        else:
+            searches = resume_searches(resume, modules, config)
+        build_tables(matrix, searches)
+        if plan.mode == "blockwise":
+            # T_u is built block by block in each iteration; whole, it would count against memory.
             for search in searches:
-                _report(search.record(0, 0, 0.0), settings)
-            _save(searches, plan, settings)
-        _iterate(matrix, searches, plan, orders, settings)
-        return _answers(matrix, searches, modules, plan)
+                search.unit_table = np.empty((0, 0))
 
+        def end_iteration(done: Sequence[Iteration]) -> None:
+            for iteration in done:
+                if progress is not None:
+                    progress(iteration)
+            if checkpoint is not None:
+                states = tuple(search.state() for search in searches)
+                checkpoint(Checkpoint(config.seed, plan.mode, plan.block_units, states))
 
-def _searches(
-    matrix: ActivationMatrix, modules: Sequence[int], plan: SearchPlan, settings: Settings
-) -> list[Search]:
-    if settings.resume is None:
-        searches = init_searches(matrix, modules, settings)
-    else:
-        searches = resume_searches(settings.resume, modules, settings)
-    build_tables(matrix, searches)
-    if plan.mode == "blockwise":
-        for search in searches:
-            search.unit_table = np.empty((0, 0))
-    return searches
+        if resume is None:
+            end_iteration([search.record(0, 0, 0.0) for search in searches])
+        _iterate(matrix, searches, plan, config, orders, end_iteration)
+        return _select_best(matrix, searches, modules)
 
 
 def _iterate(
     matrix: ActivationMatrix,
-    searches: list[Search],
+    searches: Sequence[Search],
     plan: SearchPlan,
+    config: SearchConfig,
     orders: SweepOrders | None,
-    settings: Settings,
+    end_iteration: Callable[[Sequence[Iteration]], None],
 ) -> None:
     """Iterate every search until it has converged or used up its iterations."""
-    limit = settings.max_iterations
-    limit = limit if orders is None else min(limit, len(orders))
+    limit = config.max_iterations
     blocks = unit_blocks(matrix.activations, plan.block_units) if plan.block_units else []
     while active := [s for s in searches if not s.converged and s.iteration < limit]:
         started = time.perf_counter()
         if plan.mode == "exact":
             moved = exact_iteration(matrix, active, orders)
         else:
-            moved = blockwise_iteration(matrix, active, blocks, settings.seed)
+            moved = blockwise_iteration(matrix, active, blocks, config.seed)
         seconds = (time.perf_counter() - started) / len(active)
-        for search, (units, samples) in zip(active, moved, strict=True):
-            _report(search.record(units, samples, seconds), settings)
-        _save(searches, plan, settings)
+        end_iteration(
+            [search.record(*counts, seconds) for search, counts in zip(active, moved, strict=True)]
+        )
 
 
-def _report(iteration: Iteration, settings: Settings) -> None:
-    if settings.progress is not None:
-        settings.progress(iteration)
-
-
-def _save(searches: list[Search], plan: SearchPlan, settings: Settings) -> None:
-    if settings.checkpoint is not None:
-        states = tuple(search.state() for search in searches)
-        settings.checkpoint(Checkpoint(settings.seed, plan.mode, plan.block_units, states))
-
-
-def _answers(
-    matrix: ActivationMatrix, searches: list[Search], modules: Sequence[int], plan: SearchPlan
+def _select_best(
+    matrix: ActivationMatrix, searches: Sequence[Search], modules: Sequence[int]
 ) -> dict[int, Modules]:
     groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
     best = {k: _best(group) for k, group in groups.items()}
     # From tables built anew: an update rounds otherwise, and an interrupted search updates less.
     build_tables(matrix, list(best.values()))
-    return {k: _answer(best[k], groups[k]) for k in modules}
+    return {k: _as_modules(best[k], groups[k]) for k in modules}
 
 
 def _best(group: list[Search]) -> Search:
@@ -199,7 +237,7 @@ def _best(group: list[Search]) -> Search:
     return group[int(np.argmax(values >= values.max() - _ROUNDING * abs(values.max())))]
 
 
-def _answer(best: Search, group: list[Search]) -> Modules:
+def _as_modules(best: Search, group: list[Search]) -> Modules:
     others = [(s.sample_labels, s.unit_labels) for s in group if s is not best]
     by_sample, by_unit = stability(best.sample_labels, best.unit_labels, others, best.num_modules)
     unit_margins, sample_margins = best.margins()
@@ -212,8 +250,8 @@ def _answer(best: Search, group: list[Search]) -> Modules:
         sample_margins=sample_margins,
         unit_stability=by_unit,
         sample_stability=by_sample,
-        unit_agreement=agreement([search.unit_labels for search in group]),
-        sample_agreement=agreement([search.sample_labels for search in group]),
+        unit_agreement=mean_rand_index([search.unit_labels for search in group]),
+        sample_agreement=mean_rand_index([search.sample_labels for search in group]),
         restarts=[search.history[-1].objective for search in group],
         best_restart=best.restart,
         repaired=best.repaired,

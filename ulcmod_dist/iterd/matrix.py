@@ -11,12 +11,17 @@ import numpy as np
 
 from ulcmod_dist.iterd.plan import SearchPlan, unit_blocks
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.finite import check_finite
+from ulcmod_dist.passes.linalg import check_finite
 from ulcmod_dist.passes.local import select_block_columns
 from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
-from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
-from ulcmod_dist.passes.updates import update_sample_tables, update_unit_tables
+from ulcmod_dist.passes.tables import (
+    both_tables,
+    sample_tables,
+    unit_tables,
+    update_sample_tables,
+    update_unit_tables,
+)
 
 
 @dataclass(frozen=True, eq=False)

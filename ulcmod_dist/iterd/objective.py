@@ -1,13 +1,19 @@
-"""The objective L(F) = xi(F) * B(F): how clear and how even a set of modules is."""
+"""The objective L(F) = xi(F) * B(F), and labels that follow from tables of sums."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, as_standardised
-from ulcmod_dist.passes.tables import unit_tables
+from ulcmod_dist.passes.executors import Executor, ThreadExecutor
+from ulcmod_dist.passes.standardised import (
+    AnyArray,
+    FloatArray,
+    LabelArray,
+    Standardised,
+    as_standardised,
+)
+from ulcmod_dist.passes.tables import sample_tables, unit_tables
 from ulcmod_dist.results.types import Objective
 
 # The published implementation adds this to denominators; kept, so that figures are comparable.
@@ -80,3 +86,66 @@ def validate_labels(
             f"modules they range from {lowest} to {num_modules - 1}."
         )
     return array.astype(np.int32)
+
+
+def assign_held_out(
+    activations: Standardised, unit_labels: LabelArray, num_modules: int, executor: Executor
+) -> tuple[LabelArray, Objective]:
+    """Held-out samples to the module of their largest mean z, and L(F) of the modules on them.
+
+    Args:
+        activations: Held-out samples, standardised by the train statistics.
+        unit_labels: Module of each unit [units].
+        num_modules: K.
+        executor: Where the pass runs.
+
+    Returns:
+        Module of each held-out sample, and the objective on these samples alone. L grows with the
+        number of samples: compare values over the same samples.
+    """
+    (table,) = sample_tables(activations, [unit_labels], [num_modules], executor)
+    labels = assign_to_largest_mean(table, unit_labels)
+    sizes = np.bincount(unit_labels, minlength=num_modules)
+    return labels, objective_from_table(table, labels, sizes)
+
+
+def assign_to_largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
+    """Each item to the module with the largest mean z over the other side's items of that module.
+
+    Args:
+        table: T_u [units, K], or T_s [samples, K].
+        other_labels: Module of each sample, or of each unit.
+
+    Returns:
+        Module of each item; the lowest of equals.
+    """
+    labels: LabelArray = np.argmax(table_means(table, other_labels), axis=1).astype(np.int32)
+    return labels
+
+
+def table_means(table: FloatArray, other_labels: LabelArray) -> FloatArray:
+    """The table as means: 0 where the other side of a module is empty."""
+    sizes = np.bincount(other_labels, minlength=table.shape[1])
+    return np.asarray(table / np.maximum(sizes, 1))
+
+
+def fill_empty_modules(labels: LabelArray, means: FloatArray) -> int:
+    """Give each empty module the item that prefers it most (or minds least), in place.
+
+    Args:
+        labels: Module of each item [items]; changed in place.
+        means: Mean z of each item in each module [items, K].
+
+    Returns:
+        How many modules were empty.
+    """
+    sizes = np.bincount(labels, minlength=means.shape[1])
+    empty = np.flatnonzero(sizes == 0)
+    for k in empty:
+        gains = means[:, k] - means[np.arange(len(labels)), labels]
+        gains[sizes[labels] < 2] = -np.inf
+        item = int(np.argmax(gains))
+        sizes[labels[item]] -= 1
+        sizes[k] += 1
+        labels[item] = k
+    return len(empty)

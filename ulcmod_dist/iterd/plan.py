@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import dask.array as da
 import numpy as np
 
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.start import SKETCH_WIDTH
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.linalg import SKETCH_WIDTH
 from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.standardised import Standardised
 
@@ -67,31 +67,35 @@ class SearchPlan:
 def plan_search(
     activations: Standardised,
     modules: Sequence[int],
-    settings: Settings,
+    config: SearchConfig,
     executor: Executor,
+    *,
     held_out: int = 0,
+    block_units: int | None = None,
 ) -> SearchPlan:
     """The plan that fits the memory: resident, else with the fewest reads.
 
     Args:
         activations: Standardised activations; nothing is read.
         modules: Every K that is searched for.
-        settings: Options of the search.
+        config: Options of the search.
         executor: Where it will run.
         held_out: Samples on which the modules will be judged.
+        block_units: Units in a block of the blockwise mode; by default as many as memory allows,
+            at most an eighth of all.
 
     Raises:
         InvalidInput: K does not fit the matrix, or the memory is too small; names the smallest
             that works.
     """
-    _check_modules(activations, modules)
-    limit = memory_limit(settings.memory, executor)
+    check_modules(activations, modules)
+    limit = memory_limit(config.memory, executor)
     # One search at a time is judged, the labels of all at hand.
     labels = len(modules) * sum(activations.shape) * 12
     judged = held_out and labels + held_out * (max(modules) * 16 + 4)
     candidates = [
         replace(plan, limit=limit, held_out=judged)
-        for plan in _candidates(activations, modules, settings, executor)
+        for plan in _candidates(activations, modules, config, executor, block_units)
     ]
     fitting = [plan for plan in candidates if plan.needed <= limit]
     if not fitting:
@@ -99,7 +103,7 @@ def plan_search(
         raise InvalidInput(
             f"The search needs more than the {limit / _MIB:,.0f} MiB it may use.",
             f"Allow it at least {-(-smallest // _MIB):,} MiB"
-            + (", or mode auto." if settings.mode == "exact" else "."),
+            + (", or mode auto." if config.mode == "exact" else "."),
         )
     return fitting[0]
 
@@ -109,7 +113,12 @@ def memory_limit(given: int | None, executor: Executor) -> int:
     return given or int(_DEFAULT_SHARE * executor.memory)
 
 
-def _check_modules(activations: Standardised, modules: Sequence[int]) -> None:
+def check_modules(activations: Standardised, modules: Sequence[int]) -> None:
+    """Require distinct K, each from 1 to the number of samples and of units.
+
+    Raises:
+        InvalidInput: They are not.
+    """
     most = min(activations.shape)
     unfit = [k for k in modules if not 1 <= k <= most]
     if unfit:
@@ -142,21 +151,25 @@ def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
 
 
 def _candidates(
-    activations: Standardised, modules: Sequence[int], settings: Settings, executor: Executor
+    activations: Standardised,
+    modules: Sequence[int],
+    config: SearchConfig,
+    executor: Executor,
+    block_units: int | None,
 ) -> list[SearchPlan]:
     """Plans in the order of preference; limit and held-out samples are still missing."""
     samples, units = activations.shape
     itemsize = activations.raw.dtype.itemsize
-    kept_size = min(itemsize, np.dtype(settings.keep).itemsize)
+    kept_size = min(itemsize, np.dtype(config.keep).itemsize)
     here = executor.in_process and not isinstance(activations.raw, da.Array)
-    searches, width = settings.restarts * len(modules), settings.restarts * sum(modules)
+    searches, width = config.restarts * len(modules), config.restarts * sum(modules)
     labels = searches * (samples + units) * 12
     # Twice: a table and the sums that it is made of.
     exact_tables = labels + (samples + units) * width * 16
     exact = SearchPlan(
         mode="exact",
         resident=True,
-        keep="float32" if here else settings.keep,
+        keep="float32" if here else config.keep,
         block_units=0,
         reads=0,
         matrix=samples * units * itemsize,
@@ -170,29 +183,29 @@ def _candidates(
     )
     streaming = replace(exact, resident=False, kept=0, reads=2)
     plans: list[SearchPlan] = []
-    if settings.mode in ("auto", "exact"):
+    if config.mode in ("auto", "exact"):
         plans.append(exact)
-    if settings.mode in ("auto", "blockwise") and settings.sweep_orders is None:
-        for block_units in _block_sizes(activations, settings):
-            blocks = 0 if here else 2 * samples * block_units * itemsize
-            tables = labels + (samples + 2 * block_units) * width * 16
-            blockwise = replace(exact, mode="blockwise", block_units=block_units, tables=tables)
-            if settings.mode == "blockwise":
+    if config.mode in ("auto", "blockwise"):
+        for size in _block_sizes(activations, block_units):
+            blocks = 0 if here else 2 * samples * size * itemsize
+            tables = labels + (samples + 2 * size) * width * 16
+            blockwise = replace(exact, mode="blockwise", block_units=size, tables=tables)
+            if config.mode == "blockwise":
                 plans.append(blockwise)
             plans.append(replace(blockwise, resident=here, reads=1, kept=blocks))
-    if settings.mode in ("auto", "exact"):
+    if config.mode in ("auto", "exact"):
         plans.append(streaming)
-    if settings.mode == "blockwise":
+    if config.mode == "blockwise":
         plans.sort(key=lambda plan: not plan.resident)
     return plans
 
 
-def _block_sizes(activations: Standardised, settings: Settings) -> list[int]:
+def _block_sizes(activations: Standardised, wanted: int | None) -> list[int]:
     """Units in a block, largest first."""
     widest = max(part.stop - part.start for part in block_slices(activations.raw)[1])
     least = widest if isinstance(activations.raw, da.Array) else 1
-    if settings.block_units is not None:
-        return [max(least, settings.block_units)]
+    if wanted is not None:
+        return [max(least, wanted)]
     sizes = []
     size = max(least, activations.n_units // _MOST_OF_UNITS)
     while size > least:

@@ -1,23 +1,94 @@
-"""One search under way: labels, tables and what its iterations did."""
+"""One search under way, and the checkpoint from which it goes on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.iterd.checkpoint import SearchState
-from ulcmod_dist.iterd.objective import objective_from_table
-from ulcmod_dist.iterd.start import fill_empty_modules, table_means
+from ulcmod_dist.iterd.modules import Iteration
+from ulcmod_dist.iterd.objective import fill_empty_modules, objective_from_table, table_means
 from ulcmod_dist.iterd.sweep import margins, sweep
-from ulcmod_dist.iterd.values import Iteration
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 from ulcmod_dist.results.types import Objective
 
 
-def _no_table() -> FloatArray:
-    return np.empty((0, 0))
+@dataclass(frozen=True, eq=False)
+class SearchState:
+    """One restart for one K.
+
+    Attributes:
+        restart: Number of the restart.
+        num_modules: K.
+        repaired: Modules that were empty at its start.
+        sample_labels: Module of each sample [samples].
+        unit_labels: Module of each unit [units].
+        history: Its iterations so far.
+    """
+
+    restart: int
+    num_modules: int
+    repaired: int
+    sample_labels: LabelArray
+    unit_labels: LabelArray
+    history: tuple[Iteration, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All restarts for all K of a search. Tables are rebuilt from the labels.
+
+    Attributes:
+        seed: Seed of the search; its sweep orders are a function of seed, restart and iteration.
+        mode: ``exact`` or ``blockwise``.
+        block_units: Units in a block of the blockwise mode.
+        states: The restarts.
+    """
+
+    seed: int
+    mode: str
+    block_units: int
+    states: tuple[SearchState, ...]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As named arrays without objects, such as ``numpy.savez`` writes."""
+        states = self.states
+        return {
+            "search": np.array([self.seed, self.mode == "exact", self.block_units]),
+            "states": np.array([[s.restart, s.num_modules, s.repaired] for s in states]),
+            "sample_labels": np.stack([s.sample_labels for s in states]),
+            "unit_labels": np.stack([s.unit_labels for s in states]),
+            "lengths": np.array([len(s.history) for s in states]),
+            "history": np.array([astuple(record) for s in states for record in s.history]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
+        """From the arrays of `to_arrays`."""
+        seed, exact, block_units = (int(number) for number in arrays["search"])
+        ends = np.cumsum(arrays["lengths"])
+        histories = np.split(arrays["history"], ends[:-1])
+        states = tuple(
+            SearchState(restart, num_modules, repaired, samples, units, _records(history))
+            for (restart, num_modules, repaired), samples, units, history in zip(
+                arrays["states"].tolist(),
+                arrays["sample_labels"],
+                arrays["unit_labels"],
+                histories,
+                strict=True,
+            )
+        )
+        return cls(seed, "exact" if exact else "blockwise", block_units, states)
+
+
+def _records(rows: NDArray[np.float64]) -> tuple[Iteration, ...]:
+    return tuple(
+        Iteration(int(r[0]), int(r[1]), r[2], r[3], r[4], int(r[5]), int(r[6]), r[7])
+        for r in rows.tolist()
+    )
 
 
 @dataclass(eq=False)
@@ -42,11 +113,25 @@ class Search:
     seed: int
     sample_labels: LabelArray
     unit_labels: LabelArray
-    unit_table: FloatArray = field(default_factory=_no_table)
-    sample_table: FloatArray = field(default_factory=_no_table)
+    unit_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    sample_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0
     tolerance: float = 0.0
+
+    @classmethod
+    def from_state(cls, state: SearchState, seed: int, tolerance: float) -> Self:
+        """A search that goes on from a state; its tables are still missing."""
+        return cls(
+            restart=state.restart,
+            num_modules=state.num_modules,
+            seed=seed,
+            sample_labels=state.sample_labels.astype(np.int32),
+            unit_labels=state.unit_labels.astype(np.int32),
+            history=list(state.history),
+            repaired=state.repaired,
+            tolerance=tolerance,
+        )
 
     @property
     def iteration(self) -> int:
@@ -134,7 +219,7 @@ class Search:
         return by_unit, by_sample
 
     def state(self) -> SearchState:
-        """What is needed to go on from here: a copy."""
+        """A copy of what is needed to go on from here."""
         return SearchState(
             self.restart,
             self.num_modules,
@@ -153,17 +238,3 @@ class Search:
     def unit_sizes(self) -> NDArray[np.int64]:
         """|U_k| [K]."""
         return np.bincount(self.unit_labels, minlength=self.num_modules)
-
-
-def search_from_state(state: SearchState, seed: int, tolerance: float) -> Search:
-    """A search that goes on from a state; its tables are still missing."""
-    return Search(
-        restart=state.restart,
-        num_modules=state.num_modules,
-        seed=seed,
-        sample_labels=state.sample_labels.astype(np.int32),
-        unit_labels=state.unit_labels.astype(np.int32),
-        history=list(state.history),
-        repaired=state.repaired,
-        tolerance=tolerance,
-    )

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 import dask.base
+from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
@@ -121,6 +122,53 @@ class RayExecutor:
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept in Ray's object store."""
         return _persist(array, scheduler=self._get, ray_persist=True)
+
+
+class ProgressExecutor:
+    """Another executor that reports how far its passes are.
+
+    Dask's own schedulers call back after every task, so threads report within a pass; a cluster
+    and Ray report when a pass is done.
+
+    Args:
+        executor: Where the tasks run.
+        on_update: Called with the number of passes done, the one under way as a fraction.
+    """
+
+    def __init__(self, executor: Executor, on_update: Callable[[float], None]) -> None:
+        self._executor = executor
+        self._on_update = on_update
+        self._done = 0
+        self.workers = executor.workers
+        self.memory = executor.memory
+        self.in_process = executor.in_process
+
+    def compute(self, tasks: Sequence[Any]) -> list[Any]:
+        """Run delayed values to their results, in the given order."""
+        with _TaskCounter(lambda share: self._on_update(self._done + share)):
+            results = self._executor.compute(tasks)
+        self._done += 1
+        self._on_update(self._done)
+        return results
+
+    def persist(self, array: Any) -> Any:
+        """The same Dask array, its chunks computed and kept where tasks run."""
+        return self._executor.persist(array)
+
+
+class _TaskCounter(Callback):
+    """Counts the tasks that Dask's own schedulers have run."""
+
+    def __init__(self, on_share: Callable[[float], None]) -> None:
+        self._on_share = on_share
+        self._total = self._count = 0
+
+    def _start_state(self, _graph: Any, state: Any) -> None:
+        self._total, self._count = len(state["waiting"]) + len(state["ready"]), 0
+
+    def _posttask(self, *_: Any) -> None:
+        self._count += 1
+        self._on_share(self._count / max(1, self._total))
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Block kernels: what one pass does with one block of raw activations held in memory.
 
-Pure functions of arrays. Sums are float64 whatever the block's precision. Searches share a pass:
-the labels of several searches are stacked, each search's modules numbered after those of the one
-before, so that one table bears the modules of all.
+Pure functions of arrays, called by `map_reduce`: they return a part for the block's samples and one
+for its units. Sums are float64 whatever the block's precision. Searches share a pass: the labels of
+several searches are stacked, each search's modules numbered after those of the one before, so that
+one table holds the modules of all.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numba import njit
 
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray
 
-# A piece of a block stays in the cache while every search adds it up: rows, columns.
+# A piece of a block stays in the L2 cache while every search adds it up: rows, columns.
 _PIECE_ROWS = 128
 _PIECE_COLUMNS = 1024
 # Rows that are summed side by side: one visit to the sums of a module for all of them. Measured, 8
@@ -22,7 +23,9 @@ _LANES = 8
 _TOGETHER = 4
 
 
-def unit_sums(block: AnyArray, sample_labels: LabelArray, num_modules: int) -> FloatArray:
+def unit_sums(
+    block: AnyArray, sample_labels: LabelArray, *, num_modules: int
+) -> tuple[None, FloatArray]:
     """Sums of the raw block over the samples of each module.
 
     Args:
@@ -31,16 +34,16 @@ def unit_sums(block: AnyArray, sample_labels: LabelArray, num_modules: int) -> F
         num_modules: Modules of all searches together.
 
     Returns:
-        Sums [modules, units].
+        None, and sums [modules, units].
     """
     sums = np.zeros((num_modules, block.shape[1]))
     _add_unit_sums(_summable(block), sample_labels, sums)
-    return sums
+    return None, sums
 
 
 def sample_sums(
-    block: AnyArray, unit_labels: LabelArray, weights: FloatArray, num_modules: int
-) -> FloatArray:
+    block: AnyArray, unit_labels: LabelArray, weights: FloatArray, *, num_modules: int
+) -> tuple[FloatArray, None]:
     """Weighted sums of the raw block over the units of each module.
 
     Args:
@@ -50,11 +53,11 @@ def sample_sums(
         num_modules: Modules of all searches together.
 
     Returns:
-        Sums [samples, modules].
+        Sums [samples, modules], and None.
     """
     sums = np.zeros((block.shape[0], num_modules))
     _add_sample_sums(_summable(block), unit_labels, weights, sums)
-    return sums
+    return sums, None
 
 
 def both_sums(
@@ -62,6 +65,7 @@ def both_sums(
     sample_labels: LabelArray,
     unit_labels: LabelArray,
     weights: FloatArray,
+    *,
     num_modules: int,
 ) -> tuple[FloatArray, FloatArray]:
     """`sample_sums` and `unit_sums` from one look at the block."""
@@ -76,8 +80,9 @@ def sample_changes(
     before: LabelArray,
     after: LabelArray,
     weights: FloatArray,
+    *,
     num_modules: int,
-) -> FloatArray:
+) -> tuple[FloatArray, None]:
     """What `sample_sums` gain when units change their modules.
 
     Args:
@@ -88,16 +93,16 @@ def sample_changes(
         num_modules: Modules of all searches together.
 
     Returns:
-        Changes [samples, modules], from the columns of the units that moved.
+        Changes [samples, modules], from the columns of the units that moved, and None.
     """
     changes = np.zeros((block.shape[0], num_modules))
     _add_sample_changes(_summable(block), before, after, weights, changes)
-    return changes
+    return changes, None
 
 
 def unit_changes(
-    block: AnyArray, before: LabelArray, after: LabelArray, num_modules: int
-) -> FloatArray:
+    block: AnyArray, before: LabelArray, after: LabelArray, *, num_modules: int
+) -> tuple[None, FloatArray]:
     """What `unit_sums` gain when samples change their modules.
 
     Args:
@@ -107,11 +112,11 @@ def unit_changes(
         num_modules: Modules of all searches together.
 
     Returns:
-        Changes [modules, units], from the rows of the samples that moved.
+        None, and changes [modules, units], from the rows of the samples that moved.
     """
     changes = np.zeros((num_modules, block.shape[1]))
     _add_unit_changes(_summable(block), before, after, changes)
-    return changes
+    return None, changes
 
 
 def _summable(block: AnyArray) -> AnyArray:

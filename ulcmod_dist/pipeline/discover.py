@@ -12,16 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.iterd.checkpoint import Checkpoint
 from ulcmod_dist.iterd.driver import discover_all
-from ulcmod_dist.iterd.heldout import assign_held_out
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.iterd.values import Iteration, Modules
+from ulcmod_dist.iterd.modules import Iteration, Modules
+from ulcmod_dist.iterd.objective import assign_held_out
+from ulcmod_dist.iterd.plan import plan_search
+from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
-from ulcmod_dist.pipeline.search_plan import facts_of, plan_of
+from ulcmod_dist.pipeline.search_plan import facts_of
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.start import Start
 from ulcmod_dist.pipeline.summary import Summary
@@ -124,19 +123,13 @@ def found_metrics(run: RunDir, num_modules: int) -> dict[str, Any] | None:
     return read_metrics(run, num_modules)
 
 
-def settings_of(section: SearchConfig, **changes: Any) -> Settings:
-    """The search that a job asks for."""
-    given = section.model_dump(exclude={"modules"})
-    return Settings(**{**given, **changes})
-
-
 def _planned(
     context: Context, run: Run, pending: Sequence[int], executor: Executor
 ) -> dict[str, Any]:
     """Show how the search will use its memory, before anything is read."""
     activations = run.activations()
     held_out = run.snapshot.samples.num_rows - activations.n_samples
-    plan = plan_of(context.job.discover, pending, activations, executor, held_out)
+    plan = plan_search(activations, pending, context.job.discover, executor, held_out=held_out)
     for name, fact in facts_of(plan).items():
         logger.info("%s: %s", name, fact)
     return asdict(plan)
@@ -161,18 +154,22 @@ class _Search:
         search = [*(self.marks[k] for k in modules), start and start.modules]
         key = f"{CHECKPOINTS}/{fingerprint(search)}.npz"
         shown = ", ".join(str(k) for k in modules)
+        config = context.job.discover
+        if start is not None:
+            # Restarts from the same labels would end nearly alike and say nothing of how sure the
+            # modules are.
+            config = config.model_copy(update={"restarts": 1})
         with track(context.on_progress, f"Searching K = {shown}", None, "iterations") as step:
             found = discover_all(
                 self.run.activations(),
                 modules,
-                settings_of(
-                    context.job.discover,
-                    executor=self.executor,
-                    progress=lambda iteration: _show(step, iteration),
-                    checkpoint=lambda checkpoint: _save(context, key, checkpoint),
-                    resume=_saved(context.run, key),
-                    **({} if start is None else start.settings()),
-                ),
+                config,
+                executor=self.executor,
+                initial_sample_labels=start and start.sample_labels,
+                initial_unit_labels=start and start.unit_labels,
+                progress=lambda iteration: _show(step, iteration),
+                checkpoint=lambda checkpoint: _save(context, key, checkpoint),
+                resume=_saved(context.run, key),
             )
         for old, _ in list(context.run.keys(CHECKPOINTS)):
             context.run.delete(old)

@@ -11,10 +11,8 @@ import numpy as np
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.baselines import (
-    COMPONENT_PASSES,
     Candidate,
     build_unit_space,
-    compute_unit_components,
     find_baselines,
 )
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
@@ -23,13 +21,12 @@ from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search
 from ulcmod_dist.evaluate.structure import count_overlap
 from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.iterd.driver import discover_all
+from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
-from ulcmod_dist.iterd.values import Modules
-from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.followed import ProgressExecutor
+from ulcmod_dist.passes.executors import Executor, ProgressExecutor
+from ulcmod_dist.passes.linalg import COMPONENT_PASSES, principal_components
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
-from ulcmod_dist.pipeline.discover import settings_of
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.pipeline.searching import executor_of
@@ -162,13 +159,14 @@ def _search(
     inputs: _Inputs, activations: Standardised, num_modules: int, step: Step, **changes: int
 ) -> Modules:
     """The job's own search with another seed or number of restarts."""
-    settings = settings_of(
-        inputs.context.job.discover,
+    found = discover_all(
+        activations,
+        [num_modules],
+        inputs.context.job.discover.model_copy(update=changes),
         executor=inputs.executor,
         progress=lambda iteration: step.update(step.done, f"iteration {iteration.iteration}"),
-        **changes,
     )
-    return discover_all(activations, [num_modules], settings)[num_modules]
+    return found[num_modules]
 
 
 def _null(
@@ -203,9 +201,9 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     allowed = memory_limit(discover.memory, inputs.executor)
     memory = max(1, allowed - held)
     matrix = permute_columns(inputs.train, inputs.context.job.evaluate.seed)
-    settings = settings_of(discover, restarts=1, memory=memory)
+    config = discover.model_copy(update={"restarts": 1, "memory": memory})
     try:
-        plan_search(matrix, [num_modules], settings, inputs.executor)
+        plan_search(matrix, [num_modules], config, inputs.executor)
     except InvalidInput as error:
         return Absent(
             f"The null model holds {size_text(held)} of chunks at a time, of "
@@ -302,7 +300,7 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
         inputs.context.on_progress, "Components of the units", COMPONENT_PASSES, "passes"
     ) as step:
         followed = ProgressExecutor(inputs.executor, step.update)
-        points = compute_unit_components(inputs.train, followed, seed=seeds[0])
+        points = principal_components(inputs.train, followed, side="units", seed=seeds[0])
     with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
         for seed in seeds:
             space = build_unit_space(inputs.train, inputs.executor, seed=seed, points=points)

@@ -17,14 +17,14 @@ from ulcmod_dist.extract.probe import Projection, probe
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
-from ulcmod_dist.iterd.plan import SearchPlan
+from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import (
     choose_batch_tokens,
     estimate_model_bytes,
     get_torch_device,
 )
-from ulcmod_dist.pipeline.search_plan import facts_of, plan_of, to_be_extracted
+from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, size_text
 from ulcmod_dist.runtime.progress import track
@@ -70,7 +70,9 @@ def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
     extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
     held_out = len(prepared.prompts) - train
     with executor_of(job) as executor:
-        return plan_of(job.discover, job.discover.modules, extracted, executor, held_out)
+        return plan_search(
+            extracted, job.discover.modules, job.discover, executor, held_out=held_out
+        )
 
 
 def _projection(context: Context, prepared: PreparedExtraction) -> Projection:

@@ -2,41 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import dask.array as da
 import numpy as np
 
-from ulcmod_dist.config.schema import SearchConfig
-from ulcmod_dist.iterd.plan import SearchPlan, plan_search
-from ulcmod_dist.iterd.settings import Settings
-from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.iterd.plan import SearchPlan
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
 from ulcmod_dist.pipeline.summary import size_text
 from ulcmod_dist.store.schema import ChunkShape
-
-
-def plan_of(
-    section: SearchConfig,
-    modules: Sequence[int],
-    activations: Standardised,
-    executor: Executor,
-    held_out: int,
-) -> SearchPlan:
-    """How a job's search will use its memory.
-
-    Args:
-        section: The search that the job asks for.
-        modules: Every K that is searched for.
-        activations: Activations of the train samples; nothing is read.
-        executor: Where the search will run.
-        held_out: Samples of the test split.
-
-    Raises:
-        InvalidInput: The memory is too small; names the smallest that works.
-    """
-    settings = Settings(**section.model_dump(exclude={"modules"}))
-    return plan_search(activations, modules, settings, executor, held_out)
 
 
 def to_be_extracted(samples: int, units: int, grid: ChunkShape) -> Standardised:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -28,18 +27,6 @@ class Start:
     modules: str
     sample_labels: LabelArray
     unit_labels: LabelArray
-
-    def settings(self) -> dict[str, Any]:
-        """How a search from here differs from one that starts anew.
-
-        Restarts from the same labels would end nearly alike and say nothing of how sure the
-        modules are, so there is a single one.
-        """
-        return {
-            "restarts": 1,
-            "initial_sample_labels": self.sample_labels,
-            "initial_unit_labels": self.unit_labels,
-        }
 
 
 def start_from(run: Run, version: int, last: Run, modules: StoredModules) -> Start | None:

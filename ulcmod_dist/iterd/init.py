@@ -1,0 +1,173 @@
+"""Searches at their start: given labels, or balanced k-means and largest means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from ulcmod_dist.config.schema import SearchConfig
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd.balanced_kmeans import balanced_kmeans
+from ulcmod_dist.iterd.matrix import ActivationMatrix
+from ulcmod_dist.iterd.objective import assign_to_largest_mean, validate_labels
+from ulcmod_dist.iterd.search import Checkpoint, Search
+from ulcmod_dist.passes.linalg import principal_components
+from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
+
+logger = logging.getLogger(__name__)
+
+
+def init_searches(
+    matrix: ActivationMatrix,
+    modules: Sequence[int],
+    config: SearchConfig,
+    sample_labels: AnyArray | None = None,
+    unit_labels: AnyArray | None = None,
+) -> list[Search]:
+    """Searches with labels for every K and restart; their tables are still missing.
+
+    Args:
+        matrix: The activations.
+        modules: Every K.
+        config: Options of the search.
+        sample_labels: Module of each sample, -1 where the largest mean z decides; balanced k-means
+            on the samples' principal components by default.
+        unit_labels: The same for units; all by the largest mean z by default.
+
+    Raises:
+        InvalidInput: Labels that do not fit, or given for several K.
+    """
+    given_samples = _parse_labels(sample_labels, matrix.activations.n_samples, modules)
+    given_units = _parse_labels(unit_labels, matrix.activations.n_units, modules)
+    restarts = [(k, restart) for k in modules for restart in range(config.restarts)]
+    if given_samples is None and given_units is None:
+        points = _sample_points(matrix, config.seed)
+        # A generator for each restart: adding a K or a restart leaves the others' starts alone.
+        samples = [
+            balanced_kmeans(points, k, np.random.default_rng([config.seed, 2, k, restart]))
+            for k, restart in restarts
+        ]
+        tables = matrix.unit_tables(samples, [k for k, _ in restarts])
+        units = [assign_to_largest_mean(*pair) for pair in zip(tables, samples, strict=True)]
+    else:
+        labels = _complete_labels(matrix, modules[0], given_samples, given_units)
+        samples, units = ([side.copy() for _ in restarts] for side in labels)
+    return [
+        Search(restart, k, config.seed, by_sample, by_unit, tolerance=config.tolerance)
+        for (k, restart), by_sample, by_unit in zip(restarts, samples, units, strict=True)
+    ]
+
+
+def resume_searches(
+    checkpoint: Checkpoint, modules: Sequence[int], config: SearchConfig
+) -> list[Search]:
+    """Searches that go on from a checkpoint; their tables are still missing.
+
+    Raises:
+        InvalidInput: The checkpoint is of another search.
+    """
+    wanted = [(k, restart) for k in modules for restart in range(config.restarts)]
+    found = [(state.num_modules, state.restart) for state in checkpoint.states]
+    if found != wanted or checkpoint.seed != config.seed:
+        raise InvalidInput(
+            f"The checkpoint is of a search with seed {checkpoint.seed} for K = "
+            f"{sorted({k for k, _ in found})}, {len(found)} starts in all; this one has seed "
+            f"{config.seed}, K = {list(modules)} and {len(wanted)} starts.",
+            "Resume with the settings of the earlier search, or start anew.",
+        )
+    return [Search.from_state(s, config.seed, config.tolerance) for s in checkpoint.states]
+
+
+def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
+    """Build both tables of every search, and give each empty module an item."""
+    pending = list(searches)
+    while pending:
+        by_sample, by_unit = matrix.both_tables(
+            [search.sample_labels for search in pending],
+            [search.unit_labels for search in pending],
+            [search.num_modules for search in pending],
+        )
+        for search, sample_table, unit_table in zip(pending, by_sample, by_unit, strict=True):
+            search.sample_table, search.unit_table = sample_table, unit_table
+        pending = [search for search in pending if search.fill_empty_modules()]
+        for search in pending:
+            logger.warning(
+                "Start %d of the search for K = %d had empty modules; each was given the sample or "
+                "unit with the largest gain.",
+                search.restart,
+                search.num_modules,
+            )
+
+
+def validate_sweep_orders(
+    orders: Sequence[tuple[AnyArray, AnyArray]], activations: Standardised
+) -> list[tuple[LabelArray, LabelArray]]:
+    """Sweep orders as int32, each a permutation of all units or all samples.
+
+    Raises:
+        InvalidInput: An order that is no permutation.
+    """
+    lengths = activations.n_units, activations.n_samples
+    for pair in orders:
+        for order, length in zip(pair, lengths, strict=True):
+            if not np.array_equal(np.sort(np.asarray(order)), np.arange(length)):
+                raise InvalidInput(
+                    f"A sweep order holds each number from 0 to {length - 1} once.",
+                    "Give pairs (order of units, order of samples).",
+                )
+    return [
+        (np.asarray(units, np.int32), np.asarray(samples, np.int32)) for units, samples in orders
+    ]
+
+
+def _sample_points(matrix: ActivationMatrix, seed: int) -> FloatArray:
+    """Principal components of the samples, the largest entry of each component positive.
+
+    LAPACK's choice of sign is arbitrary and differs between builds.
+    """
+    scores = principal_components(matrix.activations, matrix.executor, side="samples", seed=seed)
+    signs = np.sign(scores[np.argmax(np.abs(scores), axis=0), np.arange(scores.shape[1])])
+    return np.asarray(scores * np.where(signs == 0, 1.0, signs))
+
+
+def _parse_labels(
+    labels: AnyArray | None, length: int, modules: Sequence[int]
+) -> LabelArray | None:
+    if labels is None:
+        return None
+    if len(modules) > 1:
+        raise InvalidInput(
+            f"Initial labels belong to one K, not to {list(modules)}.",
+            "Search for one K at a time.",
+        )
+    return validate_labels(labels, length, modules[0], lowest=-1)
+
+
+def _complete_labels(
+    matrix: ActivationMatrix, k: int, samples: LabelArray | None, units: LabelArray | None
+) -> tuple[LabelArray, LabelArray]:
+    """Given labels, with every -1 replaced by the module of the largest mean z."""
+    samples = np.full(matrix.activations.n_samples, -1, np.int32) if samples is None else samples
+    units = np.full(matrix.activations.n_units, -1, np.int32) if units is None else units
+    if (samples < 0).all() and (units < 0).all():
+        raise InvalidInput("None of the initial labels names a module.", "Leave them out.")
+    if (samples < 0).all():
+        samples = _fill_missing(samples, matrix.sample_tables, units, k)
+    if (units < 0).any():
+        units = _fill_missing(units, matrix.unit_tables, samples, k)
+    if (samples < 0).any():
+        samples = _fill_missing(samples, matrix.sample_tables, units, k)
+    return samples, units
+
+
+def _fill_missing(
+    labels: LabelArray, tables: AnyArray, other_labels: LabelArray, k: int
+) -> LabelArray:
+    """Labels with -1 replaced by the module of the largest mean z over the labelled other side."""
+    # Items of the other side without a label are summed into a module K that is then cut off.
+    with_rest = np.where(other_labels < 0, k, other_labels)
+    (table,) = tables([with_rest], [k + 1])
+    best = assign_to_largest_mean(table[:, :k], other_labels[other_labels >= 0])
+    return np.where(labels < 0, best, labels).astype(np.int32)

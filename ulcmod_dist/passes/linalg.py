@@ -1,0 +1,148 @@
+"""Out-of-core linear algebra on the standardised matrix: thin products, principal components.
+
+z is never formed: z W = a (W / std) - 1 (mean / std)' W, and z' W = (a' W - mean 1' W) / std. The
+names are those of `scipy.sparse.linalg.LinearOperator`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.standardised import AnyArray, FloatArray, Standardised
+
+COMPONENTS = 16
+"""Principal components in which samples and units are grouped, as published."""
+
+# Extra columns of the sketch and power rounds: without them the spectrum's slow decay would leave
+# the trailing components a mixture (Halko, Martinsson and Tropp 2011, section 4.5).
+_OVERSAMPLING = 16
+_POWER_ROUNDS = 2
+
+SKETCH_WIDTH = COMPONENTS + _OVERSAMPLING
+COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
+"""Passes over the matrix that `principal_components` makes."""
+
+
+def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
+    """The product z W, float64 [samples, p], by one pass.
+
+    Args:
+        activations: Standardised activations.
+        right: The thin matrix W [units, p].
+        executor: Where the pass runs.
+    """
+    scaled = right / activations.std[:, None]
+    product, _ = map_reduce(activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor)
+    assert product is not None
+    return product - activations.mean @ scaled
+
+
+def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
+    """The product z' W, float64 [units, p], by one pass.
+
+    Args:
+        activations: Standardised activations.
+        right: The thin matrix W [samples, p].
+        executor: Where the pass runs.
+    """
+    _, product = map_reduce(activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor)
+    assert product is not None
+    centred = product.T - np.outer(activations.mean, right.sum(axis=0))
+    return np.asarray(centred / activations.std[:, None])
+
+
+def principal_components(
+    activations: Standardised,
+    executor: Executor,
+    *,
+    side: Literal["samples", "units"],
+    seed: int,
+    dimensions: int = COMPONENTS,
+) -> FloatArray:
+    """Principal components of samples or of units, by a streaming randomized range finder.
+
+    Each round is a pass for z W and one for z' Q (Halko, Martinsson and Tropp 2011, algorithm 4.4);
+    neither z nor a centred copy of it is ever formed.
+
+    Args:
+        activations: Standardised activations.
+        executor: Where the passes run.
+        side: The points: rows of z, centred over the samples, or its columns, centred over the
+            units.
+        seed: Seed of the sketch.
+        dimensions: Components wanted; fewer come back from a matrix with fewer rows or columns.
+
+    Returns:
+        Scores float64 [samples or units, dimensions], by falling variance; the sign of each
+        component is arbitrary.
+
+    Raises:
+        InvalidInput: NaN or infinite activations.
+    """
+    forward, backward = (matmat, rmatmat) if side == "samples" else (rmatmat, matmat)
+    points, features = activations.shape if side == "samples" else activations.shape[::-1]
+    sums = backward(activations, np.ones((points, 1)), executor)[:, 0]
+    if not np.isfinite(sums).all():
+        check_finite(activations, executor)
+    centre = sums / points
+    width = min(dimensions + _OVERSAMPLING, points, features)
+    right = np.random.default_rng([seed, 0]).standard_normal((features, width))
+    for _ in range(_POWER_ROUNDS):
+        left = np.linalg.qr(forward(activations, right, executor) - centre @ right)[0]
+        product = backward(activations, left, executor)
+        right = np.linalg.qr(product - np.outer(centre, left.sum(axis=0)))[0]
+    projected = forward(activations, right, executor) - centre @ right
+    left, values, _ = np.linalg.svd(projected, full_matrices=False)
+    return np.asarray((left * values)[:, :dimensions])
+
+
+def check_finite(activations: Standardised, executor: Executor) -> None:
+    """Require that every activation is finite, by one pass.
+
+    Sums show non-finite numbers too, so a search makes this pass only to say where they are.
+
+    Raises:
+        InvalidInput: NaN or infinite activations; names the first sample and a unit of it, and how
+            many samples and units are concerned.
+    """
+    by_sample, by_unit = map_reduce(activations.raw, _count_nonfinite, executor=executor)
+    assert by_sample is not None
+    assert by_unit is not None
+    samples, units = np.flatnonzero(by_sample[:, 0]), np.flatnonzero(by_unit[0])
+    if samples.size:
+        row = np.asarray(activations.raw[int(samples[0])])
+        unit = int(np.argmax(~np.isfinite(row)))
+        raise InvalidInput(
+            f"The activation of sample {samples[0]} in unit {unit} is {row[unit]} "
+            f"({samples.size} samples and {units.size} units hold numbers that are not finite).",
+            "Leave these samples out, or extract them again.",
+        )
+    unfit = ~(np.isfinite(activations.mean) & np.isfinite(activations.std))
+    if unfit.any():
+        unit = int(np.argmax(unfit))
+        raise InvalidInput(
+            f"Unit {unit} has mean {activations.mean[unit]} and standard deviation "
+            f"{activations.std[unit]}.",
+            "Compute the statistics from finite activations.",
+        )
+
+
+def _matmat_block(block: AnyArray, right: FloatArray) -> tuple[FloatArray, None]:
+    return block.astype(np.float64) @ right.T, None
+
+
+def _rmatmat_block(block: AnyArray, right: FloatArray) -> tuple[None, FloatArray]:
+    return None, right @ block.astype(np.float64)
+
+
+def _count_nonfinite(block: AnyArray) -> tuple[FloatArray, FloatArray]:
+    unfit = ~np.isfinite(block)
+    return (
+        unfit.sum(axis=1, keepdims=True, dtype=np.float64),
+        unfit.sum(axis=0, keepdims=True, dtype=np.float64),
+    )
