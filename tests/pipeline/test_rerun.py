@@ -12,7 +12,7 @@ import pytest
 import ulcmod_dist as um
 from tests.pipeline.conftest import Ulcmod
 from tests.pipeline.reruns import CONTEXT, planted_rows, start
-from ulcmod_dist.runtime.lease import holder
+from ulcmod_dist.runtime.lease import read_holder
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.versions import list_versions
 
@@ -189,7 +189,7 @@ def test_two_reruns__the_second_does_nothing_and_raises_no_alarm(
 ) -> None:
     results, gate = CONTEXT.Queue(), folder / "gate"
     process = start(folder / "run", results, gate=str(gate))
-    while (held := holder(RunDir.at(folder / "run"))) is None or held["pid"] != process.pid:
+    while (held := read_holder(RunDir.at(folder / "run"))) is None or held["pid"] != process.pid:
         assert process.exitcode is None
     said = ulcmod("rerun", folder / "run")
     gate.touch()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.pipeline.conftest import Ulcmod
-from ulcmod_dist.runtime.lease import holder
+from ulcmod_dist.runtime.lease import read_holder
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.runtime.signals import GRACE_SECONDS
 
@@ -50,7 +50,7 @@ def test_search__stopped_leaves_a_checkpoint_and_continues_at_once(
     assert code == 143
     assert "Stopped by SIGTERM" in errors
     assert seconds < GRACE_SECONDS
-    assert holder(RunDir.at(run)) is None
+    assert read_holder(RunDir.at(run)) is None
     assert list(checkpoints.glob("*.npz"))
     assert not (run / "modules" / "K=012").exists()
 
@@ -81,7 +81,7 @@ def test_extraction__stopped_commits_what_is_under_way_and_continues_at_once(
     assert code == 143, errors
     assert "Stopped by SIGTERM" in errors
     assert seconds < GRACE_SECONDS
-    assert holder(RunDir.at(run)) is None
+    assert read_holder(RunDir.at(run)) is None
     assert ulcmod("verify", run).code == 0
     kept = {path.name: path.stat().st_mtime_ns for path in commits.glob("*.json")}
     # What actors had begun was committed; what waited was not begun.

@@ -1,4 +1,4 @@
-"""One process writes a run; whoever was taken over commits nothing more."""
+"""One process writes a run; one whose lease was taken over commits nothing more."""
 
 import multiprocessing
 import multiprocessing.queues
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ulcmod_dist.runtime.lease import Fence, Lease, LeaseHeld, LeaseLost, Timing, holder
+from ulcmod_dist.runtime.lease import Fence, Lease, LeaseHeld, LeaseLost, LeaseTiming, read_holder
 from ulcmod_dist.runtime.rundir import RunDir
 
-QUICK = Timing(beat=0.1, patience=0.6)
+IDENTIFY = "ulcmod_dist.runtime.lease._identify_machine"
+QUICK = LeaseTiming(renew_interval=0.1, timeout=0.6)
 
 HOLD = """
 import sys, time
@@ -32,7 +33,7 @@ def run(tmp_path: Path) -> RunDir:
     return RunDir.at(tmp_path / "run")
 
 
-def test_lease__a_second_process_is_told_who_holds_it_within_ten_seconds(run: RunDir) -> None:
+def test_lease__a_second_process_learns_the_holder_within_ten_seconds(run: RunDir) -> None:
     with Lease.acquire(run, "extract"):
         began = time.monotonic()
         with pytest.raises(LeaseHeld, match=rf"process {os.getpid()} on .*ulcmod extract"):
@@ -40,9 +41,9 @@ def test_lease__a_second_process_is_told_who_holds_it_within_ten_seconds(run: Ru
         assert time.monotonic() - began < 10
 
 
-def test_lease__what_was_given_back_is_free_at_once(run: RunDir) -> None:
+def test_lease__a_released_one_is_free_at_once(run: RunDir) -> None:
     Lease.acquire(run, "extract").release()
-    assert holder(run) is None
+    assert read_holder(run) is None
     began = time.monotonic()
     Lease.acquire(run, "extract").release()
     assert time.monotonic() - began < 2
@@ -54,10 +55,10 @@ def test_lease__a_killed_process_on_this_machine_holds_nothing(run: RunDir) -> N
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        assert (holder(run) or {})["alive"] is True
+        assert (read_holder(run) or {})["alive"] is True
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert (holder(run) or {})["alive"] is False
+    assert (read_holder(run) or {})["alive"] is False
     began = time.monotonic()
     with Lease.acquire(run, "extract"):
         assert time.monotonic() - began < 2
@@ -72,7 +73,7 @@ def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
     first._stop.set()
     assert first._thread is not None
     first._thread.join()
-    monkeypatch.setattr("ulcmod_dist.runtime.lease._machine", lambda: "another machine")
+    monkeypatch.setattr(IDENTIFY, lambda: "another machine")
     second = Lease.acquire(run, "extract", QUICK)
     second.fence.check()
     with pytest.raises(LeaseLost, match="taken over by process"):
@@ -82,13 +83,13 @@ def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
     second.release()
 
 
-def test_lease__a_beating_one_of_another_machine_is_respected(
+def test_lease__a_renewed_one_of_another_machine_is_respected(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Lease.acquire(run, "extract", QUICK):
-        monkeypatch.setattr("ulcmod_dist.runtime.lease._machine", lambda: "another machine")
+        monkeypatch.setattr(IDENTIFY, lambda: "another machine")
         with pytest.raises(LeaseHeld):
-            Lease.acquire(run, "extract", replace(QUICK, patience=2.0))
+            Lease.acquire(run, "extract", replace(QUICK, timeout=2.0))
 
 
 def _try(url: str, results: "multiprocessing.queues.Queue[str]") -> None:
@@ -114,7 +115,7 @@ def test_lease__of_several_at_once_exactly_one_gets_it(run: RunDir) -> None:
     assert answers == ["got it", "held", "held"]
 
 
-def test_fence__an_epoch_that_was_swept_away_is_still_lost(run: RunDir) -> None:
+def test_fence__an_epoch_that_was_deleted_is_still_lost(run: RunDir) -> None:
     for _ in range(4):
         Lease.acquire(run, "extract").release()
     with pytest.raises(LeaseLost):

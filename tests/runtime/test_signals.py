@@ -9,7 +9,7 @@ import pytest
 
 from ulcmod_dist.runtime.signals import (
     EXIT_CODE,
-    Stopped,
+    Terminated,
     defer_sigterm,
     exit_on_sigterm,
     preserve_sigterm_handler,
@@ -20,7 +20,7 @@ def ask() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_sigterm__ends_work_where_it_stands_with_its_own_exit_code() -> None:
+def test_sigterm__ends_the_work_at_once_with_its_own_exit_code() -> None:
     before = signal.getsignal(signal.SIGTERM)
     went_on = False
 
@@ -30,31 +30,31 @@ def test_sigterm__ends_work_where_it_stands_with_its_own_exit_code() -> None:
             ask()
             went_on = True
 
-    with pytest.raises(Stopped) as end:
+    with pytest.raises(Terminated) as end:
         work()
     assert not went_on
     assert end.value.code == EXIT_CODE == 143
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_sigterm__a_second_one_does_not_break_what_is_given_back() -> None:
-    given_back = False
+def test_sigterm__a_second_one_does_not_interrupt_the_cleanup() -> None:
+    cleaned_up = False
 
     def work() -> None:
-        nonlocal given_back
+        nonlocal cleaned_up
         with exit_on_sigterm():
             try:
                 ask()
             finally:
                 ask()
-                given_back = True
+                cleaned_up = True
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Terminated):
         work()
-    assert given_back
+    assert cleaned_up
 
 
-def test_heeded__lets_work_reach_a_good_end() -> None:
+def test_defer__lets_the_block_finish() -> None:
     reached = False
 
     def work() -> None:
@@ -66,42 +66,42 @@ def test_heeded__lets_work_reach_a_good_end() -> None:
             assert asked()
             reached = True
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Terminated):
         work()
     assert reached
 
 
-def test_heeded__ends_work_that_outlasts_the_grace() -> None:
+def test_defer__ends_a_block_that_outlasts_the_grace_period() -> None:
     def work() -> None:
         with exit_on_sigterm(), defer_sigterm(grace=0.2):
             ask()
             time.sleep(30)
 
     began = time.monotonic()
-    with pytest.raises(Stopped):
+    with pytest.raises(Terminated):
         work()
     assert time.monotonic() - began < 10
 
 
-def test_heeded__replaces_whatever_error_the_stop_leads_to() -> None:
+def test_defer__replaces_an_error_that_the_signal_caused() -> None:
     def work() -> None:
         with exit_on_sigterm(), defer_sigterm():
             ask()
             raise RuntimeError("the work was stopped")
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Terminated):
         work()
 
 
-def test_heeded__without_a_request_changes_nothing() -> None:
+def test_defer__without_a_signal_changes_nothing() -> None:
     with exit_on_sigterm():
         with defer_sigterm():
             pass
-        with pytest.raises(Stopped):
+        with pytest.raises(Terminated):
             ask()
 
 
-def test_heeded__leaves_a_handler_of_the_caller_alone() -> None:
+def test_defer__keeps_a_handler_of_the_caller() -> None:
     came = []
     before = signal.signal(signal.SIGTERM, lambda *_: came.append(1))
     try:
@@ -117,7 +117,7 @@ def test_handler__survives_a_library_that_sets_its_own() -> None:
     with exit_on_sigterm():
         with preserve_sigterm_handler():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        with pytest.raises(Stopped):
+        with pytest.raises(Terminated):
             ask()
 
 
@@ -126,5 +126,5 @@ def test_sigterm__counts_while_a_library_has_set_its_own_handler() -> None:
         with exit_on_sigterm():
             sys.exit(signal.SIGTERM)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(Terminated):
         work()

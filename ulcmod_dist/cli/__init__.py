@@ -17,7 +17,7 @@ from ulcmod_dist.cli import clusters as clusters
 from ulcmod_dist.cli import runs as runs
 from ulcmod_dist.cli.app import app, log_to_stderr
 from ulcmod_dist.errors import UlcmodError, one_line
-from ulcmod_dist.runtime.signals import Stopped, exit_on_sigterm
+from ulcmod_dist.runtime.signals import Terminated, exit_on_sigterm
 
 __all__ = ["app", "main"]
 
@@ -32,7 +32,7 @@ def main() -> None:
         try:
             with exit_on_sigterm():
                 app(args=[word for word in words if word != "--debug"], prog_name="ulcmod")
-        except Stopped:
+        except Terminated:
             logger.error(
                 "Stopped by SIGTERM. What was committed stays; the same command continues from "
                 "there."

@@ -73,6 +73,6 @@ def read_extraction_status(run: RunDir) -> dict[str, Any]:
             {"samples": list(entry.sample_ids), "reason": entry.reason, "attempts": entry.attempts}
             for entry in read_quarantine(run).values()
         ],
-        "holder": lease.holder(run),
+        "holder": lease.read_holder(run),
         **last,
     }

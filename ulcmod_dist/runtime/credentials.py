@@ -1,4 +1,4 @@
-"""Telling URLs that carry credentials, wherever in a text or in nested values they stand."""
+"""Detect credentials in URLs, anywhere in a text or in nested values."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 
-# Azure's own way to name a container, before the account's host; it is no user.
+# Azure puts the container's name before the host, where other schemes put the user's.
 _AZURE = ("abfs", "abfss", "wasb", "wasbs")
 _CONTAINER = re.compile(r"^[a-z0-9-]{3,63}@")
 
 REMEDY = "Give credentials through the environment, on Kubernetes by a Secret."
 
 REDACTED = "(not shown: it carries credentials)"
-"""What a message says in place of a value."""
+"""Replaces a value in a message."""
 
 
 def has_credentials(text: str) -> bool:
-    """Whether a text holds a URL with a user's name, a password or a secret in its query.
+    """Whether a text contains a URL with a user name, a password or a secret in its query.
 
     Schemes may be chained, as in ``simplecache::https://...``, so every ``://`` begins a URL. In
-    doubt the answer is yes: keys of object stores hold any character, also ``/`` and ``?``.
+    doubt the answer is yes: keys of object stores contain any character, also ``/`` and ``?``.
     """
-    found = re.finditer(r"([a-z0-9+.-]*)://", text, re.IGNORECASE)
-    return any(_opens(match[1].lower(), text[match.end() :]) for match in found)
+    urls = re.finditer(r"([a-z0-9+.-]*)://", text, re.IGNORECASE)
+    return any(_is_secret_url(url[1].lower(), text[url.end() :]) for url in urls)
 
 
-def _opens(scheme: str, rest: str) -> bool:
-    """Whether what follows ``://`` opens something."""
+def _is_secret_url(scheme: str, rest: str) -> bool:
+    """Whether the rest of a URL, after ``://``, carries credentials."""
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme in _AZURE:
         host = _CONTAINER.sub("", host)
@@ -47,37 +47,37 @@ def _opens(scheme: str, rest: str) -> bool:
     _, colon, port = host.rpartition("]")[2].partition(":")
     if not colon:
         return False
-    # After a colon stands a port or the beginning of a password, which may hold all but an @.
+    # After a colon comes a port, or a password, which may contain any character but an @.
     where = re.split(r"[?#]", rest, maxsplit=1)[0] if port.isdigit() else rest
     return "@" in where
 
 
 def iter_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested values, also in the names of keys, each with its dotted key."""
-    return _texts(value, key, set())
+    """Every text in nested values and in their keys, each with its dotted key."""
+    return _iter_texts(value, key, set())
 
 
-def _texts(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
+def _iter_texts(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
     if isinstance(value, bytes):
         yield key, value.decode("utf-8", "replace")
     elif isinstance(value, str):
         yield key, value
     elif isinstance(value, dict | list | tuple | set):
-        # An alias of YAML makes one value stand in many places, even within itself.
+        # A YAML alias puts one value in many places, even inside itself.
         if id(value) in seen:
             return
         seen.add(id(value))
         if isinstance(value, dict):
             for name, inner in value.items():
-                yield from _texts(name, key, seen)
-                yield from _texts(inner, f"{key}.{name}" if key else str(name), seen)
+                yield from _iter_texts(name, key, seen)
+                yield from _iter_texts(inner, f"{key}.{name}" if key else str(name), seen)
         else:
             for inner in value:
-                yield from _texts(inner, key, seen)
+                yield from _iter_texts(inner, key, seen)
 
 
 def reject_credentials(url: str, what: str) -> None:
-    """Return if what is named by a URL can be shown and stored.
+    """Refuse a URL with credentials where URLs are shown and stored.
 
     Raises:
         InvalidInput: The URL carries credentials; the message names ``what`` and never the URL.
@@ -90,6 +90,6 @@ def reject_credentials(url: str, what: str) -> None:
 
 
 def redact(value: Any) -> str:
-    """A value as a message may show it: without credentials."""
+    """The ``repr`` of a value for a message, or a placeholder if it carries credentials."""
     hidden = any(has_credentials(text) for _, text in iter_texts(value))
     return REDACTED if hidden else repr(value)

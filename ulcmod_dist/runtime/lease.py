@@ -1,10 +1,10 @@
-"""The lease on a run directory: one writer at a time, and a fence against the one before.
+"""The lease on a run directory: one writer at a time, and a fence against earlier ones.
 
-A lease is a number, its epoch. Whoever creates ``lease/<epoch>.json`` first holds the run; the
-holder renews ``lease/<epoch>.beat.json``. A lease whose beat stands still has no holder any more:
-the next epoch may be created, and from then on the old one is fenced off, since whatever commits
-asks first whether a higher epoch exists. Only create-if-absent is needed, which local disks and
-object stores both have, and no two clocks are ever compared.
+A lease is a number, its epoch. The process that creates ``lease/<epoch>.json`` holds the run and
+renews ``lease/<epoch>.beat.json``, its heartbeat. When the heartbeat stops changing, another
+process may create the next epoch; from then on the old one is fenced off, since every commit first
+checks that no higher epoch exists. This needs only create-if-absent, which local disks and object
+stores both have, and never compares the clocks of two machines.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ _EPOCH = re.compile(rf"{FOLDER}/(\d+)\.json")
 
 
 class LeaseHeld(UlcmodError):
-    """Another process works on the run."""
+    """Another process holds the lease on the run."""
 
 
 class LeaseLost(UlcmodError):
-    """Another process has taken the run over; this one may not commit any more."""
+    """Another process has taken the lease over; this one must not commit any more."""
 
 
 @dataclass(frozen=True)
-class Timing:
-    """How often a holder renews its lease, and how long a beat may stand still.
+class LeaseTiming:
+    """How often a lease is renewed, and when it counts as abandoned.
 
     Attributes:
-        beat: Seconds between two beats.
-        patience: Seconds without a beat after which the lease counts as abandoned; above several
-            beats and below the 10 s within which a second run has to give up.
+        renew_interval: Seconds between two heartbeats.
+        timeout: Seconds without a heartbeat after which the lease is abandoned: several intervals,
+            and below 10 s, so that a second command on the run fails soon.
     """
 
-    beat: float = 1.5
-    patience: float = 8.0
+    renew_interval: float = 1.5
+    timeout: float = 8.0
 
 
 @dataclass(frozen=True)
 class Fence:
-    """What a worker holds of a lease: cheap to pickle, asked before each commit.
+    """Checks before each commit that a lease still holds; cheap to pickle, for workers.
 
     Attributes:
         run: The run directory.
@@ -69,66 +69,67 @@ class Fence:
         Raises:
             LeaseLost: A higher epoch exists.
         """
-        newest = max(_epochs(self.run), default=0)
+        newest = max(_list_epochs(self.run), default=0)
         if newest > self.epoch:
-            holder = _read(self.run, _key(newest))
             raise LeaseLost(
-                f"The run {self.run.url} was taken over by {_describe(holder)}.",
-                "Nothing more is committed here; what was committed stays.",
+                f"The run {self.run.url} was taken over by {_describe_holder(self.run, newest)}.",
+                "This process commits nothing more; what it has committed stays.",
             )
 
 
 @dataclass
 class Lease:
-    """A held lease; a context manager that gives it back.
+    """A lease held by this process; a context manager that releases it.
 
     Attributes:
-        fence: What workers ask before they commit.
+        fence: What workers check before they commit.
         timing: How often it is renewed.
     """
 
     fence: Fence
-    timing: Timing
+    timing: LeaseTiming
     _beats: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     @classmethod
-    def acquire(cls, run: RunDir, purpose: str, timing: Timing | None = None) -> Self:
-        """Take the run, or an abandoned lease over.
+    def acquire(cls, run: RunDir, purpose: str, timing: LeaseTiming | None = None) -> Self:
+        """Acquire the lease on a run, or take an abandoned one over.
 
         Args:
             run: The run directory.
             purpose: What the holder does, for people, such as the command's name.
-            timing: How often to renew and how long to wait for a beat.
+            timing: How often to renew it and how long to wait for another holder's heartbeat.
 
         Raises:
             LeaseHeld: Another process holds it; the message names process and host.
         """
-        timing = timing or Timing()
-        current = max(_epochs(run), default=0)
-        if current and not _abandoned(run, current, timing):
-            # The newest may be another by now, whose holder has swept this one away.
-            raise _held(run, max(_epochs(run)))
+        timing = timing or LeaseTiming()
+        current = max(_list_epochs(run), default=0)
+        if current and not _is_abandoned(run, current, timing):
+            # Another process may have taken this epoch over meanwhile and deleted it.
+            raise _lease_held(run, max(_list_epochs(run)))
         try:
-            run.create(_key(current + 1), canonical_json(_identity(purpose)))
+            run.create(_holder_key(current + 1), canonical_json(_identify_process(purpose)))
         except KeyExists as error:
-            raise _held(run, current + 1) from error
-        newest = max(_epochs(run))
+            raise _lease_held(run, current + 1) from error
+        newest = max(_list_epochs(run))
         if newest > current + 1:
-            # Others came and went since the first look, and swept this epoch away.
-            raise _held(run, newest)
-        _sweep(run, below=current + 1)
+            # This epoch was held, released and deleted by others since it was listed as free.
+            raise _lease_held(run, newest)
+        _delete_epochs(run, below=current + 1)
         lease = cls(Fence(run, current + 1), timing)
-        lease._start()
+        lease._write_beat(released=False)
+        lease._thread = threading.Thread(target=lease._renew, name="lease", daemon=True)
+        lease._thread.start()
         return lease
 
     def release(self) -> None:
-        """Give the lease back, so that the next holder need not wait."""
+        """Release the lease, so that the next process need not wait for the timeout."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        # A full disk must not hide the error that ended the work; an unreleased lease goes stale.
+        # A full disk must not hide the error that ended the work; an unreleased lease times out.
         with contextlib.suppress(Exception):
             self._write_beat(released=True)
 
@@ -143,107 +144,103 @@ class Lease:
     ) -> None:
         self.release()
 
-    def _start(self) -> None:
-        self._write_beat(released=False)
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
-        self._thread.start()
-
     def _renew(self) -> None:
-        while not self._stop.wait(self.timing.beat):
+        while not self._stop.wait(self.timing.renew_interval):
             self._beats += 1
-            try:
+            # A store that fails once is tried again at the next heartbeat.
+            with contextlib.suppress(Exception):
                 self._write_beat(released=False)
-            except Exception:  # noqa: S112 - a store that fails once is asked again
-                continue
 
     def _write_beat(self, *, released: bool) -> None:
+        # The time is for people: other processes only check whether the heartbeat changes.
         beat = {"beats": self._beats, "released": released, "time": time.time()}
         self.fence.run.write_json(_beat_key(self.fence.epoch), beat)
 
 
-def holder(run: RunDir) -> dict[str, Any] | None:
-    """Who holds the run, or held it last without giving it back; None if nobody does.
+def read_holder(run: RunDir) -> dict[str, Any] | None:
+    """The process that holds the lease, or held it last without releasing it; or None.
 
     Returns:
-        Process, host, purpose, time of the start and of the last beat (seconds since 1970, by the
-        holder's clock), and ``alive``: False where the process is known to be gone.
+        Process id, host, purpose, time of the start and of the last heartbeat (seconds since 1970,
+        by the holder's clock), and ``alive``: False if the process is known to have ended.
     """
-    epoch = max(_epochs(run), default=0)
+    epoch = max(_list_epochs(run), default=0)
     beat = _read(run, _beat_key(epoch))
     if not epoch or beat.get("released"):
         return None
-    identity = _read(run, _key(epoch))
+    holder = _read(run, _holder_key(epoch))
     return {
-        **{key: identity.get(key) for key in ("pid", "host", "purpose", "started")},
+        **{key: holder.get(key) for key in ("pid", "host", "purpose", "started")},
         "beat": beat.get("time"),
-        "alive": not _dead(identity),
+        "alive": not _has_ended(holder),
     }
 
 
-def _abandoned(run: RunDir, epoch: int, timing: Timing) -> bool:
-    """Whether a lease was given back, its process is gone, or its beat stands still."""
-    if _dead(_read(run, _key(epoch))):
+def _is_abandoned(run: RunDir, epoch: int, timing: LeaseTiming) -> bool:
+    """Whether a lease was released, its process has ended, or its heartbeat has stopped."""
+    if _has_ended(_read(run, _holder_key(epoch))):
         return True
     first = _read(run, _beat_key(epoch))
-    end = time.monotonic() + timing.patience
+    deadline = time.monotonic() + timing.timeout
     while True:
         beat = _read(run, _beat_key(epoch))
         if beat.get("released"):
             return True
         if beat != first:
             return False
-        if time.monotonic() >= end:
+        if time.monotonic() >= deadline:
             return True
-        time.sleep(timing.beat / 3)
+        time.sleep(timing.renew_interval / 3)
 
 
-def _identity(purpose: str) -> dict[str, Any]:
+def _identify_process(purpose: str) -> dict[str, Any]:
     process = psutil.Process()
     return {
         "host": socket.gethostname(),
-        "machine": _machine(),
+        "machine": _identify_machine(),
         "pid": process.pid,
-        "born": process.create_time(),
+        "create_time": process.create_time(),
         "purpose": purpose,
         "started": time.time(),
     }
 
 
-def _machine() -> str:
-    """What is equal for two processes exactly if one can see whether the other lives."""
+def _identify_machine() -> str:
+    """Equal for two processes exactly if one can look up the other's process id."""
     try:
+        # Containers share the kernel's boot id, and not the namespace of process ids.
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return f"{socket.gethostname()} {psutil.boot_time():.0f}"
 
 
-def _dead(identity: dict[str, Any]) -> bool:
-    """Whether a holder's process ran on this machine and is there no more."""
-    if identity.get("machine") != _machine():
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Whether a holder's process ran on this machine and has ended."""
+    if holder.get("machine") != _identify_machine():
         return False
     try:
-        # A process id is reused in time; the moment of birth tells the processes apart.
-        process = psutil.Process(identity["pid"])
-        reborn = process.create_time() != identity["born"]
-        return bool(reborn or process.status() == psutil.STATUS_ZOMBIE)
+        process = psutil.Process(holder["pid"])
+        # The system reuses process ids; the creation time tells the processes apart.
+        reused = holder.get("create_time") not in (None, process.create_time())
+        return bool(reused or process.status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
 
 
-def _epochs(run: RunDir) -> list[int]:
-    found = (_EPOCH.fullmatch(key) for key, _ in run.keys(FOLDER))
-    return [int(match[1]) for match in found if match]
+def _list_epochs(run: RunDir) -> list[int]:
+    matches = (_EPOCH.fullmatch(key) for key, _ in run.keys(FOLDER))
+    return [int(match[1]) for match in matches if match]
 
 
-def _sweep(run: RunDir, below: int) -> None:
-    for epoch in _epochs(run):
+def _delete_epochs(run: RunDir, below: int) -> None:
+    for epoch in _list_epochs(run):
         if epoch < below:
             run.delete(_beat_key(epoch))
-            run.delete(_key(epoch))
+            run.delete(_holder_key(epoch))
 
 
-def _key(epoch: int) -> str:
+def _holder_key(epoch: int) -> str:
     return f"{FOLDER}/{epoch:06d}.json"
 
 
@@ -259,16 +256,17 @@ def _read(run: RunDir, key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _held(run: RunDir, epoch: int) -> LeaseHeld:
+def _lease_held(run: RunDir, epoch: int) -> LeaseHeld:
     return LeaseHeld(
-        f"The run {run.url} is in use by {_describe(_read(run, _key(epoch)))}.",
+        f"The run {run.url} is in use by {_describe_holder(run, epoch)}.",
         "Wait for it to end, or stop it.",
     )
 
 
-def _describe(identity: dict[str, Any]) -> str:
-    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(identity.get("started", 0)))
+def _describe_holder(run: RunDir, epoch: int) -> str:
+    holder = _read(run, _holder_key(epoch))
+    started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(holder.get("started", 0)))
     return (
-        f"process {identity.get('pid', '?')} on {identity.get('host', '?')} "
-        f"(ulcmod {identity.get('purpose', '?')}, since {started})"
+        f"process {holder.get('pid', '?')} on {holder.get('host', '?')} "
+        f"(ulcmod {holder.get('purpose', '?')}, since {started})"
     )

@@ -1,11 +1,12 @@
-"""The run directory: every path in it, and the few ways in which bytes reach it.
+"""The run directory: the paths in it, and reading and writing of its files.
 
-One code path serves local disks and object stores (obstore). Keys are relative to the run
-directory and use ``/``.
+Local disks and object stores share one code path (obstore). Keys are relative to the run directory
+and use ``/``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -63,7 +64,7 @@ def drift_key(name: str) -> str:
 
 
 class KeyExists(UlcmodError):
-    """A key that had to be new exists."""
+    """A key that must not exist yet exists already."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class RunDir:
         """The run directory at a local path (made absolute) or a URL.
 
         Raises:
-            InvalidInput: A URL that carries credentials: run directories are shown and stored.
+            InvalidInput: The URL carries credentials; run directories are shown and stored.
         """
         text = str(location)
         if "://" in text:
@@ -87,7 +88,7 @@ class RunDir:
 
     @cached_property
     def objects(self) -> ObjectStore:
-        """The object store rooted at the run directory (a local one makes its folder)."""
+        """The object store rooted at the run directory; a local folder is created."""
         try:
             if self.local is not None:
                 return LocalStore(self.local, mkdir=True)
@@ -102,6 +103,7 @@ class RunDir:
         """The folder on this machine, or None for a URL."""
         return None if "://" in self.url else Path(self.url)
 
+    # Object stores hold connections and cannot be pickled: a worker opens its own.
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url}
 
@@ -113,7 +115,7 @@ class RunDir:
         return f"{self.url}/{key}" if key else self.url
 
     def exists(self, key: str) -> bool:
-        """Whether a key is there, by asking for its record, never by reading it."""
+        """Whether a key exists; does not read its contents."""
         try:
             obstore.head(self.objects, key)
         except FileNotFoundError:
@@ -124,20 +126,20 @@ class RunDir:
         """The bytes of a key.
 
         Raises:
-            FileNotFoundError: The key is not there.
+            FileNotFoundError: The key does not exist.
         """
         return bytes(obstore.get(self.objects, key).bytes())
 
     def write(self, key: str, data: bytes) -> None:
-        """Put the bytes of a key, replacing older ones as a whole; durable when it returns."""
+        """Write a key, replacing earlier contents atomically; durable when it returns."""
         obstore.put(self.objects, key, data)
         self.sync(key)
 
     def create(self, key: str, data: bytes) -> None:
-        """Put the bytes of a key that must not exist yet; durable when it returns.
+        """Write a key that must not exist yet; durable when it returns.
 
         Raises:
-            AlreadyThere: The key exists; of two callers exactly one succeeds.
+            KeyExists: The key exists; of concurrent callers exactly one succeeds.
         """
         try:
             obstore.put(self.objects, key, data, mode="create")
@@ -146,34 +148,28 @@ class RunDir:
         self.sync(key)
 
     def read_json(self, key: str) -> Any:
-        """The parsed JSON of a key (FileNotFoundError when it is not there)."""
+        """The parsed JSON of a key; FileNotFoundError if it does not exist."""
         return json.loads(self.read(key))
 
     def write_json(self, key: str, value: Any) -> None:
-        """Put a value as canonical JSON."""
+        """Write a value as canonical JSON."""
         self.write(key, canonical_json(value))
 
     def keys(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Every key below a prefix (a folder) with its size in bytes, in key order."""
-        found = [
-            (entry["path"], entry["size"])
-            for page in obstore.list(self.objects, prefix or None)
-            for entry in page
-        ]
-        yield from sorted(found)
+        pages = obstore.list(self.objects, prefix or None)
+        yield from sorted((entry["path"], entry["size"]) for page in pages for entry in page)
 
     def delete(self, key: str) -> None:
-        """Remove a key; one that is not there is no error."""
-        try:
+        """Delete a key if it exists."""
+        with contextlib.suppress(FileNotFoundError):
             obstore.delete(self.objects, key)
-        except FileNotFoundError:
-            return
 
     def sync(self, *keys: str) -> None:
-        """Make keys, written by whatever means, survive a loss of power.
+        """Make keys survive a power failure, however they were written.
 
-        An object store acknowledges durable writes; a local file system only after fsync, of the
-        files and of the folders that name them.
+        An object store acknowledges durable writes. A local file system needs fsync of the files,
+        and of all folders above them, which hold their names.
         """
         if self.local is None:
             return
@@ -181,8 +177,8 @@ class RunDir:
         folders = {
             folder for file in files for folder in file.parents if folder.is_relative_to(self.local)
         }
-        for place in [*files, *sorted(folders, reverse=True)]:
-            handle = os.open(place, os.O_RDONLY)
+        for path in [*files, *sorted(folders, reverse=True)]:
+            handle = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:

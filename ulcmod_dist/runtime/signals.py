@@ -1,7 +1,7 @@
-"""A request to end: SIGTERM, which batch systems, Ray Jobs and Kubernetes send before they kill.
+"""SIGTERM, which batch systems, Ray Jobs and Kubernetes send before they kill a process.
 
-It ends work where it stands, as Ctrl-C does: the lease is given back, and what is committed stays.
-Work that is about to commit more heeds it instead, and is given a time of grace.
+By default it ends the work at once, as Ctrl-C does: the lease is released, and commits stay. Code
+that is about to commit defers it and gets a grace period to finish.
 """
 
 from __future__ import annotations
@@ -15,28 +15,29 @@ GRACE_SECONDS = 25.0
 """Below the 30 s that Slurm (KillWait) and Kubernetes wait by default before they send SIGKILL."""
 
 
-class Stopped(SystemExit):
-    """SIGTERM came. No error: whatever catches errors must let it pass."""
+class Terminated(SystemExit):
+    """SIGTERM was received. Not an `Exception`: code that handles errors must let it pass."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_CODE)
 
 
-def _end(*_: object) -> None:
-    # Ray and `timeout` may both send it; a second one must not break the giving back of the lease.
+def _terminate(*_: object) -> None:
+    # Ray and `timeout` may both send SIGTERM; the second must not interrupt the clean-up.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Stopped
+    raise Terminated
 
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """Inside, SIGTERM raises `Stopped`; for a program's main thread."""
-    before = signal.signal(signal.SIGTERM, _end)
+    """Raise `Terminated` on SIGTERM inside the block; for a program's main thread."""
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
-    except SystemExit as end:
-        if end.code == signal.SIGTERM:  # what Ray's own handler ends with while Ray starts
-            raise Stopped from end
+    except SystemExit as error:
+        # Ray's own handler, active while Ray starts, exits with the bare signal number.
+        if error.code == signal.SIGTERM:
+            raise Terminated from error
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -44,41 +45,41 @@ def exit_on_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def defer_sigterm(grace: float = GRACE_SECONDS) -> Iterator[Callable[[], bool]]:
-    """Inside ``exit_on_sigterm``, let the block see the request and end by itself.
+    """Let the block finish after SIGTERM; inside `exit_on_sigterm`.
 
-    Yields what tells whether SIGTERM came. The block is then ended by `Stopped`: at its own end,
-    or where it stands when the grace is used up. Where SIGTERM is somebody else's business, it
-    stays so.
+    Yields a function that tells whether SIGTERM was received. `Terminated` is then raised at the
+    end of the block, or when the grace period is over. No-op if another SIGTERM handler is
+    installed.
 
     Args:
         grace: Seconds.
     """
-    if signal.getsignal(signal.SIGTERM) is not _end:
+    if signal.getsignal(signal.SIGTERM) is not _terminate:
         yield lambda: False
         return
-    asked = False
+    received = False
 
-    def ask(*_: object) -> None:
-        nonlocal asked
-        if not asked:
-            asked = True
+    def receive(*_: object) -> None:
+        nonlocal received
+        if not received:
+            received = True
             signal.setitimer(signal.ITIMER_REAL, grace)
 
-    alarm = signal.signal(signal.SIGALRM, _end)
-    signal.signal(signal.SIGTERM, ask)
+    alarm = signal.signal(signal.SIGALRM, _terminate)
+    signal.signal(signal.SIGTERM, receive)
     try:
-        yield lambda: asked
+        yield lambda: received
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, alarm)
-        signal.signal(signal.SIGTERM, _end)
-        if asked:
-            raise Stopped
+        signal.signal(signal.SIGTERM, _terminate)
+        if received:
+            raise Terminated
 
 
 @contextlib.contextmanager
 def preserve_sigterm_handler() -> Iterator[None]:
-    """Put back a handler of SIGTERM that a library replaces inside, as ``ray.init`` does."""
+    """Restore the SIGTERM handler after a library replaces it, as ``ray.init`` does."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
