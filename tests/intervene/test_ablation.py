@@ -67,7 +67,7 @@ def test_losses__a_batch_that_does_not_fit_is_halved(most: int) -> None:
 def test_losses__a_prompt_that_does_not_fit_alone_is_named() -> None:
     model: Any = tiny_model("llama", head=True)
     model.register_forward_pre_hook(partial(_out_of_memory, 0), with_kwargs=True)
-    with pytest.raises(UlcmodError, match="A batch of 1 prompts of up to 31 tokens and its log"):
+    with pytest.raises(UlcmodError, match="A batch of 1 prompts of up to 31 tokens does not fit"):
         LossEngine(model).losses(prompts_of([31]))
 
 

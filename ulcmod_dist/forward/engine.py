@@ -24,11 +24,16 @@ from ulcmod_dist.forward.batches import (
     PromptTooLarge,
     TokenizedPrompt,
 )
-from ulcmod_dist.forward.hooks import check_called_once, find_hook_points, hooked
+from ulcmod_dist.forward.hooks import (
+    HookPoint,
+    Routing,
+    check_called_once,
+    find_hook_points,
+    get_local_columns,
+    hooked,
+)
 from ulcmod_dist.forward.loading import load_config, load_model
-from ulcmod_dist.forward.pooling import ActivationPooler
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -66,13 +71,9 @@ class Engine:
         Args:
             model: The model.
             units: The units that the run was planned for, or None not to check them.
-            device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` places whole layers on
-                the devices that the process sees. These work one after another, so use it for
-                models that neither fit one device nor can be sharded over ranks.
+            device: As in ``load_model``.
             threads: Threads of this process for computing on the CPU.
-            ranks: Processes that share the model by tensor parallelism. Each has the variables of
-                torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) in its
-                environment; its device is that of LOCAL_RANK.
+            ranks: As in ``load_model``.
 
         Raises:
             InvalidInput: The model cannot be used.
@@ -124,27 +125,11 @@ class Engine:
             in that order: ``(len(prompts),)`` where all fitted.
 
         Raises:
-            PromptTooLarge: A single prompt does not fit.
-            UlcmodError: A batch does not fit and ranks share the model: they run out of memory at
-                different times and could not agree on a split. Otherwise as ``run``.
+            UlcmodError: As ``run`` and ``split_on_oom``.
         """
-        parts = split_on_oom(self._run_or_explain, prompts)
+        parts = split_on_oom(self.run, prompts, self._model.device, self._ranks)
         sizes = tuple(size for size, _ in parts)
         return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
-
-    def _run_or_explain(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
-        try:
-            return self.run(prompts)
-        except torch.OutOfMemoryError as error:
-            if len(prompts) > 1 and self._ranks == 1:
-                raise
-            longest = max(len(prompt.ids) for prompt in prompts)
-            kind = PromptTooLarge if len(prompts) == 1 else UlcmodError
-            raise kind(
-                f"A batch of {len(prompts)} prompts of up to {longest} tokens does not fit "
-                f"into the memory of {self._model.device}.",
-                "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
-            ) from error
 
     def _check_finite(self, activations: NDArray[np.float32]) -> None:
         if np.isfinite(activations).all():
@@ -157,6 +142,79 @@ class Engine:
             f"{activations[position, column]} at unit {column - point.start} of {point}.",
             "Check the checkpoint's weights, or run the model in float32.",
         )
+
+
+class ActivationPooler:
+    """Pools the units of one batch while its forward pass runs.
+
+    Sums are accumulated in float32 in a fixed order, so that the same batch yields the same bytes.
+    Each counted token is weighted by 1 / number of counted tokens; a token that is not routed to an
+    expert adds nothing to it. Where ranks share a model, each fills in the columns that it holds
+    and leaves zeros elsewhere, so that the ranks' matrices add up to the whole.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[TokenizedPrompt],
+        points: Sequence[HookPoint],
+        device: torch.device,
+        ranks: int = 1,
+    ) -> None:
+        """Allocate the activations of ``prompts`` on ``device``."""
+        self._rank = torch.distributed.get_rank() if ranks > 1 else 0
+        self._ranks = ranks
+        self._shape = len(prompts), max(len(prompt.ids) for prompt in prompts)
+        weights = np.zeros(self._shape, np.float32)
+        for row, prompt in enumerate(prompts):
+            mask = np.array(prompt.token_mask, np.float32)
+            weights[row, : len(prompt.ids)] = mask / prompt.num_counted
+        self._weights = torch.from_numpy(weights).to(device)
+        self._means = torch.zeros(len(prompts), points[-1].stop, device=device)
+        slots = np.cumsum([0, *(point.experts for point in points)])
+        self._slots = {point: slice(*slots[i : i + 2]) for i, point in enumerate(points)}
+        self._routed = torch.empty(len(prompts), slots[-1], dtype=torch.int32, device=device)
+
+    def add(self, point: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
+        """Pool the units of one hook point into its columns."""
+        width = units.shape[-1]
+        if width == point.width and self._rank > 0:
+            return  # tensor parallelism did not split this layer, so rank 0 reports it
+        if routing is None:
+            magnitude = units.reshape(*self._shape, width).abs().float()
+            means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
+        else:
+            means = self._pool_experts(point, units, routing)
+        columns = self._means[:, point.start : point.stop].view(self._shape[0], -1, point.width)
+        columns[:, :, get_local_columns(width, point.width)] = means
+
+    def _pool_experts(
+        self, point: HookPoint, units: torch.Tensor, routing: Routing
+    ) -> torch.Tensor:
+        """Means [batch, experts, width]; also counts the routed tokens.
+
+        Rows come sorted by expert, then by token, hence by expert and prompt: each (expert, prompt)
+        is one segment.
+        """
+        batch, length = self._shape
+        weights = self._weights.to(units.device).flatten()[routing.token]
+        segment = routing.expert * batch + routing.token // length
+        lengths = torch.bincount(segment, minlength=point.experts * batch)
+        magnitude = units.abs().float() * weights.unsqueeze(1)
+        # Not index_add_ or scatter_add_: on CUDA they add atomically, in an order that varies
+        # from run to run, and so do the low bits of the sums.
+        sums = torch.segment_reduce(magnitude, "sum", lengths=lengths, initial=0)
+        counts = torch.segment_reduce((weights > 0).float(), "sum", lengths=lengths, initial=0)
+        self._routed[:, self._slots[point]] = counts.view(point.experts, batch).T.to(
+            self._routed.device, torch.int32
+        )
+        return sums.view(point.experts, batch, -1).transpose(0, 1)
+
+    def collect(self) -> PooledActivations:
+        """Sum over the ranks and copy to the host, once a batch: each copy waits for the device."""
+        if self._ranks > 1:
+            torch.distributed.all_reduce(self._means)
+        routed = self._routed.cpu().numpy() if self._routed.shape[1] else None
+        return PooledActivations(self._means.cpu().numpy(), routed)
 
 
 def pad_batch(
@@ -182,24 +240,36 @@ def pad_batch(
 
 
 def split_on_oom(
-    run: Callable[[Sequence[Item]], Result], batch: Sequence[Item]
+    run: Callable[[Sequence[TokenizedPrompt]], Result],
+    prompts: Sequence[TokenizedPrompt],
+    device: torch.device,
+    ranks: int = 1,
 ) -> list[tuple[int, Result]]:
-    """Run a batch of at least one item, halving it while memory runs out.
+    """Run a batch of at least one prompt, halving it while the device runs out of memory.
 
     Returns:
         Size and result of each part, in the order of the batch.
 
     Raises:
-        torch.OutOfMemoryError: A single item does not fit.
+        PromptTooLarge: A single prompt does not fit.
+        UlcmodError: A batch does not fit and ranks share the model: they run out of memory at
+            different times and could not agree on a split.
     """
     try:
-        return [(len(batch), run(batch))]
-    except torch.OutOfMemoryError:
-        if len(batch) == 1:
-            raise
+        return [(len(prompts), run(prompts))]
+    except torch.OutOfMemoryError as error:
+        if len(prompts) == 1 or ranks > 1:
+            longest = max(len(prompt.ids) for prompt in prompts)
+            kind = PromptTooLarge if len(prompts) == 1 else UlcmodError
+            raise kind(
+                f"A batch of {len(prompts)} prompts of up to {longest} tokens does not fit "
+                f"into the memory of {device}.",
+                "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
+            ) from error
     # Outside the handler: while it runs, the exception's traceback keeps the frames of the failed
     # attempt alive, and with them its tensors.
     if torch.accelerator.is_available():
         torch.accelerator.empty_cache()
-    middle = len(batch) // 2
-    return [*split_on_oom(run, batch[:middle]), *split_on_oom(run, batch[middle:])]
+    middle = len(prompts) // 2
+    halves = (prompts[:middle], prompts[middle:])
+    return [part for half in halves for part in split_on_oom(run, half, device, ranks)]

@@ -72,11 +72,12 @@ def load_model(
     Args:
         model: The model.
         config: Its configuration.
-        device: Device of torch, or ``auto`` to place whole layers on all devices that this process
-            sees.
-        ranks: Processes that share the model by tensor parallelism; each calls this function with
-            torch.distributed's variables in its environment, and its device follows from its
-            LOCAL_RANK.
+        device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` places whole layers on all
+            devices that this process sees. These work one after another, so it is for models that
+            fit no single device and have no tensor-parallel plan.
+        ranks: Processes that share the model by tensor parallelism; each calls this function at the
+            same time with the variables of torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE,
+            MASTER_ADDR, MASTER_PORT) in its environment. Its device is that of LOCAL_RANK.
         head: Whether to load the language-model head as well.
 
     Raises:

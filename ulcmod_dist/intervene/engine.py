@@ -14,12 +14,17 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import count_unit_parameters, get_family, list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.engine import pad_batch, split_on_oom
-from ulcmod_dist.forward.experts import Routing
-from ulcmod_dist.forward.hooks import HookPoint, find_hook_points, get_local_columns, hooked
+from ulcmod_dist.forward.hooks import (
+    HookPoint,
+    Routing,
+    find_hook_points,
+    get_local_columns,
+    hooked,
+)
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes
 from ulcmod_dist.intervene.masks import Mask
@@ -172,24 +177,13 @@ class LossEngine:
             UlcmodError: A token is not in the vocabulary, or a single prompt does not fit, or a
                 batch does not where ranks share the model, which could not halve it together.
         """
-        pieces = split_on_oom(lambda batch: self._losses_or_why(batch, mask), encoded)
+        pieces = split_on_oom(
+            lambda batch: self._losses(batch, mask), encoded, self._model.device, self._ranks
+        )
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
         )
-
-    def _losses_or_why(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
-        try:
-            return self._losses(encoded, mask)
-        except torch.OutOfMemoryError as error:
-            if len(encoded) > 1 and self._ranks == 1:
-                raise
-            longest = max(len(prompt.ids) for prompt in encoded)
-            raise UlcmodError(
-                f"A batch of {len(encoded)} prompts of up to {longest} tokens and its logits do "
-                f"not fit into the memory of {self._model.device}.",
-                "Lower extract.batch_tokens or prompt.max_tokens, or use more devices.",
-            ) from error
 
     def _losses(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         device = self._model.device
