@@ -53,7 +53,7 @@ def test_import__into_a_bucket_that_refuses_says_so_in_one_line(
 ) -> None:
     answer = ulcmod("import", planted.path, "--out", "s3://bucket/run")
     assert answer.code == 1
-    assert answer.err.startswith("Error: The object store fails:")
+    assert answer.err.startswith("Error: The object store failed:")
     assert "403" in answer.err
     assert answer.err.count("\n") == 1
     assert "planted-secret" not in answer.err

@@ -1,8 +1,9 @@
-"""The command line: ``ulcmod``. Parses words, calls one stage, prints its answer.
+"""The command line: ``ulcmod``.
 
-Results go to standard output, progress and errors to standard error, so that ``--json`` can be
-piped. Exit codes: 0 done, 1 failed, 2 wrong usage or invalid job, 3 finished with quarantined
-samples, 4 a rerun after which the modules have drifted, 143 stopped by SIGTERM.
+Results go to standard output, messages and progress to standard error, so that the output of
+``--json`` can be piped. Exit codes: 0 success, 1 failure, 2 invalid command line, job or input
+data, 3 finished with quarantined samples, 4 a rerun whose drift exceeds the job's limits, 143
+terminated by SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,9 +13,7 @@ import sys
 
 from obstore.exceptions import BaseError
 
-# Importing them adds their commands to the program.
-from ulcmod_dist.cli import clusters as clusters
-from ulcmod_dist.cli import runs as runs
+from ulcmod_dist.cli import commands as commands  # registers the commands
 from ulcmod_dist.cli.app import app, log_to_stderr
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.runtime.signals import Terminated, exit_on_sigterm
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry point: errors become one clear line, unless ``--debug`` is given anywhere."""
+    """Entry point: errors become one line, unless ``--debug`` is given anywhere."""
     words = sys.argv[1:]
     debug = "--debug" in words
     with log_to_stderr():
@@ -34,8 +33,7 @@ def main() -> None:
                 app(args=[word for word in words if word != "--debug"], prog_name="ulcmod")
         except Terminated:
             logger.error(
-                "Stopped by SIGTERM. What was committed stays; the same command continues from "
-                "there."
+                "Stopped by SIGTERM. Committed results are kept; the same command resumes."
             )
             raise
         except Exception as error:
@@ -50,7 +48,7 @@ def _explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, BaseError):
         return (
-            f"The object store fails: {one_line(error)}. Check the URL, the credentials in the "
-            "environment and the network; the same command continues from there."
+            f"The object store failed: {one_line(error)}. Check the URL, the credentials in the "
+            "environment and the network; the same command resumes."
         )
-    return f"{type(error).__name__}: {one_line(error)}. Repeat with --debug for the traceback."
+    return f"{type(error).__name__}: {one_line(error)}. Run with --debug for the traceback."

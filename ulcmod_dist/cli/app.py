@@ -1,4 +1,4 @@
-"""What the commands share: the program, its common options, its log, and how results are shown."""
+"""What the commands share: the program, its log on standard error, and the printing of results."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from ulcmod_dist.pipeline.context import Context, open_target
 from ulcmod_dist.pipeline.summary import Summary
@@ -28,36 +29,29 @@ from ulcmod_dist.runtime.text import strip_control_chars
 
 app = typer.Typer(
     name="ulcmod",
-    help="Find the modules of a large language model: neurons and prompts, split together.",
+    help="Find modules of a large language model: groups of neurons and the prompts they react to.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-corpus_app = typer.Typer(help="Make a corpus.", no_args_is_help=True)
+corpus_app = typer.Typer(help="Create a corpus.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 
-Target = Annotated[str, typer.Argument(help="A job file (YAML) or a run directory.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the job; repeatable."),
-]
-Address = Annotated[
-    str | None, typer.Option(help="Ray: HTTP address of the job server, as of the dashboard.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print results as JSON.")]
-
 LogFormat = Literal["text", "json"]
+
+_STYLES = {"warning": "bold yellow", "error": "bold red"}
 
 
 @dataclass
 class _Output:
-    """Where one command writes its log and progress, as the options before it say.
+    """Where a command writes messages and progress, as the options before it say.
 
     Attributes:
         log_format: Text for people, or JSON lines for programs.
-        metrics: Serves progress to Prometheus; ignores it without ``--metrics``.
-        console: Standard error. Messages and bars share it, so that messages go above the bars.
+        metrics: Serves progress to Prometheus, with ``--metrics``.
+        console: Standard error. Messages and progress bars share it, so that rich prints messages
+            above the bars.
     """
 
     log_format: LogFormat = "text"
@@ -69,26 +63,20 @@ _output: ContextVar[_Output] = ContextVar("output")
 
 
 class _LogHandler(logging.Handler):
-    """Writes the package's messages to standard error, in the format of the command's log."""
+    """Writes messages to standard error: ``Warning: ...`` for people, or JSON lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        output, message = _output.get(), record.getMessage()
-        level = record.levelname.lower()
+        output, message, level = _output.get(), record.getMessage(), record.levelname.lower()
         if output.log_format == "json":
             event = "message" if level == "info" else level
             write_json_line(sys.stderr, level, event, message=message)
             return
-        heading, style = {
-            "warning": ("Warning:", "bold yellow"),
-            "error": ("Error:", "bold red"),
-        }.get(level, ("", ""))
-        if heading:
-            output.console.print(heading, style=style, end=" ")
-        # No markup, no control characters: messages quote what users and corpora say. No wrapping:
-        # a message is one line of a log.
-        output.console.print(
-            strip_control_chars(message), markup=False, highlight=False, soft_wrap=True
-        )
+        # Text, not markup, and no control characters: messages quote users and corpora.
+        text = Text(strip_control_chars(message))
+        if level in _STYLES:
+            text = Text.assemble((f"{level.capitalize()}: ", _STYLES[level]), text)
+        # A terminal wraps long messages at words; in a log a message stays on one line.
+        output.console.print(text, soft_wrap=not output.console.is_terminal)
 
 
 @contextlib.contextmanager
@@ -114,7 +102,7 @@ def set_options(
     log_format: Annotated[
         LogFormat,
         typer.Option(
-            envvar="ULCMOD_LOG_FORMAT", help="Progress, errors and results as JSON lines."
+            envvar="ULCMOD_LOG_FORMAT", help="Print progress, errors and results as JSON lines."
         ),
     ] = "text",
     metrics: Annotated[
@@ -122,7 +110,7 @@ def set_options(
         typer.Option(
             metavar="HOST:PORT",
             envvar="ULCMOD_METRICS",
-            help="Serve the command's progress to Prometheus while it runs.",
+            help="Export progress to Prometheus while the command runs.",
         ),
     ] = None,
 ) -> None:
@@ -140,17 +128,17 @@ def set_options(
 def show_progress() -> ProgressCallback:
     """The callback that shows progress as the options before the command say."""
     output = _output.get()
-    shown = JsonProgress(sys.stderr) if output.log_format == "json" else None
-    return broadcast(shown or ConsoleProgress(output.console), output.metrics)
+    if output.log_format == "json":
+        return broadcast(JsonProgress(sys.stderr), output.metrics)
+    return broadcast(ConsoleProgress(output.console), output.metrics)
 
 
 def print_summary(summary: Summary, as_json: bool) -> None:
-    """Print what a command found and end with its exit code."""
+    """Print the result of a command and end with its exit code."""
     log_format = _output.get().log_format
     if as_json:
         print(json.dumps(summary.as_json(), indent=1, ensure_ascii=False))
     elif log_format == "text":
-        # A log of JSON lines holds the answer as its last one: no table in between.
         summary.print(Console())
     if log_format == "json":
         write_json_line(

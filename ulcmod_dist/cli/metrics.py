@@ -17,10 +17,7 @@ class Metrics:
     """The gauges of one command, served over HTTP until its process ends.
 
     Args:
-        address: ``host:port``; a colon and a port alone listens on every network of the machine.
-
-    Attributes:
-        port: Where they are served.
+        address: ``host:port``; without a host, all network interfaces.
 
     Raises:
         InvalidInput: The address cannot be used.

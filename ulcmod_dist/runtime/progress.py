@@ -1,7 +1,7 @@
-"""Progress of long steps: one callback type, and the callbacks that show and keep updates.
+"""Progress of long steps: one callback type, and callbacks that display or record updates.
 
-A step calls ``on_progress`` when it starts, moves and ends; whoever wants several outputs combines
-callbacks with `broadcast`. Messages are no progress: they go through `logging`.
+`track` calls ``on_progress`` when a step starts, advances and ends; `broadcast` combines several
+callbacks. Messages are not progress: they go through `logging`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from rich.progress import Progress as Bars
 
 from ulcmod_dist.runtime.rundir import RunDir
 
-# A log (no terminal) gets a line this often, in seconds: enough to see life, few enough to read.
+# Seconds between two lines of a step in a log, and between two writes of the step's file.
 LOG_INTERVAL = 10.0
+STEP_FILE_INTERVAL = 2.0
 
 STEP_FILE = "status/step.json"
-STEP_FILE_INTERVAL = 2.0
+
+State = Literal["started", "running", "finished", "failed"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ProgressUpdate:
         unit: What is counted, in the plural.
         note: A few words beside the numbers.
         seconds: Time since the step started.
-        state: Whether the step has just started, goes on, has finished, or ended by an exception.
+        state: Failed means ended by an exception.
     """
 
     step: str
@@ -47,7 +49,7 @@ class ProgressUpdate:
     unit: str
     note: str
     seconds: float
-    state: Literal["started", "running", "finished", "failed"]
+    state: State
 
     @property
     def rate(self) -> float:
@@ -78,7 +80,7 @@ ProgressCallback = Callable[[ProgressUpdate], None]
 
 
 def ignore_progress(update: ProgressUpdate) -> None:
-    """Show nothing: the default of calls from Python."""
+    """Discard the update; the default of calls from Python."""
 
 
 def broadcast(*callbacks: ProgressCallback) -> ProgressCallback:
@@ -106,16 +108,7 @@ def throttle(on_progress: ProgressCallback, seconds: float) -> ProgressCallback:
 
 @dataclass
 class Step:
-    """One long step; made by `track`.
-
-    Attributes:
-        name: What is being done, for people.
-        total: Amount of all work, or None if unknown.
-        unit: What is counted, in the plural.
-        on_progress: Called with every update.
-        done: Amount of work done so far.
-        note: A few words beside the numbers.
-    """
+    """One long step, opened by `track`; the attributes are those of its last update."""
 
     name: str
     total: float | None
@@ -126,12 +119,12 @@ class Step:
     _started: float = field(default_factory=time.monotonic)
 
     def update(self, done: float, note: str = "", total: float | None = None) -> None:
-        """Report how much is done by now (not how much more), and a few words beside it."""
+        """Report the amount done so far (not since the last update), and a few words beside it."""
         self.done, self.note = done, note
         self.total = self.total if total is None else total
         self._report("running")
 
-    def _report(self, state: Literal["started", "running", "finished", "failed"]) -> None:
+    def _report(self, state: State) -> None:
         seconds = time.monotonic() - self._started
         self.on_progress(
             ProgressUpdate(self.name, self.done, self.total, self.unit, self.note, seconds, state)
@@ -170,7 +163,7 @@ class ConsoleProgress:
         self._show = self._draw if console.is_terminal else throttle(self._print, interval)
 
     def __call__(self, update: ProgressUpdate) -> None:
-        """Show the update; the line of a finished step tells the amount of work and the time."""
+        """Show the update; a finished step leaves one line with amount and time."""
         self._show(update)
         if update.state == "finished":
             amount = f"{update.done:,.0f} {update.unit}, " if update.done else ""
@@ -193,7 +186,7 @@ class ConsoleProgress:
         if update.state in ("finished", "failed"):
             self._bars.remove_task(self._tasks.pop(update.step))
         if not self._tasks:
-            # The display hides the cursor and holds the last line: give both back between steps.
+            # A running display hides the cursor, and rich allows one display at a time.
             self._bars.stop()
             self._bars = None
 
@@ -235,43 +228,38 @@ def write_json_line(stream: TextIO, level: str, event: str, **values: Any) -> No
 
 
 class JsonProgress:
-    """Progress for programs that collect logs: ``started``, ``progress`` and ``ended`` of steps.
-
-    Args:
-        stream: Where lines go.
-        interval: Seconds between two lines of a running step.
-    """
+    """Progress as JSON lines: ``started``, now and then ``progress``, and ``ended`` of a step."""
 
     def __init__(self, stream: TextIO, interval: float = LOG_INTERVAL) -> None:
         self._stream = stream
-        self._throttled = throttle(self._write, interval)
+        self._show = throttle(self._write, interval)
 
     def __call__(self, update: ProgressUpdate) -> None:
-        """Write a line at the start and end of a step, and now and then between them."""
-        self._throttled(update)
+        """Write the update as a line if one is due."""
+        self._show(update)
 
     def _write(self, update: ProgressUpdate) -> None:
         values = update.as_json()
-        if update.state == "started":
+        if update.state == "running":
+            write_json_line(self._stream, "info", "progress", **values)
+        elif update.state == "started":
             values = {key: values[key] for key in ("step", "total", "unit")}
             write_json_line(self._stream, "info", "started", **values)
-        elif update.state == "running":
-            write_json_line(self._stream, "info", "progress", **values)
         elif update.state == "finished":
             values = {key: values[key] for key in ("step", "done", "unit")}
             write_json_line(self._stream, "info", "ended", **values, seconds=update.seconds)
 
 
 def record_progress(run: RunDir) -> ProgressCallback:
-    """A callback that keeps the last update in the run directory, for ``ulcmod status``.
+    """A callback that writes updates to the run directory, for ``ulcmod status``.
 
-    The caller holds the lease on the run directory.
+    Only for the holder of the run's lease.
     """
 
     def record(update: ProgressUpdate) -> None:
         if update.state == "failed":
             return
-        # A store that cannot be written makes the step itself fail, with the better message.
+        # If the store cannot be written, the step itself fails with a better message.
         with contextlib.suppress(Exception):
             run.write_json(STEP_FILE, {**update.as_json(), "time": time.time()})
 
@@ -279,12 +267,12 @@ def record_progress(run: RunDir) -> ProgressCallback:
 
 
 def read_current_step(run: RunDir, since: float) -> dict[str, Any] | None:
-    """Read the last step that the holder of a run has recorded, as JSON values.
+    """The step that the holder of a run has recorded last, as JSON values, or None.
 
     Args:
         run: The run directory.
-        since: When the holder acquired the lease, by its own clock (seconds since 1970). An older
-            step belongs to an earlier process and gives None, as no step at all does.
+        since: When the holder acquired the lease, by its own clock (seconds since 1970). Earlier
+            steps are those of another process.
     """
     try:
         step = run.read_json(STEP_FILE)
