@@ -46,7 +46,7 @@ def set_memory(monkeypatch: pytest.MonkeyPatch, total: int, free: int | None = N
 
 
 def chosen(context: Context) -> int:
-    return choose_batch_tokens(context, context.job.require_model(), 64)
+    return choose_batch_tokens(context, 64)
 
 
 def test_batch_tokens__follow_memory_unless_the_job_says_them(

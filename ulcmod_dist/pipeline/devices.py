@@ -1,11 +1,10 @@
-"""What a job's actors compute on: the device, its memory, and the batches that it has room for."""
+"""The device of a job's actors, its memory, and the batches that fit."""
 
 from __future__ import annotations
 
 import os
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.probe import query_actor_memory
@@ -22,69 +21,71 @@ from ulcmod_dist.runtime.ray_session import ActorResources
 
 
 def get_torch_device(job: Job) -> str:
-    """Device of torch that an actor computes on; ``auto`` lays the layers out over several."""
+    """Device of torch that an actor computes on; ``auto`` places whole layers on several."""
     if job.extract.gpus == 0:
         return "cpu"
     return "auto" if job.extract.gpus > 1 else "cuda"
 
 
-def choose_batch_tokens(context: Context, spec: ModelConfig, longest: int | None) -> int:
-    """Tokens of a batch: what the job says, else what the run's plan has, else what memory allows.
+def choose_batch_tokens(context: Context, longest: int | None) -> int:
+    """Tokens of a batch: as in the job, else as in the run's plan, else as the memory allows.
 
     Args:
         context: The job and its run directory.
-        spec: The model.
         longest: Tokens that a prompt may have; None for no limit.
 
     Raises:
-        UlcmodError: The cluster cannot give an actor what it asks for.
+        InvalidInput: The job has no model.
+        UlcmodError: The cluster cannot place an actor.
     """
     job = context.job
     if job.extract.batch_tokens is not None:
         return job.extract.batch_tokens
+    # Other batches would change the activations' last bits, so an extraction goes on with its own.
     if (planned := load_plan(context.run)) is not None:
         return planned.batch_tokens
-    config = load_config(spec)
-    # Ranks and laid out layers split the weights evenly, near enough.
+    model = job.require_model()
+    config = load_config(model)
+    # Tensor parallelism and device_map both split the weights about evenly.
     parts = max(1, job.extract.ranks, int(job.extract.gpus))
     return fit_batch_tokens(
-        _memory(job),
+        _get_actor_memory(job),
         config,
-        spec.dtype,
+        model.dtype,
         kind="cuda" if job.extract.gpus else "cpu",
-        weights=count_parameter_bytes(config, spec.dtype) // parts,
-        attention=spec.attention,
+        weights=count_parameter_bytes(config, model.dtype) // parts,
+        attention=model.attention,
         longest=longest,
     )
 
 
-def estimate_model_bytes(job: Job, spec: ModelConfig, tokens: int, longest: int) -> int:
-    """Memory of its machine that the model takes in an actor.
+def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
+    """Host memory that the model takes in an actor.
 
     Args:
         job: The job.
-        spec: The model.
         tokens: Tokens of the largest batch, padding included.
         longest: Tokens of the longest prompt.
     """
-    config = load_config(spec)
-    weights = count_parameter_bytes(config, spec.dtype)
+    model = job.require_model()
+    config = load_config(model)
+    weights = count_parameter_bytes(config, model.dtype)
     if job.extract.gpus > 0:
-        # Weights pass through the machine's memory; batches stay on the device.
+        # Weights pass through the host's memory; batches stay on the device.
         return weights
-    each = estimate_token_bytes(config, spec.dtype, attention=spec.attention, longest=longest)
+    each = estimate_token_bytes(config, model.dtype, attention=model.attention, longest=longest)
     return weights + tokens * each
 
 
-def _memory(job: Job) -> DeviceMemory:
-    """Memory that an actor has on its device, before it has loaded anything."""
-    settings = job.extract
-    if settings.gpus == 0 and not (settings.address or os.environ.get("RAY_ADDRESS")):
-        # The machine is this one: no need to start Ray to ask it.
-        beside = int((os.cpu_count() or 1) / settings.cpus)
-        return get_device_memory("cpu").part(1 / max(1, min(beside, settings.workers or beside)))
-    device = "cuda" if settings.gpus > 0 else "cpu"
-    resources = ActorResources(settings.cpus, settings.gpus)
+def _get_actor_memory(job: Job) -> DeviceMemory:
+    """Memory that an actor has on its device before it loads anything."""
+    extract = job.extract
+    if extract.gpus == 0 and not (extract.address or os.environ.get("RAY_ADDRESS")):
+        # The actors run on this machine: no need to start Ray to ask.
+        actors = int((os.cpu_count() or 1) / extract.cpus)
+        return get_device_memory("cpu").part(1 / max(1, min(actors, extract.workers or actors)))
+    device = "cuda" if extract.gpus > 0 else "cpu"
+    resources = ActorResources(extract.cpus, extract.gpus)
     return query_actor_memory(
-        device, resources, settings.workers, settings.address, get_placement_timeout(settings)
+        device, resources, extract.workers, extract.address, get_placement_timeout(extract)
     )

@@ -111,8 +111,8 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
             list_units(config),
             merge_provenance(get_model_provenance(spec), encoder.provenance),
             shard_samples=job.extract.shard_samples,
-            batch_tokens=choose_batch_tokens(context, spec, encoder.max_tokens),
-            model_bytes=partial(estimate_model_bytes, job, spec),
+            batch_tokens=choose_batch_tokens(context, encoder.max_tokens),
+            model_bytes=partial(estimate_model_bytes, job),
             update=update,
             save=save,
         )
