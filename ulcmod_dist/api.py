@@ -54,7 +54,7 @@ class Run:
 
         Samples of every split are standardised by the statistics of the train samples.
         """
-        return Standardised(*self.snapshot.activations(split))
+        return self.snapshot.activations(split)
 
     def sample_ids(self, split: str | None = "train") -> list[str]:
         """Ids of a split's samples, in the order of the rows of ``activations``."""

@@ -10,8 +10,7 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
-from ulcmod_dist.store.checksums import CorruptionError, dump_checksummed, load_checksummed
-from ulcmod_dist.store.moments import Moments
+from ulcmod_dist.store.records import CorruptionError, dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     CHUNK_BYTES,
@@ -21,6 +20,7 @@ from ulcmod_dist.store.schema import (
     shard_digest,
 )
 from ulcmod_dist.store.shards import (
+    Moments,
     Origin,
     ShardWriter,
     committed_digests,

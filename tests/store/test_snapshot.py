@@ -1,4 +1,4 @@
-"""A view is the newest manifest: samples in corpus order, read lazily from shards."""
+"""A snapshot is the newest manifest: samples in corpus order, read lazily from shards."""
 
 import pickle
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ from tests.store.conftest import (
 )
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.blocks import _row_bounds, lazy_rows
-from ulcmod_dist.store.checksums import CorruptionError
+from ulcmod_dist.store.arrays import _row_bounds, lazy_rows
 from ulcmod_dist.store.manifest import write_manifest
+from ulcmod_dist.store.records import CorruptionError
 from ulcmod_dist.store.shards import Commit, Origin, ShardWriter
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 
@@ -51,15 +51,15 @@ def publish(
 def test_snapshot__rows_are_in_corpus_order(run: RunDir, write: Write) -> None:
     prompts = names(11)
     publish(run, prompts, [write(prompts[6:]), write(prompts[:6])])
-    view = open_snapshot(run)
-    raw, mean, std = view.activations("train")
+    snapshot = open_snapshot(run)
+    train = snapshot.activations("train")
     expected = content_of(prompts).activations
-    np.testing.assert_array_equal(raw.compute(), expected)
-    np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-6)
-    np.testing.assert_allclose(std, expected.astype(float).std(0, ddof=1), rtol=1e-6)
-    assert view.sample_ids("train") == [f"s{number}" for number in range(11)]
-    assert view.samples["tokens"].to_pylist() == [len(prompt) for prompt in prompts]
-    assert view.units["path"].to_pylist()[7] == "layers.1.mlp.down_proj"
+    np.testing.assert_array_equal(train.raw.compute(), expected)
+    np.testing.assert_allclose(train.mean, expected.astype(float).mean(0), rtol=1e-6)
+    np.testing.assert_allclose(train.std, expected.astype(float).std(0, ddof=1), rtol=1e-6)
+    assert snapshot.sample_ids("train") == [f"s{number}" for number in range(11)]
+    assert snapshot.samples["tokens"].to_pylist() == [len(prompt) for prompt in prompts]
+    assert snapshot.units["path"].to_pylist()[7] == "layers.1.mlp.down_proj"
 
 
 def test_snapshot__statistics_are_those_of_the_train_samples_alone(
@@ -67,21 +67,21 @@ def test_snapshot__statistics_are_those_of_the_train_samples_alone(
 ) -> None:
     prompts = names(8)
     splits = ["train"] * 5 + ["test"] * 3
-    view = publish(run, prompts, [write(prompts[:3]), write(prompts[3:])], splits)
+    snapshot = publish(run, prompts, [write(prompts[:3]), write(prompts[3:])], splits)
     train = content_of(prompts[:5]).activations.astype(float)
-    raw, mean, std = view.activations("test")
-    np.testing.assert_allclose(mean, train.mean(0), rtol=1e-9)
-    np.testing.assert_allclose(std, train.std(0, ddof=1), rtol=1e-9)
-    np.testing.assert_array_equal(raw.compute(), content_of(prompts[5:]).activations)
+    test = snapshot.activations("test")
+    np.testing.assert_allclose(test.mean, train.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(test.std, train.std(0, ddof=1), rtol=1e-9)
+    np.testing.assert_array_equal(test.raw.compute(), content_of(prompts[5:]).activations)
 
 
 def test_snapshot__equal_prompts_share_a_row_and_each_counts(run: RunDir, write: Write) -> None:
     prompts = ["x", "y", "x", "z", "x"]
-    view = publish(run, prompts, [write(["x", "y", "z"])])
-    raw, mean, _ = view.activations()
+    snapshot = publish(run, prompts, [write(["x", "y", "z"])])
+    found = snapshot.activations()
     expected = np.array([activation_of(prompt) for prompt in prompts])
-    np.testing.assert_array_equal(raw.compute(), expected)
-    np.testing.assert_allclose(mean, expected.astype(float).mean(0), rtol=1e-9)
+    np.testing.assert_array_equal(found.raw.compute(), expected)
+    np.testing.assert_allclose(found.mean, expected.astype(float).mean(0), rtol=1e-9)
 
 
 def test_snapshot__added_and_removed_prompts_make_a_version_and_old_ones_stay(
@@ -108,8 +108,8 @@ def test_snapshot__the_same_again_makes_no_version(run: RunDir, write: Write) ->
 
 
 def test_snapshot__samples_without_rows_stay_out(run: RunDir, write: Write) -> None:
-    view = publish(run, ["a", "lost", "b"], [write(["a", "b"])])
-    assert view.sample_ids() == ["s0", "s2"]
+    snapshot = publish(run, ["a", "lost", "b"], [write(["a", "b"])])
+    assert snapshot.sample_ids() == ["s0", "s2"]
 
 
 def test_snapshot__another_run_with_the_same_rows_has_the_same_digest(
@@ -143,27 +143,29 @@ def test_snapshot__a_deleted_chunk_is_found_when_opened(run: RunDir, write: Writ
 
 def test_snapshot__a_chunk_deleted_later_never_reads_as_zero(run: RunDir, write: Write) -> None:
     commit = write(names(6))
-    view = publish(run, names(6), [commit])
+    snapshot = publish(run, names(6), [commit])
     run.delete(f"{commit.folder}/activations/c/1/2")
     with pytest.raises(CorruptionError, match="missing"):
-        view.activations().raw.compute()
+        snapshot.activations().raw.compute()
 
 
 def test_snapshot__a_flipped_bit_is_an_error_when_read(run: RunDir, write: Write) -> None:
     commit = write(names(6))
-    view = publish(run, names(6), [commit])
+    snapshot = publish(run, names(6), [commit])
     key = f"{commit.folder}/activations/c/0/0"
     data = bytearray(run.read(key))
     data[11] ^= 4
     run.write(key, bytes(data))
     with pytest.raises(CorruptionError, match="checksum"):
-        view.activations().raw.compute()
+        snapshot.activations().raw.compute()
 
 
 def test_snapshot__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) -> None:
     prompts = names(40)
-    view = publish(run, prompts, [write(prompts[start : start + 8]) for start in range(0, 40, 8)])
-    raw = view.activations().raw
+    snapshot = publish(
+        run, prompts, [write(prompts[start : start + 8]) for start in range(0, 40, 8)]
+    )
+    raw = snapshot.activations().raw
     assert len(pickle.dumps(raw)) < 20_000
     assert raw.chunks[1] == (3, 3, 3, 1)
     assert raw.chunks[0] == (4,) * 10
@@ -171,8 +173,8 @@ def test_snapshot__graph_is_a_rule_and_pickles_small(run: RunDir, write: Write) 
 
 def test_snapshot__reading_whole_rows_opens_a_shard_once_a_block(run: RunDir, write: Write) -> None:
     prompts = names(8)
-    view = publish(run, prompts, [write(prompts)])
-    raw = view.activations().raw
+    snapshot = publish(run, prompts, [write(prompts)])
+    raw = snapshot.activations().raw
     assert raw.numblocks == (2, 4)
 
 

@@ -9,7 +9,7 @@ from tests.store.conftest import RECORD, Write, corpus_of, units_table
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import write_manifest
-from ulcmod_dist.store.quarantine import QuarantineEntry, add_to_quarantine
+from ulcmod_dist.store.records import QuarantineEntry, add_to_quarantine
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans, verify
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.runtime.rundir import RunDir
 
 SCHEMA = pa.schema([("id", pa.string()), ("category", pa.string()), ("text", pa.large_string())])
 _FIELDS = ("id", "conversations", "label")
@@ -129,13 +129,10 @@ def split_infinity(
 
 def write_split(split: InfinitySplit, folder: Path) -> tuple[Path, Path]:
     """Write ``train.parquet`` and ``test.parquet``; each appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = (folder / "train.parquet", folder / "test.parquet")
-    for path, table in zip(paths, (split.train, split.test), strict=True):
-        partial = path.with_suffix(".partial")
-        pq.write_table(table, partial)
-        partial.replace(path)
-    return paths
+    directory = RunDir.at(folder)
+    directory.write_parquet("train.parquet", split.train)
+    directory.write_parquet("test.parquet", split.test)
+    return folder / "train.parquet", folder / "test.parquet"
 
 
 Row = tuple[str, str]

@@ -36,14 +36,15 @@ from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
-from ulcmod_dist.store.quarantine import (
+from ulcmod_dist.store.records import (
     QuarantineEntry,
     clear_quarantine,
+    list_snapshots,
     read_quarantine,
 )
 from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
-from ulcmod_dist.store.snapshot import Snapshot, list_snapshots, open_snapshot
+from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 
 DISK_MARGIN = 1.05
 """Room asked for on a disk over what the plan says will be written."""

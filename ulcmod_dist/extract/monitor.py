@@ -15,7 +15,7 @@ from ulcmod_dist.extract.worker import TaskFailure
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import metrics_addresses
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.quarantine import QuarantineEntry, add_to_quarantine
+from ulcmod_dist.store.records import QuarantineEntry, add_to_quarantine
 
 METRIC_PREFIX = "ulcmod_extract_"
 STATUS_INTERVAL = 5.0

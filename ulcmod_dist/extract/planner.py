@@ -18,7 +18,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
-from ulcmod_dist.store.checksums import dump_checksummed, load_checksummed
+from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 

@@ -12,7 +12,7 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.forward.provenance import FORWARD_VERSION, get_model_cache_key
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
-from ulcmod_dist.store.snapshot import list_snapshots
+from ulcmod_dist.store.records import list_snapshots
 
 EXTRACTED = "status/extracted.json"
 

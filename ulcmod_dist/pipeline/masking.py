@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
@@ -15,6 +13,7 @@ from ulcmod_dist.intervene.engine import estimate_pruned_size
 from ulcmod_dist.intervene.masks import Mask, masks_to_safetensors, masks_to_table, read_layer_units
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.rundir import RunDir
 
 COLUMNS = {
     "name": "Mask",
@@ -47,7 +46,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "masks.safetensors").write_bytes(masks_to_safetensors(masks, units))
-    pq.write_table(masks_to_table(masks), out / "masks.parquet")
+    RunDir.at(out).write_parquet("masks.parquet", masks_to_table(masks))
     sizes, unknown = _pruned_sizes(context.job, masks.values())
     rows = [
         {"name": name, "modules": list(each), "units": mask.count, **size}

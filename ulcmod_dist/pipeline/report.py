@@ -29,7 +29,6 @@ from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reprod
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
-from ulcmod_dist.store.modules import write_table
 from ulcmod_dist.store.versions import list_versions, version_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -80,7 +79,7 @@ def report(context: Context, *, num_modules: tuple[int, ...] | None = None) -> S
             step.update(done)
     shown = collect_tables(parts)
     for name, table in shown.items():
-        write_table(context.run, table_key(name), table.to_arrow())
+        context.run.write_parquet(table_key(name), table.to_arrow())
     beside = [{figure_key(name) for name in figures}, {table_key(name) for name in shown}]
     for keys in beside:
         _remove_others(context.run, keys)

@@ -41,7 +41,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.lease import LeaseHeld
 from ulcmod_dist.runtime.rundir import DRIFT, REPORT
-from ulcmod_dist.store.quarantine import read_quarantine
+from ulcmod_dist.store.records import read_quarantine
 from ulcmod_dist.store.versions import (
     Version,
     keep_version,

@@ -17,7 +17,7 @@ from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.runtime.lease import LeaseTiming
 from ulcmod_dist.runtime.progress import read_current_step
 from ulcmod_dist.runtime.rundir import REPORT
-from ulcmod_dist.store.snapshot import list_snapshots
+from ulcmod_dist.store.records import list_snapshots
 
 LOOK_SECONDS = 2.0
 BAR = 20

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint
+from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
 from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes, read_region
-from ulcmod_dist.store.checksums import dump_checksummed
-from ulcmod_dist.store.moments import Moments
+from ulcmod_dist.store.records import dump_checksummed, list_snapshots
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,
@@ -24,12 +21,11 @@ from ulcmod_dist.store.schema import (
     cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.shards import Commit, shard_moments
+from ulcmod_dist.store.shards import Commit, Moments, shard_moments
 from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,
     Snapshot,
-    list_snapshots,
     load_snapshot,
     locate_rows,
     open_snapshot,
@@ -71,7 +67,7 @@ def write_manifest(
     samples, named = _samples(run, corpus, shards)
     moments = _train_moments(run, samples, named, units.num_rows)
     tables = {"samples": samples, "units": _with_statistics(units, moments)}
-    contents = {name: _parquet_bytes(table) for name, table in tables.items()}
+    contents = {name: parquet_bytes(table) for name, table in tables.items()}
     stamp = {name: checksum_bytes(data) for name, data in contents.items()}
     digest = fingerprint(
         {
@@ -185,9 +181,3 @@ def _with_statistics(units: pa.Table, moments: Moments) -> pa.Table:
     return table.append_column("mean", pa.array(moments.mean)).append_column(
         "m2", pa.array(moments.m2)
     )
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
-    return sink.getvalue()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
@@ -55,7 +53,7 @@ def write_modules(run: RunDir, num_modules: int, modules: StoredModules) -> None
     # An older metrics.json must not vouch for newer tables.
     run.delete(modules_key(num_modules, "metrics.json"))
     for name in ("units", "samples", "history"):
-        write_table(run, modules_key(num_modules, f"{name}.parquet"), getattr(modules, name))
+        run.write_parquet(modules_key(num_modules, f"{name}.parquet"), getattr(modules, name))
     run.write_json(modules_key(num_modules, "metrics.json"), dict(modules.metrics))
 
 
@@ -71,7 +69,7 @@ def read_modules(run: RunDir, num_modules: int) -> StoredModules:
             f"Run `ulcmod discover {run.url} --set discover.modules={num_modules}`.",
         )
     tables = {
-        name: read_table(run, modules_key(num_modules, f"{name}.parquet"))
+        name: run.read_parquet(modules_key(num_modules, f"{name}.parquet"))
         for name in ("units", "samples", "history")
     }
     return StoredModules(**tables, metrics=read_metrics(run, num_modules))
@@ -86,15 +84,3 @@ def list_modules(run: RunDir) -> list[int]:
     """The numbers of modules whose search has ended, ascending."""
     matches = (_METRICS.fullmatch(key) for key, _ in run.keys("modules"))
     return sorted(int(match[1]) for match in matches if match)
-
-
-def write_table(run: RunDir, key: str, table: pa.Table) -> None:
-    """Write one Parquet table."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    run.write(key, buffer.getvalue())
-
-
-def read_table(run: RunDir, key: str) -> pa.Table:
-    """Read one Parquet table (FileNotFoundError where there is none)."""
-    return pq.read_table(pa.BufferReader(run.read(key)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
 from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes
-from ulcmod_dist.store.checksums import CorruptionError, load_checksummed
+from ulcmod_dist.store.records import CorruptionError, list_snapshots, load_checksummed, read_header
 from ulcmod_dist.store.schema import (
     COMMITS,
     MANIFESTS,
@@ -25,7 +23,6 @@ from ulcmod_dist.store.schema import (
     shard_digest,
 )
 from ulcmod_dist.store.shards import Commit, committed_digests, read_commit
-from ulcmod_dist.store.snapshot import list_snapshots
 
 READERS = 4
 """Objects hashed at a time."""
@@ -112,7 +109,7 @@ def find_orphans(run: RunDir) -> list[Orphan]:
     named = {
         entry["key"]
         for version in list_snapshots(run)
-        for entry in _header(run, version)["files"].values()
+        for entry in read_header(run, version)["files"].values()
     }
     named.update(manifest_key(version) for version in list_snapshots(run))
     found = [
@@ -160,7 +157,7 @@ def _manifests(
     for version in list_snapshots(run):
         key = manifest_key(version)
         try:
-            header = _header(run, version)
+            header = read_header(run, version)
         except CorruptionError as error:
             findings.append(Finding(key, error.fact))
             continue
@@ -181,7 +178,7 @@ def _sample_table_problems(
 ) -> Iterator[str]:
     """What does not fit in a manifest's table of samples: ids named twice, rows out of range."""
     try:
-        table = pq.read_table(io.BytesIO(run.read(header["files"]["samples"]["key"])))
+        table = run.read_parquet(header["files"]["samples"]["key"])
     except (FileNotFoundError, OSError, pa.ArrowException):
         # The object itself is found to be missing or damaged when it is read again.
         return
@@ -215,11 +212,6 @@ def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
     if found.size != entry.size:
         return f"has {found.size} bytes, not {entry.size}"
     return None if found == entry else "checksum does not match"
-
-
-def _header(run: RunDir, version: int) -> dict[str, Any]:
-    key = manifest_key(version)
-    return load_checksummed(run.read(key), run.show(key))
 
 
 def _find_staged_files(run: RunDir) -> Iterator[Orphan]:

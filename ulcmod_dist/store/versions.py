@@ -23,7 +23,7 @@ from ulcmod_dist.runtime.rundir import (
     version_folder,
 )
 from ulcmod_dist.store.modules import list_modules, read_metrics
-from ulcmod_dist.store.snapshot import list_snapshots as views
+from ulcmod_dist.store.records import list_snapshots as views
 
 RECORD = "version.json"
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)

@@ -1,0 +1,119 @@
+"""JSON records of the store, each with its own checksum: headers of manifests, the quarantine.
+
+They are read without Zarr and Dask, whose import alone takes longer than `ulcmod status` may.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.runtime.rundir import RunDir, canonical_json, fingerprint
+from ulcmod_dist.store.schema import MANIFESTS, QUARANTINE, manifest_key, quarantine_key
+
+CHECKSUM_KEY = "checksum"
+
+_VERSION = re.compile(rf"{MANIFESTS}/(\d+)\.json")
+
+
+class CorruptionError(UlcmodError):
+    """Stored bytes are not what was written."""
+
+
+def dump_checksummed(value: dict[str, Any]) -> bytes:
+    """The canonical JSON of a value with the SHA-256 of the value added to it."""
+    return canonical_json({**value, CHECKSUM_KEY: fingerprint(value)})
+
+
+def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
+    """The value that was sealed.
+
+    Raises:
+        CorruptionError: The bytes differ from those that ``dump_checksummed`` returned.
+    """
+    try:
+        value = json.loads(data)
+        checksum = value.pop(CHECKSUM_KEY)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptionError(f"{name} is damaged: it is no sealed record.") from error
+    # Canonical bytes, so that a flip in white space, which JSON ignores, is found as well.
+    if checksum != fingerprint(value) or dump_checksummed(value) != data:
+        raise CorruptionError(f"{name} is damaged: its checksum does not match its contents.")
+    assert isinstance(value, dict)
+    return value
+
+
+def list_snapshots(run: RunDir) -> list[int]:
+    """Versions of the snapshots that are there, ascending."""
+    found = (_VERSION.fullmatch(key) for key, _ in run.keys(MANIFESTS))
+    return [int(match[1]) for match in found if match]
+
+
+def read_header(run: RunDir, version: int) -> dict[str, Any]:
+    """The JSON part of a manifest.
+
+    Raises:
+        CorruptionError: The manifest has another checksum.
+    """
+    key = manifest_key(version)
+    return load_checksummed(run.read(key), run.show(key))
+
+
+def latest_provenance(run: RunDir) -> dict[str, str] | None:
+    """Provenance of the newest snapshot, None before the first; reads no shard.
+
+    Raises:
+        CorruptionError: The manifest has another checksum.
+    """
+    versions = list_snapshots(run)
+    if not versions:
+        return None
+    provenance: dict[str, str] = read_header(run, versions[-1])["record"]
+    return provenance
+
+
+@dataclass(frozen=True)
+class QuarantineEntry:
+    """A prompt that failed too often.
+
+    Attributes:
+        prompt: Its digest.
+        sample_ids: Samples with this prompt.
+        reason: What went wrong the last time, in one line.
+        attempts: How often it was tried.
+    """
+
+    prompt: str
+    sample_ids: tuple[str, ...]
+    reason: str
+    attempts: int
+
+
+def add_to_quarantine(run: RunDir, entry: QuarantineEntry) -> None:
+    """Put a prompt into quarantine; a later run leaves it out."""
+    run.write(quarantine_key(entry.prompt), dump_checksummed(asdict(entry)))
+
+
+def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
+    """What is in quarantine, by the prompt's digest.
+
+    Raises:
+        CorruptionError: An entry's bytes have changed.
+    """
+    found = {}
+    for key, _ in run.keys(QUARANTINE):
+        value = load_checksummed(run.read(key), run.show(key))
+        entry = QuarantineEntry(**{**value, "sample_ids": tuple(value["sample_ids"])})
+        found[entry.prompt] = entry
+    return found
+
+
+def clear_quarantine(run: RunDir) -> int:
+    """Let every prompt out of quarantine, to be tried again; returns how many there were."""
+    keys = [key for key, _ in run.keys(QUARANTINE)]
+    for key in keys:
+        run.delete(key)
+    return len(keys)
