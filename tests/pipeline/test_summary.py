@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 from rich.console import Console
 
-from ulcmod_dist.pipeline.summary import Summary, shown, size_text
+from ulcmod_dist.pipeline.summary import Summary, format_bytes, format_value
 
 
 @pytest.mark.parametrize(
@@ -25,16 +25,16 @@ from ulcmod_dist.pipeline.summary import Summary, shown, size_text
         ("as it is", "as it is"),
     ],
 )
-def test_shown__has_few_digits_and_separates_thousands(value: object, text: str) -> None:
-    assert shown(value) == text
+def test_format_value__has_few_digits_and_separates_thousands(value: object, text: str) -> None:
+    assert format_value(value) == text
 
 
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 bytes"), (1023, "1,023 bytes"), (1536, "1.5 KiB"), (3 * 2**40, "3.0 TiB")],
 )
-def test_size_text__is_in_binary_units(count: int, text: str) -> None:
-    assert size_text(count) == text
+def test_format_bytes__is_in_binary_units(count: int, text: str) -> None:
+    assert format_bytes(count) == text
 
 
 def test_summary__names_from_a_corpus_do_not_command_the_terminal() -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
-from ulcmod_dist.pipeline.summary import Summary, shown
+from ulcmod_dist.pipeline.summary import Summary, format_value
 from ulcmod_dist.report.comparison import render_comparison, tabulate_moves
 from ulcmod_dist.results.comparison import Comparison
 from ulcmod_dist.runtime.rundir import RunDir
@@ -104,9 +104,9 @@ def _summary(
 
 
 def _in_words(name: str, described: dict[str, Any]) -> str:
-    text = f"{name}, L = {shown(described['objective'])}"
+    text = f"{name}, L = {format_value(described['objective'])}"
     alone = described["unmatched"]
-    return f"{text}; without a partner: {shown(alone)}" if alone else text
+    return f"{text}; without a partner: {format_value(alone)}" if alone else text
 
 
 def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:

@@ -30,7 +30,7 @@ from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, 
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation, write_evaluation
 from ulcmod_dist.pipeline.searching import executor_of
-from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.pipeline.texts import texts_of
 from ulcmod_dist.results.discovery import Discovery, MethodRow
 from ulcmod_dist.results.types import Absent, Objective
@@ -206,8 +206,8 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
         plan_search(matrix, [num_modules], config, inputs.executor)
     except InvalidInput as error:
         return Absent(
-            f"The null model holds {size_text(held)} of chunks at a time, of "
-            f"{size_text(allowed)} that discover.memory allows. {error}"
+            f"The null model holds {format_bytes(held)} of chunks at a time, of "
+            f"{format_bytes(allowed)} that discover.memory allows. {error}"
         )
     return memory
 

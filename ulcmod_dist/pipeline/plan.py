@@ -26,7 +26,7 @@ from ulcmod_dist.pipeline.devices import (
 )
 from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
-from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ActorResources
 
@@ -49,14 +49,14 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     figures = {**counts, "search": asdict(search)}
     facts = {
         **{name: counts[name] for name in counts if not name.endswith("bytes")},
-        "to be written": size_text(figures["bytes"]),
-        "memory of an actor, projected": size_text(figures["actor_bytes"]),
+        "to be written": format_bytes(figures["bytes"]),
+        "memory of an actor, projected": format_bytes(figures["actor_bytes"]),
     }
     if measure and figures["prompts"]:
         projection = _projection(context, prepared)
         figures |= projection.as_json()
         facts |= {
-            "memory of an actor, measured": size_text(projection.peak_bytes),
+            "memory of an actor, measured": format_bytes(projection.peak_bytes),
             "tokens a second and actor": round(projection.tokens_per_second),
             "actors": projection.actors,
             "time, projected": f"{projection.seconds / 3600:,.2f} h",

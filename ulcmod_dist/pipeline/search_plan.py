@@ -7,7 +7,7 @@ import numpy as np
 
 from ulcmod_dist.iterd.plan import SearchPlan
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
-from ulcmod_dist.pipeline.summary import size_text
+from ulcmod_dist.pipeline.summary import format_bytes
 from ulcmod_dist.store.schema import ChunkShape
 
 
@@ -25,16 +25,18 @@ def facts_of(plan: SearchPlan) -> dict[str, str]:
     if plan.block_units:
         mode += f", blocks of up to {plan.block_units:,} units"
     reads = {0: "read once", 1: "read once an iteration", 2: "read twice an iteration at most"}
-    kept = f"{size_text(plan.kept)} in {plan.keep}" if plan.resident else "nothing"
+    kept = f"{format_bytes(plan.kept)} in {plan.keep}" if plan.resident else "nothing"
     if plan.block_units and not plan.resident:
-        kept = f"two blocks, {size_text(plan.kept)}"
+        kept = f"two blocks, {format_bytes(plan.kept)}"
     return {
         "search": mode,
-        "matrix": f"{size_text(plan.matrix)}, {reads[plan.reads]}",
+        "matrix": f"{format_bytes(plan.matrix)}, {reads[plan.reads]}",
         "kept in memory": kept,
-        "tables and labels": size_text(plan.tables),
-        "chunks and sums at work": size_text(plan.working),
-        "sketch of the start": size_text(plan.start),
-        "held-out samples": size_text(plan.held_out),
-        "memory of the search": f"{size_text(plan.needed)} of {size_text(plan.limit)} allowed",
+        "tables and labels": format_bytes(plan.tables),
+        "chunks and sums at work": format_bytes(plan.working),
+        "sketch of the start": format_bytes(plan.start),
+        "held-out samples": format_bytes(plan.held_out),
+        "memory of the search": (
+            f"{format_bytes(plan.needed)} of {format_bytes(plan.limit)} allowed"
+        ),
     }

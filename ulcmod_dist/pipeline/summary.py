@@ -1,4 +1,4 @@
-"""What a stage answers: one value that prints as a table for people or as JSON for programs."""
+"""The result of a command: one value that prints as tables for people or JSON for programs."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ulcmod_dist.runtime.text import strip_control_chars
 
 @dataclass(frozen=True)
 class Summary:
-    """The answer of a stage.
+    """The result of a command.
 
     Attributes:
-        title: What the rows are, for people.
+        title: What the rows are.
         columns: Key of each shown column -> its heading.
-        rows: Records, one a line; JSON values.
-        facts: Further facts, shown above the rows; JSON values.
-        data: The facts for programs, where they are better served by other names and units.
-        closing: Plain sentences that end the output, such as where a report lies.
-        exit_code: What the command ends with (0 done, 3 finished with quarantined samples).
+        rows: Records of JSON values.
+        facts: Further JSON values, shown above the rows.
+        data: Replaces the facts in JSON, with other names and units.
+        closing: Sentences at the end, such as the path of a report.
+        exit_code: Exit code of the command.
     """
 
     title: str
@@ -38,7 +38,7 @@ class Summary:
     exit_code: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The machine-readable form: the facts and all columns of the rows."""
+        """The facts and all columns of the rows, as JSON values."""
         facts = self.facts if self.data is None else self.data
         return {**facts, "rows": [dict(row) for row in self.rows]}
 
@@ -51,17 +51,17 @@ class Summary:
         yield from (Text(strip_control_chars(line), overflow="fold") for line in self.closing)
 
     def print(self, console: Console) -> None:
-        """Print the form for people."""
+        """Print facts, tables and closing sentences."""
         console.print(self)
 
     def _facts(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for name, value in self.facts.items():
-            table.add_row(Text(name.replace("_", " "), style="dim"), Text(shown(value)))
+            table.add_row(Text(name.replace("_", " "), style="dim"), Text(format_value(value)))
         return table
 
     def _tables(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """The rows, in as many tables as the width asks for; each begins with the first column."""
+        """The rows, in as many tables as the width requires; each begins with the first column."""
         unlimited = options.update_width(10**6)
         first, *others = self.columns
         keys, title = [first], self.title
@@ -79,8 +79,8 @@ class Summary:
         for key in keys:
             heading = self.columns[key]
             numeric = all(isinstance(row.get(key), int | float | None) for row in self.rows)
-            # A number broken over two lines is read as two numbers.
-            least = max(len(heading), *(len(shown(row.get(key))) for row in self.rows))
+            # A number wrapped onto a second line would read as two numbers.
+            least = max(len(heading), *(len(format_value(row.get(key))) for row in self.rows))
             table.add_column(
                 heading,
                 justify="right" if numeric else "left",
@@ -88,12 +88,12 @@ class Summary:
                 overflow="fold",
             )
         for row in self.rows:
-            table.add_row(*(Text(shown(row.get(key))) for key in keys))
+            table.add_row(*(Text(format_value(row.get(key))) for key in keys))
         return table
 
 
-def shown(value: Any) -> str:
-    """A value for people: thousands separated, few digits, a dash for what is not there."""
+def format_value(value: Any) -> str:
+    """Format a value for people: separated thousands, few digits, a dash for None."""
     if value is None:
         return "-"
     if isinstance(value, bool):
@@ -103,13 +103,13 @@ def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ", ".join(shown(part) for part in value) or "none"
-    # Ids and categories come from corpora.
+        return ", ".join(format_value(part) for part in value) or "none"
+    # Sample ids and categories come from corpora and may contain control characters.
     return strip_control_chars(str(value))
 
 
-def size_text(count: float) -> str:
-    """A number of bytes for people, in binary units."""
+def format_bytes(count: float) -> str:
+    """Format a number of bytes in binary units."""
     units = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
     power = min(len(units) - 1, int(math.log(max(count, 1), 1024)))
     return f"{count / 1024**power:,.{1 if power else 0}f} {units[power]}"

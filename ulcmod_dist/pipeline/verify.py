@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ulcmod_dist.pipeline.context import Context, writing
-from ulcmod_dist.pipeline.summary import Summary, size_text
+from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans
 from ulcmod_dist.store.verify import verify as verify_store
@@ -17,7 +17,7 @@ def verify(context: Context) -> Summary:
         title="Damage",
         columns={"key": "Key", "problem": "Problem"},
         rows=[{"key": found.key, "problem": found.problem} for found in seen.findings],
-        facts={"objects": seen.objects, "read": size_text(seen.bytes)},
+        facts={"objects": seen.objects, "read": format_bytes(seen.bytes)},
         data={"objects": seen.objects, "bytes": seen.bytes},
         closing=[] if seen.findings else ["All as written."],
         exit_code=1 if seen.findings else 0,
@@ -45,6 +45,6 @@ def _leftovers(found: list[Orphan], title: str) -> Summary:
         title=title,
         columns={"key": "Key", "size": "Bytes"},
         rows=[{"key": entry.key, "size": entry.size} for entry in found],
-        facts={"objects": len(found), "size": size_text(total)},
+        facts={"objects": len(found), "size": format_bytes(total)},
         data={"objects": len(found), "bytes": total},
     )
