@@ -141,7 +141,7 @@ def test_engine__a_tap_that_does_not_fire_names_its_layer() -> None:
 def test_engine__another_width_than_promised_names_its_layer() -> None:
     model = tiny_model("llama")
     model.config.intermediate_size = 23
-    with pytest.raises(UlcmodError, match=r"layer 0 .* has 24 units where .* promises 23"):
+    with pytest.raises(UlcmodError, match=r"layer 0 .* has 24 units; by .* has 23"):
         Engine(model).run(prompts_of([3]))
 
 

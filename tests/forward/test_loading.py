@@ -141,7 +141,7 @@ def test_load__an_index_names_safetensors_beside_it_alone(tmp_path: Path, name: 
     index = sharded(folder)
     (folder / "w.bin").write_bytes(pickle.dumps(Planted(tmp_path / "was_run")))
     remap(index, name)
-    with pytest.raises(InvalidInput, match="no safetensors file beside it"):
+    with pytest.raises(InvalidInput, match="no safetensors file in its folder"):
         Engine.load(ModelConfig(id=str(folder)))
     assert not (tmp_path / "was_run").exists()
 

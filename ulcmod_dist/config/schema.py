@@ -73,6 +73,9 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int) else value
 
 
+StrList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
 def _parse_size(value: Any) -> Any:
     """Bytes from a text such as ``8 GiB`` or ``500 MB``."""
     if not isinstance(value, str):
@@ -86,13 +89,11 @@ def _parse_size(value: Any) -> Any:
 class CorpusConfig(Config):
     """The files of the prompts, and the columns to read."""
 
-    train: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+    train: StrList = Field(
         description="File, folder, glob or URL of the train samples, or a list of these.",
         min_length=1,
     )
-    test: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
-        (), description="The same for held-out samples; none by default."
-    )
+    test: StrList = Field((), description="The same for held-out samples; none by default.")
     text: str | None = Field("text", description="Column of the prompts' texts.")
     messages: str | None = Field(
         None, description="Column of chat messages (role and content), in place of `text`."
@@ -126,8 +127,7 @@ class TokenizationConfig(Config):
         "You are a helpful assistant.", description="System message of the chat template."
     )
     tokens: Literal["all", "prompt", "last"] = Field(
-        "all",
-        description="Tokens that enter the mean: all, those of the prompt's own text, or the last.",
+        "all", description="Tokens that enter the mean: all, those of the user's text, or the last."
     )
     max_tokens: int | None = Field(
         None, gt=0, description="Length limit; by default the model's own maximum."
@@ -147,16 +147,14 @@ class ExtractConfig(Config):
     gpus: float = Field(
         0.0,
         ge=0,
-        description="GPUs of an actor. With `ranks: 1`, several GPUs hold whole layers each and "
-        "work one after another (`device_map`): for models that fit no single GPU and have no "
-        "tensor-parallel plan.",
+        description="GPUs of an actor. With `ranks: 1` several GPUs hold whole layers and work in "
+        "turn (`device_map`): for models that fit no single GPU and have no tensor-parallel plan.",
     )
     ranks: int = Field(
         1, gt=0, description="Processes that share a model by tensor parallelism, one GPU each."
     )
     address: str | None = Field(
-        None,
-        description="Address of the Ray cluster; by default RAY_ADDRESS, else Ray starts locally.",
+        None, description="Address of the Ray cluster; by default RAY_ADDRESS, else a local Ray."
     )
     patience: float | None = Field(
         None,
@@ -185,9 +183,7 @@ class SearchConfig(Config):
     modules: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = Field(
         description="Number of modules K, or a list of them.", min_length=1
     )
-    restarts: int = Field(
-        10, gt=0, description="Number of restarts; the one with the highest L wins."
-    )
+    restarts: int = Field(10, gt=0, description="Number of restarts; the highest L wins.")
     seed: int = Field(0, ge=0, description="Seed of initial modules and sweep orders.")
     max_iterations: int = Field(100, ge=0, description="Maximum number of iterations.")
     tolerance: float = Field(
@@ -198,9 +194,7 @@ class SearchConfig(Config):
         "fraction; with 0 it stops when no label changes.",
     )
     mode: Literal["auto", "exact", "blockwise"] = Field(
-        "auto",
-        description="`exact`, `blockwise` (one read of the matrix an iteration), or `auto`: exact "
-        "where the matrix fits into memory.",
+        "auto", description="`exact`, `blockwise` (one read an iteration), or as memory allows."
     )
     memory: Annotated[int, BeforeValidator(_parse_size)] | None = Field(
         None,
@@ -209,8 +203,7 @@ class SearchConfig(Config):
         "executor's machines have.",
     )
     keep: Literal["float32", "float16"] = Field(
-        "float32",
-        description="Precision of blocks kept in memory; `float16` keeps standardised values.",
+        "float32", description="Precision in memory; `float16` holds standardised values."
     )
     executor: str = Field(
         "threads", description="`threads`, `distributed`, the address of a scheduler, or `ray`."
@@ -234,10 +227,7 @@ class EvaluateConfig(Config):
 
     seed: int = Field(0, ge=0, description="Seed of permutations and classifiers.")
     null_permutations: int = Field(
-        3,
-        ge=0,
-        description="Number of searches on column-wise permuted data, one restart each: the null "
-        "model.",
+        3, ge=0, description="Number of searches on permuted columns (null model), one start each."
     )
     baselines: tuple[Baseline, ...] = Field(
         typing.get_args(Baseline), description="Clustering methods to compare with."
@@ -262,9 +252,7 @@ class AblateConfig(Config):
         40, gt=0, description="Number of samples of each module to measure, drawn with the seed."
     )
     random_sets: int = Field(
-        3,
-        gt=0,
-        description="Number of random sets of as many units a layer to compare each module with.",
+        3, gt=0, description="Number of random sets of as many units a layer, for comparison."
     )
     seed: int = Field(0, ge=0, description="Seed of samples, random sets and intervals.")
 
@@ -283,15 +271,13 @@ class RerunConfig(Config):
     """What `ulcmod rerun` keeps, and the limits of drift."""
 
     start: Literal["warm", "cold"] = Field(
-        "warm",
-        description="`warm`: the search starts from the last modules; `cold`: from new ones.",
+        "warm", description="`warm`: search from the last modules; `cold`: from new ones."
     )
     keep: int = Field(5, ge=0, description="Number of past versions of the results to keep.")
     min_units_rand: float = Field(
         0.7,
         le=1,
-        description="Drift is reported where the adjusted Rand index of the units' modules before "
-        "and after is lower.",
+        description="Lowest adjusted Rand index of units, before and after, without drift.",
     )
     min_samples_rand: float = Field(
         0.7, le=1, description="The same for the train samples that both versions have."
@@ -299,8 +285,7 @@ class RerunConfig(Config):
     min_objective: float = Field(
         0.9,
         ge=0,
-        description="Drift is reported where L per sample and unit falls below this fraction of "
-        "that before.",
+        description="Lowest ratio of L per sample and unit to that before, without drift.",
     )
 
 
@@ -321,9 +306,7 @@ class ClusterConfig(Config):
 
     nodes: int = Field(1, gt=0, description="Number of machines.")
     min_nodes: int | None = Field(
-        None,
-        ge=1,
-        description="Kubernetes: minimum of machines; below `nodes` the cluster autoscales.",
+        None, ge=1, description="Kubernetes: machines kept when idle; below `nodes` it autoscales."
     )
     cpus: int = Field(8, gt=0, description="CPUs of a machine.")
     memory_gib: int = Field(32, gt=0, description="Memory of a machine in GiB.")
@@ -335,10 +318,10 @@ class ClusterConfig(Config):
     partition: str | None = Field(None, pattern=_NAME, description="Slurm: partition.")
     account: str | None = Field(None, pattern=_NAME, description="Slurm: account to charge.")
     image: str | None = Field(None, description="Kubernetes: container image; required there.")
-    volumes: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+    volumes: StrList = Field(
         (), description="Kubernetes: volume claims and where they are mounted, as `claim:/path`."
     )
-    secrets: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+    secrets: StrList = Field(
         (), description="Kubernetes: names of Secrets whose keys become environment variables."
     )
     node_selector: dict[str, str] = Field(
@@ -358,7 +341,7 @@ class ClusterConfig(Config):
     time_zone: str = Field("Etc/UTC", description="Kubernetes: time zone of the schedule.")
     scheduler: Literal["cronjob", "raycronjob"] = Field(
         "cronjob",
-        description="Kubernetes: CronJob beside a standing RayCluster, or RayCronJob (alpha).",
+        description="Kubernetes: CronJob that uses a standing RayCluster, or RayCronJob (alpha).",
     )
 
     @model_validator(mode="after")

@@ -87,7 +87,7 @@ class Engine:
             raise UlcmodError(
                 f"The model {model.id} has {count_units(expected)} units in {len(expected)} parts; "
                 f"the plan was made for {count_units(units)} in {len(units)}.",
-                "Plan the run anew for this model.",
+                "Use another run directory for this model.",
             )
         return cls(load_model(model, config, device, ranks), ranks)
 
@@ -234,7 +234,7 @@ def pad_batch(
     if int(ids.max()) >= vocabulary:
         raise UlcmodError(
             f"The tokenizer gave token {int(ids.max())}, but the model knows {vocabulary}.",
-            "Put the tokenizer that belongs to the model beside it.",
+            "Save the model's own tokenizer in its folder.",
         )
     return ids, mask
 

@@ -117,8 +117,7 @@ def hooked(
         call_count[point] += 1
         if units.shape[-1] not in (point.width, point.width / ranks):
             raise UlcmodError(
-                f"{point} has {units.shape[-1]} units where the configuration promises "
-                f"{point.width}."
+                f"{point} has {units.shape[-1]} units; by its configuration it has {point.width}."
             )
         return callback(point, units, routing)
 

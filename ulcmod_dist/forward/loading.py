@@ -142,11 +142,15 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     """
     config = load_config(model)
     folder = get_local_folder(model)
-    source = (
-        {"revision": str(model.revision)} if folder is None else {"weights": _hash_weights(folder)}
-    )
+    if folder is None:
+        source = {"id": model.id, "revision": str(model.revision)}
+    else:
+        index = folder / SAFE_WEIGHTS_INDEX_NAME
+        files = [folder / "config.json", *_list_weights(folder)]
+        if index.exists():
+            files.append(index)
+        source = {"id": folder.name, "weights": hash_files(files)}
     return {
-        "id": model.id if folder is None else folder.name,
         **source,
         "architecture": config.model_type,
         "dtype": model.dtype,
@@ -169,7 +173,7 @@ def get_local_folder(model: ModelConfig) -> Path | None:
     if folder.is_absolute():
         raise InvalidInput(
             f"The model folder {model.id} is not here.",
-            "Put it back, or name where it lies now: --set model.id=FOLDER.",
+            "Restore it, or give its new path: --set model.id=FOLDER.",
         )
     if model.revision is None:
         raise InvalidInput(
@@ -180,7 +184,7 @@ def get_local_folder(model: ModelConfig) -> Path | None:
 
 
 def _require_safetensors(folder: Path) -> None:
-    if not _weight_files(folder):
+    if not _list_weights(folder):
         raise InvalidInput(
             f"The model folder {folder} holds no weights in safetensors.",
             "Save the model with save_pretrained, which writes model.safetensors.",
@@ -204,7 +208,7 @@ def _check_hub_index(model: ModelConfig) -> None:
 
 
 def _check_index(index: Path) -> None:
-    """Refuse an index that names anything but safetensors files beside it.
+    """Refuse an index that names anything but safetensors files in its own folder.
 
     ``use_safetensors=True`` chooses this index, but transformers loads the files that it names by
     their suffixes: any but ``.safetensors`` goes to ``torch.load``, which reads pickles.
@@ -217,21 +221,14 @@ def _check_index(index: Path) -> None:
         plain = isinstance(name, str) and name.endswith(".safetensors")
         if not plain or "/" in name or "\\" in name or ".." in name:
             raise InvalidInput(
-                f"The index of weights {index} names {name!r}, which is no safetensors file "
-                "beside it.",
+                f"The index of weights {index} names {name!r}, which is no safetensors file in "
+                "its folder.",
                 "Save the model with save_pretrained, which writes safetensors.",
             )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def _list_weights(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
-
-
-def _hash_weights(folder: Path) -> str:
-    """Digest of configuration, weights and, where there is one, the index of the weights."""
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    named = [index] if index.exists() else []
-    return hash_files((folder / "config.json", *_weight_files(folder), *named))
 
 
 def _get_setting(settings: Any, key: str) -> Any:

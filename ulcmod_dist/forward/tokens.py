@@ -116,7 +116,7 @@ class PromptTokenizer:
             user_spans.append(spans)
         encodings = self._backend.encode_batch(texts, add_special_tokens=self._template is None)
         return [
-            self._check(position, encoding, spans)
+            self._make_prompt(position, encoding, spans)
             for position, (encoding, spans) in enumerate(zip(encodings, user_spans, strict=True))
         ]
 
@@ -150,7 +150,7 @@ class PromptTokenizer:
     def _get_system_message(self) -> str | None:
         return self._options.system if self._system in ("used", "ignored") else None
 
-    def _check(
+    def _make_prompt(
         self, position: int, encoding: Encoding, spans: Sequence[tuple[int, int]]
     ) -> TokenizedPrompt:
         ids = tuple(encoding.ids)
@@ -225,7 +225,7 @@ class ChatTemplate:
     def probe_system_message(self, system: str | None) -> str:
         """What the template does with a system message: ``used``, ``ignored`` or ``refused``.
 
-        ``none`` where none is given. A template says this nowhere, so it is tried.
+        ``none`` where none is given. Nothing declares this, so the template is tried.
 
         Raises:
             InvalidInput: The template refuses a single user message as well.
