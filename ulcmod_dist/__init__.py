@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "InvalidInput": "errors",
     "Job": "config.job",
-    "Modules": "iterd.values",
+    "Modules": "iterd.modules",
     "Objective": "results.types",
     "Run": "api",
     "Standardised": "passes.standardised",
