@@ -57,7 +57,7 @@ Writer = Callable[[Path, list[dict[str, Any]]], None]
     ("write", "suffix"),
     [(write_parquet, ".parquet"), (write_jsonl, ".jsonl"), (write_csv, ".csv"), (save_to_disk, "")],
 )
-def test_read_prompts__every_format_gives_the_same_samples(
+def test_read_corpus__every_format_gives_the_same_samples(
     tmp_path: Path, write: Writer, suffix: str
 ) -> None:
     path = tmp_path / f"corpus{suffix}"
@@ -69,7 +69,7 @@ def test_read_prompts__every_format_gives_the_same_samples(
     assert prompts.prompt(2) == ROWS[2]["text"]
 
 
-def test_read_prompts__train_comes_before_test_and_ids_count_rows(tmp_path: Path) -> None:
+def test_read_corpus__train_comes_before_test_and_ids_count_rows(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", ROWS[:2])
     write_parquet(tmp_path / "b.parquet", ROWS[2:])
     write_csv(tmp_path / "held.csv", ROWS[:1])
@@ -80,7 +80,7 @@ def test_read_prompts__train_comes_before_test_and_ids_count_rows(tmp_path: Path
     assert len(prompts) == 4
 
 
-def test_read_prompts__folder_is_read_in_path_order_and_other_files_passed_over(
+def test_read_corpus__folder_is_read_in_path_order_and_other_files_passed_over(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "deep").mkdir()
@@ -92,13 +92,13 @@ def test_read_prompts__folder_is_read_in_path_order_and_other_files_passed_over(
     assert prompts.table["text"].to_pylist() == [row["text"] for row in ROWS]
 
 
-def test_read_prompts__url_is_read_like_a_path(tmp_path: Path) -> None:
+def test_read_corpus__url_is_read_like_a_path(tmp_path: Path) -> None:
     write_parquet(tmp_path / "corpus.parquet", ROWS)
     by_url = read([tmp_path.as_uri() + "/*.parquet"])
     assert by_url.digests() == read([str(tmp_path)]).digests()
 
 
-def test_read_prompts__saved_splits_are_chosen_by_name(tmp_path: Path) -> None:
+def test_read_corpus__saved_splits_are_chosen_by_name(tmp_path: Path) -> None:
     saved = tmp_path / "saved"
     save_to_disk(saved / "train", ROWS)
     save_to_disk(saved / "test", ROWS[::-1])
@@ -116,7 +116,7 @@ PUBLISHED_TURNS = [{"from": "system", "value": "Be brief."}, {"from": "human", "
 
 @pytest.mark.parametrize("write", [write_parquet, write_jsonl])
 @pytest.mark.parametrize("turns", [TURNS, PUBLISHED_TURNS, json.dumps(TURNS)])
-def test_read_prompts__chats_of_either_spelling_are_equal(
+def test_read_corpus__chats_of_either_spelling_are_equal(
     tmp_path: Path, write: Writer, turns: Any
 ) -> None:
     path = tmp_path / ("c.parquet" if write is write_parquet else "c.jsonl")
@@ -137,41 +137,41 @@ def test_digests__equal_prompts_have_equal_digests_and_chats_differ_from_texts(
     assert len({first, other, chat}) == 3
 
 
-def test_read_prompts__empty_and_non_string_texts_are_refused_by_row(tmp_path: Path) -> None:
+def test_read_corpus__empty_and_non_string_texts_are_refused_by_row(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
     write_jsonl(path, [{"text": "fine"}, {"text": "  "}, {"text": 7}, {"text": None}, {}])
     with pytest.raises(InvalidInput, match=r"4 of 5 train samples have no text.*row 1 of .*row 4"):
         read([str(path)])
 
 
-def test_read_prompts__only_the_first_faulty_rows_are_listed(tmp_path: Path) -> None:
+def test_read_corpus__only_the_first_faulty_rows_are_listed(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"text": ""}] * 9)
     with pytest.raises(InvalidInput, match=r"row 4 of \S+ and 4 more") as caught:
         read([f"{tmp_path}/c.jsonl"])
     assert "row 5" not in str(caught.value)
 
 
-def test_read_prompts__number_columns_are_refused(tmp_path: Path) -> None:
+def test_read_corpus__number_columns_are_refused(tmp_path: Path) -> None:
     write_parquet(tmp_path / "c.parquet", [{"text": 3}])
     with pytest.raises(InvalidInput, match="'text' holds numbers"):
         read([str(tmp_path)])
 
 
 @pytest.mark.parametrize("chat", [None, [], "no json", [{"role": "user"}], [{"role": "x"}], "[3]"])
-def test_read_prompts__faulty_chats_are_refused_by_row(tmp_path: Path, chat: Any) -> None:
+def test_read_corpus__faulty_chats_are_refused_by_row(tmp_path: Path, chat: Any) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"chat": TURNS}, {"chat": chat}])
     with pytest.raises(InvalidInput, match=r"1 of 2 train samples .* row 1 of"):
         read([str(tmp_path)], text=None, messages="chat")
 
 
-def test_read_prompts__repeated_ids_are_refused_across_splits(tmp_path: Path) -> None:
+def test_read_corpus__repeated_ids_are_refused_across_splits(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     write_jsonl(tmp_path / "b.jsonl", ROWS[1:2])
     with pytest.raises(InvalidInput, match=r"1 ids occur again: 'b' \(row 0 of .*train sample 1"):
         read([f"{tmp_path}/a.jsonl"], [f"{tmp_path}/b.jsonl"], id="key")
 
 
-def test_read_prompts__integer_ids_and_categories_become_strings(tmp_path: Path) -> None:
+def test_read_corpus__integer_ids_and_categories_become_strings(tmp_path: Path) -> None:
     write_parquet(tmp_path / "c.parquet", [{"text": "x", "n": 1}, {"text": "y", "n": 20}])
     write_jsonl(tmp_path / "d.jsonl", [{"text": "z", "n": 3}])
     prompts = read([str(tmp_path)], id="n", category="n")
@@ -179,7 +179,7 @@ def test_read_prompts__integer_ids_and_categories_become_strings(tmp_path: Path)
     assert prompts.table["category"].to_pylist() == ["1", "20", "3"]
 
 
-def test_read_prompts__class_numbers_become_their_names(tmp_path: Path) -> None:
+def test_read_corpus__class_numbers_become_their_names(tmp_path: Path) -> None:
     features = {"label": {"names": ["Math", "Coding"], "_type": "ClassLabel"}, "text": {}}
     table = pa.table({"text": ["x", "y", "z"], "label": [1, 0, -1]})
     noted = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -191,7 +191,7 @@ def test_read_prompts__class_numbers_become_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "suffix"), [(write_parquet, ".parquet"), (write_jsonl, ".jsonl"), (write_csv, ".csv")]
 )
-def test_read_prompts__missing_column_names_the_existing_ones(
+def test_read_corpus__missing_column_names_the_existing_ones(
     tmp_path: Path, write: Writer, suffix: str
 ) -> None:
     write(tmp_path / f"c{suffix}", ROWS)
@@ -200,13 +200,13 @@ def test_read_prompts__missing_column_names_the_existing_ones(
 
 
 @pytest.mark.parametrize("name", ["c.parquet", "c.csv", "c.jsonl", "c.jsonl.gz"])
-def test_read_prompts__unreadable_file_is_named(tmp_path: Path, name: str) -> None:
+def test_read_corpus__unreadable_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\xff\xfe\x00 no such thing")
     with pytest.raises(InvalidInput, match=f"{name} cannot be read as"):
         read([str(tmp_path)])
 
 
-def test_read_prompts__broken_json_line_is_named(tmp_path: Path) -> None:
+def test_read_corpus__broken_json_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"text": "x"}\n\n{"text": \n')
     with pytest.raises(InvalidInput, match=r"Line 3 of .*c.jsonl"):
         read([str(tmp_path)])
@@ -221,7 +221,7 @@ def test_read_prompts__broken_json_line_is_named(tmp_path: Path) -> None:
         ("nowhere://bucket/x.parquet", "cannot be opened"),
     ],
 )
-def test_read_prompts__useless_locations_are_refused(
+def test_read_corpus__useless_locations_are_refused(
     tmp_path: Path, location: str, fault: str
 ) -> None:
     (tmp_path / "notes.txt").write_text("x")

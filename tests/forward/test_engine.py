@@ -8,7 +8,7 @@ from tests.forward.tiny import (
     SPARSE,
     UNITS,
     VOCABULARY,
-    prompts_of,
+    make_prompts,
     save_tiny,
     tiny_model,
 )
@@ -32,7 +32,7 @@ def engine(family: str) -> Engine:
 
 
 def test_engine__units_are_those_the_configuration_promises(engine: Engine, family: str) -> None:
-    rows = engine.run(prompts_of([3, 4]))
+    rows = engine.run(make_prompts([3, 4]))
     assert count_units(engine.units) == UNITS.get(family, 48)
     assert rows.activations.shape == (2, UNITS.get(family, 48))
     assert rows.activations.dtype == np.float32
@@ -40,7 +40,7 @@ def test_engine__units_are_those_the_configuration_promises(engine: Engine, fami
 
 
 def test_engine__batched_rows_equal_rows_alone(engine: Engine) -> None:
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     together = engine.run(prompts)
     alone = [engine.run([prompt]) for prompt in prompts]
     expected = np.concatenate([rows.activations for rows in alone])
@@ -51,14 +51,14 @@ def test_engine__batched_rows_equal_rows_alone(engine: Engine) -> None:
 
 
 def test_engine__same_batch_gives_same_bytes(engine: Engine) -> None:
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     assert engine.run(prompts).activations.tobytes() == engine.run(prompts).activations.tobytes()
 
 
 def test_engine__leaves_no_hook_and_no_setting_behind(engine: Engine) -> None:
     model = engine._model
     before = model.get_experts_implementation()
-    engine.run(prompts_of([3]))
+    engine.run(make_prompts([3]))
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert model.get_experts_implementation() == before
 
@@ -66,7 +66,7 @@ def test_engine__leaves_no_hook_and_no_setting_behind(engine: Engine) -> None:
 @pytest.mark.parametrize("family", SPARSE)
 def test_engine__spelt_out_experts_compute_what_the_library_computes(family: str) -> None:
     model = tiny_model(family)
-    ids = torch.tensor([prompts_of([17])[0].ids])
+    ids = torch.tensor([make_prompts([17])[0].ids])
     outputs = {}
     for implementation in ("eager", "grouped_mm", "ulcmod"):
         model.set_experts_implementation(implementation)
@@ -78,7 +78,7 @@ def test_engine__spelt_out_experts_compute_what_the_library_computes(family: str
 
 def test_engine__only_counted_tokens_enter_the_mean() -> None:
     engine = Engine(tiny_model("llama"))
-    [prompt] = prompts_of([6])
+    [prompt] = make_prompts([6])
     single = [
         engine.run([TokenizedPrompt(prompt.ids, tuple(i == token for i in range(6)))]).activations[
             0
@@ -92,8 +92,8 @@ def test_engine__only_counted_tokens_enter_the_mean() -> None:
 
 def test_engine__routed_counts_cover_counted_tokens_alone() -> None:
     engine = Engine(tiny_model("mixtral"))
-    ids = prompts_of([9])[0].ids
-    prompts = [TokenizedPrompt(ids, (True,) * 4 + (False,) * 5), *prompts_of([20])]
+    ids = make_prompts([9])[0].ids
+    prompts = [TokenizedPrompt(ids, (True,) * 4 + (False,) * 5), *make_prompts([20])]
     routed = engine.run(prompts).routed
     assert routed is not None
     assert routed.dtype == np.int32
@@ -103,7 +103,7 @@ def test_engine__routed_counts_cover_counted_tokens_alone() -> None:
 
 def test_engine__units_of_unvisited_experts_are_zero() -> None:
     engine = Engine(tiny_model("mixtral"))
-    rows = engine.run(prompts_of([1]))
+    rows = engine.run(make_prompts([1]))
     assert rows.routed is not None
     by_expert = rows.activations.reshape(8, 24)
     assert ((by_expert > 0).any(axis=1) == (rows.routed[0] > 0)).all()
@@ -112,7 +112,7 @@ def test_engine__units_of_unvisited_experts_are_zero() -> None:
 
 def test_engine__bfloat16_stays_near_float32(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "llama"))
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     exact = Engine.load(ModelConfig(id=folder)).run(prompts).activations
     engine = Engine.load(ModelConfig(id=folder, dtype="bfloat16"))
     rows = engine.run(prompts).activations
@@ -122,7 +122,7 @@ def test_engine__bfloat16_stays_near_float32(tmp_path: Path) -> None:
 
 def test_engine__attention_can_be_eager(tmp_path: Path) -> None:
     folder = str(save_tiny(tmp_path, "qwen2"))
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     rows = [
         Engine.load(ModelConfig(id=folder, attention=attention)).run(prompts).activations
         for attention in ("sdpa", "eager")
@@ -135,28 +135,28 @@ def test_engine__a_tap_that_does_not_fire_names_its_layer() -> None:
     for block in model.h[1:]:
         block.mlp.pretraining_tp, block.mlp.slow_but_exact = 2, True
     with pytest.raises(UlcmodError, match=r"layer 1 \(h\.1\.mlp.*\) was called 0 times"):
-        Engine(model).run(prompts_of([3]))
+        Engine(model).run(make_prompts([3]))
 
 
 def test_engine__another_width_than_promised_names_its_layer() -> None:
     model = tiny_model("llama")
     model.config.intermediate_size = 23
     with pytest.raises(UlcmodError, match=r"layer 0 .* has 24 units; by .* has 23"):
-        Engine(model).run(prompts_of([3]))
+        Engine(model).run(make_prompts([3]))
 
 
 def test_engine__a_missing_module_names_its_layer() -> None:
     model = tiny_model("llama")
     model.config.num_hidden_layers = 3
     with pytest.raises(UlcmodError, match="no module for layer 2"):
-        Engine(model).run(prompts_of([3]))
+        Engine(model).run(make_prompts([3]))
 
 
 def test_engine__not_a_number_names_prompt_and_unit() -> None:
     model = tiny_model("llama")
     model.layers[1].mlp.up_proj.weight.data[5] = float("nan")
     with pytest.raises(NonFiniteActivation, match=r"position 0 .* nan at unit 5 of layer 1"):
-        Engine(model).run(prompts_of([3, 2]))
+        Engine(model).run(make_prompts([3, 2]))
 
 
 def test_engine__a_token_outside_the_vocabulary_is_refused() -> None:

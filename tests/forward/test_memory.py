@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.forward.tiny import prompts_of, tiny_config, tiny_model
+from tests.forward.tiny import make_prompts, tiny_config, tiny_model
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.batches import PooledActivations
@@ -38,16 +38,16 @@ class SmallDevice(Engine):
 
 def test_run_within_memory__a_batch_that_fits_is_run_whole() -> None:
     engine = SmallDevice(tiny_model("llama"), 40)
-    rows, sizes = engine.run_within_memory(prompts_of([10, 9, 8, 7]))
+    rows, sizes = engine.run_within_memory(make_prompts([10, 9, 8, 7]))
     assert sizes == (4,)
     assert (
         rows.activations.tobytes()
-        == Engine.run(engine, prompts_of([10, 9, 8, 7])).activations.tobytes()
+        == Engine.run(engine, make_prompts([10, 9, 8, 7])).activations.tobytes()
     )
 
 
 def test_run_within_memory__splits_and_says_which_batches_were_run() -> None:
-    prompts = prompts_of([20, 9, 8, 7, 6])
+    prompts = make_prompts([20, 9, 8, 7, 6])
     model = tiny_model("mixtral")
     rows, sizes = SmallDevice(model, 20).run_within_memory(prompts)
     assert sizes == (1, 1, 1, 2)
@@ -59,7 +59,7 @@ def test_run_within_memory__splits_and_says_which_batches_were_run() -> None:
 def test_run_within_memory__a_prompt_that_never_fits_is_an_error() -> None:
     engine = SmallDevice(tiny_model("llama"), 20)
     with pytest.raises(UlcmodError, match="1 prompts of up to 21 tokens does not fit"):
-        engine.run_within_memory(prompts_of([5, 21]))
+        engine.run_within_memory(make_prompts([5, 21]))
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

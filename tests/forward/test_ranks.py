@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.multiprocessing.spawn import spawn
 
-from tests.forward.tiny import prompts_of, save_tiny
+from tests.forward.tiny import make_prompts, save_tiny
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.engine import Engine
@@ -32,7 +32,7 @@ def one_rank(rank: int, folder: Path, port: int) -> None:
     )  # fmt: skip
     for family in FAMILIES:
         engine = Engine.load(ModelConfig(id=str(folder / family)), ranks=2)
-        rows = engine.run(prompts_of(LENGTHS))
+        rows = engine.run(make_prompts(LENGTHS))
         routed = np.zeros(0) if rows.routed is None else rows.routed
         np.savez(folder / f"{family}-{rank}.npz", rows=rows.activations, routed=routed)
     torch.distributed.destroy_process_group()
@@ -43,7 +43,7 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None
         save_tiny(tmp_path / family, family, num_key_value_heads=2)
     spawn(one_rank, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
     for family in FAMILIES:
-        expected = Engine.load(ModelConfig(id=str(tmp_path / family))).run(prompts_of(LENGTHS))
+        expected = Engine.load(ModelConfig(id=str(tmp_path / family))).run(make_prompts(LENGTHS))
         for rank in (0, 1):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)
@@ -53,8 +53,8 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None
 
 def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path: Path) -> None:
     spec = ModelConfig(id=str(save_tiny(tmp_path, "mixtral")))
-    expected = Engine.load(spec).run(prompts_of(LENGTHS))
-    rows = Engine.load(spec, device="auto").run(prompts_of(LENGTHS))
+    expected = Engine.load(spec).run(make_prompts(LENGTHS))
+    rows = Engine.load(spec, device="auto").run(make_prompts(LENGTHS))
     np.testing.assert_array_equal(rows.activations, expected.activations)
 
 

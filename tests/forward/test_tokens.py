@@ -22,7 +22,7 @@ def encoder(
     return PromptTokenizer(tokenizer, config, TokenizationConfig(**rule))
 
 
-def text_of(encoded: Any, only_counted: bool = False) -> str:
+def decode_tokens(encoded: Any, only_counted: bool = False) -> str:
     pairs = zip(encoded.ids, encoded.token_mask, strict=True)
     return str(
         tiny_tokenizer().decode([token for token, counted in pairs if counted or not only_counted])
@@ -31,14 +31,14 @@ def text_of(encoded: Any, only_counted: bool = False) -> str:
 
 def test_encode__system_user_and_generation_prompt_with_one_bos() -> None:
     [encoded] = encoder().encode(["Hi"])
-    assert text_of(encoded) == f"<s><|system|>{SYSTEM}</s><|user|>Hi</s><|assistant|>"
+    assert decode_tokens(encoded) == f"<s><|system|>{SYSTEM}</s><|user|>Hi</s><|assistant|>"
     assert encoded.token_mask == (True,) * len(encoded.ids)
 
 
 def test_encode__a_template_that_refuses_a_system_message_gets_none() -> None:
     subject = encoder(NO_SYSTEM)
     [encoded] = subject.encode(["Hi"])
-    assert text_of(encoded) == "<s><|user|>Hi</s><|assistant|>"
+    assert decode_tokens(encoded) == "<s><|user|>Hi</s><|assistant|>"
     assert subject.provenance["system"] == "refused"
 
 
@@ -49,7 +49,7 @@ def test_encode__a_template_that_ignores_a_system_message_is_recorded() -> None:
 
 def test_encode__no_system_message_when_the_rule_has_none() -> None:
     subject = encoder(system=None)
-    assert text_of(subject.encode(["Hi"])[0]) == "<s><|user|>Hi</s><|assistant|>"
+    assert decode_tokens(subject.encode(["Hi"])[0]) == "<s><|user|>Hi</s><|assistant|>"
     assert subject.provenance["system"] == "none"
 
 
@@ -58,7 +58,7 @@ def test_encode__plain_text_where_there_is_no_template(template: str | None, rul
     subject = PromptTokenizer(
         tiny_tokenizer(template), tiny_config("llama"), TokenizationConfig(template=rule)
     )
-    assert text_of(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
+    assert decode_tokens(subject.encode(["Hi"])[0]) == "<s>Hi</s>"
     assert subject.provenance["template"] == "none"
 
 
@@ -69,13 +69,13 @@ def test_encode__messages_are_taken_as_given() -> None:
         {"role": "user", "content": "Three"},
     )
     [encoded] = encoder().encode([messages])
-    assert text_of(encoded) == (
+    assert decode_tokens(encoded) == (
         "<s><|user|>One</s><|assistant|>Two</s><|user|>Three</s><|assistant|>"
     )
     [own] = encoder(tokens="prompt").encode([messages])
-    assert text_of(own, only_counted=True) == "OneThree"
+    assert decode_tokens(own, only_counted=True) == "OneThree"
     [plain] = encoder(template=None).encode([messages])
-    assert text_of(plain) == "<s>One\n\nThree</s>"
+    assert decode_tokens(plain) == "<s>One\n\nThree</s>"
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_encode__messages_are_taken_as_given() -> None:
 )
 def test_encode__tokens_of_the_prompts_own_text(text: str) -> None:
     [encoded] = encoder(tokens="prompt").encode([text])
-    assert text_of(encoded, only_counted=True) == text.strip()
+    assert decode_tokens(encoded, only_counted=True) == text.strip()
     [plain] = encoder(template=None, tokens="prompt").encode([text])
-    assert text_of(plain, only_counted=True) == text
+    assert decode_tokens(plain, only_counted=True) == text
 
 
 def test_encode__last_token() -> None:
@@ -123,7 +123,7 @@ def test_encode__no_limit_where_the_model_has_none() -> None:
 
 def test_encode__a_truncated_plain_text_keeps_its_closing_token() -> None:
     [encoded] = encoder(template=None, max_tokens=10).encode(["x" * 100])
-    assert text_of(encoded) == "<s>" + "x" * 8 + "</s>"
+    assert decode_tokens(encoded) == "<s>" + "x" * 8 + "</s>"
 
 
 def test_encode__a_long_prompt_is_refused_by_its_position() -> None:
@@ -161,7 +161,7 @@ def test_encoder__a_template_that_refuses_everything_is_an_error() -> None:
 def test_encode__a_template_with_a_clock_gives_the_same_tokens_every_day() -> None:
     clock = "{{ strftime_now('%d %b %Y, %H:%M') }} " + CHATML
     [encoded] = encoder(clock).encode(["Hi"])
-    text = text_of(encoded)
+    text = decode_tokens(encoded)
     assert text.startswith("26 Jul 2024, 12:00 <s>")
     assert datetime.date(2024, 7, 26).strftime("%A %j") == "Friday 208"
 

@@ -121,7 +121,7 @@ def save_tiny(
     return folder
 
 
-def prompts_of(lengths: list[int], seed: int = 0) -> list[TokenizedPrompt]:
+def make_prompts(lengths: list[int], seed: int = 0) -> list[TokenizedPrompt]:
     """Random tokens, all counted."""
     generator = torch.Generator().manual_seed(seed)
     return [

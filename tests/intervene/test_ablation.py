@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from tests.forward.tiny import SPARSE, prompts_of, save_tiny, tiny_model
+from tests.forward.tiny import SPARSE, make_prompts, save_tiny, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import FAMILIES, list_units
@@ -45,7 +45,7 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 def test_losses__of_a_batch_equal_those_alone(model: PreTrainedModel) -> None:
-    engine, prompts = LossEngine(model), prompts_of(LENGTHS)
+    engine, prompts = LossEngine(model), make_prompts(LENGTHS)
     for mask in (None, some_of(model)):
         together = engine.losses(prompts, mask)
         alone = [engine.losses([prompt], mask).total[0] for prompt in prompts]
@@ -56,7 +56,7 @@ def test_losses__of_a_batch_equal_those_alone(model: PreTrainedModel) -> None:
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_losses__a_batch_that_does_not_fit_is_halved(most: int) -> None:
     model: Any = tiny_model("llama", head=True)
-    engine, prompts, mask = LossEngine(model), prompts_of(LENGTHS), some_of(model)
+    engine, prompts, mask = LossEngine(model), make_prompts(LENGTHS), some_of(model)
     whole = engine.losses(prompts, mask)
     model.register_forward_pre_hook(partial(_out_of_memory, most), with_kwargs=True)
     halved = engine.losses(prompts, mask)
@@ -68,7 +68,7 @@ def test_losses__a_prompt_that_does_not_fit_alone_is_named() -> None:
     model: Any = tiny_model("llama", head=True)
     model.register_forward_pre_hook(partial(_out_of_memory, 0), with_kwargs=True)
     with pytest.raises(UlcmodError, match="A batch of 1 prompts of up to 31 tokens does not fit"):
-        LossEngine(model).losses(prompts_of([31]))
+        LossEngine(model).losses(make_prompts([31]))
 
 
 def _out_of_memory(most: int, _: Any, __: Any, words: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def _out_of_memory(most: int, _: Any, __: Any, words: dict[str, Any]) -> None:
 
 
 def test_losses__are_those_that_the_library_computes(model: PreTrainedModel) -> None:
-    [prompt] = prompts_of([23])
+    [prompt] = make_prompts([23])
     ids = torch.tensor([prompt.ids])
     with torch.inference_mode():
         expected = model(input_ids=ids, labels=ids, output_router_logits=False).loss.item()
@@ -85,7 +85,7 @@ def test_losses__are_those_that_the_library_computes(model: PreTrainedModel) -> 
 
 
 def test_ablate__no_unit_changes_no_loss(model: PreTrainedModel) -> None:
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     result = measure_ablation(LossEngine(model), prompts, [[0, 1], [2, 3]], [nothing_of(model)])
     assert np.array_equal(result.loss_increase, np.zeros((1, len(prompts))))
 
@@ -93,7 +93,7 @@ def test_ablate__no_unit_changes_no_loss(model: PreTrainedModel) -> None:
 def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     model: PreTrainedModel,
 ) -> None:
-    engine, mask, prompts = Engine(get_base_model(model)), some_of(model), prompts_of(LENGTHS)
+    engine, mask, prompts = Engine(get_base_model(model)), some_of(model), make_prompts(LENGTHS)
     before = engine.run(prompts)
     with mask_units(model, mask):
         rows = engine.run(prompts)
@@ -120,7 +120,7 @@ def test_ablate__a_whole_layer_is_the_model_without_that_mlp(family: str) -> Non
     model: Any = tiny_model(family, head=True)
     mask = nothing_of(model)
     mask.ablated[get_unit_layers(mask.units) == 1] = True
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     ablated = LossEngine(model).losses(prompts, mask).total
     model.model.layers[1].mlp = Silent()
     ids = [torch.tensor([prompt.ids]) for prompt in prompts]
@@ -133,7 +133,7 @@ def test_ablate__order_of_samples_and_masks_is_kept() -> None:
     model = tiny_model("llama", head=True)
     engine, prompts, masks = (
         LossEngine(model),
-        prompts_of(LENGTHS),
+        make_prompts(LENGTHS),
         [some_of(model, s) for s in (1, 2)],
     )
     done: list[int] = []
@@ -146,7 +146,7 @@ def test_ablate__order_of_samples_and_masks_is_kept() -> None:
 
 def test_losses__only_counted_tokens_are_predicted() -> None:
     engine = LossEngine(tiny_model("llama", head=True))
-    [prompt] = prompts_of([6])
+    [prompt] = make_prompts([6])
     parts = [
         TokenizedPrompt(prompt.ids, tuple(token < 3 for token in range(6))),
         TokenizedPrompt(prompt.ids, tuple(token >= 3 for token in range(6))),
@@ -158,13 +158,13 @@ def test_losses__only_counted_tokens_are_predicted() -> None:
 
 def test_losses__a_prompt_without_a_predicted_token_has_none() -> None:
     engine = LossEngine(tiny_model("llama", head=True))
-    assert np.isnan(engine.losses(prompts_of([1, 4])).mean).tolist() == [True, False]
+    assert np.isnan(engine.losses(make_prompts([1, 4])).mean).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", *SPARSE])
 def test_mask__units_held_at_their_mean(family: str) -> None:
     model = tiny_model(family, head=True)
-    engine, prompts = LossEngine(model), prompts_of(LENGTHS)
+    engine, prompts = LossEngine(model), make_prompts(LENGTHS)
     means = compute_unit_means(engine, prompts, [[0, 1], [2, 3]])
     np.testing.assert_allclose(
         means, compute_unit_means(engine, prompts, [[0, 1, 2, 3]]), rtol=1e-4, atol=1e-6
@@ -179,7 +179,7 @@ def test_mask__units_held_at_their_mean(family: str) -> None:
 
 def test_unit_means__keep_signs_and_leave_padding_out() -> None:
     model: Any = tiny_model("llama", head=True)
-    [prompt] = prompts_of([9])
+    [prompt] = make_prompts([9])
     seen: list[torch.Tensor] = []
     down = model.model.layers[1].mlp.down_proj
     handle = down.register_forward_pre_hook(lambda _module, args: seen.append(args[0][0]))
@@ -187,7 +187,7 @@ def test_unit_means__keep_signs_and_leave_padding_out() -> None:
         model(input_ids=torch.tensor([prompt.ids]))
     handle.remove()
     counted = TokenizedPrompt(prompt.ids, (False, *(True,) * 8))
-    other = TokenizedPrompt(prompts_of([30])[0].ids, (True,) * 30)
+    other = TokenizedPrompt(make_prompts([30])[0].ids, (True,) * 30)
     sums, tokens = LossEngine(model).unit_sums([counted, other])
     assert set(tokens) == {38}
     alone = LossEngine(model).unit_sums([other])[0]
@@ -196,7 +196,7 @@ def test_unit_means__keep_signs_and_leave_padding_out() -> None:
 
 def test_mask_units__works_while_generating() -> None:
     model: Any = tiny_model("llama", head=True)
-    ids = torch.tensor([prompts_of([5])[0].ids])
+    ids = torch.tensor([make_prompts([5])[0].ids])
     settings = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
     mask = nothing_of(model)
@@ -216,7 +216,7 @@ def test_mask_units__a_mask_of_another_model_is_refused() -> None:
 
 def test_load__a_saved_decoder_with_its_head(tmp_path: Path) -> None:
     tiny_model("llama", head=True).save_pretrained(tmp_path)
-    prompts = prompts_of(LENGTHS)
+    prompts = make_prompts(LENGTHS)
     loaded = LossEngine.load(ModelConfig(id=str(tmp_path))).losses(prompts)
     direct = LossEngine(tiny_model("llama", head=True)).losses(prompts)
     np.testing.assert_allclose(loaded.total, direct.total, rtol=1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.forward.tiny import prompts_of, tiny_model
+from tests.forward.tiny import make_prompts, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import load_config
@@ -23,7 +23,7 @@ from ulcmod_dist.intervene.ablation import (
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
-PROMPTS = prompts_of([5, 31, 7, 12, 9, 20, 3, 16])
+PROMPTS = make_prompts([5, 31, 7, 12, 9, 20, 3, 16])
 BATCHES = [[0, 1], [2, 3], [4, 5], [6, 7]]
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 SHARED = ("llama", "phi3", "mixtral", "qwen2_moe")

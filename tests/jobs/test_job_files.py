@@ -17,7 +17,7 @@ PAPER = [JOBS / f"qwen2.5-{size}.yaml" for size in ("1.5b", "3b", "7b")]
 ON_CLUSTER = ["run=/data/runs/x", "corpus.train=/data/x.parquet", "corpus.test=[]"]
 
 
-def name_of(path: Path) -> str:
+def get_name(path: Path) -> str:
     return path.stem
 
 
@@ -32,7 +32,7 @@ def test_jobs__cover_every_scale() -> None:
     }
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=get_name)
 def test_job__fixes_its_model(path: Path) -> None:
     job = Job.from_yaml(path)
     assert job.model is not None
@@ -40,12 +40,12 @@ def test_job__fixes_its_model(path: Path) -> None:
     assert re.fullmatch("[0-9a-f]{40}", job.model.revision)
 
 
-@pytest.mark.parametrize("path", PAPER, ids=name_of)
+@pytest.mark.parametrize("path", PAPER, ids=get_name)
 def test_job__asks_for_the_modules_of_the_paper(path: Path) -> None:
     assert Job.from_yaml(path).discover.modules == (5, 10, 15, 20)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=get_name)
 def test_job__has_room_for_its_actors(path: Path) -> None:
     job = Job.from_yaml(path)
     assert job.cluster is not None
@@ -55,7 +55,7 @@ def test_job__has_room_for_its_actors(path: Path) -> None:
     assert (job.extract.workers or 0) <= room * job.cluster.nodes
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=get_name)
 def test_job__can_be_sent_to_every_kind_of_cluster(path: Path) -> None:
     objects = yaml.safe_load_all(render_manifest(create_bundle(path, ON_CLUSTER, "kuberay")).text)
     assert {"RayJob", "RayCronJob", "CronJob"} & {entry["kind"] for entry in objects}

@@ -29,7 +29,7 @@ discover: {{modules: 2}}
 """
 
 
-def context_of(folder: Path, more: str = "") -> Context:
+def make_context(folder: Path, more: str = "") -> Context:
     if not (folder / "model").exists():
         save_tiny(folder / "model")
         texts = [f"prompt {number} " + "x" * number for number in range(6)]
@@ -53,16 +53,16 @@ def test_batch_tokens__follow_memory_unless_the_job_says_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_memory(monkeypatch, 2**33)
-    assert chosen(context_of(tmp_path)) == 4096
+    assert chosen(make_context(tmp_path)) == 4096
     set_memory(monkeypatch, 2**21)
-    assert 512 <= chosen(context_of(tmp_path)) < 4096
-    assert chosen(context_of(tmp_path, ", batch_tokens: 77")) == 77
+    assert 512 <= chosen(make_context(tmp_path)) < 4096
+    assert chosen(make_context(tmp_path, ", batch_tokens: 77")) == 77
 
 
 def test_batch_tokens__of_the_plan_are_kept_whatever_memory_is_there_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = context_of(tmp_path)
+    context = make_context(tmp_path)
     set_memory(monkeypatch, 2**21)
     first = prepared_for(context, save=True).plan
     assert first.batch_tokens < 4096
@@ -70,13 +70,13 @@ def test_batch_tokens__of_the_plan_are_kept_whatever_memory_is_there_later(
     assert prepared_for(context, save=True).plan == first
     assert load_plan(context.run) == first
     with pytest.raises(InvalidInput, match=rf"batch_tokens \(was {first.batch_tokens}, now 77\)"):
-        prepared_for(context_of(tmp_path, ", batch_tokens: 77"), save=True)
+        prepared_for(make_context(tmp_path, ", batch_tokens: 77"), save=True)
 
 
 def test_batch_tokens__are_those_that_plan_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ulcmod: Ulcmod
 ) -> None:
-    context = context_of(tmp_path)
+    context = make_context(tmp_path)
     set_memory(monkeypatch, 2**21)
     shown = ulcmod("plan", tmp_path / "job.yaml", "--no-probe", "--json").json()
     planned = prepared_for(context, save=True).plan
@@ -87,7 +87,7 @@ def test_batch_tokens__are_those_that_plan_shows(
     ("gpus", "device"), [("0", "cpu"), ("0.5", "cuda"), ("1", "cuda"), ("2", "auto")]
 )
 def test_device__follows_the_gpus_of_an_actor(tmp_path: Path, gpus: str, device: str) -> None:
-    assert get_torch_device(context_of(tmp_path, f", gpus: {gpus}").job) == device
+    assert get_torch_device(make_context(tmp_path, f", gpus: {gpus}").job) == device
 
 
 def test_query_actor_memory__is_asked_where_the_actor_would_run() -> None:
@@ -103,7 +103,7 @@ def test_placement_timeout__of_the_job_ends_every_wait_for_resources(tmp_path: P
     short = "An actor needs 3 GPU"
     with ray_session(None):
         for more in ("", ", batch_tokens: 64"):
-            context = context_of(tmp_path, f", gpus: 3, patience: 1{more}")
+            context = make_context(tmp_path, f", gpus: 3, patience: 1{more}")
             began = time.monotonic()
             with pytest.raises(UlcmodError, match=short):
                 extract(context)

@@ -15,12 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from ulcmod_dist.config.schema import (
     AblateConfig,
@@ -155,14 +150,14 @@ class Job(Config):
                     "Correct the path, or set model.revision to a commit.",
                 )
         if self.corpus is not None:
-            places = {
-                split: tuple(_make_absolute(place, folder) for place in getattr(self.corpus, split))
+            locations = {
+                split: tuple(_make_absolute(path, folder) for path in getattr(self.corpus, split))
                 for split in ("train", "test")
             }
-            changes["corpus"] = self.corpus.model_copy(update=places)
+            changes["corpus"] = self.corpus.model_copy(update=locations)
         if self.matrix is not None:
             given = self.matrix.model_dump(exclude_none=True)
-            absolute = {key: _make_absolute(place, folder) for key, place in given.items()}
+            absolute = {key: _make_absolute(path, folder) for key, path in given.items()}
             changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)
 

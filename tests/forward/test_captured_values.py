@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch.nn.functional import gelu, linear, silu
 
-from tests.forward.tiny import prompts_of, tiny_model
+from tests.forward.tiny import make_prompts, tiny_model
 from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.engine import Engine
 
 
-def inputs_of(model: Any, modules: Any, ids: torch.Tensor) -> list[torch.Tensor]:
+def capture_inputs(model: Any, modules: Any, ids: torch.Tensor) -> list[torch.Tensor]:
     """What each module receives, [tokens, hidden size]."""
     seen = []
     handles = [
@@ -35,18 +35,20 @@ def gated(layer: Any, x: torch.Tensor) -> Any:
 
 def test_rows__of_a_gated_model_by_hand() -> None:
     model = tiny_model("llama")
-    [prompt] = prompts_of([13])
-    inputs = inputs_of(model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids]))
+    [prompt] = make_prompts([13])
+    inputs = capture_inputs(
+        model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids])
+    )
     units = [gated(layer, x) for layer, x in zip(model.layers, inputs, strict=True)]
     assert_row(model, prompt, torch.cat(units, dim=1).abs().mean(0))
 
 
 def test_rows__of_an_encoder_by_hand() -> None:
     model = tiny_model("bert")
-    [prompt] = prompts_of([13])
+    [prompt] = make_prompts([13])
     layers = model.encoder.layer
     modules = [layer.intermediate for layer in layers]
-    inputs = inputs_of(model, modules, torch.tensor([prompt.ids]))
+    inputs = capture_inputs(model, modules, torch.tensor([prompt.ids]))
     units = [
         gelu(linear(x, layer.intermediate.dense.weight, layer.intermediate.dense.bias))
         for layer, x in zip(layers, inputs, strict=True)
@@ -71,8 +73,10 @@ def gpt_oss_units(experts: Any, expert: int, x: torch.Tensor) -> Any:
 )
 def test_rows__of_experts_by_hand(family: str, router: str, units_of_expert: Any) -> None:
     model = tiny_model(family)
-    [prompt] = prompts_of([13])
-    inputs = inputs_of(model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids]))
+    [prompt] = make_prompts([13])
+    inputs = capture_inputs(
+        model, [layer.mlp for layer in model.layers], torch.tensor([prompt.ids])
+    )
     means, counts = [], []
     for layer, x in zip(model.layers, inputs, strict=True):
         weights = getattr(layer.mlp, router)
@@ -89,5 +93,5 @@ def test_rows__of_experts_by_hand(family: str, router: str, units_of_expert: Any
 
 def assert_row(model: Any, prompt: TokenizedPrompt, expected: Any) -> None:
     # Beside longer prompts, so that padding would show.
-    rows = Engine(model).run([prompt, *prompts_of([31])])
+    rows = Engine(model).run([prompt, *make_prompts([31])])
     np.testing.assert_allclose(rows.activations[0], expected.detach().numpy(), rtol=1e-4, atol=1e-6)
