@@ -1,14 +1,11 @@
 """A model that two processes share yields the rows of the whole model, on both."""
 
-import os
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch.multiprocessing.spawn import spawn
 
+from tests.forward.ranks import RANKS, run_on_ranks
 from tests.forward.tiny import make_prompts, save_tiny
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
@@ -19,32 +16,21 @@ FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
 LENGTHS = [3, 11, 6]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def one_rank(rank: int, folder: Path, port: int) -> None:
-    os.environ.update(
-        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
-    )  # fmt: skip
+def run_engines(rank: int, folder: Path) -> None:
     for family in FAMILIES:
-        engine = Engine.load(ModelConfig(id=str(folder / family)), ranks=2)
+        engine = Engine.load(ModelConfig(id=str(folder / family)), ranks=RANKS)
         rows = engine.run(make_prompts(LENGTHS))
         routed = np.zeros(0) if rows.routed is None else rows.routed
         np.savez(folder / f"{family}-{rank}.npz", rows=rows.activations, routed=routed)
-    torch.distributed.destroy_process_group()
 
 
 def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None:
     for family in FAMILIES:
         save_tiny(tmp_path / family, family, num_key_value_heads=2)
-    spawn(one_rank, (tmp_path, free_port()), nprocs=2)  # type: ignore[no-untyped-call]
+    run_on_ranks(run_engines, tmp_path)
     for family in FAMILIES:
         expected = Engine.load(ModelConfig(id=str(tmp_path / family))).run(make_prompts(LENGTHS))
-        for rank in (0, 1):
+        for rank in range(RANKS):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)
             if expected.routed is not None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,20 @@ def same(first: Modules, second: Modules) -> bool:
     )
 
 
-@pytest.mark.parametrize("executor", ["distributed", "ray"])
+@pytest.fixture(scope="module", params=["distributed", "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name of an executor whose processes run already: the tests need not start them anew."""
+    if request.param == "ray":
+        request.getfixturevalue("local_ray")
+        yield "ray"
+        return
+    import distributed
+
+    cluster_of: Any = distributed.LocalCluster
+    with cluster_of(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
 @pytest.mark.parametrize("mode", ["exact", "blockwise"])
 def test_discover__labels_do_not_depend_on_the_executor(
     hard: Planted, executor: str, mode: Any

@@ -1,0 +1,43 @@
+"""Ablation of a model that two processes share measures what one process does."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tests.forward.ranks import RANKS, run_on_ranks
+from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_model
+from ulcmod_dist.config.schema import ModelConfig
+from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
+from ulcmod_dist.intervene.engine import LossEngine
+
+# Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
+FAMILIES = ("llama", "phi3", "mixtral", "qwen2_moe")
+
+
+def measure_rank(rank: int, folder: Path) -> None:
+    for family in FAMILIES:
+        config = ModelConfig(id=str(folder / family))
+        engine = LossEngine.load(config, ranks=RANKS)
+        means = compute_unit_means(engine, PROMPTS, BATCHES)
+        zero, other, _ = make_masks(config)
+        found = measure_ablation(engine, PROMPTS, BATCHES, [zero, other.with_means(means)])
+        np.savez(folder / f"{family}-{rank}.npz", means=means, **vars(found))
+
+
+def test_ablation__ranks_that_share_a_model_measure_what_one_process_does(tmp_path: Path) -> None:
+    for family in FAMILIES:
+        save_model(tmp_path / family, family)
+    run_on_ranks(measure_rank, tmp_path)
+    for family in FAMILIES:
+        config = ModelConfig(id=str(tmp_path / family))
+        engine = LossEngine.load(config)
+        means = compute_unit_means(engine, PROMPTS, BATCHES)
+        zero, other, _ = make_masks(config)
+        for rank in range(RANKS):
+            shared = np.load(tmp_path / f"{family}-{rank}.npz")
+            np.testing.assert_allclose(shared["means"], means, rtol=1e-4, atol=1e-6)
+            masks = [zero, other.with_means(shared["means"])]
+            expected = measure_ablation(engine, PROMPTS, BATCHES, masks)
+            assert np.median(np.abs(expected.loss_increase)) > 1e-3
+            np.testing.assert_allclose(shared["intact"], expected.intact, rtol=1e-5)
+            np.testing.assert_allclose(shared["masked"], expected.masked, rtol=1e-5)
