@@ -28,6 +28,6 @@ class InvalidInput(UlcmodError):
 
 
 def one_line(error: object) -> str:
-    """What an error of a library says, on one line and without its dump for developers."""
-    said = str(error).partition("\n\nDebug source:")[0]
-    return " ".join(said.split()).rstrip(".")
+    """The message of a library's error on one line, without obstore's debug output."""
+    message = str(error).partition("\n\nDebug source:")[0]
+    return " ".join(message.split()).rstrip(".")

@@ -13,7 +13,8 @@ from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.submit import ray_jobs
-from ulcmod_dist.submit.bundle import JobBundle, SubmittedJob, create_bundle
+from ulcmod_dist.submit.bundle import JobBundle, create_bundle
+from ulcmod_dist.submit.ray_jobs import RayJob
 
 pytestmark = [pytest.mark.faults, needs_root]
 
@@ -80,10 +81,11 @@ def bundle(folder: Path, name: str) -> JobBundle:
     return create_bundle(DEMO / "demo.yaml", [f"run={folder / name}", *changes], "ray")
 
 
-def finish(client: ray_jobs.Client, submission: SubmittedJob) -> None:
+def finish(job: RayJob) -> None:
     """Wait for a job's end, which has to be a good one."""
-    shown = "".join(ray_jobs.follow_logs(client, submission.id))
-    assert ray_jobs.get_result(client, submission.id) == ("SUCCEEDED", 0), shown
+    name = job.find().name
+    shown = "".join(job.follow_logs(name))
+    assert job.get_result(name) == ("SUCCEEDED", 0), shown
 
 
 def commits(run: Path) -> int:
@@ -107,11 +109,13 @@ def test_job__loses_two_machines_on_the_way_and_finds_the_same(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     client = cluster.client(tmp_path)
-    undisturbed = ray_jobs.submit(client, bundle(tmp_path, "undisturbed"))
-    finish(client, undisturbed)
+    undisturbed = RayJob(client, bundle(tmp_path, "undisturbed"))
+    undisturbed.submit()
+    finish(undisturbed)
 
     run = tmp_path / "disturbed"
-    disturbed = ray_jobs.submit(client, bundle(tmp_path, "disturbed"))
+    disturbed = RayJob(client, bundle(tmp_path, "disturbed"))
+    disturbed.submit()
     wait_for(lambda: commits(run) >= 3, 240, "some shards")
     cluster.workers[0].cut_off()
     before = commits(run)
@@ -120,7 +124,7 @@ def test_job__loses_two_machines_on_the_way_and_finds_the_same(
     wait_for(lambda: list((run / "modules/checkpoints").glob("*.npz")), 240, "an iteration")
     cluster.workers[1].cut_off()
     assert not (run / "modules/K=007/metrics.json").exists(), "the search was over"
-    finish(client, disturbed)
+    finish(disturbed)
 
     assert contents(run) == contents(tmp_path / "undisturbed")
     wait_for(lambda: cluster.alive() == 1, 60, "Ray to see what is lost")

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 from tests.submit.job_files import job_file
 from ulcmod_dist.cli import app
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.submit import kuberay
 from ulcmod_dist.submit.bundle import create_bundle
 from ulcmod_dist.submit.kuberay import Manifest
 
@@ -37,8 +36,8 @@ RAY_JOB = Manifest("RayJob", "ulcmod-1", "kind: RayJob\n")
 
 
 def test_submit__applies_the_objects_through_standard_input(kubectl: Path) -> None:
-    sent = kuberay.submit(RAY_JOB)
-    assert (sent.id, sent.new, sent.output) == ("ulcmod-1", True, "done\n")
+    sent = RAY_JOB.submit()
+    assert (sent.name, sent.new, sent.output) == ("ulcmod-1", True, "done\n")
     assert kubectl.read_text().endswith("apply -f -\nkind: RayJob\n")
 
 
@@ -59,7 +58,7 @@ def test_submit__of_an_existing_job_attaches_or_replaces_it(
     kubectl: Path, state: str, again: bool, done: list[str]
 ) -> None:
     (kubectl.parent / "there").write_text(f"ulcmod-1 {state}")
-    sent = kuberay.submit(RAY_JOB, again=again)
+    sent = RAY_JOB.submit(again=again)
     calls = [line for line in kubectl.read_text().splitlines() if not line.startswith("kind")]
     assert [line.split()[0] for line in calls] == ["get", *done]
     assert sent.new == bool(done)
@@ -67,7 +66,7 @@ def test_submit__of_an_existing_job_attaches_or_replaces_it(
 
 
 def test_submit__of_a_schedule_replaces_it(kubectl: Path) -> None:
-    assert kuberay.submit(Manifest("CronJob", "ulcmod-1", "kind: CronJob\n")).new
+    assert Manifest("CronJob", "ulcmod-1", "kind: CronJob\n").submit().new
     assert kubectl.read_text() == "apply -f -\nkind: CronJob\n"
 
 
@@ -83,12 +82,12 @@ def test_command__reports_the_state_of_an_existing_job(kubectl: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_state__is_asked_of_kubectl(kubectl: Path, kind: str) -> None:
     (kubectl.parent / "there").write_text("Running RUNNING\n")
-    assert kuberay.get_state(Manifest(kind, "ulcmod-1", "")) == "Running RUNNING"
+    assert Manifest(kind, "ulcmod-1", "").find().state == "Running RUNNING"
     assert kubectl.read_text().startswith(f"get {kind.lower()} ulcmod-1 -o jsonpath=")
 
 
 def test_logs__come_from_the_pod_that_follows_the_job(kubectl: Path) -> None:
-    assert "".join(kuberay.read_logs(RAY_JOB, follow=True)) == "done\n"
+    assert "".join(RAY_JOB.read_logs(follow=True)) == "done\n"
     assert "logs --selector=job-name=ulcmod-1 --tail=-1 --follow" in kubectl.read_text()
 
 
@@ -107,7 +106,7 @@ def test_logs__of_a_schedule_are_those_of_its_newest_job(
     kubectl: Path, kind: str, listed: str, where: str
 ) -> None:
     (kubectl.parent / "there").write_text(listed)
-    assert "".join(kuberay.read_logs(Manifest(kind, "ulcmod-1", ""), follow=False)) == "done\n"
+    assert "".join(Manifest(kind, "ulcmod-1", "").read_logs(follow=False)) == "done\n"
     asked, shown = kubectl.read_text().splitlines()
     assert "--sort-by=.metadata.creationTimestamp" in asked
     assert shown == f"logs {where} --tail=-1"
@@ -115,7 +114,7 @@ def test_logs__of_a_schedule_are_those_of_its_newest_job(
 
 def test_logs__of_a_schedule_that_has_not_started_say_so(kubectl: Path) -> None:
     with pytest.raises(UlcmodError, match="started no job yet"):
-        kuberay.read_logs(Manifest("CronJob", "ulcmod-1", ""), follow=False)
+        Manifest("CronJob", "ulcmod-1", "").read_logs(follow=False)
 
 
 def test_command__without_kubectl_prints_the_command_to_apply_the_job(
@@ -133,4 +132,4 @@ def test_tools__that_are_missing_are_named_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UlcmodError, match="--dry-run"):
-        kuberay.submit(Manifest("RayJob", "ulcmod-1", ""))
+        Manifest("RayJob", "ulcmod-1", "").submit()

@@ -13,6 +13,7 @@ from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs
 from ulcmod_dist.submit.bundle import JobBundle, create_bundle
+from ulcmod_dist.submit.ray_jobs import RayJob
 
 SECRET = "planted-secret-0123456789"
 
@@ -40,8 +41,8 @@ def client(server: JobServer, home: Path) -> ray_jobs.Client:
 def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
     server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
-    submission = ray_jobs.submit(client(server, tmp_path), bundle)
-    assert (submission.id, submission.state, submission.new) == (bundle.name, "RUNNING", True)
+    submission = RayJob(client(server, tmp_path), bundle).submit()
+    assert (submission.name, submission.state, submission.new) == (bundle.name, "RUNNING", True)
     job = server.jobs[bundle.name]
     assert job["entrypoint"] == "ulcmod run job.yaml"
     assert job["runtime_env"]["env_vars"]["ULCMOD_LOG_FORMAT"] == "text"
@@ -53,7 +54,7 @@ def test_submit__sends_the_job_and_its_inputs_under_its_own_name(
 
 def test_submit__of_a_job_with_a_schedule_is_a_rerun(server: JobServer, tmp_path: Path) -> None:
     bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["cluster.schedule=0 2 * * *"], "ray")
-    ray_jobs.submit(client(server, tmp_path), bundle)
+    RayJob(client(server, tmp_path), bundle).submit()
     assert server.jobs[bundle.name]["entrypoint"] == "ulcmod rerun job.yaml"
 
 
@@ -61,7 +62,7 @@ def test_submit__of_a_job_with_a_time_limit_is_ended_by_it(
     server: JobServer, tmp_path: Path
 ) -> None:
     bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["cluster.hours=1.5"], "ray")
-    ray_jobs.submit(client(server, tmp_path), bundle)
+    RayJob(client(server, tmp_path), bundle).submit()
     command = server.jobs[bundle.name]["entrypoint"]
     assert command == "timeout --foreground --kill-after=60 5400 ulcmod run job.yaml"
 
@@ -70,9 +71,9 @@ def test_follow__survives_a_short_outage_and_gives_up_after_a_long_one(
     server: JobServer, bundle: JobBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = client(server, tmp_path)
-    submission = ray_jobs.submit(connection, bundle)
+    submission = RayJob(connection, bundle).submit()
     server.jobs[bundle.name]["logs"] = "one\n"
-    pieces = ray_jobs.follow_logs(connection, submission.id)
+    pieces = RayJob(connection, bundle).follow_logs(submission.name)
     assert next(pieces) == "one\n"
     server.silent = 3
     server.jobs[bundle.name] |= {"logs": "one\ntwo\n", "status": "SUCCEEDED"}
@@ -81,17 +82,17 @@ def test_follow__survives_a_short_outage_and_gives_up_after_a_long_one(
     monkeypatch.setattr(ray_jobs, "RECONNECT_SECONDS", 0.2)
     server.silent = 10**6
     with pytest.raises(UlcmodError, match="No Ray cluster answers"):
-        list(ray_jobs.follow_logs(connection, submission.id))
+        list(RayJob(connection, bundle).follow_logs(submission.name))
 
 
 def test_submit__twice_attaches_to_the_running_job(
     server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
-    ray_jobs.submit(client(server, tmp_path), bundle)
+    RayJob(client(server, tmp_path), bundle).submit()
     for status in ("RUNNING", "SUCCEEDED"):
         server.finish(bundle.name, status, 0)
-        second = ray_jobs.submit(client(server, tmp_path), bundle)
-        assert (second.id, second.state, second.new) == (bundle.name, status, False)
+        second = RayJob(client(server, tmp_path), bundle).submit()
+        assert (second.name, second.state, second.new) == (bundle.name, status, False)
     assert len(server.jobs) == 1
 
 
@@ -100,29 +101,29 @@ def test_submit__after_a_failure_continues_under_the_next_number(
     server: JobServer, bundle: JobBundle, tmp_path: Path, status: str
 ) -> None:
     for attempt in ("", "-2", "-3"):
-        submission = ray_jobs.submit(client(server, tmp_path), bundle)
-        assert submission.id == bundle.name + attempt
-        server.finish(submission.id, status, 1)
-    assert ray_jobs.find_latest(client(server, tmp_path), bundle.name).id == f"{bundle.name}-3"
+        submission = RayJob(client(server, tmp_path), bundle).submit()
+        assert submission.name == bundle.name + attempt
+        server.finish(submission.name, status, 1)
+    assert RayJob(client(server, tmp_path), bundle).find().name == f"{bundle.name}-3"
 
 
 def test_submit__again_repeats_a_success(
     server: JobServer, bundle: JobBundle, tmp_path: Path
 ) -> None:
-    ray_jobs.submit(client(server, tmp_path), bundle)
+    RayJob(client(server, tmp_path), bundle).submit()
     server.finish(bundle.name, "SUCCEEDED", 0)
-    assert ray_jobs.submit(client(server, tmp_path), bundle, again=True).id == f"{bundle.name}-2"
-    assert not ray_jobs.submit(client(server, tmp_path), bundle, again=True).new
+    assert RayJob(client(server, tmp_path), bundle).submit(again=True).name == f"{bundle.name}-2"
+    assert not RayJob(client(server, tmp_path), bundle).submit(again=True).new
 
 
 def test_submit__of_two_at_once_the_second_attaches_to_the_first(
     server: JobServer, bundle: JobBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection = client(server, tmp_path)
-    ray_jobs.submit(connection, bundle)
+    RayJob(connection, bundle).submit()
     monkeypatch.setattr(connection, "list_jobs", list)
-    late = ray_jobs.submit(connection, bundle)
-    assert (late.id, late.new) == (bundle.name, False)
+    late = RayJob(connection, bundle).submit()
+    assert (late.name, late.new) == (bundle.name, False)
 
 
 def test_connect__sends_the_token_and_explains_a_wrong_one(
@@ -134,7 +135,7 @@ def test_connect__sends_the_token_and_explains_a_wrong_one(
             ray_jobs.connect(server.address, environment, tmp_path)
         assert "another" not in str(caught.value)
     connection = ray_jobs.connect(server.address, {"RAY_AUTH_TOKEN": SECRET}, tmp_path)
-    assert ray_jobs.submit(connection, bundle).new
+    assert RayJob(connection, bundle).submit().new
     assert SECRET not in json.dumps(server.jobs)
     assert SECRET.encode() not in b"".join(server.packages.values())
 
@@ -176,13 +177,13 @@ def test_address__with_credentials_is_refused_and_not_shown(tmp_path: Path) -> N
 
 
 def test_cancel__stops_a_running_job(server: JobServer, bundle: JobBundle, tmp_path: Path) -> None:
-    connection = client(server, tmp_path)
+    job = RayJob(client(server, tmp_path), bundle)
     with pytest.raises(UlcmodError, match="has no submission"):
-        ray_jobs.find_latest(connection, bundle.name)
-    submission = ray_jobs.submit(connection, bundle)
-    assert ray_jobs.cancel(connection, submission.id)
+        job.find()
+    job.submit()
+    assert job.cancel()
     server.finish(bundle.name, "STOPPED", 143)
-    assert not ray_jobs.cancel(connection, submission.id)
+    assert not job.cancel()
 
 
 @pytest.mark.parametrize(("status", "code"), [("SUCCEEDED", 0), ("FAILED", 3)])

@@ -182,21 +182,21 @@ def test_command__requires_existing_inputs(
 
 def test_submit__queues_once_and_then_attaches(tmp_path: Path, queue: Path) -> None:
     script = BatchScript("ulcmod-1", "#!/bin/sh\n")
-    first = slurm.submit(script)
-    assert (first.id, first.new) == ("17", True)
+    first = script.submit()
+    assert (first.details["number"], first.new) == ("17", True)
     assert (tmp_path / "script").read_text() == script.text
     queue.write_text("17 RUNNING\n")
-    second = slurm.submit(script)
-    assert (second.id, second.state, second.new) == ("17", "RUNNING", False)
+    second = script.submit()
+    assert (second.details["number"], second.state, second.new) == ("17", "RUNNING", False)
 
 
 def test_cancel__takes_the_job_out_of_the_queue(queue: Path) -> None:
     script = BatchScript("ulcmod-1", "#!/bin/sh\n")
-    assert slurm.cancel(script) is None
-    slurm.submit(script)
-    cancelled = slurm.cancel(script)
+    assert script.cancel() is None
+    script.submit()
+    cancelled = script.cancel()
     assert cancelled is not None
-    assert cancelled.id == "17"
+    assert cancelled.details["number"] == "17"
     assert queue.read_text() == ""
 
 
@@ -205,4 +205,4 @@ def test_logs__are_read_where_the_job_was_submitted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ulcmod-1.log").write_text("shard 3 of 4\n")
-    assert "".join(slurm.read_logs(BatchScript("ulcmod-1", ""), follow=True)) == "shard 3 of 4\n"
+    assert "".join(BatchScript("ulcmod-1", "").read_logs(follow=True)) == "shard 3 of 4\n"

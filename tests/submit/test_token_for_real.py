@@ -19,6 +19,7 @@ from ulcmod_dist.cli import app
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit import ray_jobs
 from ulcmod_dist.submit.bundle import create_bundle
+from ulcmod_dist.submit.ray_jobs import RayJob
 
 pytestmark = [pytest.mark.faults, needs_root]
 
@@ -111,13 +112,13 @@ def test_client__with_the_token_runs_a_job_and_tells_nobody(
     work = (
         'python -c "import ray; ray.init(); print(sorted(ray.cluster_resources()))"; cat job.yaml'
     )
-    submission = ray_jobs.submit(client, bundle, entrypoint=work)
+    submission = RayJob(client, bundle).submit(entrypoint=work)
     assert submission.new
-    shown = "".join(ray_jobs.follow_logs(client, submission.id))
-    assert ray_jobs.get_result(client, submission.id) == ("SUCCEEDED", 0), shown
+    shown = "".join(RayJob(client, bundle).follow_logs(submission.name))
+    assert RayJob(client, bundle).get_result(submission.name) == ("SUCCEEDED", 0), shown
     assert "'CPU'" in shown
     assert bundle.text in shown
-    assert not ray_jobs.submit(client, bundle, entrypoint=work).new
+    assert not RayJob(client, bundle).submit(entrypoint=work).new
 
     processes = guarded.machine.run("ps", "axww", "--format", "args")
     assert "ray" in processes
@@ -137,13 +138,10 @@ def test_client__with_the_token_runs_a_job_and_tells_nobody(
 def test_cancel__ends_a_job_on_the_cluster(guarded: Guarded, tmp_path: Path) -> None:
     client = ray_jobs.connect(guarded.url, {"RAY_AUTH_TOKEN": guarded.token}, tmp_path)
     bundle = create_bundle(job_file(tmp_path, HUB_JOB), ["discover.seed=9"], "ray")
-    submission = ray_jobs.submit(client, bundle, entrypoint="sleep 600")
-    wait_for(
-        lambda: ray_jobs.find_latest(client, bundle.name).state == "RUNNING", 60, "the job's start"
-    )
-    assert ray_jobs.cancel(client, submission.id)
-    wait_for(
-        lambda: ray_jobs.find_latest(client, bundle.name).state == "STOPPED", 60, "the job's end"
-    )
+    job = RayJob(client, bundle)
+    job.submit(entrypoint="sleep 600")
+    wait_for(lambda: job.find().state == "RUNNING", 60, "the job's start")
+    assert job.cancel()
+    wait_for(lambda: job.find().state == "STOPPED", 60, "the job's end")
     # The same job again continues under the next number.
-    assert ray_jobs.submit(client, bundle, entrypoint="true").id == f"{bundle.name}-2"
+    assert job.submit(entrypoint="true").name == f"{bundle.name}-2"

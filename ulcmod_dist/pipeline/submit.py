@@ -14,7 +14,7 @@ from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm
-from ulcmod_dist.submit.bundle import ClusterKind, JobBundle, SubmittedJob, create_bundle
+from ulcmod_dist.submit.bundle import ClusterJob, ClusterKind, JobBundle, create_bundle
 from ulcmod_dist.submit.tools import is_installed
 
 
@@ -46,9 +46,14 @@ class Submission:
         """The HTTP address of the Ray cluster's job server."""
         return ray_jobs.resolve_address(self.address, os.environ, Path.home())
 
-    def connect(self) -> ray_jobs.Client:
-        """Connect to the Ray cluster."""
-        return ray_jobs.connect(self.resolve_address(), os.environ, Path.home())
+    def prepare(self, bundle: JobBundle) -> ClusterJob:
+        """Render the job for its cluster; connects to a Ray cluster, and to no other."""
+        if self.to == "kuberay":
+            return kuberay.render_manifest(bundle)
+        if self.to == "slurm":
+            return slurm.render_script(bundle)
+        client = ray_jobs.connect(self.resolve_address(), os.environ, Path.home())
+        return ray_jobs.RayJob(client, bundle)
 
     def as_command(self) -> str:
         """The shell command that makes this submission."""
@@ -84,80 +89,40 @@ def submit(
     if wait is not None and submission.to != "ray":
         raise InvalidInput("--wait is for Ray clusters.", "Use `ulcmod logs JOB --follow`.")
     bundle = submission.create_bundle()
-    if submission.to == "kuberay":
-        return _submit_to_kuberay(submission, bundle, again)
     if submission.to == "slurm":
-        return _submit_to_slurm(bundle)
-    return _submit_to_ray(submission.connect(), bundle, again, wait)
-
-
-def _submit_to_ray(
-    client: ray_jobs.Client,
-    bundle: JobBundle,
-    again: bool,
-    wait: Callable[[str], object] | None,
-) -> Summary:
-    job = ray_jobs.submit(client, bundle, again=again)
-    closing = _describe(job.id, job)
-    state, exit_code = job.state, 0
-    if wait is not None:
-        for text in ray_jobs.follow_logs(client, job.id):
+        _require_inputs(bundle.job)
+    job = submission.prepare(bundle)
+    if isinstance(job, kuberay.Manifest) and not is_installed("kubectl"):
+        return _explain_missing_kubectl(submission, job)
+    submitted = job.submit(again=again)
+    state, exit_code = submitted.state, 0
+    closing = f"{submitted.label} was submitted."
+    if not submitted.new:
+        closing = f"{submitted.label} was submitted before and is {state}."
+    if wait is not None and isinstance(job, ray_jobs.RayJob):
+        for text in job.follow_logs(submitted.name):
             wait(text)
-        state, exit_code = ray_jobs.get_result(client, job.id)
-        closing = f"{job.id} has ended: {state}."
+        state, exit_code = job.get_result(submitted.name)
+        closing = f"{submitted.label} has ended: {state}."
+    facts = {"submission": submitted.name, **submitted.details}
     return Summary(
         "Submission",
-        facts={"submission": job.id, "state": state, "new": job.new},
-        closing=[closing],
+        facts={**facts, "state": state, "new": submitted.new},
+        closing=[*submitted.output.splitlines(), closing],
         exit_code=exit_code,
     )
 
 
-def _submit_to_kuberay(submission: Submission, bundle: JobBundle, again: bool) -> Summary:
-    manifest = kuberay.render_manifest(bundle)
-    if not is_installed("kubectl"):
-        return Summary(
-            "Submission",
-            facts={"submission": manifest.name, "sent": False},
-            closing=[
-                f"kubectl is not installed here, so {manifest.kind} {manifest.name} was not "
-                "applied.",
-                f"Apply it with: {submission.as_command()} --dry-run | kubectl apply -f -",
-            ],
-            exit_code=1,
-        )
-    job = kuberay.submit(manifest, again=again)
+def _explain_missing_kubectl(submission: Submission, manifest: kuberay.Manifest) -> Summary:
     return Summary(
         "Submission",
-        facts={
-            "submission": job.id,
-            "kind": manifest.kind,
-            "sent": True,
-            "state": job.state,
-            "new": job.new,
-        },
-        closing=[*job.output.splitlines(), _describe(f"{manifest.kind} {job.id}", job)],
-    )
-
-
-def _submit_to_slurm(bundle: JobBundle) -> Summary:
-    _require_inputs(bundle.job)
-    script = slurm.render_script(bundle)
-    job = slurm.submit(script)
-    return Summary(
-        "Submission",
-        facts={"submission": script.name, "number": job.id, "state": job.state, "new": job.new},
+        facts={"submission": manifest.name, "sent": False},
         closing=[
-            _describe(f"Slurm job {job.id} ({script.name})", job),
-            f"Its output is in {script.log}.",
+            f"kubectl is not installed here, so {manifest.kind} {manifest.name} was not applied.",
+            f"Apply it with: {submission.as_command()} --dry-run | kubectl apply -f -",
         ],
+        exit_code=1,
     )
-
-
-def _describe(name: str, job: SubmittedJob) -> str:
-    if job.new:
-        return f"{name} was submitted."
-    return f"{name} was submitted before and is {job.state}."
 
 
 def _require_inputs(job: Job) -> None:
@@ -180,52 +145,23 @@ def _require_inputs(job: Job) -> None:
 def get_state(submission: Submission) -> Summary:
     """The state of a submitted job, as the cluster reports it."""
     bundle = submission.create_bundle()
-    name = bundle.name
-    if submission.to == "kuberay":
-        manifest = kuberay.render_manifest(bundle)
-        name, state = manifest.name, kuberay.get_state(manifest)
-    elif submission.to == "slurm":
-        job = slurm.find_job(slurm.render_script(bundle))
-        state = "not in the queue: ended or never submitted" if job is None else job.state
-    else:
-        job = ray_jobs.find_latest(submission.connect(), name)
-        name, state = job.id, job.state
-    facts = {"submission": name, "state": state, "run": bundle.job.run}
-    return Summary("Submission", facts=facts)
+    name, state = bundle.name, "not in the queue: ended or never submitted"
+    if (job := submission.prepare(bundle).find()) is not None:
+        name, state = job.name, job.state
+    return Summary("Submission", facts={"submission": name, "state": state, "run": bundle.job.run})
 
 
 def read_logs(submission: Submission, *, follow: bool) -> Iterator[str]:
     """The output of a submitted job; with ``follow``, until it ends."""
-    bundle = submission.create_bundle()
-    if submission.to == "kuberay":
-        yield from kuberay.read_logs(kuberay.render_manifest(bundle), follow=follow)
-    elif submission.to == "slurm":
-        yield from slurm.read_logs(slurm.render_script(bundle), follow=follow)
-    else:
-        client = submission.connect()
-        job = ray_jobs.find_latest(client, bundle.name)
-        if follow:
-            yield from ray_jobs.follow_logs(client, job.id)
-        else:
-            yield ray_jobs.read_logs(client, job.id)
+    return submission.prepare(submission.create_bundle()).read_logs(follow=follow)
 
 
 def cancel(submission: Submission) -> Summary:
     """Cancel a submitted job; results committed so far stay in its run directory."""
     bundle = submission.create_bundle()
-    name = bundle.name
-    if submission.to == "kuberay":
-        manifest = kuberay.render_manifest(bundle)
-        output = kuberay.cancel(manifest)
-        return Summary(
-            "Cancelled", facts={"submission": manifest.name}, closing=output.splitlines()
-        )
-    if submission.to == "slurm":
-        cancelled = slurm.cancel(slurm.render_script(bundle)) is not None
-    else:
-        client = submission.connect()
-        name = ray_jobs.find_latest(client, name).id
-        cancelled = ray_jobs.cancel(client, name)
-    closing = f"{name} was asked to stop." if cancelled else f"{name} was not running."
-    facts = {"submission": name, "cancelled": cancelled}
-    return Summary("Cancelled", facts=facts, closing=[closing])
+    job = submission.prepare(bundle).cancel()
+    return Summary(
+        "Cancelled",
+        facts={"submission": job.name if job else bundle.name, "cancelled": job is not None},
+        closing=[f"{job.label} was asked to stop." if job else f"{bundle.name} was not running."],
+    )

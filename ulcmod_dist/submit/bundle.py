@@ -10,10 +10,10 @@ from __future__ import annotations
 import glob
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
@@ -70,16 +70,36 @@ class SubmittedJob:
     """A job on a cluster.
 
     Attributes:
-        id: Its identifier there: submission id (Ray), object name (Kubernetes), number (Slurm).
+        name: Its submission id (Ray), object name (Kubernetes) or job name (Slurm).
         state: Its state in the cluster's own terms, such as ``RUNNING``.
         new: Whether this call submitted it, rather than found it there.
-        output: What the cluster's tool printed.
+        label: Its name in messages.
+        details: Further facts, such as Slurm's number.
+        output: Lines to show to the user, such as those of kubectl.
     """
 
-    id: str
+    name: str
     state: str
     new: bool
+    label: str
+    details: Mapping[str, object] = field(default_factory=dict)
     output: str = ""
+
+
+class ClusterJob(Protocol):
+    """A job prepared for one kind of cluster."""
+
+    def submit(self, *, again: bool = False) -> SubmittedJob:
+        """Submit the job, or attach to it if it is there; ``again`` repeats one that succeeded."""
+
+    def find(self) -> SubmittedJob | None:
+        """The job on the cluster; None if it is not there any more."""
+
+    def read_logs(self, *, follow: bool) -> Iterator[str]:
+        """The job's output so far; with ``follow``, until it ends."""
+
+    def cancel(self) -> SubmittedJob | None:
+        """Ask the job to stop; None if it is not running."""
 
 
 def create_bundle(
@@ -148,11 +168,8 @@ def _list_inputs(job: Job) -> Iterator[tuple[str, str]]:
         yield from (("corpus.train", location) for location in job.corpus.train)
         yield from (("corpus.test", location) for location in job.corpus.test)
     if job.matrix is not None:
-        yield "matrix.path", job.matrix.path
-        if job.matrix.samples is not None:
-            yield "matrix.samples", job.matrix.samples
-        if job.matrix.units is not None:
-            yield "matrix.units", job.matrix.units
+        for name, location in job.matrix.model_dump(exclude_none=True).items():
+            yield f"matrix.{name}", location
 
 
 def _collect_inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:

@@ -38,6 +38,79 @@ class Manifest:
     name: str
     text: str
 
+    def submit(self, *, again: bool = False) -> SubmittedJob:
+        """Apply the objects to the cluster of kubectl's current context, or attach to the job.
+
+        A RayJob that waits, runs or has succeeded is kept; one that failed is replaced. A schedule
+        is applied in any case, so that a changed job replaces it.
+
+        Args:
+            again: Replace a RayJob that has succeeded, too; never one that runs.
+        """
+        if self.kind == "RayJob" and (state := self._get_job_state()) is not None:
+            failed = state.startswith(("Failed", "ValidationFailed")) or state.endswith("STOPPED")
+            if not failed and not (again and state.startswith("Complete")):
+                return self._as_submitted(state)
+            # Applying an unchanged RayJob starts nothing: the ended one has to go first.
+            call_tool(["kubectl", "delete", "rayjob", self.name, "--ignore-not-found"])
+        output = call_tool(["kubectl", "apply", "-f", "-"], stdin=self.text)
+        return self._as_submitted("applied", new=True, output=output)
+
+    def find(self) -> SubmittedJob:
+        """The status of the RayJob, or when the schedule last started one."""
+        path = f"jsonpath={_STATE_PATHS[self.kind]}"
+        state = call_tool(["kubectl", "get", self.kind.lower(), self.name, "-o", path])
+        return self._as_submitted(state.strip())
+
+    def read_logs(self, *, follow: bool) -> Iterator[str]:
+        """The output of the job, or of the schedule's newest one; with ``follow``, until it ends.
+
+        The output is that of the pod that submits the driver and follows it; the head's pod prints
+        Ray's own log.
+
+        Raises:
+            UlcmodError: The schedule has started no job yet.
+        """
+        if self.kind == "RayJob":
+            pods = f"--selector=job-name={self.name}"
+        elif self.kind == "RayCronJob":
+            label = f"ray.io/cronjob-name={self.name}"
+            pods = f"--selector=job-name={_find_newest('rayjobs', label).partition('/')[2]}"
+        else:
+            label = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=submit"
+            pods = _find_newest("pods", label)
+        options = ["--follow"] if follow else []
+        return stream_tool(["kubectl", "logs", pods, "--tail=-1", *options])
+
+    def cancel(self) -> SubmittedJob | None:
+        """Delete the job's objects including its cluster; None if there are none."""
+        command = ["kubectl", "delete", "--ignore-not-found", "-f", "-"]
+        output = call_tool(command, stdin=self.text)
+        return self._as_submitted("deleted", output=output) if output.strip() else None
+
+    def _get_job_state(self) -> str | None:
+        """The status of the RayJob, such as "Complete SUCCEEDED"; None if it does not exist."""
+        path = f"jsonpath={{.metadata.name}} {_STATE_PATHS['RayJob']}"
+        command = ["kubectl", "get", "rayjob", self.name, "--ignore-not-found", "-o", path]
+        words = call_tool(command).split()
+        return (" ".join(words[1:]) or "New") if words else None
+
+    def _as_submitted(self, state: str, *, new: bool = False, output: str = "") -> SubmittedJob:
+        label, details = f"{self.kind} {self.name}", {"kind": self.kind, "sent": True}
+        return SubmittedJob(self.name, state, new, label, details, output)
+
+
+def _find_newest(kind: str, label: str) -> str:
+    """The newest object with a label, in kubectl's form ``kind/name``."""
+    order = "--sort-by=.metadata.creationTimestamp"
+    names = call_tool(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
+    if not names:
+        raise UlcmodError(
+            "The schedule has started no job yet, or its jobs have been deleted.",
+            "`ulcmod status JOB --to kuberay` shows when it last started one.",
+        )
+    return names[-1]
+
 
 def render_manifest(bundle: JobBundle) -> Manifest:
     """Render the objects of a job: a RayJob, or with a schedule a RayCronJob or a CronJob.
@@ -89,74 +162,3 @@ def _require_cluster(bundle: JobBundle) -> ClusterConfig:
             f"{MAX_JOB_BYTES:,} bytes."
         )
     return cluster
-
-
-def submit(manifest: Manifest, *, again: bool = False) -> SubmittedJob:
-    """Apply a manifest to the cluster of kubectl's current context, or attach to its job there.
-
-    A RayJob that waits, runs or has succeeded is kept; one that failed is replaced. A schedule is
-    applied in any case, so that a changed job replaces it.
-
-    Args:
-        manifest: The objects.
-        again: Replace a RayJob that has succeeded, too; never one that runs.
-    """
-    if manifest.kind == "RayJob" and (state := _get_job_state(manifest.name)) is not None:
-        failed = state.startswith(("Failed", "ValidationFailed")) or state.endswith("STOPPED")
-        if not failed and not (again and state.startswith("Complete")):
-            return SubmittedJob(manifest.name, state, new=False)
-        # Applying an unchanged RayJob starts nothing: the ended one has to go first.
-        call_tool(["kubectl", "delete", "rayjob", manifest.name, "--ignore-not-found"])
-    output = call_tool(["kubectl", "apply", "-f", "-"], stdin=manifest.text)
-    return SubmittedJob(manifest.name, "applied", new=True, output=output)
-
-
-def _get_job_state(name: str) -> str | None:
-    """The status of a RayJob, such as "Complete SUCCEEDED"; None if it does not exist."""
-    path = f"jsonpath={{.metadata.name}} {_STATE_PATHS['RayJob']}"
-    words = call_tool(["kubectl", "get", "rayjob", name, "--ignore-not-found", "-o", path]).split()
-    return (" ".join(words[1:]) or "New") if words else None
-
-
-def get_state(manifest: Manifest) -> str:
-    """The status of a RayJob, or when a schedule last started one."""
-    path = f"jsonpath={_STATE_PATHS[manifest.kind]}"
-    return call_tool(["kubectl", "get", manifest.kind.lower(), manifest.name, "-o", path]).strip()
-
-
-def read_logs(manifest: Manifest, *, follow: bool) -> Iterator[str]:
-    """The output of a job, or of a schedule's newest one; with ``follow``, until it ends.
-
-    The output is that of the pod that submits the driver and follows it; the head's pod prints
-    Ray's own log.
-
-    Raises:
-        UlcmodError: The schedule has started no job yet.
-    """
-    if manifest.kind == "RayJob":
-        pods = f"--selector=job-name={manifest.name}"
-    elif manifest.kind == "RayCronJob":
-        label = f"ray.io/cronjob-name={manifest.name}"
-        pods = f"--selector=job-name={_find_newest('rayjobs', label).partition('/')[2]}"
-    else:
-        label = f"app.kubernetes.io/instance={manifest.name},app.kubernetes.io/component=submit"
-        pods = _find_newest("pods", label)
-    options = ["--follow"] if follow else []
-    return stream_tool(["kubectl", "logs", pods, "--tail=-1", *options])
-
-
-def _find_newest(kind: str, label: str) -> str:
-    """The newest object with a label, in kubectl's form ``kind/name``."""
-    order = "--sort-by=.metadata.creationTimestamp"
-    names = call_tool(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
-    if not names:
-        raise UlcmodError(
-            "The schedule has started no job yet, or its jobs have been deleted.",
-            "`ulcmod status JOB --to kuberay` shows when it last started one.",
-        )
-    return names[-1]
-
-
-def cancel(manifest: Manifest) -> str:
-    """Delete a job's objects including its cluster; returns what kubectl prints."""
-    return call_tool(["kubectl", "delete", "--ignore-not-found", "-f", "-"], stdin=manifest.text)

@@ -12,6 +12,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -113,36 +114,6 @@ def preview_request(bundle: JobBundle) -> dict[str, Any]:
     }
 
 
-def submit(
-    client: Client,
-    bundle: JobBundle,
-    *,
-    again: bool = False,
-    entrypoint: str | None = None,
-) -> SubmittedJob:
-    """Submit a job, or attach to its latest submission.
-
-    A submission that waits, runs or has succeeded is kept; after one that failed or was stopped, a
-    new one is made.
-
-    Args:
-        client: The cluster.
-        bundle: The job.
-        again: Submit again after a success, too.
-        entrypoint: Command of the driver, run beside the job file; by default the bundle's.
-    """
-    ended = {JobStatus.FAILED, JobStatus.STOPPED}
-    if again:
-        ended.add(JobStatus.SUCCEEDED)
-    with _translate_errors(client.get_address()):
-        latest, attempt = _find_latest(client, bundle.name)
-        if latest is not None and latest.status not in ended:
-            return _as_submitted(latest)
-        submission_id = bundle.name if latest is None else f"{bundle.name}-{attempt + 1}"
-        new = _start(client, bundle, submission_id, entrypoint or _get_entrypoint(bundle))
-        return SubmittedJob(submission_id, client.get_job_status(submission_id).value, new)
-
-
 def _get_entrypoint(bundle: JobBundle) -> str:
     command = f"{bundle.command} {JOB_FILE}"
     cluster = bundle.job.cluster
@@ -154,107 +125,137 @@ def _get_entrypoint(bundle: JobBundle) -> str:
     return f"timeout --foreground --kill-after={GRACE_SECONDS} {limit} {command}"
 
 
-def _start(client: Client, bundle: JobBundle, submission_id: str, entrypoint: str) -> bool:
-    """Submit a job under a new id; False if another process has just done so."""
-    with tempfile.TemporaryDirectory() as folder:
-        bundle.write_to(Path(folder))
-        try:
-            client.submit_job(
-                entrypoint=entrypoint,
-                submission_id=submission_id,
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {
-                        "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
-                        "ULCMOD_LOG_FORMAT": bundle.log_format,
-                    },
-                },
-                metadata={"run": bundle.job.run},
+@dataclass(frozen=True)
+class RayJob:
+    """A job for the job server of a Ray cluster."""
+
+    client: Client
+    bundle: JobBundle
+
+    def submit(self, *, again: bool = False, entrypoint: str | None = None) -> SubmittedJob:
+        """Submit the job, or attach to its latest submission.
+
+        A submission that waits, runs or has succeeded is kept; after one that failed or was
+        stopped, a new one is made.
+
+        Args:
+            again: Submit again after a success, too.
+            entrypoint: Command of the driver, run beside the job file; by default the bundle's.
+        """
+        ended = {JobStatus.FAILED, JobStatus.STOPPED}
+        if again:
+            ended.add(JobStatus.SUCCEEDED)
+        with _translate_errors(self.client.get_address()):
+            latest, attempt = self._find_latest()
+            if latest is not None and latest.status not in ended:
+                return _as_submitted(latest.submission_id, latest.status, new=False)
+            name = self.bundle.name if latest is None else f"{self.bundle.name}-{attempt + 1}"
+            new = self._start(name, entrypoint or _get_entrypoint(self.bundle))
+            return _as_submitted(name, self.client.get_job_status(name), new=new)
+
+    def find(self) -> SubmittedJob:
+        """The latest submission of the job.
+
+        Raises:
+            UlcmodError: The cluster has none.
+        """
+        address = self.client.get_address()
+        with _translate_errors(address):
+            latest, _ = self._find_latest()
+        if latest is None:
+            raise UlcmodError(
+                f"The Ray cluster at {address} has no submission {self.bundle.name} of this job.",
+                "Submit it with `ulcmod submit JOB --to ray`, with the same --set options.",
             )
-        except RuntimeError as error:
-            if "already exists" in str(error):
-                return False
-            raise UlcmodError(f"The Ray cluster rejected the job: {error}") from error
-    return True
+        return _as_submitted(latest.submission_id, latest.status, new=False)
+
+    def read_logs(self, *, follow: bool) -> Iterator[str]:
+        """The output of the latest submission so far; with ``follow``, until it ends."""
+        name = self.find().name
+        if follow:
+            yield from self.follow_logs(name)
+            return
+        with _translate_errors(self.client.get_address()):
+            yield str(self.client.get_job_logs(name))
+
+    def follow_logs(self, submission_id: str) -> Iterator[str]:
+        """The output of a submission as it is printed, until it ends.
+
+        Raises:
+            UlcmodError: The cluster has not answered for ``RECONNECT_SECONDS``.
+        """
+        position, last_answer = 0, time.monotonic()
+        while True:
+            try:
+                ended = self.client.get_job_status(submission_id).is_terminal()
+                text = str(self.client.get_job_logs(submission_id))
+            except (ConnectionError, requests.exceptions.RequestException) as error:
+                if time.monotonic() - last_answer > RECONNECT_SECONDS:
+                    raise _unreachable(self.client.get_address()) from error
+            else:
+                last_answer = time.monotonic()
+                if len(text) > position:
+                    yield text[position:]
+                    position = len(text)
+                if ended:
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def get_result(self, submission_id: str) -> tuple[str, int]:
+        """State and exit code of a submission that has ended."""
+        with _translate_errors(self.client.get_address()):
+            details = self.client.get_job_info(submission_id)
+        succeeded = details.status == JobStatus.SUCCEEDED
+        return details.status.value, 0 if succeeded else details.driver_exit_code or 1
+
+    def cancel(self) -> SubmittedJob | None:
+        """Ask the latest submission to stop; None if it has ended already.
+
+        Ray sends SIGTERM and, after a grace period, SIGKILL. Committed shards are kept.
+        """
+        job = self.find()
+        with _translate_errors(self.client.get_address()):
+            return job if self.client.stop_job(job.name) else None
+
+    def _find_latest(self) -> tuple[JobDetails | None, int]:
+        """The submission with the highest attempt, and the number of that attempt."""
+        name = self.bundle.name
+        attempts = [
+            (int(suffix[1:]) if suffix else 1, details)
+            for details in self.client.list_jobs()
+            if (submission_id := details.submission_id or "").startswith(name)
+            and ((suffix := submission_id.removeprefix(name)) == "" or suffix[1:].isdigit())
+        ]
+        if not attempts:
+            return None, 0
+        attempt, details = max(attempts, key=lambda pair: pair[0])
+        return details, attempt
+
+    def _start(self, submission_id: str, entrypoint: str) -> bool:
+        """Submit the job under a new id; False if another process has just done so."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.bundle.write_to(Path(folder))
+            try:
+                self.client.submit_job(
+                    entrypoint=entrypoint,
+                    submission_id=submission_id,
+                    runtime_env={
+                        "working_dir": folder,
+                        "env_vars": {
+                            "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
+                            "ULCMOD_LOG_FORMAT": self.bundle.log_format,
+                        },
+                    },
+                    metadata={"run": self.bundle.job.run},
+                )
+            except RuntimeError as error:
+                if "already exists" in str(error):
+                    return False
+                raise UlcmodError(f"The Ray cluster rejected the job: {error}") from error
+        return True
 
 
-def find_latest(client: Client, name: str) -> SubmittedJob:
-    """The latest submission of a job.
-
-    Raises:
-        UlcmodError: The cluster has none.
-    """
-    with _translate_errors(client.get_address()):
-        latest, _ = _find_latest(client, name)
-    if latest is None:
-        raise UlcmodError(
-            f"The Ray cluster at {client.get_address()} has no submission {name} of this job.",
-            "Submit it with `ulcmod submit JOB --to ray`, with the same --set options.",
-        )
-    return _as_submitted(latest)
-
-
-def _find_latest(client: Client, name: str) -> tuple[JobDetails | None, int]:
-    """The submission with the highest attempt, and the number of that attempt."""
-    attempts = [
-        (int(suffix[1:]) if suffix else 1, details)
-        for details in client.list_jobs()
-        if (submission_id := details.submission_id or "").startswith(name)
-        and ((suffix := submission_id.removeprefix(name)) == "" or suffix[1:].isdigit())
-    ]
-    if not attempts:
-        return None, 0
-    attempt, details = max(attempts, key=lambda pair: pair[0])
-    return details, attempt
-
-
-def _as_submitted(details: JobDetails) -> SubmittedJob:
-    assert details.submission_id is not None
-    return SubmittedJob(details.submission_id, details.status.value, new=False)
-
-
-def read_logs(client: Client, submission_id: str) -> str:
-    """The output of a submission so far."""
-    with _translate_errors(client.get_address()):
-        return str(client.get_job_logs(submission_id))
-
-
-def follow_logs(client: Client, submission_id: str) -> Iterator[str]:
-    """The output of a submission as it is printed, until it ends.
-
-    Raises:
-        UlcmodError: The cluster has not answered for ``RECONNECT_SECONDS``.
-    """
-    position, last_answer = 0, time.monotonic()
-    while True:
-        try:
-            ended = client.get_job_status(submission_id).is_terminal()
-            text = str(client.get_job_logs(submission_id))
-        except (ConnectionError, requests.exceptions.RequestException) as error:
-            if time.monotonic() - last_answer > RECONNECT_SECONDS:
-                raise _unreachable(client.get_address()) from error
-        else:
-            last_answer = time.monotonic()
-            if len(text) > position:
-                yield text[position:]
-                position = len(text)
-            if ended:
-                return
-        time.sleep(POLL_SECONDS)
-
-
-def get_result(client: Client, submission_id: str) -> tuple[str, int]:
-    """State and exit code of a submission that has ended."""
-    with _translate_errors(client.get_address()):
-        details = client.get_job_info(submission_id)
-    succeeded = details.status == JobStatus.SUCCEEDED
-    return details.status.value, 0 if succeeded else details.driver_exit_code or 1
-
-
-def cancel(client: Client, submission_id: str) -> bool:
-    """Ask a submission to stop; False if it has ended already.
-
-    Ray sends SIGTERM and, after a grace time, SIGKILL. Committed shards are kept.
-    """
-    with _translate_errors(client.get_address()):
-        return bool(client.stop_job(submission_id))
+def _as_submitted(submission_id: str | None, status: JobStatus, *, new: bool) -> SubmittedJob:
+    # Ray's drivers that were not submitted as jobs have no submission id; those are not listed.
+    assert submission_id is not None
+    return SubmittedJob(submission_id, status.value, new, label=submission_id)

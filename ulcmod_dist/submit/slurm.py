@@ -36,6 +36,59 @@ class BatchScript:
         """The job's output file, relative to the folder it was submitted from."""
         return Path(f"{self.name}.log")
 
+    def submit(self, *, again: bool = False) -> SubmittedJob:
+        """Queue the script, or attach to the same job if it is queued or running.
+
+        Slurm forgets jobs soon after they end, so one that has succeeded is repeated whether or
+        not ``again`` is set.
+        """
+        if (job := self.find()) is not None:
+            return job
+        number = call_tool(["sbatch", "--parsable"], stdin=self.text).strip().split(";")[0]
+        return self._as_submitted(number, "PENDING", new=True)
+
+    def find(self) -> SubmittedJob | None:
+        """The job in the queue, or None."""
+        command = ["squeue", "--noheader", f"--name={self.name}", "--me", "--format=%i %T"]
+        jobs = call_tool(command).splitlines()
+        return self._as_submitted(*jobs[0].split(), new=False) if jobs else None
+
+    def read_logs(self, *, follow: bool) -> Iterator[str]:
+        """The output of the job; with ``follow``, until it leaves the queue.
+
+        Raises:
+            UlcmodError: There is no output in the current folder.
+        """
+        if not self.log.is_file() and not (follow and self.find()):
+            raise UlcmodError(
+                f"There is no {self.log} here.",
+                "Run this in the folder that the job was submitted from, once the job has started.",
+            )
+        position = 0
+        while True:
+            # Asked before reading, so that what the job prints last is read too.
+            running = follow and self.find() is not None
+            if self.log.is_file():
+                with self.log.open(encoding="utf-8", errors="replace") as output:
+                    output.seek(position)
+                    yield output.read()
+                    position = output.tell()
+            if not running:
+                return
+            time.sleep(POLL_SECONDS)
+
+    def cancel(self) -> SubmittedJob | None:
+        """Cancel the job, queued or running; None if there is none."""
+        job = self.find()
+        if job is not None:
+            call_tool(["scancel", str(job.details["number"])])
+        return job
+
+    def _as_submitted(self, number: str, state: str, *, new: bool) -> SubmittedJob:
+        output = f"The output of the job is in {self.log}."
+        label = f"Slurm job {number} ({self.name})"
+        return SubmittedJob(self.name, state, new, label, {"number": number}, output)
+
 
 def render_script(
     bundle: JobBundle, *, environment: Path | None = None, entrypoint: str | None = None
@@ -62,53 +115,3 @@ def render_script(
         restarts=MAX_RESTARTS,
     )
     return BatchScript(bundle.name, text)
-
-
-def submit(script: BatchScript) -> SubmittedJob:
-    """Queue a script, or attach to the same job if it is queued or running."""
-    if (job := find_job(script)) is not None:
-        return job
-    number = call_tool(["sbatch", "--parsable"], stdin=script.text).strip().split(";")[0]
-    return SubmittedJob(number, "PENDING", new=True)
-
-
-def find_job(script: BatchScript) -> SubmittedJob | None:
-    """The job of a script in the queue, or None. Slurm forgets jobs soon after they end."""
-    jobs = call_tool(["squeue", "--noheader", f"--name={script.name}", "--me", "--format=%i %T"])
-    if not jobs.strip():
-        return None
-    number, state = jobs.splitlines()[0].split()
-    return SubmittedJob(number, state, new=False)
-
-
-def read_logs(script: BatchScript, *, follow: bool) -> Iterator[str]:
-    """The output of a job; with ``follow``, until it leaves the queue.
-
-    Raises:
-        UlcmodError: There is no output in the current folder.
-    """
-    if not script.log.is_file() and not (follow and find_job(script)):
-        raise UlcmodError(
-            f"There is no {script.log} here.",
-            "Run this in the folder that the job was submitted from, once the job has started.",
-        )
-    position = 0
-    while True:
-        # Asked before reading, so that what the job prints last is read too.
-        running = follow and find_job(script) is not None
-        if script.log.is_file():
-            with script.log.open(encoding="utf-8", errors="replace") as output:
-                output.seek(position)
-                yield output.read()
-                position = output.tell()
-        if not running:
-            return
-        time.sleep(POLL_SECONDS)
-
-
-def cancel(script: BatchScript) -> SubmittedJob | None:
-    """Cancel a queued or running job; None if there is none."""
-    job = find_job(script)
-    if job is not None:
-        call_tool(["scancel", job.id])
-    return job
