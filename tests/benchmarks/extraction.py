@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -27,12 +28,12 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
+from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import SCHEMA, Corpus
-from ulcmod_dist.extract.driver import Extraction, extract, prepare
-from ulcmod_dist.extract.model import ModelFactory
+from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
 from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.worker import ModelReplica
 from ulcmod_dist.forward.architectures import count_units, list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine, pad_batch
@@ -40,7 +41,6 @@ from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_
 from ulcmod_dist.forward.memory import count_parameter_bytes, estimate_token_bytes
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
@@ -145,7 +145,7 @@ class Bench:
 
     def whole(
         self, actors: int, threads: int, shard: int
-    ) -> tuple[float, Extraction, PreparedExtraction]:
+    ) -> tuple[float, ExtractionResult, PreparedExtraction]:
         """Ray, Zarr and commits, from the first shard's start to the last commit: tokens/s."""
         self._runs += 1
         notes = Notes(self.folder / f"notes{self._runs}")
@@ -162,15 +162,14 @@ class Bench:
             model_bytes=self._model_bytes,
         )
         gpus = float(self.options.device != "cpu")
-        factory = ModelFactory(self.spec, RULE, self.units, self.options.device, threads)
+        config = ExtractConfig(workers=actors, cpus=float(threads), gpus=gpus)
         with Lease.acquire(run, "benchmark") as lease:
             done = extract(
                 run,
                 prepared,
-                factory,
+                partial(ModelReplica, self.spec, RULE, config, self.units),
+                config,
                 fence=lease.fence,
-                resources=ActorResources(cpus=float(threads), gpus=gpus),
-                workers=actors,
                 on_event=notes,
             )
         return self.tokens / notes.seconds(), done, prepared

@@ -7,14 +7,15 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.corpus.prompts import Corpus
-from ulcmod_dist.extract.driver import Extraction, extract, prepare
+from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
+from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
-SMALL = ActorResources(cpus=0.5)
-Go: TypeAlias = Callable[..., Extraction]
+SMALL = {"cpus": 0.5, "workers": 1}
+Go: TypeAlias = Callable[..., ExtractionResult]
 
 
 @pytest.fixture
@@ -24,16 +25,35 @@ def run(tmp_path: Path) -> RunDir:
 
 @pytest.fixture
 def go(run: RunDir, local_ray: None) -> Go:
-    """Plan and extract prompts into the run with a fake model."""
+    """Plan and extract prompts into the run with a fake model.
 
-    def go(prompts: Corpus, factory: Any = None, **options: Any) -> Extraction:
+    Options are those of the plan, of `extract`, and keys of `ExtractConfig`. Progress never shows
+    more than there is.
+    """
+
+    def go(prompts: Corpus, load_model: Any = None, **options: Any) -> ExtractionResult:
         plan: dict[str, Any] = {"shard_samples": 4, "batch_tokens": 64, "update": False}
-        plan |= {name: options.pop(name) for name in [*plan] if name in options}
-        record = options.pop("record", RECORD)
+        plan |= {name: options.pop(name) for name in [*plan, "model_bytes"] if name in options}
+        config = SMALL | {n: options.pop(n) for n in ExtractConfig.model_fields if n in options}
+        provenance = options.pop("provenance", RECORD)
         units = options.pop("units", UNITS)
-        prepared = prepare(run, prompts, FakeForward(), units, record, **plan)
-        options = {"resources": SMALL, "workers": 1, **options}
+        show = options.pop("on_progress", lambda progress: None)
+
+        def check(progress: ExtractionProgress) -> None:
+            assert progress.prompts_done <= progress.prompts
+            assert progress.tokens_done <= progress.tokens
+            show(progress)
+
+        prepared = prepare(run, prompts, FakeForward(), units, provenance, **plan)
         with Lease.acquire(run, "extract") as lease:
-            return extract(run, prepared, factory or fake(), fence=lease.fence, **options)
+            return extract(
+                run,
+                prepared,
+                load_model or fake(),
+                ExtractConfig(**config),
+                fence=lease.fence,
+                on_progress=check,
+                **options,
+            )
 
     return go

@@ -41,6 +41,7 @@ class FakeForward:
         largest: Batches of more prompts than this do not fit into memory and are halved.
         poison: Word -> what a batch with it does: nan, large, raise, kill.
         gate: File that batches wait for.
+        free_batches: Number of first batches that do not wait for it.
         marks: Folder that gets a file for each batch that is run.
     """
 
@@ -50,6 +51,8 @@ class FakeForward:
     poison: dict[str, str] = field(default_factory=dict)
     marks: str | None = None
     gate: str | None = None
+    free_batches: int = 0
+    started: int = 0
 
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
         return [
@@ -57,15 +60,17 @@ class FakeForward:
             for prompt in prompts
         ]
 
-    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
+    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         if len(batch) > self.largest:
             middle = len(batch) // 2
-            parts = [self.rows(batch[:middle]), self.rows(batch[middle:])]
+            parts = [self.run(batch[:middle]), self.run(batch[middle:])]
             return PooledActivations.concatenate([rows for rows, _ in parts]), parts[0][1] + parts[
                 1
             ][1]
         time.sleep(self.seconds)
-        while self.gate is not None and not Path(self.gate).exists():
+        self.started += 1
+        is_free = self.gate is None or self.started <= self.free_batches
+        while not is_free and not Path(str(self.gate)).exists():
             time.sleep(0.02)
         for position, entry in enumerate(batch):
             self._suffer("".join(map(chr, entry.ids)), position)

@@ -9,14 +9,27 @@ import numpy as np
 import pytest
 
 from tests.extract.conftest import Go
-from tests.extract.fakes import EXPERTS, RECORD, SlowStore, expected, fake, prompts_of, words
-from ulcmod_dist.config.schema import ExtractConfig
+from tests.extract.fakes import (
+    EXPERTS,
+    RECORD,
+    UNITS,
+    FakeForward,
+    SlowStore,
+    expected,
+    fake,
+    prompts_of,
+    words,
+)
+from ulcmod_dist.config.schema import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, ExtractConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.pool import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, get_placement_timeout
+from ulcmod_dist.extract.driver import prepare, publish
+from ulcmod_dist.extract.planner import list_remaining_tasks
+from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.shards import read_commits
+from ulcmod_dist.store.shards import ShardWriter, read_commits
 from ulcmod_dist.store.snapshot import open_snapshot
 
 
@@ -51,7 +64,7 @@ def test_extract__again_computes_nothing_and_starts_no_actor(go: Go, tmp_path: P
 
 def test_extract__reports_progress_to_the_end(go: Go) -> None:
     seen: list[ExtractionProgress] = []
-    go(prompts_of(words(12)), report=seen.append)
+    go(prompts_of(words(12)), on_progress=seen.append)
     last = seen[-1]
     assert (last.shards_done, last.shards, last.prompts_done) == (3, 3, 12)
     assert last.tokens_done == last.tokens > 0
@@ -62,10 +75,10 @@ def test_extract__reports_progress_to_the_end(go: Go) -> None:
 def test_extract__a_store_of_another_job_is_refused_by_field(go: Go) -> None:
     go(prompts_of(words(5)))
     changes: dict[str, dict[str, Any]] = {
-        "model.dtype": {"record": {**RECORD, "model.dtype": "bfloat16"}},
-        "model.revision": {"record": {**RECORD, "model.revision": "b"}},
-        "prompt.tokenizer": {"record": {**RECORD, "prompt.tokenizer": "words"}},
-        "prompt.template": {"record": {**RECORD, "prompt.template": "other"}},
+        "model.dtype": {"provenance": {**RECORD, "model.dtype": "bfloat16"}},
+        "model.revision": {"provenance": {**RECORD, "model.revision": "b"}},
+        "prompt.tokenizer": {"provenance": {**RECORD, "prompt.tokenizer": "words"}},
+        "prompt.template": {"provenance": {**RECORD, "prompt.template": "other"}},
         "shard_samples": {"shard_samples": 5},
         "batch_tokens": {"batch_tokens": 65},
     }
@@ -97,7 +110,7 @@ def test_extract__another_corpus_is_refused_unless_it_is_an_update(
 
 def test_extract__another_record_reuses_nothing(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
-    done = go(prompts_of(words(8)), record={**RECORD, "model.revision": "b"}, update=True)
+    done = go(prompts_of(words(8)), provenance={**RECORD, "model.revision": "b"}, update=True)
     assert done.reused == 0
     assert done.snapshot.version == 2
     assert len(read_commits(run)) == 4
@@ -162,7 +175,7 @@ def test_extract__nothing_but_poison_is_an_error(go: Go) -> None:
 
 def test_extract__resources_that_no_node_has_are_named(go: Go) -> None:
     with pytest.raises(UlcmodError, match=r"An actor needs 3 GPU, of which the largest node has 0"):
-        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, gpus=3), placement_timeout=1)
+        go(prompts_of(words(3)), gpus=3, patience=1)
 
 
 @pytest.mark.parametrize(
@@ -184,18 +197,18 @@ def test_placement_timeout__is_longer_where_machines_may_come(
 ) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     config = ExtractConfig(patience=given, workers=workers, address=address)
-    assert get_placement_timeout(config) == seconds
+    assert config.placement_timeout == seconds
     # A driver that a cluster runs is told of it by its environment.
     monkeypatch.setenv("RAY_ADDRESS", address or "")
     config = ExtractConfig(patience=given, workers=workers)
-    assert get_placement_timeout(config) == seconds
+    assert config.placement_timeout == seconds
 
 
 @pytest.mark.faults
 def test_extract__resources_that_no_node_has_end_the_run_within_a_minute(go: Go) -> None:
     began = time.monotonic()
     with pytest.raises(UlcmodError, match="An actor needs 3 GPU"):
-        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, gpus=3))
+        go(prompts_of(words(3)), gpus=3)
     assert time.monotonic() - began < 60
 
 
@@ -212,7 +225,7 @@ def test_extract__the_next_shard_is_computed_while_one_is_written(go: Go, tmp_pa
 
 def test_extract__memory_below_the_projection_is_refused(go: Go) -> None:
     with pytest.raises(UlcmodError, match="projected to take"):
-        go(prompts_of(words(3)), resources=ActorResources(cpus=0.5, memory=2**20))
+        go(prompts_of(words(3)), model_bytes=lambda tokens, longest: 2**60)
 
 
 def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go: Go, run: RunDir) -> None:
@@ -223,32 +236,61 @@ def test_extract__stopping_keeps_what_is_done_and_a_later_run_goes_on(go: Go, ru
         return bool(seen) and seen[-1].shards_done >= 2
 
     with pytest.raises(UlcmodError, match="was stopped"):
-        go(prompts_of(texts), fake(seconds=0.05), report=seen.append, stop=stop)
+        go(prompts_of(texts), fake(seconds=0.05), on_progress=seen.append, stop=stop)
     committed = len(read_commits(run))
     assert 2 <= committed < 6
     go(prompts_of(texts))
     np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
-def test_extract__actors_are_added_and_taken_while_it_goes_on(
-    go: Go, run: RunDir, tmp_path: Path
+def test_pool__starts_and_ends_actors_as_their_wanted_number_changes(
+    run: RunDir, local_ray: None, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    seen = []
-
-    def note(progress: ExtractionProgress) -> None:
-        seen.append(progress)
-        if progress.actors == 3:
-            gate.touch()
-
-    def workers() -> int:
-        if gate.exists():
-            return 1
-        return 3 if seen and seen[-1].actors else 1
-
     # Many more shards than three actors hold at a time: two end long before the last.
     texts = words(120)
-    go(prompts_of(texts), fake(gate=str(gate)), workers=workers, report=note)
-    assert [progress.actors for progress in seen][-1] == 1
-    assert seen[-1].failures == 0
-    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
+    corpus = prompts_of(texts)
+    prepared = prepare(run, corpus, FakeForward(), UNITS, RECORD, shard_samples=4, batch_tokens=64)
+    resources, ready = ActorResources(cpus=0.5), []
+    with Lease.acquire(run, "extract") as lease:
+        load_model = fake(gate=str(gate), seconds=0.15)
+        writer = ShardWriter(run, prepared.plan.chunk_shape, check=lease.fence.check)
+        worker = define_worker(resources)
+        pool = WorkerPool(
+            lambda: worker.remote(load_model, writer, RECORD, lease.fence.epoch),
+            lambda task: corpus.prompts(task.rows),
+            resources,
+            workers=1,
+        )
+        for _ in pool.run(list_remaining_tasks(prepared.plan, prepared.digests, set())):
+            ready.append(pool.ready)
+            if pool.ready == 3:
+                gate.touch()
+            if pool.ready:
+                pool.workers = 1 if gate.exists() else 3
+        pool.close()
+        snapshot = publish(run, prepared, lease.fence)
+    assert max(ready) == 3
+    assert ready[-1] == 1
+    assert pool.failures == 0
+    np.testing.assert_array_equal(snapshot.activations().raw.compute(), expected(texts))
+
+
+def test_extract__progress_moves_with_the_batches_of_every_actor(go: Go, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    deadline = time.monotonic() + 120
+    seen: list[ExtractionProgress] = []
+
+    def watch(progress: ExtractionProgress) -> None:
+        seen.append(progress)
+        # Two actors wait at the gate, each with two prompts of a shard of four.
+        if progress.prompts_done == 4 or time.monotonic() > deadline:
+            gate.touch()
+
+    load_model = fake(gate=str(gate), free_batches=2)
+    go(prompts_of(words(16)), load_model, batch_tokens=1, workers=2, on_progress=watch)
+    before_commits = [progress.prompts_done for progress in seen if progress.shards_done == 0]
+    assert 4 in before_commits
+    assert before_commits == sorted(before_commits)
+    assert any(progress.seconds_left for progress in seen if progress.shards_done == 0)
+    assert seen[-1].prompts_done == seen[-1].prompts == 16

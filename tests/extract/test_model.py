@@ -1,5 +1,6 @@
 """The real forward pass in actors: one process a replica, or several that share a model."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,16 +8,15 @@ import pytest
 
 from tests.extract.fakes import prompts_of, words
 from tests.forward.tiny import save_tiny
-from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
+from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.extract.driver import extract, prepare
-from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import merge_provenance
+from ulcmod_dist.extract.worker import ModelReplica
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 RULE = TokenizationConfig(template="none", max_tokens=32)
@@ -28,6 +28,7 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
 ) -> None:
     spec = ModelConfig(id=str(save_tiny(tmp_path / "model", "llama", num_key_value_heads=2)))
     encoder, units = PromptTokenizer.load(spec, RULE), list_units(load_config(spec))
+    config = ExtractConfig(workers=1, ranks=ranks)
     texts = words(9)
     record = merge_provenance(get_model_provenance(spec), encoder.provenance)
     prepared = prepare(
@@ -37,10 +38,9 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
         done = extract(
             run,
             prepared,
-            ModelFactory(spec, RULE, units, ranks=ranks),
+            partial(ModelReplica, spec, RULE, config, units),
+            config,
             fence=lease.fence,
-            resources=ActorResources(cpus=1.0),
-            workers=1,
         )
     engine = Engine.load(spec)
     alone = [engine.run([entry]).activations[0] for entry in encoder.encode(texts)]

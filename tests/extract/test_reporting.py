@@ -8,12 +8,12 @@ import pytest
 
 from tests.extract.conftest import Go
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.progress import ExtractionProgress, read_extraction_status
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import committed_digests
 
@@ -30,7 +30,7 @@ def test_status__says_how_far_it_is_and_who_works(go: Go, run: RunDir) -> None:
     def look(progress: ExtractionProgress) -> None:
         during.append(read_extraction_status(run))
 
-    go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), report=look)
+    go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), on_progress=look)
     assert during[0]["holder"]["purpose"] == "extract"
     assert during[0]["plan"]["prompts"] == 8
     after = read_extraction_status(run)
@@ -60,8 +60,8 @@ def prepared_for(run: RunDir, texts: Sequence[str]) -> PreparedExtraction:
 
 def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, words(40))
-    small = ActorResources(cpus=0.5)
-    slow = probe(run, prepared, fake(seconds=0.05), resources=small, workers=1)
+    small = ExtractConfig(cpus=0.5, workers=1)
+    slow = probe(run, prepared, fake(seconds=0.05), small)
     assert slow.tokens_per_second > 0
     batches = sum(len(shard.batches) for shard in prepared.plan.shards)
     assert slow.seconds - slow.load_seconds == pytest.approx(0.05 * batches, rel=0.5)
@@ -72,4 +72,4 @@ def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None
 def test_probe__a_batch_that_fails_is_said(run: RunDir, local_ray: None) -> None:
     prepared = prepared_for(run, ["poison"] * 3)
     with pytest.raises(UlcmodError, match="cannot be computed"):
-        probe(run, prepared, fake(poison={"poison": "raise"}), resources=ActorResources(cpus=0.5))
+        probe(run, prepared, fake(poison={"poison": "raise"}), ExtractConfig(cpus=0.5))

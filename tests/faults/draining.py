@@ -12,7 +12,6 @@ from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
 from ulcmod_dist.extract.progress import ExtractionProgress
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.ray_token import quiet_ray
 from ulcmod_dist.runtime.rundir import RunDir
 
@@ -48,8 +47,8 @@ def main() -> None:
         # Long enough that a busy machine tells Ray of the signal before the shards are used up.
         1.5,
         workers=None,
-        resources=ActorResources(cpus=1.0),
-        report=watch,
+        cpus=1.0,
+        on_progress=watch,
     )
     node.wait()
     answer = {

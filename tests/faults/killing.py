@@ -12,9 +12,10 @@ from typing import Any
 import psutil
 
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
-from ulcmod_dist.extract.driver import Extraction, extract, prepare
+from ulcmod_dist.config.schema import ExtractConfig
+from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
+from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.runtime.lease import Lease
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
 
 POINTS = ("started", "halfway", "computed", "written", "checked", "committed")
@@ -65,9 +66,11 @@ def passed(folder: str, point: str) -> list[str]:
 
 def extraction(
     run: RunDir, killer: Killer, address: str | None, seconds: float, **options: Any
-) -> Extraction:
+) -> ExtractionResult:
     """The extraction that all these tests make."""
-    options = {"resources": ActorResources(cpus=0.5), "workers": 2, **options}
+    config = {"cpus": 0.5, "workers": 2, "address": address}
+    config |= {name: options.pop(name) for name in config if name in options}
+    options.setdefault("on_progress", require_no_prompt_counted_twice)
     prompts = prompts_of(words(PROMPTS), test=PROMPTS // 5)
     prepared = prepare(
         run, prompts, FakeForward(), UNITS, RECORD, shard_samples=SHARD, batch_tokens=64
@@ -77,11 +80,16 @@ def extraction(
             run,
             prepared,
             fake(seconds=seconds),
+            ExtractConfig(**config),
             fence=lease.fence,
-            address=address,
             on_event=killer,
             **options,
         )
+
+
+def require_no_prompt_counted_twice(progress: ExtractionProgress) -> None:
+    assert progress.prompts_done <= progress.prompts
+    assert progress.tokens_done <= progress.tokens
 
 
 def main() -> None:

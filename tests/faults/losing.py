@@ -8,7 +8,6 @@ from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
 from ulcmod_dist.extract.progress import ExtractionProgress
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.ray_token import quiet_ray
 from ulcmod_dist.runtime.rundir import RunDir
 
@@ -33,8 +32,8 @@ def main() -> None:
         cluster.address,
         0.3,
         workers=None,
-        resources=ActorResources(cpus=1.0),
-        report=watch,
+        cpus=1.0,
+        on_progress=watch,
     )
     answer = {"digest": done.snapshot.digest, "actors": max(actors), "lost": next(steps) > 0}
     print(json.dumps(answer), flush=True)

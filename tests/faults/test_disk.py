@@ -43,7 +43,7 @@ def test_disk_full__one_clear_error_and_a_resume_completes(
                     pass
 
     with pytest.raises(UlcmodError, match=r"The disk that holds .* is full. Make space"):
-        extraction(run, Killer(marks), None, 0.1, report=fill)
+        extraction(run, Killer(marks), None, 0.1, on_progress=fill)
     filler.unlink()
     extraction(run, Killer(marks), None, 0.0)
     require_whole(run, marks, undisturbed)

@@ -10,9 +10,9 @@ import psutil
 import pytest
 
 from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_model
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.intervene.ablation import (
     AblationPool,
-    Machine,
     compute_unit_means,
     measure_ablation,
 )
@@ -24,7 +24,7 @@ def test_ablation_pool__ranks_that_share_a_model_measure_what_one_process_does(
 ) -> None:
     # Other architectures on ranks: test_ablation_ranks.py, without a pool of actors for each.
     spec = save_model(tmp_path, "llama")
-    with AblationPool(spec, Machine(ranks=2), workers=1, placement_timeout=60) as pool:
+    with AblationPool(spec, ExtractConfig(ranks=2, workers=1, patience=60)) as pool:
         means = pool.compute_unit_means(PROMPTS, BATCHES)
         zero, other, _ = make_masks(spec)
         masks = [zero, other.with_means(means)]
@@ -48,8 +48,8 @@ def test_ablation_pool__a_process_killed_in_mid_measurement_changes_no_loss(
 ) -> None:
     spec = save_model(tmp_path, "llama")
     masks = make_masks(spec)
-    machine = Machine(cpus=0.5, ranks=ranks)
-    with AblationPool(spec, machine, workers=2, placement_timeout=60) as pool:
+    config = ExtractConfig(cpus=0.5, ranks=ranks, workers=2, patience=60)
+    with AblationPool(spec, config) as pool:
         undisturbed = pool.measure(PROMPTS, BATCHES, masks)
         before = set(measuring(ranks))
         victims = iter(sorted(before)[:1])

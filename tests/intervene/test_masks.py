@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.planner import make_unit_table
+from ulcmod_dist.extract.driver import make_unit_table
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.intervene.masks import (
     Mask,

@@ -41,8 +41,8 @@ class SickModel:
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
         return self.model.encode(prompts)
 
-    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
+    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         found = [place for place, entry in enumerate(batch) if tuple(entry.ids) == self.poison]
         if found and Path(self.illness).exists():
             raise NonFiniteActivation(found[0], "A unit is not a number.")
-        return self.model.rows(batch)
+        return self.model.run(batch)

@@ -8,16 +8,16 @@ import pytest
 from tests.forward.tiny import save_tiny
 from tests.pipeline.conftest import Ulcmod
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT, ExtractConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.planner import load_plan
-from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
 from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.memory import DeviceMemory
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.devices import choose_batch_tokens, get_torch_device
+from ulcmod_dist.pipeline.devices import choose_batch_tokens
 from ulcmod_dist.pipeline.extract import extract
 from ulcmod_dist.pipeline.plan import prepared_for
-from ulcmod_dist.runtime.ray_session import ActorResources, ray_session
+from ulcmod_dist.runtime.ray_session import ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 
 JOB = """\
@@ -87,16 +87,16 @@ def test_batch_tokens__are_those_that_plan_shows(
     ("gpus", "device"), [("0", "cpu"), ("0.5", "cuda"), ("1", "cuda"), ("2", "auto")]
 )
 def test_device__follows_the_gpus_of_an_actor(tmp_path: Path, gpus: str, device: str) -> None:
-    assert get_torch_device(make_context(tmp_path, f", gpus: {gpus}").job) == device
+    assert make_context(tmp_path, f", gpus: {gpus}").job.extract.device == device
 
 
 def test_query_actor_memory__is_asked_where_the_actor_would_run() -> None:
     with ray_session(None):
-        whole = query_actor_memory("cpu", ActorResources(cpus=1.0), 1, None)
-        half = query_actor_memory("cpu", ActorResources(cpus=1.0), 2, None)
+        whole = query_actor_memory(ExtractConfig(workers=1))
+        half = query_actor_memory(ExtractConfig(workers=2))
         assert half.total == whole.total // 2
         with pytest.raises(UlcmodError, match="needs 3 GPU, of which the largest node has 0"):
-            query_actor_memory("cuda", ActorResources(cpus=1.0, gpus=3), None, None, 1.0)
+            query_actor_memory(ExtractConfig(gpus=3, patience=1.0))
 
 
 def test_placement_timeout__of_the_job_ends_every_wait_for_resources(tmp_path: Path) -> None:

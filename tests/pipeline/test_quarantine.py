@@ -10,7 +10,7 @@ from tests.pipeline.conftest import Ulcmod
 from tests.pipeline.demo_corpus import DEMO
 from tests.pipeline.sick import Sick
 from ulcmod_dist.pipeline import extract
-from ulcmod_dist.pipeline.plan import factory_of
+from ulcmod_dist.pipeline.plan import make_model_loader
 
 JOB = f"""\
 run: RUN
@@ -30,11 +30,11 @@ def sick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "illness").touch()
 
     def made(job, prepared):  # type: ignore[no-untyped-def]
-        factory = factory_of(job, prepared)
-        (entry,) = factory().encode([table["text"][5].as_py()])
-        return Sick(factory, tuple(entry.ids), str(tmp_path / "illness"))
+        load_model = make_model_loader(job, prepared)
+        (entry,) = load_model().encode([table["text"][5].as_py()])
+        return Sick(load_model, tuple(entry.ids), str(tmp_path / "illness"))
 
-    monkeypatch.setattr(extract, "factory_of", made)
+    monkeypatch.setattr(extract, "make_model_loader", made)
     return tmp_path
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import typing
 from collections.abc import Mapping
@@ -23,6 +24,11 @@ from ulcmod_dist.config.cron import check_schedule, is_time_zone
 from ulcmod_dist.errors import InvalidInput
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+PLACEMENT_TIMEOUT = 45.0
+"""Seconds that actors wait for resources before the run gives up and says what is short."""
+AUTOSCALING_TIMEOUT = 1200.0
+"""The same where the cluster may add machines for waiting actors, which takes minutes."""
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 
 
@@ -175,6 +181,30 @@ class ExtractConfig(Config):
         if self.ranks > 1 and self.gpus not in (0, self.ranks):
             raise ValueError(f"{self.ranks} ranks need gpus: {self.ranks}, not {self.gpus:g}")
         return self
+
+    @property
+    def device(self) -> str:
+        """Device of torch of an actor; ``auto`` spreads the layers over several GPUs."""
+        if self.gpus == 0:
+            return "cpu"
+        return "auto" if self.gpus > 1 else "cuda"
+
+    @property
+    def threads(self) -> int:
+        """Threads of an actor for computing on CPUs."""
+        return max(1, int(self.cpus))
+
+    @property
+    def placement_timeout(self) -> float:
+        """Seconds that actors may wait for resources.
+
+        A named cluster may still be adding machines for a known number of actors; this machine, or
+        a cluster taken as it is, is not.
+        """
+        if self.patience is not None:
+            return self.patience
+        is_remote = self.address or os.environ.get("RAY_ADDRESS")
+        return AUTOSCALING_TIMEOUT if is_remote and self.workers else PLACEMENT_TIMEOUT
 
 
 class SearchConfig(Config):

@@ -1,15 +1,15 @@
-"""An extraction from the side of the driver: plan, actors, commits, and at the end a manifest."""
+"""The driver of an extraction: plan, actors, commits, and at the end a manifest."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import ray
 
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.monitor import ExtractionMonitor
@@ -20,17 +20,15 @@ from ulcmod_dist.extract.planner import (
     PromptEncoder,
     ShardTask,
     corpus_fingerprint,
-    get_prompts,
     list_changes,
     list_remaining_tasks,
     load_plan,
     make_plan,
-    make_unit_table,
     save_plan,
 )
-from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT, WorkerPool
+from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.extract.progress import ExtractionProgress
-from ulcmod_dist.extract.worker import EventCallback, ModelLoader, Worker
+from ulcmod_dist.extract.worker import EventCallback, ModelLoader
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
@@ -44,22 +42,22 @@ from ulcmod_dist.store.records import (
 )
 from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
-from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
+from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot, open_snapshot
 
 DISK_MARGIN = 1.05
-"""Room asked for on a disk over what the plan says will be written."""
+"""Free disk space required, relative to what the plan says will be written."""
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """What an extraction ended with.
+class ExtractionResult:
+    """The result of an extraction.
 
     Attributes:
         snapshot: The published snapshot.
         progress: The last progress.
-        quarantined: What is in quarantine; where there is something, the run is incomplete.
+        quarantined: Prompts of the corpus in quarantine; with any, the run is incomplete.
         computed: Digests of the shards computed now.
-        reused: Samples whose rows were there before.
+        reused: Samples whose rows were committed before.
     """
 
     snapshot: Snapshot
@@ -70,16 +68,16 @@ class Extraction:
 
     @property
     def exit_code(self) -> int:
-        """0, or 3 where samples are in quarantine."""
+        """0, or 3 with samples in quarantine."""
         return 3 if self.quarantined else 0
 
 
 def prepare(
     run: RunDir,
-    prompts: Corpus,
-    encoder: PromptEncoder,
+    corpus: Corpus,
+    tokenizer: PromptEncoder,
     units: Sequence[LayerUnits],
-    record: dict[str, str],
+    provenance: dict[str, str],
     *,
     shard_samples: int,
     batch_tokens: int,
@@ -87,14 +85,14 @@ def prepare(
     update: bool = False,
     save: bool = True,
 ) -> PreparedExtraction:
-    """The plan of a run: the one it has, which must be of the same job, or a new one.
+    """Load the plan of a run, which must be of the same job, or make one.
 
     Args:
         run: The run directory.
-        prompts: The corpus.
-        encoder: Turns prompts into tokens, for their lengths.
+        corpus: The corpus.
+        tokenizer: Tokenizes prompts, for their lengths.
         units: What the columns of a row will be.
-        record: What rows depend on (``merge_provenance``).
+        provenance: What rows depend on (``merge_provenance``).
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
         model_bytes: Projected memory of the model in an actor.
@@ -104,125 +102,126 @@ def prepare(
     Raises:
         InvalidInput: The run follows the plan of another job; the message names each field.
     """
-    digests = tuple(prompts.digests())
+    digests = tuple(corpus.digests())
     old = load_plan(run)
     if old is not None:
         changes = list_changes(
             old,
-            record,
+            provenance,
             corpus=corpus_fingerprint(digests),
             shard_samples=shard_samples,
             batch_tokens=batch_tokens,
         )
         if not changes:
-            return PreparedExtraction(old, prompts, digests)
+            return PreparedExtraction(old, corpus, digests)
         if not update:
             raise InvalidInput(
-                f"{run.url} holds the extraction of another job: {'; '.join(changes)} differs.",
-                "Name another run directory, restore the job, or update the run with "
+                f"{run.url} was extracted with a different configuration: {'; '.join(changes)}.",
+                "Use another run directory, undo the change, or update the run with "
                 "`ulcmod rerun`.",
             )
-    there = list_reusable_commits(run, record)
-    known = {prompt for commit in there for prompt in commit.prompts}
+    commits = list_reusable_commits(run, provenance)
     plan = make_plan(
-        prompts,
+        corpus,
         digests,
-        encoder,
+        tokenizer,
         units,
-        record,
+        provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
-        known=known,
-        grid=there[0].chunk_shape if there else None,
+        known={prompt for commit in commits for prompt in commit.prompts},
+        chunk_shape=commits[0].chunk_shape if commits else None,
         model_bytes=model_bytes,
     )
     if save:
         save_plan(run, plan)
-    return PreparedExtraction(plan, prompts, digests)
+    return PreparedExtraction(plan, corpus, digests)
 
 
 def extract(
     run: RunDir,
     prepared: PreparedExtraction,
-    factory: ModelLoader,
+    load_model: ModelLoader,
+    config: ExtractConfig,
     *,
     fence: Fence,
-    resources: ActorResources | None = None,
-    workers: int | Callable[[], int | None] | None = None,
-    address: str | None = None,
     retry_quarantined: bool = False,
-    report: Callable[[ExtractionProgress], None] = lambda progress: None,
-    warn: Callable[[str], None] = lambda message: None,
-    stop: Callable[[], bool] = lambda: False,
+    on_progress: Callable[[ExtractionProgress], None] = lambda progress: None,
     on_event: EventCallback = lambda point, digest: None,
-    placement_timeout: float = PLACEMENT_TIMEOUT,
-) -> Extraction:
-    """Compute what is left of a plan and make the whole of it the run's view.
+    stop: Callable[[], bool] = lambda: False,
+) -> ExtractionResult:
+    """Compute what is left of a plan and publish all its rows as a snapshot.
 
     Args:
         run: The run directory.
         prepared: Plan and corpus.
-        factory: Loads the model in an actor.
+        load_model: Loads the model in an actor.
+        config: Cluster, number and size of the actors.
         fence: The lease under which shards are committed.
-        resources: What an actor takes.
-        workers: Number of actors, or what says it while the run goes on; None for as many as the
-            cluster has room for.
-        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
-        retry_quarantined: Whether prompts in quarantine are tried again.
-        report: Called with the progress now and then.
-        warn: Told what goes wrong and is made good, such as an attempt that failed.
-        stop: Once true, shards under way are committed and the run ends with an error that says so.
+        retry_quarantined: Whether to try prompts in quarantine again.
+        on_progress: Called at least every half second.
         on_event: Called in the actors at each point of a shard's life; must survive pickling.
-        placement_timeout: How long actors may wait for their resources.
+        stop: Once it returns true, shards in progress are committed and `extract` raises.
 
     Raises:
         UlcmodError: Disk, memory or resources are short, the model cannot be loaded, the store
-            takes nothing, the run was taken over or stopped, or no prompt could be computed.
+            refuses shards, the run was taken over or stopped, or no prompt could be computed.
     """
     plan, digests = prepared.plan, prepared.digests
     if retry_quarantined:
         clear_quarantine(run)
-    held = read_quarantine(run)
-    committed = {
-        prompt for commit in list_reusable_commits(run, plan.record) for prompt in commit.prompts
-    }
-    tasks = list_remaining_tasks(plan, digests, committed | set(held))
+    quarantined = read_quarantine(run)
+    commits = list_reusable_commits(run, plan.provenance)
+    committed = {prompt for commit in commits for prompt in commit.prompts}
+    tasks = list_remaining_tasks(plan, digests, committed | set(quarantined))
     computed: list[str] = []
-    progress = ExtractionProgress(quarantined=len(held))
+    progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
         check_disk_space(run, plan, tasks)
-        with ray_session(address):
-            size = reserve_memory(resources or ActorResources(), plan)
-            actor = _make_actor_factory(run, plan, factory, fence, size, on_event)
-            pool = WorkerPool(actor, lambda task: get_prompts(prepared.prompts, task.rows), size)
-            pool.stop, pool.placement_timeout = stop, placement_timeout
-            pool.warn = warn
-            extraction = ExtractionMonitor(run, prepared, fence, pool, tasks, report, held)
+        with ray_session(config.address):
+            resources = reserve_memory(config, plan)
+            worker = define_worker(resources)
+            writer = ShardWriter(run, plan.chunk_shape, check=fence.check)
+            pool = WorkerPool(
+                lambda: worker.remote(load_model, writer, plan.provenance, fence.epoch, on_event),
+                lambda task: prepared.prompts.prompts(task.rows),
+                resources,
+                config.workers,
+                config.placement_timeout,
+                stop,
+            )
+            monitor = ExtractionMonitor(
+                run, prepared, fence, pool, tasks, on_progress, quarantined, computed
+            )
             try:
-                progress = extraction.follow(workers)
+                progress = monitor.follow()
             finally:
                 pool.close()
-            computed = extraction.computed
     if progress.shards_done < progress.shards:
         raise UlcmodError(
             f"The extraction into {run.url} was stopped.",
             "Start the same command again: it continues where it stopped.",
         )
-    view = publish(run, prepared, fence)
-    reused = sum(digest in committed for digest in digests)
     in_corpus = set(digests)
-    entries = tuple(entry for prompt, entry in sorted(held.items()) if prompt in in_corpus)
-    return Extraction(view, progress, entries, tuple(computed), reused)
+    return ExtractionResult(
+        snapshot=publish(run, prepared, fence),
+        progress=progress,
+        quarantined=tuple(
+            entry for prompt, entry in sorted(quarantined.items()) if prompt in in_corpus
+        ),
+        computed=tuple(computed),
+        reused=sum(digest in committed for digest in digests),
+    )
 
 
 def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot:
-    """Make the committed rows of a corpus the run's view.
+    """Make the committed rows of a corpus the run's snapshot.
 
     Raises:
         UlcmodError: Not one of its prompts has a row.
     """
     plan = prepared.plan
-    commits = _sort_commits(run, plan, list_reusable_commits(run, plan.record))
+    commits = _sort_commits(run, plan, list_reusable_commits(run, plan.provenance))
     rows = {prompt for commit in commits for prompt in commit.prompts}
     if not rows.intersection(prepared.digests):
         raise UlcmodError(
@@ -236,22 +235,22 @@ def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot
         corpus.cast(CORPUS_SCHEMA),
         make_unit_table(plan.units),
         commits,
-        provenance=plan.record,
+        provenance=plan.provenance,
         check=fence.check,
     )
 
 
-def list_reusable_commits(run: RunDir, record: Mapping[str, str]) -> list[Commit]:
-    """Committed shards whose rows depend on the same things, in order of their digests."""
-    wanted = cache_key(dict(record))
+def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Commit]:
+    """List committed shards of the same provenance, in order of their digests."""
+    wanted = cache_key(dict(provenance))
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
 def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
-    """Return if a local disk has room for the rest of a plan.
+    """Raise if a local disk lacks space for the rest of a plan.
 
     Raises:
-        UlcmodError: It has not; the message says how much is short.
+        UlcmodError: With the space needed and the space there is.
     """
     if run.local is None:
         return
@@ -267,54 +266,36 @@ def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTas
         )
 
 
-def reserve_memory(resources: ActorResources, plan: ExtractionPlan) -> ActorResources:
-    """An actor's resources with the memory that the plan projects set aside.
+def reserve_memory(config: ExtractConfig, plan: ExtractionPlan) -> ActorResources:
+    """Get the resources of an actor, with the memory that the plan projects.
 
     Raises:
-        UlcmodError: The job's limit, or every node, is below the projection.
+        UlcmodError: The projection exceeds the memory of every node.
     """
-    most = max((node.get("memory", 0.0) for node in node_resources()), default=0.0)
-    limit = resources.memory or most
-    if plan.actor_bytes > limit:
+    largest = max((node.get("memory", 0.0) for node in node_resources()), default=0.0)
+    if plan.actor_bytes > largest:
         raise UlcmodError(
             f"An actor is projected to take {plan.actor_bytes / 2**30:.2f} GiB of memory; "
-            f"{'the limit is' if resources.memory else 'the largest node has'} "
-            f"{limit / 2**30:.2f} GiB.",
-            "Lower extract.shard_samples or extract.batch_tokens, or give actors more memory.",
+            f"the largest node has {largest / 2**30:.2f} GiB.",
+            "Lower extract.shard_samples or extract.batch_tokens, or use nodes with more memory.",
         )
-    return replace(resources, memory=plan.actor_bytes)
+    return ActorResources(config.cpus, config.gpus, plan.actor_bytes)
 
 
-def _make_actor_factory(
-    run: RunDir,
-    plan: ExtractionPlan,
-    factory: ModelLoader,
-    fence: Fence,
-    resources: ActorResources,
-    on_event: EventCallback,
-) -> Callable[[], object]:
-    writer = ShardWriter(run, plan.grid, check=fence.check)
-    options = {
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus,
-        "memory": resources.memory,
-        # One shard is computed while another is written.
-        "max_concurrency": 2,
-        "max_restarts": 0,
-        "max_task_retries": 0,
-    }
-    worker: Any = ray.remote(Worker)
-    return lambda: worker.options(**options).remote(
-        ray.cloudpickle.dumps(factory),  # type: ignore[no-untyped-call]
-        writer,
-        plan.record,
-        fence.epoch,
-        on_event,
-    )
+def make_unit_table(units: Sequence[LayerUnits]) -> pa.Table:
+    """Make the table of units that the store keeps: one row a unit."""
+    columns: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names if name != "unit"}
+    for part in units:
+        columns["layer"].extend([part.layer] * part.width)
+        columns["index"].extend(range(part.width))
+        columns["path"].extend([part.path] * part.width)
+        columns["expert"].extend([part.expert] * part.width)
+    table = {"unit": range(len(columns["layer"])), **columns}
+    return pa.table(table, schema=UNIT_SCHEMA)
 
 
 def _sort_commits(run: RunDir, plan: ExtractionPlan, commits: list[Commit]) -> list[Commit]:
-    """Shards in the order of the view before, then of the plan, then of their digests."""
+    """Sort shards as in the last snapshot, then as in the plan, then by digest."""
     before = [shard.digest for shard in open_snapshot(run).shards] if list_snapshots(run) else []
     first = [*before, *(shard.digest for shard in plan.shards)]
     rank = {digest: number for number, digest in reversed(list(enumerate(first)))}

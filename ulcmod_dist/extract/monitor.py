@@ -1,7 +1,8 @@
-"""An extraction under way: what is done, what is given up, and how fast it goes."""
+"""A running extraction: what is done, what goes into quarantine, and how fast it goes."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,20 +22,22 @@ METRIC_PREFIX = "ulcmod_extract_"
 STATUS_INTERVAL = 5.0
 """Seconds between two writes of the status file of a running extraction."""
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass
 class ExtractionMonitor:
-    """Follows a pool through its tasks.
+    """Runs tasks on a pool, quarantines what fails for good, and reports progress.
 
     Attributes:
         run: The run directory.
         prepared: Plan and corpus.
-        fence: Asked before a prompt is put into quarantine.
+        fence: Checked before a prompt is put into quarantine.
         pool: The actors.
-        tasks: What there is to do; a shard of which prompts were given up is replaced.
-        report: Called with the progress now and then.
-        held: What is in quarantine, by the prompt's digest.
-        computed: Digests of the shards committed.
+        tasks: All tasks; a shard of which prompts are quarantined is replaced by its rest.
+        on_progress: Called at least every half second, and after each shard.
+        quarantined: What is in quarantine, by the prompt's digest.
+        committed: Digests of the shards committed.
     """
 
     run: RunDir
@@ -42,39 +45,39 @@ class ExtractionMonitor:
     fence: Fence
     pool: WorkerPool
     tasks: list[ShardTask]
-    report: Callable[[ExtractionProgress], None]
-    held: dict[str, QuarantineEntry]
-    computed: list[str] = field(default_factory=list)
+    on_progress: Callable[[ExtractionProgress], None]
+    quarantined: dict[str, QuarantineEntry]
+    committed: list[str] = field(default_factory=list)
     _done: list[ShardTask] = field(default_factory=list)
     _began: float | None = None
     _peak_bytes: int = 0
 
-    def follow(self, workers: int | Callable[[], int | None] | None) -> ExtractionProgress:
-        """Work the tasks off; returns the last progress."""
-        reporter = _StatusPublisher(self.run)
-        ask = workers if callable(workers) else (lambda: workers)
-        self.pool.workers = ask()
+    def follow(self) -> ExtractionProgress:
+        """Run all tasks; returns the last progress."""
+        publisher = _StatusPublisher(self.run)
         for outcome in self.pool.run(self.tasks):
-            if (wanted := ask()) != self.pool.workers:
-                self.pool.resize(wanted)
             if self._began is None and self.pool.ready:
                 self._began = time.monotonic()
             if outcome is not None:
                 self._take(outcome)
-            self.report(self.progress())
-            reporter.publish(self.progress())
-        reporter.publish(self.progress(), last=True)
+            progress = self.progress()
+            self.on_progress(progress)
+            publisher.publish(progress)
+        publisher.publish(self.progress(), last=True)
         return self.progress()
 
     def progress(self) -> ExtractionProgress:
-        """How far it is."""
-        done, tokens = len(self._done), sum(task.tokens for task in self._done)
+        """How far the extraction is: committed shards, and what actors report of theirs."""
+        # A task is either done or held by one actor, whose progress goes with it when it dies:
+        # nothing is counted twice.
+        prompts, tokens = self.pool.count_in_progress()
+        prompts += sum(len(task.rows) for task in self._done)
+        tokens += sum(task.tokens for task in self._done)
         total = sum(task.tokens for task in self.tasks)
-        prompts = sum(len(task.rows) for task in self._done)
         seconds = time.monotonic() - self._began if self._began is not None else 0.0
         rate = tokens / seconds if seconds > 0 else 0.0
         return ExtractionProgress(
-            shards_done=done,
+            shards_done=len(self._done),
             shards=len(self.tasks),
             prompts_done=prompts,
             prompts=sum(len(task.rows) for task in self.tasks),
@@ -84,53 +87,49 @@ class ExtractionMonitor:
             tokens_per_second=rate,
             actors=self.pool.ready,
             failures=self.pool.failures,
-            quarantined=len(self.held),
+            quarantined=len(self.quarantined),
             seconds_left=(total - tokens) / rate if rate > 0 else None,
             peak_bytes=self._peak_bytes,
         )
 
     def _take(self, outcome: TaskOutcome) -> None:
         if isinstance(outcome.result, TaskFailure):
-            self._give_up(outcome.task, outcome.result)
+            self._quarantine(outcome.task, outcome.result)
         else:
             self._done.append(outcome.task)
-            self.computed.append(outcome.result.digest)
+            self.committed.append(outcome.result.digest)
             self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
 
-    def _give_up(self, task: ShardTask, failure: TaskFailure) -> None:
-        """Quarantine what is to blame and queue the rest of the shard again."""
-        blamed = set(failure.prompts or task.prompts)
+    def _quarantine(self, task: ShardTask, failure: TaskFailure) -> None:
+        """Quarantine the prompts that fail, or else the whole shard, and queue the rest again."""
+        failing = set(failure.prompts or task.prompts)
         ids = self.prepared.prompts.table["sample_id"]
-        named: dict[str, list[str]] = {prompt: [] for prompt in blamed}
+        samples: dict[str, list[str]] = {prompt: [] for prompt in failing}
         for row, digest in enumerate(self.prepared.digests):
-            if digest in blamed:
-                named[digest].append(ids[row].as_py())
+            if digest in failing:
+                samples[digest].append(ids[row].as_py())
         self.fence.check()
-        self.pool.warn(f"Into quarantine, prompts: {len(named)}. {failure.reason}")
-        for prompt, samples in sorted(named.items()):
-            entry = QuarantineEntry(prompt, tuple(samples), failure.reason, task.attempt)
+        logger.warning("Into quarantine, prompts: %d. %s", len(samples), failure.reason)
+        for prompt, sample_ids in sorted(samples.items()):
+            entry = QuarantineEntry(prompt, tuple(sample_ids), failure.reason, task.attempt)
             add_to_quarantine(self.run, entry)
-            self.held[prompt] = entry
+            self.quarantined[prompt] = entry
         self.tasks.remove(next(other for other in self.tasks if other.digest == task.digest))
-        if (rest := drop_prompts(task, blamed, self.prepared.plan.record)) is not None:
+        if (rest := drop_prompts(task, failing, self.prepared.plan.provenance)) is not None:
             self.tasks.append(rest)
             self.pool.submit(rest)
 
 
 @dataclass
 class _StatusPublisher:
-    """Publishes the progress of one extraction; needs a connection to Ray.
-
-    Attributes:
-        run: The run directory, whose URL labels the metrics.
-    """
+    """Publishes progress as Prometheus metrics, through Ray, and in the run's status file."""
 
     run: RunDir
     _gauges: dict[str, Gauge] = field(default_factory=dict)
     _written: float = float("-inf")
 
     def publish(self, progress: ExtractionProgress, *, last: bool = False) -> None:
-        """Set the metrics, and renew the file where it is due or the progress is the last."""
+        """Set the metrics, and write the file if it is due or the progress is the last."""
         values = progress.as_json()
         for name, value in values.items():
             if value is not None:

@@ -11,8 +11,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
-import pyarrow as pa
-
 from ulcmod_dist.corpus.prompts import Corpus, Prompt, plan_shards
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
@@ -20,23 +18,23 @@ from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_bat
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
-from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 PROCESS_BYTES = 900 * 2**20
 """Memory of an actor before it has loaded a model: Python, Ray and torch."""
 CHUNKS_IN_FLIGHT = 10
-"""Chunks that Zarr encodes or decodes at a time, each held about three times meanwhile."""
+"""Chunks that Zarr encodes or decodes at a time (`async.concurrency`); each takes about three times
+its size meanwhile."""
 
 ModelBytes: TypeAlias = Callable[[int, int], int]
-"""Memory of the machine that a model takes in an actor, from the tokens of its largest batch,
-padding included, and of its longest prompt."""
+"""Host memory of a model in an actor, from the tokens of its largest batch, padding included, and
+of its longest prompt."""
 
 
 class PromptEncoder(Protocol):
     """What the planner needs of the tokenizer."""
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokens of each prompt."""
+        """Tokenize prompts."""
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,11 @@ class ExtractionPlan:
 
     Attributes:
         corpus: Fingerprint of the prompts of all samples, in order.
-        record: What rows depend on: model, tokenizer, rule, versions.
+        provenance: What rows depend on: model, tokenizer, token rule, versions.
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
         units: What the columns are.
-        grid: Chunk shape of the store.
+        chunk_shape: Chunk shape of the store.
         samples: Samples of the corpus.
         reused: Those whose rows were there when the plan was made.
         truncated: Prompts to be computed that exceed the length limit.
@@ -96,11 +94,11 @@ class ExtractionPlan:
     """
 
     corpus: str
-    record: dict[str, str]
+    provenance: dict[str, str]
     shard_samples: int
     batch_tokens: int
     units: tuple[LayerUnits, ...]
-    grid: ChunkShape
+    chunk_shape: ChunkShape
     samples: int
     reused: int
     truncated: int
@@ -176,7 +174,7 @@ class PreparedExtraction:
 
 
 def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
-    """One record of the model's and the encoder's, each entry under its side's name."""
+    """Provenance of activations: that of the model and of the tokenizer, under prefixes."""
     return {
         **{f"model.{key}": value for key, value in model.items()},
         **{f"prompt.{key}": value for key, value in prompt.items()},
@@ -189,16 +187,16 @@ def corpus_fingerprint(digests: Iterable[str]) -> str:
 
 
 def make_plan(
-    prompts: Corpus,
+    corpus: Corpus,
     digests: Sequence[str],
-    encoder: PromptEncoder,
+    tokenizer: PromptEncoder,
     units: Sequence[LayerUnits],
-    record: dict[str, str],
+    provenance: dict[str, str],
     *,
     shard_samples: int,
     batch_tokens: int,
     known: AbstractSet[str] = frozenset(),
-    grid: ChunkShape | None = None,
+    chunk_shape: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> ExtractionPlan:
     """Plan the prompts that have no rows yet.
@@ -206,22 +204,21 @@ def make_plan(
     Shards never mix splits, so that the statistics of the train samples merge from theirs.
 
     Args:
-        prompts: The corpus.
-        digests: Its prompts' digests.
-        encoder: Turns prompts into tokens, for their lengths.
+        corpus: The corpus.
+        digests: The digests of its prompts.
+        tokenizer: Tokenizes prompts, for their lengths.
         units: What the columns of a row will be.
-        record: What rows depend on.
+        provenance: What rows depend on.
         shard_samples: Samples of a shard.
         batch_tokens: Tokens of a batch, padding included.
         known: Digests of prompts whose rows are committed.
-        grid: Chunk shape of those rows, which new ones share.
+        chunk_shape: Chunk shape of those rows, which new ones share.
         model_bytes: Projected memory of the model in an actor.
 
     Raises:
         InvalidInput: A prompt is refused; the message names its sample.
     """
-    splits = prompts.table["split"].to_pylist()
-    ids = prompts.table["sample_id"]
+    splits = corpus.table["split"].to_pylist()
     shards, truncated, seen = [], 0, set(known)
     largest = longest = 0
     for split in dict.fromkeys(splits):
@@ -230,22 +227,22 @@ def make_plan(
         seen.update(digests[row] for row in rows)
         for piece in cut:
             chosen = tuple(rows[row] for row in piece)
-            encoded = _encode_rows(prompts, ids, chosen, encoder)
-            lengths = [len(entry.ids) for entry in encoded]
-            truncated += sum(entry.truncated for entry in encoded)
-            digest = shard_digest(record, [digests[row] for row in chosen])
+            tokenized = _tokenize(corpus, chosen, tokenizer)
+            lengths = [len(entry.ids) for entry in tokenized]
+            truncated += sum(entry.truncated for entry in tokenized)
+            digest = shard_digest(provenance, [digests[row] for row in chosen])
             batches = plan_batches(lengths, batch_tokens)
             shards.append(PlannedShard(digest, chosen, sum(lengths), batches))
             largest = max(largest, *(len(batch) * lengths[batch[0]] for batch in batches))
             longest = max(longest, *lengths)
     return ExtractionPlan(
         corpus=corpus_fingerprint(digests),
-        record=record,
+        provenance=provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         units=tuple(units),
-        grid=grid or ChunkShape.of(shard_samples, sum(part.width for part in units)),
-        samples=len(prompts),
+        chunk_shape=chunk_shape or ChunkShape.of(shard_samples, sum(part.width for part in units)),
+        samples=len(corpus),
         reused=sum(digest in known for digest in digests),
         truncated=truncated,
         shards=tuple(shards),
@@ -256,13 +253,14 @@ def make_plan(
 def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
     """Keep a plan in the run directory."""
     value = asdict(plan)
+    value["record"], value["grid"] = value.pop("provenance"), value.pop("chunk_shape")
     for shard in value["shards"]:
         shard["rows"] = _compress_ranges(shard["rows"])
     run.write(PLAN, dump_checksummed({**value, "projected": plan.summary()}))
 
 
 def load_plan(run: RunDir) -> ExtractionPlan | None:
-    """The plan that the run follows, or None.
+    """Load the plan that the run follows; None if it has none.
 
     Raises:
         CorruptionError: The plan's bytes have changed.
@@ -272,7 +270,10 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     except FileNotFoundError:
         return None
     del value["projected"]
-    shards = tuple(
+    value["provenance"] = value.pop("record")
+    value["chunk_shape"] = ChunkShape(**value.pop("grid"))
+    value["units"] = tuple(LayerUnits(**part) for part in value["units"])
+    value["shards"] = tuple(
         PlannedShard(
             digest=shard["digest"],
             rows=tuple(row for start, stop in shard["rows"] for row in range(start, stop)),
@@ -281,26 +282,23 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
         )
         for shard in value["shards"]
     )
-    units = tuple(LayerUnits(**part) for part in value["units"])
-    return ExtractionPlan(
-        **{**value, "shards": shards, "units": units, "grid": ChunkShape(**value["grid"])}
-    )
+    return ExtractionPlan(**value)
 
 
-def list_changes(old: ExtractionPlan, new_record: Mapping[str, str], **settings: Any) -> list[str]:
-    """Fields in which a job differs from the plan it would resume, with both values.
+def list_changes(old: ExtractionPlan, provenance: Mapping[str, str], **settings: Any) -> list[str]:
+    """List the fields in which a job differs from the plan it would resume, with both values.
 
     Args:
         old: The plan in the run directory.
-        new_record: The job's record.
+        provenance: What the job's rows would depend on.
         settings: Other fields of ``ExtractionPlan`` by name, such as ``corpus``.
     """
     others = {name: getattr(old, name) for name in settings}
-    return [*list_provenance_changes(old.record, new_record), *_differences(others, settings)]
+    return [*list_provenance_changes(old.provenance, provenance), *_differences(others, settings)]
 
 
 def list_provenance_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """What rows depend on and what has changed of it, with both values."""
+    """List what has changed of all that rows depend on, with both values."""
     return _differences(cache_key(dict(old)), cache_key(dict(new)))
 
 
@@ -315,26 +313,26 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
 def list_remaining_tasks(
     plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
 ) -> list[ShardTask]:
-    """What is left of a plan, as tasks in plan order.
+    """List what is left of a plan, in plan order.
 
     Args:
         plan: The plan.
-        digests: The digests of its corpus' prompts.
+        digests: The digests of the prompts of its corpus.
         done: Digests of prompts that are committed or in quarantine.
     """
     tasks = []
     for shard in plan.shards:
         named = tuple(digests[row] for row in shard.rows)
         whole = ShardTask(shard.digest, shard.rows, named, shard.batches, shard.tokens)
-        if (left := drop_prompts(whole, done, plan.record)) is not None:
+        if (left := drop_prompts(whole, done, plan.provenance)) is not None:
             tasks.append(left)
     return tasks
 
 
 def drop_prompts(
-    task: ShardTask, prompts: AbstractSet[str], record: dict[str, str]
+    task: ShardTask, prompts: AbstractSet[str], provenance: dict[str, str]
 ) -> ShardTask | None:
-    """A task less some of its prompts, or None where nothing is left."""
+    """Remove prompts from a task; None if nothing is left."""
     left = [i for i, digest in enumerate(task.prompts) if digest not in prompts]
     if len(left) == len(task.prompts):
         return task
@@ -342,7 +340,7 @@ def drop_prompts(
         return None
     named = tuple(task.prompts[index] for index in left)
     return ShardTask(
-        digest=shard_digest(record, named),
+        digest=shard_digest(provenance, named),
         rows=tuple(task.rows[index] for index in left),
         prompts=named,
         batches=_drop_from_batches(task.batches, left),
@@ -350,44 +348,20 @@ def drop_prompts(
     )
 
 
-def get_prompts(prompts: Corpus, rows: Sequence[int]) -> list[Prompt]:
-    """The prompts at rows of a corpus, as the forward half takes them."""
-    return [
-        prompt if isinstance(prompt, str) else tuple(_message(turn) for turn in prompt)
-        for prompt in prompts.prompts(rows)
-    ]
-
-
-def _message(turn: Mapping[str, Any]) -> dict[str, str]:
-    return {"role": turn["role"], "content": turn["content"]}
-
-
-def make_unit_table(units: Sequence[LayerUnits]) -> pa.Table:
-    """The units one by one, as the store describes them."""
-    columns: dict[str, list[Any]] = {name: [] for name in UNIT_SCHEMA.names if name != "unit"}
-    for part in units:
-        columns["layer"].extend([part.layer] * part.width)
-        columns["index"].extend(range(part.width))
-        columns["path"].extend([part.path] * part.width)
-        columns["expert"].extend([part.expert] * part.width)
-    table = {"unit": range(len(columns["layer"])), **columns}
-    return pa.table(table, schema=UNIT_SCHEMA)
-
-
-def _encode_rows(
-    prompts: Corpus, ids: pa.ChunkedArray, rows: Sequence[int], encoder: PromptEncoder
+def _tokenize(
+    corpus: Corpus, rows: Sequence[int], tokenizer: PromptEncoder
 ) -> Sequence[TokenizedPrompt]:
     try:
-        return encoder.encode(get_prompts(prompts, rows))
+        return tokenizer.encode(corpus.prompts(rows))
     except RefusedPrompt as error:
-        sample = ids[rows[error.position]].as_py()
+        sample = corpus.table["sample_id"][rows[error.position]].as_py()
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
 
 
 def _drop_from_batches(
     batches: tuple[tuple[int, ...], ...], left: Sequence[int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Batches less the rows that are gone, the others renumbered."""
+    """Keep the rows in ``left`` and renumber them."""
     number = {index: position for position, index in enumerate(left)}
     kept = (tuple(number[index] for index in batch if index in number) for batch in batches)
     return tuple(batch for batch in kept if batch)

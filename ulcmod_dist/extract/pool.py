@@ -1,8 +1,8 @@
-"""The actors, the queue in front of them, and what happens when one of them dies."""
+"""The actors of an extraction, the queue in front of them, and what happens when one dies."""
 
 from __future__ import annotations
 
-import os
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from ulcmod_dist.config.schema import ExtractConfig
+from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT
 from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
-from ulcmod_dist.extract.worker import ShardResult, TaskFailure
+from ulcmod_dist.extract.worker import ShardProgress, ShardResult, TaskFailure, Worker
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     draining_nodes,
@@ -29,38 +29,47 @@ from ulcmod_dist.runtime.ray_session import (
 
 ATTEMPTS = 3
 """How often a shard or a prompt may fail before it is quarantined."""
-PLACEMENT_TIMEOUT = 45.0
-"""How long actors may wait for resources before the run gives up and says what is short."""
-AUTOSCALING_TIMEOUT = 1200.0
-"""The same on a cluster whose machines come when actors wait for them, which takes minutes."""
 STARTUP_TIMEOUT = 600.0
-"""How long processes may take to start once their resources were free: a busy machine is slow."""
-POLL_INTERVAL = 2.0
-"""How often the cluster is asked how many actors it has room for."""
+"""Seconds in which processes must start once their resources were free: a busy machine is slow."""
+SURVEY_INTERVAL = 2.0
+"""Seconds between two looks at how many actors the cluster has room for."""
+PROGRESS_INTERVAL = 1.0
+"""Seconds between two questions to an actor of how far its shards are."""
+MAX_POLLS_PER_SECOND = 20
+"""Limit of these questions over all actors, which would otherwise grow with the cluster."""
+PROGRESS_GROUP = "progress"
+
+logger = logging.getLogger(__name__)
 
 ActorHandle: TypeAlias = Any
 ObjectRef: TypeAlias = Any
 
 
-def get_placement_timeout(config: ExtractConfig) -> float:
-    """Seconds that actors may wait for resources.
-
-    A named cluster may still be adding the machines for a known number of actors; this machine, or
-    a cluster taken as it is, is not.
-    """
-    if config.patience is not None:
-        return config.patience
-    is_remote = config.address or os.environ.get("RAY_ADDRESS")
-    return AUTOSCALING_TIMEOUT if is_remote and config.workers else PLACEMENT_TIMEOUT
+def define_worker(resources: ActorResources) -> Any:
+    """The Ray actor class of workers; ``.remote`` takes the arguments of `Worker`."""
+    remote: Any = ray.remote  # typed in Ray without the options of actors
+    return remote(
+        num_cpus=resources.cpus,
+        num_gpus=resources.gpus,
+        memory=resources.memory or None,
+        # One shard is computed while another is written.
+        max_concurrency=2,
+        # A group has threads of its own, so `progress` answers while both shards are in progress:
+        # https://docs.ray.io/en/latest/ray-core/actors/concurrency_group_api.html
+        concurrency_groups={PROGRESS_GROUP: 1},
+        # A retry by Ray would repeat side effects of a shard; the pool hands it out again instead.
+        max_restarts=0,
+        max_task_retries=0,
+    )(Worker)
 
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """What became of a task that the pool is done with.
+    """The end of a task.
 
     Attributes:
         task: The task, with the number of its last attempt.
-        result: The commit, or the failure that made the pool give it up.
+        result: The committed shard, or the failure for which the pool gave the task up.
     """
 
     task: ShardTask
@@ -72,46 +81,47 @@ class _Actor:
     handle: ActorHandle
     node: str = ""
     ready: bool = False
-    alone: bool = False
-    leaving: bool = False
+    is_isolated: bool = False
+    is_leaving: bool = False
     tasks: dict[ObjectRef, ShardTask] = field(default_factory=dict)
+    progress: dict[str, ShardProgress] = field(default_factory=dict)
 
 
 @dataclass
 class WorkerPool:
     """Hands tasks to actors until all are done.
 
-    Actors come and go while it runs: it starts as many as the cluster has room for, or as many as
-    asked, and a task of an actor that is gone goes to another one. On a node that Ray drains,
-    shards under way are finished, no others are begun, and the actors then make way.
+    It starts as many actors as the cluster has room for, or as many as asked, and looks again every
+    `SURVEY_INTERVAL`: actors come and go with nodes. The tasks of a lost actor go to others. On a
+    node that Ray drains, actors finish the shards in progress, get no others, and end.
 
     Attributes:
-        make: Starts an actor.
-        get_prompts: The prompts of a task, looked up when it is handed out.
+        start_worker: Starts an actor.
+        get_prompts: Looks up the prompts of a task when it is handed out.
         resources: What an actor takes.
-        workers: Number of actors wanted; None for as many as the cluster has room for.
-        placement_timeout: How long actors may wait for resources.
-        stop: Asked now and then; once true, shards under way are finished and no others begun.
-        warn: Told what goes wrong and is made good: an attempt that failed, an actor or node lost.
-        failures: Attempts that failed.
+        workers: Number of actors wanted, which may change; None for as many as there is room for.
+        placement_timeout: Seconds that actors may wait for resources.
+        stop: Once it returns true, shards in progress are finished and no others started.
+        failures: Failed attempts at a shard.
     """
 
-    make: Callable[[], ActorHandle]
+    start_worker: Callable[[], ActorHandle]
     get_prompts: Callable[[ShardTask], Sequence[Prompt]]
     resources: ActorResources
     workers: int | None = None
     placement_timeout: float = PLACEMENT_TIMEOUT
     stop: Callable[[], bool] = lambda: False
-    warn: Callable[[str], None] = lambda message: None
     failures: int = 0
     _actors: list[_Actor] = field(default_factory=list)
-    _pending: dict[ObjectRef, _Actor] = field(default_factory=dict)
+    _starting: dict[ObjectRef, _Actor] = field(default_factory=dict)
+    _polls: dict[ObjectRef, _Actor] = field(default_factory=dict)
     _queue: deque[ShardTask] = field(default_factory=deque)
     _failure_count: Counter[str] = field(default_factory=Counter)
-    _deaths_at_start: int = 0
+    _startup_deaths: int = 0
     _target: int = 0
     _draining: frozenset[str] = frozenset()
     _surveyed: float = float("-inf")
+    _polled: float = float("-inf")
     _was_free: bool = False
     _waiting_since: float = field(default_factory=time.monotonic)
 
@@ -120,17 +130,24 @@ class WorkerPool:
         """Actors alive with a loaded model."""
         return sum(actor.ready for actor in self._actors)
 
-    def resize(self, workers: int | None) -> None:
-        """Want another number of actors; superfluous ones end when their shards are done."""
-        self.workers = workers
-        self._surveyed = float("-inf")
+    def count_in_progress(self) -> tuple[int, int]:
+        """Prompts and tokens computed in shards that are not committed yet."""
+        prompts = tokens = 0
+        for actor in self._actors:
+            for task in actor.tasks.values():
+                last = actor.progress.get(task.digest)
+                if last is not None and last.attempt == task.attempt:
+                    prompts += last.prompts
+                    # The plan only estimates the tokens of a shard that lost prompts.
+                    tokens += min(last.tokens, task.tokens)
+        return prompts, tokens
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[TaskOutcome | None]:
-        """Work tasks off; yields each one's outcome, and None when a moment passed without any.
+        """Run tasks; yields each outcome, and None at least every half second without one.
 
         Raises:
-            UlcmodError: No actor finds its resources in time, no model can be loaded, the store
-                takes nothing, or the run was taken over.
+            UlcmodError: No actor gets its resources in time, no model can be loaded, the store
+                refuses shards, or the run was taken over.
         """
         self._queue.extend(tasks)
         self._waiting_since = time.monotonic()
@@ -140,8 +157,9 @@ class WorkerPool:
         while self._queue or any(actor.tasks for actor in self._actors):
             if self.stop():
                 self._queue.clear()
-            self._staff()
+            self._scale()
             self._assign()
+            self._poll_progress()
             yield from self._collect()
 
     def submit(self, task: ShardTask) -> None:
@@ -153,50 +171,50 @@ class WorkerPool:
         for actor in self._actors:
             ray.kill(actor.handle)
         self._actors.clear()
-        self._pending.clear()
+        self._starting.clear()
+        self._polls.clear()
 
-    def _staff(self) -> None:
+    def _scale(self) -> None:
         """Start and end actors so that there are as many as wanted."""
         now = time.monotonic()
-        if now - self._surveyed >= POLL_INTERVAL:
+        if now - self._surveyed >= SURVEY_INTERVAL:
             self._surveyed = now
             self._target = self.workers or max(1, max_actors(self.resources, node_resources()))
-            self._look_for_draining()
+            self._update_draining()
         staying = [actor for actor in self._actors if actor.node not in self._draining]
         busy = sum(bool(actor.tasks) for actor in staying)
         wanted = min(self._target, busy + len(self._queue))
         for _ in range(wanted - len(staying)):
-            actor = _Actor(self.make())
+            actor = _Actor(self.start_worker())
             self._actors.append(actor)
-            self._pending[actor.handle.place.remote()] = actor
+            self._starting[actor.handle.place.remote()] = actor
         for actor in self._actors:
-            actor.leaving = actor.node in self._draining
+            actor.is_leaving = actor.node in self._draining
         for actor in staying[self._target :]:
-            actor.leaving = True
-        for actor in [actor for actor in self._actors if actor.leaving and not actor.tasks]:
-            self._remove(actor)
+            actor.is_leaving = True
+        for actor in [actor for actor in self._actors if actor.is_leaving and not actor.tasks]:
+            self._kill(actor)
         if any(actor.node for actor in self._actors) or not self._queue:
             self._waiting_since = now
         else:
-            self._require_placement(now - self._waiting_since)
+            self._check_placement(now - self._waiting_since)
 
-    def _look_for_draining(self) -> None:
+    def _update_draining(self) -> None:
         draining = draining_nodes()
         for node in sorted(draining - self._draining):
             if any(actor.node == node for actor in self._actors):
-                self.warn(f"Node {node} is about to go: its actors finish their shards and leave.")
+                logger.warning("Node %s is draining: its actors finish their shards and end.", node)
         self._draining = draining
 
-    def _require_placement(self, waited: float) -> None:
-        """Return if the first actors may still come.
+    def _check_placement(self, waited: float) -> None:
+        """Raise if the first actors have waited too long.
 
-        Resources that were free when the actors were asked for are theirs by now, though their
-        processes may not have answered yet.
+        Resources that were free when the run began are reserved for them by now, and only their
+        processes are still starting.
         """
-        nodes = node_resources()
         if waited > (STARTUP_TIMEOUT if self._was_free else self.placement_timeout):
             raise UlcmodError(
-                explain_shortage(self.resources, nodes),
+                explain_shortage(self.resources, node_resources()),
                 "Ask for less per actor, or give the cluster more.",
             )
 
@@ -206,40 +224,62 @@ class WorkerPool:
             for actor in self._actors:
                 if not self._queue:
                     return
-                if actor.ready and not actor.leaving | actor.alone and len(actor.tasks) == depth:
+                is_open = actor.ready and not actor.is_leaving and not actor.is_isolated
+                if is_open and len(actor.tasks) == depth:
                     self._hand_out(actor)
 
     def _hand_out(self, actor: _Actor) -> None:
-        suspect = self._failure_count[self._queue[0].digest] > 0
-        if suspect and actor.tasks:
-            # What has failed before runs alone, so that no innocent shard shares the blame.
+        is_suspect = self._failure_count[self._queue[0].digest] > 0
+        if is_suspect and actor.tasks:
+            # A shard that failed before runs alone: if the actor dies, the others on it would
+            # count the death as a failure of theirs.
             return
         task = self._queue.popleft()
         task = replace(task, attempt=self._failure_count[task.digest] + 1)
-        actor.alone = suspect
+        actor.is_isolated = is_suspect
         actor.tasks[actor.handle.extract.remote(task, self.get_prompts(task))] = task
+
+    def _poll_progress(self) -> None:
+        """Ask actors how far their shards are, and take the answers that have come."""
+        if self._polls:
+            answered, _ = ray.wait([*self._polls], num_returns=len(self._polls), timeout=0)
+            for ref in answered:
+                actor = self._polls.pop(ref)
+                try:
+                    actor.progress.update({entry.digest: entry for entry in ray.get(ref)})
+                except RayError:
+                    continue  # The actor died; `_collect` learns it from its tasks.
+        now = time.monotonic()
+        if now - self._polled < max(PROGRESS_INTERVAL, len(self._actors) / MAX_POLLS_PER_SECOND):
+            return
+        self._polled = now
+        waiting = [id(actor) for actor in self._polls.values()]
+        for actor in self._actors:
+            if actor.ready and actor.tasks and id(actor) not in waiting:
+                poll = actor.handle.progress.options(concurrency_group=PROGRESS_GROUP)
+                self._polls[poll.remote()] = actor
 
     def _collect(self) -> Iterator[TaskOutcome | None]:
         owners = {ref: actor for actor in self._actors for ref in actor.tasks}
-        refs = [*self._pending, *owners]
+        refs = [*self._starting, *owners]
         done: list[ObjectRef] = ray.wait(refs, num_returns=1, timeout=0.5)[0] if refs else []
         if not done:
             yield None
         for ref in done:
-            if ref in self._pending:
-                self._started(ref, self._pending.pop(ref))
+            if ref in self._starting:
+                self._finish_start(ref, self._starting.pop(ref))
             elif ref in owners:
-                yield from self._finished(ref, owners[ref])
+                yield from self._finish_task(ref, owners[ref])
 
-    def _started(self, ref: ObjectRef, actor: _Actor) -> None:
+    def _finish_start(self, ref: ObjectRef, actor: _Actor) -> None:
         try:
             answer: Any = ray.get(ref)
         except RayError as error:
-            self._lose(actor)
+            self._forget(actor)
             if self._was_preempted(actor):
                 return
-            self._deaths_at_start += 1
-            if self._deaths_at_start >= ATTEMPTS:
+            self._startup_deaths += 1
+            if self._startup_deaths >= ATTEMPTS:
                 raise UlcmodError(
                     f"{ATTEMPTS} actors died while they loaded the model: {one_line(error)[:300]}",
                     "Give an actor more memory (the plan says how much), or see Ray's logs.",
@@ -247,51 +287,56 @@ class WorkerPool:
             return
         if not actor.node:
             actor.node = answer
-            self._pending[actor.handle.load.remote()] = actor
+            self._starting[actor.handle.load.remote()] = actor
         elif isinstance(answer, TaskFailure):
             raise UlcmodError(answer.reason, answer.remedy)
         else:
             actor.ready = True
-            self._deaths_at_start = 0
+            self._startup_deaths = 0
 
-    def _finished(self, ref: ObjectRef, actor: _Actor) -> Iterator[TaskOutcome]:
+    def _finish_task(self, ref: ObjectRef, actor: _Actor) -> Iterator[TaskOutcome]:
         result: Any
         try:
             result = ray.get(ref)
         except RayActorError as error:
-            lost = list(actor.tasks.values())
-            self._lose(actor)
-            if self._was_preempted(actor):
-                self.warn(f"An actor was lost with node {actor.node}; {len(lost)} shards go back.")
-                self._queue.extendleft(reversed(lost))
-                return
-            death = TaskFailure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
-            for task in lost:
-                yield from self._failed(task, death)
+            yield from self._finish_death(actor, error)
             return
         except RayError as error:
-            result = TaskFailure(
-                "shard", f"Ray lost the answer: {type(error).__name__}", clean=False
-            )
+            reason = f"Ray lost the answer: {type(error).__name__}"
+            result = TaskFailure("shard", reason, clean=False)
         task = actor.tasks.pop(ref)
-        actor.alone = False
+        actor.progress.pop(task.digest, None)
+        actor.is_isolated = False
         if isinstance(result, ShardResult):
             yield TaskOutcome(task, result)
             return
         if not result.clean:
-            # The process may be damaged; its other shard, if any, is tried again elsewhere.
+            # The process may be damaged: its other shard, if any, is tried elsewhere.
             others = list(actor.tasks.values())
-            self._remove(actor)
+            self._kill(actor)
             self._queue.extendleft(others)
-        yield from self._failed(task, result)
+        yield from self._fail(task, result)
 
-    def _failed(self, task: ShardTask, failure: TaskFailure) -> Iterator[TaskOutcome]:
+    def _finish_death(self, actor: _Actor, error: RayActorError) -> Iterator[TaskOutcome]:
+        tasks = list(actor.tasks.values())
+        self._forget(actor)
+        if self._was_preempted(actor):
+            logger.warning(
+                "An actor was lost with node %s; %d shards go back.", actor.node, len(tasks)
+            )
+            self._queue.extendleft(reversed(tasks))
+            return
+        death = TaskFailure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
+        for task in tasks:
+            yield from self._fail(task, death)
+
+    def _fail(self, task: ShardTask, failure: TaskFailure) -> Iterator[TaskOutcome]:
         if failure.scope == "run":
             raise UlcmodError(failure.reason, failure.remedy)
         self.failures += 1
         self._failure_count[task.digest] += 1
         attempt = self._failure_count[task.digest]
-        self.warn(f"Attempt {attempt} of {ATTEMPTS} at a shard failed: {failure.reason}")
+        logger.warning("Attempt %d of %d at a shard failed: %s", attempt, ATTEMPTS, failure.reason)
         if attempt < ATTEMPTS:
             self._queue.appendleft(task)
         elif failure.scope == "store":
@@ -301,12 +346,14 @@ class WorkerPool:
 
     def _was_preempted(self, actor: _Actor) -> bool:
         """Whether an actor was taken away, with its node or by wish, and did not fail."""
-        return actor.leaving or (bool(actor.node) and not node_alive(actor.node))
+        return actor.is_leaving or (bool(actor.node) and not node_alive(actor.node))
 
-    def _lose(self, actor: _Actor) -> None:
+    def _forget(self, actor: _Actor) -> None:
         self._actors.remove(actor)
-        self._pending = {ref: other for ref, other in self._pending.items() if other is not actor}
+        for refs in (self._starting, self._polls):
+            for ref in [ref for ref, other in refs.items() if other is actor]:
+                del refs[ref]
 
-    def _remove(self, actor: _Actor) -> None:
-        self._lose(actor)
+    def _kill(self, actor: _Actor) -> None:
+        self._forget(actor)
         ray.kill(actor.handle)

@@ -1,4 +1,4 @@
-"""A short measurement before a long run: how fast an actor is, and what that comes to."""
+"""What actors can do, measured before a long run: their speed and the memory of their device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 import ray
 
+from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.planner import PreparedExtraction, get_prompts
-from ulcmod_dist.extract.pool import PLACEMENT_TIMEOUT
-from ulcmod_dist.extract.worker import ModelLoader, TaskFailure, Worker, describe_error
+from ulcmod_dist.extract.planner import PreparedExtraction
+from ulcmod_dist.extract.pool import define_worker
+from ulcmod_dist.extract.worker import ModelLoader, TaskFailure, describe_error
 from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
@@ -29,7 +30,7 @@ MAX_BATCHES = 8
 
 @dataclass(frozen=True)
 class Projection:
-    """What a whole plan is expected to take, from a measurement.
+    """The cost of a whole plan, projected from a measurement.
 
     Attributes:
         tokens_per_second: Of one actor.
@@ -48,52 +49,39 @@ class Projection:
     gpu_hours: float
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The projection as JSON values."""
         return asdict(self)
 
 
 def probe(
     run: RunDir,
     prepared: PreparedExtraction,
-    factory: ModelLoader,
+    load_model: ModelLoader,
+    config: ExtractConfig,
     *,
-    resources: ActorResources | None = None,
-    workers: int | None = None,
-    address: str | None = None,
     seconds: float = 20.0,
-    placement_timeout: float = PLACEMENT_TIMEOUT,
 ) -> Projection:
     """Run a few of a plan's batches in one actor and project the rest; nothing is written.
 
     Args:
         run: The run directory.
         prepared: Plan and corpus.
-        factory: Loads the model in the actor.
-        resources: What an actor takes.
-        workers: Number of actors; None for as many as the cluster has room for.
-        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
-        seconds: Time after which no further batch is begun.
-        placement_timeout: How long to wait for the resources of an actor.
+        load_model: Loads the model in the actor.
+        config: Cluster and size of the actors.
+        seconds: Time after which no further batch is started.
 
     Raises:
-        UlcmodError: The actor finds no resources, the model cannot be loaded or a batch fails.
+        UlcmodError: The actor gets no resources, the model cannot be loaded or a batch fails.
     """
-    resources = resources or ActorResources()
-    with ray_session(address):
-        actors = workers or max(1, max_actors(resources, node_resources()))
-        worker: Any = ray.remote(Worker)
-        options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
+    resources = ActorResources(config.cpus, config.gpus)
+    plan = prepared.plan
+    with ray_session(config.address):
+        actors = config.workers or max(1, max_actors(resources, node_resources()))
         began = time.monotonic()
-        plan = prepared.plan
-        actor = worker.options(**options).remote(
-            ray.cloudpickle.dumps(factory),  # type: ignore[no-untyped-call]
-            ShardWriter(run, plan.grid),
-            plan.record,
-            0,
-            _ignore,
-        )
+        writer = ShardWriter(run, plan.chunk_shape)
+        actor = define_worker(resources).remote(load_model, writer, plan.provenance)
         try:
-            placed, _ = ray.wait([actor.place.remote()], timeout=placement_timeout)
+            placed, _ = ray.wait([actor.place.remote()], timeout=config.placement_timeout)
             if not placed:
                 raise UlcmodError(explain_shortage(resources, node_resources()))
             _raise_failure(ray.get(actor.load.remote()))
@@ -106,30 +94,20 @@ def probe(
     return Projection(rate, loaded, peak, actors, total, hours)
 
 
-def query_actor_memory(
-    device: str,
-    resources: ActorResources,
-    workers: int | None,
-    address: str | None,
-    placement_timeout: float = PLACEMENT_TIMEOUT,
-) -> DeviceMemory:
-    """Memory that an actor of this size has on its device, asked where one would run.
+def query_actor_memory(config: ExtractConfig) -> DeviceMemory:
+    """Ask where an actor would run how much memory it has on its device.
 
-    Args:
-        device: Device of torch; actors with less than a whole GPU share it, and those on the CPU
-            their machine.
-        resources: What an actor takes.
-        workers: Number of actors; None for as many as the cluster has room for.
-        address: Ray cluster; None for RAY_ADDRESS, else a local Ray is started.
-        placement_timeout: How long to wait for the resources of an actor.
+    Actors with less than a whole GPU share it, and those on CPUs share their machine.
 
     Raises:
         UlcmodError: The cluster cannot give an actor what it asks for.
     """
-    with ray_session(address):
-        ask: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(get_device_memory)
+    device = "cuda" if config.gpus > 0 else "cpu"
+    resources = ActorResources(config.cpus, config.gpus)
+    with ray_session(config.address):
+        ask: Any = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus)(get_device_memory)
         answer = ask.remote(device)
-        if not ray.wait([answer], timeout=placement_timeout)[0]:
+        if not ray.wait([answer], timeout=config.placement_timeout)[0]:
             ray.cancel(answer)
             raise UlcmodError(explain_shortage(resources, node_resources()))
         try:
@@ -139,9 +117,9 @@ def query_actor_memory(
                 f"An actor cannot use its {device} device: {describe_error(error)}"
             ) from error
         if device != "cpu":
-            return memory.part(min(1.0, resources.gpus))
-        beside = max(max_actors(resources, [node]) for node in node_resources())
-        return memory.part(1 / max(1, min(beside, workers or beside)))
+            return memory.part(min(1.0, config.gpus))
+        neighbours = max(max_actors(resources, [node]) for node in node_resources())
+        return memory.part(1 / max(1, min(neighbours, config.workers or neighbours)))
 
 
 def _measure(actor: Any, prepared: PreparedExtraction, seconds: float) -> tuple[float, int]:
@@ -158,7 +136,7 @@ def _measure(actor: Any, prepared: PreparedExtraction, seconds: float) -> tuple[
     for number, rows in enumerate([*batches[:1], *batches[::step]]):
         if number > 1 and spent > seconds:
             break
-        answer = ray.get(actor.measure.remote(get_prompts(prepared.prompts, rows)))
+        answer = ray.get(actor.measure.remote(prepared.prompts.prompts(rows)))
         _raise_failure(answer)
         peak = answer.peak_bytes
         if number > 0:
@@ -169,7 +147,3 @@ def _measure(actor: Any, prepared: PreparedExtraction, seconds: float) -> tuple[
 def _raise_failure(answer: object) -> None:
     if isinstance(answer, TaskFailure):
         raise UlcmodError(answer.reason, answer.remedy)
-
-
-def _ignore(point: str, digest: str) -> None:
-    """No shard is computed, so there is nothing to note."""

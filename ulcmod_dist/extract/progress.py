@@ -19,17 +19,17 @@ STATUS = "status/extract.json"
 
 @dataclass(frozen=True)
 class ExtractionProgress:
-    """How far an extraction is.
+    """How far an extraction is. Shards committed by earlier runs are not counted.
 
     Attributes:
-        shards_done, shards: Shards committed, and in all; those of earlier runs are not counted.
-        prompts_done, prompts: The same for prompts.
+        shards_done, shards: Shards committed, and in all.
+        prompts_done, prompts: Prompts computed, in shards committed or in progress, and in all.
         tokens_done, tokens: The same for tokens.
         prompts_per_second, tokens_per_second: Since the first model was loaded.
         actors: Actors alive with a loaded model.
-        failures: Attempts at a shard that failed.
+        failures: Failed attempts at a shard.
         quarantined: Prompts in quarantine.
-        seconds_left: Estimate from the tokens left; None before the first shard.
+        seconds_left: Estimate from the tokens left; None before the first batch.
         peak_bytes: Largest resident memory that an actor has had.
     """
 
@@ -48,18 +48,18 @@ class ExtractionProgress:
     peak_bytes: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values."""
+        """The progress as JSON values."""
         return asdict(self)
 
 
 def read_extraction_status(run: RunDir) -> dict[str, Any]:
-    """How far a run's extraction is, as JSON values, from what it has stored alone.
+    """Read how far a run's extraction is, as JSON values, from its run directory alone.
 
     Returns:
         ``plan``: figures of the plan, or None; ``shards_committed``; ``quarantined``: samples and
         reason of each prompt; ``holder``: who works on the run, or None; ``progress``, ``time`` and
-        ``metrics``: the last progress, when it was noted (seconds since 1970), and where Prometheus
-        finds it while the run goes on; None before the first.
+        ``metrics``: the last progress, when it was written (seconds since 1970), and where
+        Prometheus finds it while the run goes on; None before the first.
     """
     plan = load_plan(run)
     try:

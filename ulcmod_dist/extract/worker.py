@@ -1,12 +1,11 @@
-"""What runs in an actor: one loaded model that computes shards and commits them.
+"""The actor: one loaded model that computes shards and commits them.
 
-Two shards may be under way: while one is written, the next is computed, all but its last batch.
+Two shards may be in progress: while one is written, the next is computed, except its last batch.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 import resource
 import socket
 import sys
@@ -15,12 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import numpy as np
 import ray
 
+from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
@@ -34,46 +35,123 @@ from ulcmod_dist.forward.batches import (
 )
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
+if TYPE_CHECKING:
+    from ulcmod_dist.forward.engine import Engine
+
 FENCE_INTERVAL = 2.0
-"""How often an actor asks, between two batches, whether its run was taken over."""
+"""Seconds between two checks, made between batches, that the run still belongs to its driver."""
 DISK_FULL = "No space left on device"
 
 
 class ForwardModel(Protocol):
-    """A loaded model that turns prompts into rows; one in each actor."""
+    """What an actor computes with: a tokenizer and a model, loaded."""
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
-        """What the columns of a row are, in order."""
+        """What the columns of the activations are, in order."""
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokens of each prompt."""
+        """Tokenize prompts."""
 
-    def rows(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
-        """One row a prompt, and the sizes of the batches run: several where memory was short."""
+    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
+        """Compute one row for each prompt.
+
+        Returns:
+            The rows, and the sizes of the batches that were run: several if memory was short.
+        """
 
 
 ModelLoader: TypeAlias = Callable[[], ForwardModel]
-"""Loads a model in the process that will use it; must survive pickling."""
+"""Loads a model in the actor that will use it; must survive pickling."""
 
 EventCallback: TypeAlias = Callable[[str, str], None]
-"""Called by a worker with a point of a shard's life and the shard's digest."""
+"""Called in an actor with a point in the life of a shard and the shard's digest."""
+
+
+class ModelReplica:
+    """The tokenizer of a model, and its engine: one, or one for each tensor-parallel rank."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        tokenization: TokenizationConfig,
+        config: ExtractConfig,
+        units: Sequence[LayerUnits],
+    ) -> None:
+        """Load both.
+
+        Args:
+            model: The model.
+            tokenization: How prompts become tokens.
+            config: Device, threads and ranks of an actor.
+            units: The units that the plan was made for.
+
+        Raises:
+            InvalidInput: The model cannot be used.
+            UlcmodError: Its units are not those of the plan.
+        """
+        # torch takes seconds to import: only now, when the driver knows that the actor is placed.
+        from ulcmod_dist.forward.ranks import RankGroup
+        from ulcmod_dist.forward.tokens import PromptTokenizer
+
+        self._tokenizer = PromptTokenizer.load(model, tokenization)
+        self._ranks = RankGroup(partial(_load_engine, model, config, tuple(units)), config.ranks)
+
+    @property
+    def units(self) -> tuple[LayerUnits, ...]:
+        """What the columns of the activations are, in order."""
+        return self._ranks.local.units
+
+    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
+        """Tokenize prompts."""
+        return self._tokenizer.encode(prompts)
+
+    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
+        """Compute one row for each prompt; see `Engine.run_within_memory`."""
+        answer: tuple[PooledActivations, tuple[int, ...]] = self._ranks.call(
+            "run_within_memory", batch
+        )
+        return answer
+
+
+def _load_engine(
+    model: ModelConfig, config: ExtractConfig, units: tuple[LayerUnits, ...], _rank: int
+) -> Engine:
+    from ulcmod_dist.forward.engine import Engine
+
+    # With several ranks, the device of each follows from its number.
+    return Engine.load(
+        model, units, device=config.device, threads=config.threads, ranks=config.ranks
+    )
+
+
+@dataclass(frozen=True)
+class ShardProgress:
+    """How much of a shard in progress is computed; nothing of it is committed yet.
+
+    Attributes:
+        digest: The shard.
+        attempt: The attempt at it.
+        prompts: Prompts computed.
+        tokens: Their tokens.
+    """
+
+    digest: str
+    attempt: int
+    prompts: int
+    tokens: int
 
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard was committed.
+    """A committed shard.
 
     Attributes:
         digest: Its digest.
-        seconds: Time of the forward passes.
-        splits: Number of batches that had to be split.
         peak_bytes: Largest resident memory of the actor so far.
     """
 
     digest: str
-    seconds: float
-    splits: int
     peak_bytes: int
 
 
@@ -82,7 +160,7 @@ class BatchTiming:
     """What running one batch took.
 
     Attributes:
-        seconds: Time, tokenizing included.
+        seconds: Time, tokenization included.
         tokens: Tokens, without padding.
         peak_bytes: Largest resident memory of the actor so far.
     """
@@ -94,14 +172,14 @@ class BatchTiming:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """A shard was not committed. A value, since not every exception survives pickling.
+    """Why a shard was not committed. A value, since not every exception survives pickling.
 
     Attributes:
-        scope: What is to blame: some ``prompts``, the ``shard`` as a whole, the ``store`` that did
-            not take it, or the ``run``, in which no further shard can succeed.
-        reason: What went wrong, in one line.
+        scope: What failed: some ``prompts``, the ``shard`` as a whole, the ``store`` that refused
+            it, or the ``run``, in which no further shard can succeed.
+        reason: The cause, in one line.
         remedy: What helps, or None.
-        prompts: Digests of the prompts to blame.
+        prompts: Digests of the prompts that fail by themselves.
         clean: Whether the process is still fit for use.
     """
 
@@ -113,7 +191,7 @@ class TaskFailure:
 
 
 class _FailingPrompts(Exception):
-    """Prompts that fail by themselves were found in a shard."""
+    """Some prompts of a shard fail by themselves."""
 
     def __init__(self, rows: Sequence[int], reason: str, *, clean: bool) -> None:
         super().__init__(reason)
@@ -121,41 +199,40 @@ class _FailingPrompts(Exception):
 
 
 class Worker:
-    """Computes shards with one model; every method answers with a value and raises nothing.
+    """Computes shards with one model; its methods return failures as values.
 
     Args:
-        factory: A pickled ``ModelLoader``: torch is imported only when the model is loaded, so
-            that an actor can say at once that it found its resources.
+        load_model: Loads the model.
         writer: Commits shards.
-        record: What rows depend on.
-        epoch: Lease under which it commits.
-        on_event: Called at each point of a shard's life: started, halfway, computed, written,
+        provenance: What rows depend on.
+        epoch: Lease under which shards are committed.
+        on_event: Called at the points of a shard's life: started, halfway, computed, written,
             checked, committed.
     """
 
     def __init__(
         self,
-        factory: bytes,
+        load_model: ModelLoader,
         writer: ShardWriter,
-        record: dict[str, str],
-        epoch: int,
-        on_event: EventCallback,
+        provenance: dict[str, str],
+        epoch: int = 0,
+        on_event: EventCallback = lambda point, digest: None,
     ) -> None:
-        self._factory, self._writer, self._record = factory, writer, record
+        self._load_model, self._writer, self._provenance = load_model, writer, provenance
         self._epoch, self._on_event = epoch, on_event
-        self._forward: ForwardModel | None = None
+        self._model: ForwardModel | None = None
+        self._progress: dict[str, ShardProgress] = {}
         self._computing = threading.Lock()
-        self._finished = threading.Lock()
+        self._finishing = threading.Lock()
 
     def place(self) -> str:
-        """The node's id in Ray; an answer proves that the actor found its resources."""
+        """The id of the actor's node; any answer proves that it got its resources."""
         return str(ray.get_runtime_context().get_node_id())
 
     def load(self) -> TaskFailure | None:
-        """Load the model; a failure here is one of the whole run."""
+        """Load the model; a failure here ends the whole run."""
         try:
-            factory: ModelLoader = pickle.loads(self._factory)  # noqa: S301 - from the driver
-            self._forward = factory()
+            self._model = self._load_model()
         except UlcmodError as error:
             return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
@@ -164,47 +241,52 @@ class Worker:
 
     def extract(self, task: ShardTask, prompts: Sequence[Prompt]) -> ShardResult | TaskFailure:
         """Compute a shard and commit it."""
-        with ExitStack() as finished:
-            try:
+        try:
+            with ExitStack() as until_committed:
                 with self._computing:
-                    content, origin = self._compute(task, prompts, finished)
-            except _FailingPrompts as error:
-                blamed = tuple(task.prompts[row] for row in error.rows)
-                return TaskFailure("prompts", error.reason, prompts=blamed, clean=error.clean)
-            except UlcmodError as error:
-                return TaskFailure("run", error.fact, error.remedy)
-            except Exception as error:
-                return TaskFailure("shard", describe_error(error), clean=False)
-            return self._commit(task, content, origin)
+                    content, origin = self._compute(task, prompts, until_committed)
+                return self._commit(task, content, origin)
+        except _FailingPrompts as error:
+            failing = tuple(task.prompts[row] for row in error.rows)
+            return TaskFailure("prompts", error.reason, prompts=failing, clean=error.clean)
+        except UlcmodError as error:
+            return TaskFailure("run", error.fact, error.remedy)
+        except Exception as error:
+            return TaskFailure("shard", describe_error(error), clean=False)
+        finally:
+            self._progress.pop(task.digest, None)
+
+    def progress(self) -> list[ShardProgress]:
+        """How far the shards in progress are; runs in a thread beside `extract`."""
+        return list(self._progress.values())
 
     def measure(self, prompts: Sequence[Prompt]) -> BatchTiming | TaskFailure:
-        """Run prompts as one batch and throw the rows away."""
-        assert self._forward is not None, "load comes first"
+        """Run prompts as one batch and discard the rows."""
+        assert self._model is not None, "load comes first"
         began = time.perf_counter()
         try:
-            encoded = self._forward.encode(prompts)
-            self._forward.rows(encoded)
+            tokenized = self._model.encode(prompts)
+            self._model.run(tokenized)
         except Exception as error:
-            return TaskFailure(
-                "run", f"A batch of the plan cannot be computed: {describe_error(error)}"
-            )
+            reason = f"A batch of the plan cannot be computed: {describe_error(error)}"
+            return TaskFailure("run", reason)
         seconds = time.perf_counter() - began
-        return BatchTiming(seconds, sum(len(entry.ids) for entry in encoded), _peak_bytes())
+        return BatchTiming(seconds, sum(len(entry.ids) for entry in tokenized), _peak_bytes())
 
     def _compute(
-        self, task: ShardTask, prompts: Sequence[Prompt], finished: ExitStack
+        self, task: ShardTask, prompts: Sequence[Prompt], until_committed: ExitStack
     ) -> tuple[ShardContent, Origin]:
-        assert self._forward is not None, "load comes first"
-        # An actor whose driver is gone must not compute what its successor computes again.
+        assert self._model is not None, "load comes first"
+        # An actor that outlives its driver must not compute what the next driver computes again.
         self._writer.check()
         checked = time.monotonic()
         self._on_event("started", task.digest)
         began = time.perf_counter()
         try:
-            encoded = self._forward.encode(prompts)
+            tokenized = self._model.encode(prompts)
         except RefusedPrompt as error:
             raise _FailingPrompts([error.position], error.fact, clean=True) from error
-        shard = _ShardBuffer(self._forward, encoded)
+        shard = _ShardBuffer(self._model, tokenized)
         for number, batch in enumerate(task.batches):
             if number == len(task.batches) // 2:
                 self._on_event("halfway", task.digest)
@@ -212,15 +294,18 @@ class Worker:
                 self._writer.check()
                 checked = time.monotonic()
             if number == len(task.batches) - 1:
-                # Only one finished shard may wait for its commit: no more is lost with an actor,
-                # or with a driver whose successor computes it again.
-                finished.enter_context(self._finished)
+                # At most one computed shard waits for its commit, so that no more than two shards
+                # are lost with an actor, or with a driver.
+                until_committed.enter_context(self._finishing)
                 self._writer.check()
             shard.run(batch)
-        shard.require_whole()
+            self._progress[task.digest] = ShardProgress(
+                task.digest, task.attempt, shard.num_prompts, shard.num_tokens
+            )
+        shard.raise_failing()
         self._on_event("computed", task.digest)
         origin = Origin(
-            provenance=self._record,
+            provenance=self._provenance,
             batches=tuple(shard.batches),
             splits=tuple(shard.splits),
             attempt=task.attempt,
@@ -246,83 +331,89 @@ class Worker:
                     f"The disk that holds {self._writer.run.url} is full.",
                     "Make space and start the same command again: it continues where it stopped.",
                 )
-            return TaskFailure("store", f"{self._writer.run.url} did not take a shard: {reason}")
-        return ShardResult(commit.digest, origin.seconds, len(origin.splits), _peak_bytes())
+            return TaskFailure(
+                "store", f"Writing a shard to {self._writer.run.url} failed: {reason}"
+            )
+        return ShardResult(commit.digest, _peak_bytes())
 
 
 class _ShardBuffer:
-    """A shard being computed: rows fill up batch by batch."""
+    """The rows of one shard, filled batch by batch."""
 
-    def __init__(self, forward: ForwardModel, encoded: Sequence[TokenizedPrompt]) -> None:
-        self._forward, self._encoded = forward, encoded
-        units = sum(part.width for part in forward.units)
-        slots = sum(part.expert is not None for part in forward.units)
-        self._activations = np.empty((len(encoded), units), np.float32)
-        self._routed = np.empty((len(encoded), slots), np.int32) if slots else None
-        self._blamed: list[int] = []
+    def __init__(self, model: ForwardModel, tokenized: Sequence[TokenizedPrompt]) -> None:
+        self._model, self._tokenized = model, tokenized
+        units = sum(part.width for part in model.units)
+        slots = sum(part.expert is not None for part in model.units)
+        self._activations = np.empty((len(tokenized), units), np.float32)
+        self._routed = np.empty((len(tokenized), slots), np.int32) if slots else None
+        self._failing: list[int] = []
         self._reason = ""
         self.batches: list[tuple[int, ...]] = []
         self.splits: list[tuple[int, ...]] = []
+        self.num_prompts = 0
+        self.num_tokens = 0
 
     def run(self, batch: tuple[int, ...]) -> None:
         """Compute a batch of the plan.
 
         Raises:
-            _Blamed: Prompts fail by themselves, and the process may have suffered.
+            _FailingPrompts: Prompts fail by themselves, and the process may be damaged.
         """
         try:
-            rows, sizes = self._forward.rows([self._encoded[index] for index in batch])
+            rows, sizes = self._model.run([self._tokenized[index] for index in batch])
         except (NonFiniteActivation, PromptTooLarge) as error:
-            if not (failing := self._failing(batch)):
+            if not (failing := self._find_failing(batch)):
                 raise
             # The process is sound: go on, so that one attempt finds all such prompts.
-            self._blamed.extend(failing)
+            self._failing.extend(failing)
             self._reason = error.fact
         except UlcmodError:
             raise
         except Exception as error:
-            if failing := self._failing(batch):
+            if failing := self._find_failing(batch):
                 raise _FailingPrompts(failing, describe_error(error), clean=False) from error
             raise
         else:
             self._keep(batch, rows, sizes)
 
-    def require_whole(self) -> None:
-        """Return if no prompt was blamed."""
-        if self._blamed:
-            raise _FailingPrompts(self._blamed, self._reason, clean=True)
+    def raise_failing(self) -> None:
+        """Raise `_FailingPrompts` if prompts of the shard failed."""
+        if self._failing:
+            raise _FailingPrompts(self._failing, self._reason, clean=True)
 
     def content(self, prompts: tuple[str, ...]) -> ShardContent:
         """The rows, for the store."""
-        counts = np.array([entry.num_counted for entry in self._encoded], np.int64)
+        counts = np.array([entry.num_counted for entry in self._tokenized], np.int64)
         return ShardContent(prompts, self._activations, counts, self._routed)
 
     def _keep(
         self, batch: tuple[int, ...], rows: PooledActivations, sizes: tuple[int, ...]
     ) -> None:
-        places = list(batch)
-        self._activations[places] = rows.activations
+        indices = list(batch)
+        self._activations[indices] = rows.activations
         if self._routed is not None:
             assert rows.routed is not None, "units name experts, so rows count their tokens"
-            self._routed[places] = rows.routed
-        parts = iter(batch)
-        self.batches.extend(tuple(islice(parts, size)) for size in sizes)
+            self._routed[indices] = rows.routed
+        remaining = iter(batch)
+        self.batches.extend(tuple(islice(remaining, size)) for size in sizes)
         if len(sizes) > 1:
             self.splits.append(batch)
+        self.num_prompts += len(batch)
+        self.num_tokens += sum(len(self._tokenized[index].ids) for index in batch)
 
-    def _failing(self, batch: tuple[int, ...]) -> list[int]:
-        """Which rows of a batch fail alone as well."""
+    def _find_failing(self, batch: tuple[int, ...]) -> list[int]:
+        """Rows of a batch that fail alone as well."""
         failing = []
         for index in batch:
             try:
-                self._forward.rows([self._encoded[index]])
+                self._model.run([self._tokenized[index]])
             except Exception:
                 failing.append(index)
         return failing
 
 
 def describe_error(error: BaseException) -> str:
-    """An exception's kind and message on one line."""
+    """The type and message of an exception on one line."""
     text = one_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

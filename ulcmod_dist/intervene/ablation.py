@@ -12,12 +12,18 @@ import ray
 from numpy.typing import NDArray
 from ray.util.actor_pool import ActorPool
 
-from ulcmod_dist.config.schema import ModelConfig
+from ulcmod_dist.config.schema import ExtractConfig, ModelConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.runtime.ray_session import (
+    ActorResources,
+    explain_shortage,
+    max_actors,
+    node_resources,
+)
 
 
 @dataclass(frozen=True)
@@ -80,111 +86,76 @@ def compute_unit_means(
 
 
 MAX_RESTARTS = 3
-"""How often an actor that died is started again, and its batch with it."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What an actor computes with.
-
-    Attributes:
-        device: Device of torch.
-        threads: Threads for computing on the CPU.
-        cpus: CPUs that Ray sets aside for it.
-        gpus: GPUs that Ray sets aside for it.
-        ranks: Processes that share the model by tensor parallelism, each with a GPU of the actor's.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    cpus: float = 1.0
-    gpus: float = 0.0
-    ranks: int = 1
+"""How often Ray restarts an actor that died, and retries its batch."""
 
 
 class _LossRank:
-    """What each process of an actor holds: the model, or its part of it, and the masks."""
+    """One process of an actor: the model, or its tensor-parallel part of it, and the masks."""
 
-    def __init__(self, spec: ModelConfig, machine: Machine) -> None:
-        self._engine = LossEngine.load(spec, machine.device, machine.threads, machine.ranks)
+    def __init__(self, model: ModelConfig, config: ExtractConfig, _rank: int) -> None:
+        self._engine = LossEngine.load(model, config.device, config.threads, config.ranks)
         self._masks: Sequence[Mask] = ()
 
-    def hold(self, masks: Sequence[Mask]) -> None:
-        """Take the masks that the next batches are measured with."""
+    def set_masks(self, masks: Sequence[Mask]) -> None:
         self._masks = masks
 
     def losses(self, batch: Sequence[TokenizedPrompt]) -> NDArray[np.float64]:
-        """Losses [1 + masks, batch] of a batch, intact first."""
         done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
         return np.vstack([done.intact, done.masked])
 
     def means(
-        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
+        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
-        """Mean of each unit over the counted tokens [units]."""
-        return compute_unit_means(self._engine, encoded, batches)
+        return compute_unit_means(self._engine, prompts, batches)
 
 
 class _LossActor:
-    """An actor: one model, asked for the losses of one batch at a time."""
+    """An actor: one model, which measures the losses of one batch at a time."""
 
-    def __init__(self, spec: ModelConfig, machine: Machine) -> None:
-        self._ranks = RankGroup(partial(_load, spec, machine), machine.ranks)
-        self._held: int | None = None
+    def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
+        self._ranks = RankGroup(partial(_LossRank, model, config), config.ranks)
+        self._measurement: int | None = None
 
     def losses(
-        self, batch: Sequence[TokenizedPrompt], number: int, masks: Sequence[Mask]
+        self, batch: Sequence[TokenizedPrompt], measurement: int, masks: Sequence[Mask]
     ) -> NDArray[np.float64]:
-        """Losses [1 + masks, batch] of a batch, intact first; the masks have a number."""
-        if self._held != number:
+        """Losses [1 + masks, batch] of a batch, intact first."""
+        if self._measurement != measurement:
             # Once, not with each batch: every rank is sent a copy.
-            self._ranks.call("hold", masks)
-            self._held = number
+            self._ranks.call("set_masks", masks)
+            self._measurement = measurement
         losses: NDArray[np.float64] = self._ranks.call("losses", batch)
         return losses
 
     def means(
-        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
+        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens [units]."""
-        means: NDArray[np.float64] = self._ranks.call("means", encoded, batches)
+        means: NDArray[np.float64] = self._ranks.call("means", prompts, batches)
         return means
 
 
-def _load(spec: ModelConfig, machine: Machine, _rank: int) -> _LossRank:
-    return _LossRank(spec, machine)
-
-
 class AblationPool:
-    """Actors that measure losses; they are gone when the block ends.
+    """Actors that measure losses, for use as a context manager within a Ray session.
 
     Args:
-        spec: The model.
-        machine: What each actor computes with.
-        workers: Number of actors.
-        placement_timeout: Seconds that may pass without an answer before ``require_room`` is asked.
-        require_room: Raises where no node could hold an actor, for which Ray would wait for ever.
+        model: The model.
+        config: Number and size of the actors; by default as many as the cluster has room for.
     """
 
-    def __init__(
-        self,
-        spec: ModelConfig,
-        machine: Machine,
-        workers: int,
-        placement_timeout: float,
-        require_room: Callable[[], None] = lambda: None,
-    ) -> None:
-        # A batch's losses follow from its prompts and masks alone, so it may run twice.
+    def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
+        self._resources = ActorResources(config.cpus, config.gpus)
+        self._timeout = config.placement_timeout
+        self._measurements = 0
+        workers = config.workers or max(1, max_actors(self._resources, node_resources()))
+        # The losses of a batch follow from its prompts and masks alone, so Ray may run it twice.
         actor: Any = ray.remote(
-            num_cpus=machine.cpus,
-            num_gpus=machine.gpus,
+            num_cpus=config.cpus,
+            num_gpus=config.gpus,
             max_restarts=MAX_RESTARTS,
             max_task_retries=MAX_RESTARTS,
         )(_LossActor)
-        self._placement_timeout = placement_timeout
-        self._require_room = require_room
-        self._measured = 0
-        self._actors: list[Any] = [actor.remote(spec, machine) for _ in range(workers)]
+        self._actors: list[Any] = [actor.remote(model, config) for _ in range(workers)]
 
     def __enter__(self) -> AblationPool:
         return self
@@ -194,13 +165,13 @@ class AblationPool:
             ray.kill(actor)
 
     def compute_unit_means(
-        self, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
+        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens of all samples [units]."""
-        answer = self._actors[0].means.remote(encoded, batches)
+        answer = self._actors[0].means.remote(prompts, batches)
         try:
-            while not ray.wait([answer], timeout=self._placement_timeout)[0]:
-                self._require_room()
+            while not ray.wait([answer], timeout=self._timeout)[0]:
+                self._check_capacity()
             means: NDArray[np.float64] = ray.get(answer)
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
@@ -208,40 +179,48 @@ class AblationPool:
 
     def measure(
         self,
-        encoded: Sequence[TokenizedPrompt],
+        prompts: Sequence[TokenizedPrompt],
         batches: Sequence[Sequence[int]],
         masks: Sequence[Mask],
-        advance: Callable[[int], None] = lambda samples: None,
+        on_batch: Callable[[int], None] = lambda samples: None,
     ) -> AblationLosses:
-        """Measure every sample's loss intact and with each mask, as ``ablation.ablate`` does.
+        """Measure every sample's loss intact and with each mask, as `measure_ablation` does.
 
         Raises:
-            UlcmodError: An actor died again and again, its model failed, or there is no room left
-                for one.
+            UlcmodError: An actor died repeatedly, its model failed, or no node can hold an actor.
         """
-        shared, number = ray.put(list(masks)), self._measured
-        self._measured += 1
-        losses = np.full((1 + len(masks), len(encoded)), np.nan)
+        shared, measurement = ray.put(list(masks)), self._measurements
+        self._measurements += 1
+        losses = np.full((1 + len(masks), len(prompts)), np.nan)
         pool = ActorPool(self._actors)
         for batch in batches:
-            prompts = [encoded[index] for index in batch]
-            pool.submit(lambda actor, given: actor.losses.remote(given, number, shared), prompts)
+            given = [prompts[index] for index in batch]
+            pool.submit(lambda actor, given: actor.losses.remote(given, measurement, shared), given)
         try:
             for batch in batches:
-                losses[:, list(batch)] = self._next(pool)
-                advance(len(batch))
+                losses[:, list(batch)] = self._get_next(pool)
+                on_batch(len(batch))
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
         return AblationLosses(losses[0], losses[1:])
 
-    def _next(self, pool: ActorPool) -> NDArray[np.float64]:
+    def _get_next(self, pool: ActorPool) -> NDArray[np.float64]:
         while True:
             try:
-                answer: NDArray[np.float64] = pool.get_next(timeout=self._placement_timeout)
+                answer: NDArray[np.float64] = pool.get_next(timeout=self._timeout)
             except TimeoutError:
-                self._require_room()
+                self._check_capacity()
             else:
                 return answer
+
+    def _check_capacity(self) -> None:
+        """Raise if no node can hold an actor: Ray would wait for one for ever."""
+        nodes = node_resources()
+        if max_actors(self._resources, nodes) < 1:
+            raise UlcmodError(
+                explain_shortage(self._resources, nodes),
+                "Start the same command again when machines are back.",
+            )
 
 
 def _explain_failure(error: Exception) -> UlcmodError:

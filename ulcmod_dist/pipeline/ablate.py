@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
-from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.planner import get_prompts
-from ulcmod_dist.extract.pool import get_placement_timeout
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
-from ulcmod_dist.intervene.ablation import AblationPool, Machine
+from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
-from ulcmod_dist.pipeline.devices import get_torch_device
 from ulcmod_dist.pipeline.evaluation_files import (
     ablation_mark,
     ablation_name,
@@ -32,13 +28,7 @@ from ulcmod_dist.pipeline.evaluation_files import (
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.progress import track
-from ulcmod_dist.runtime.ray_session import (
-    ActorResources,
-    explain_shortage,
-    max_actors,
-    node_resources,
-    ray_session,
-)
+from ulcmod_dist.runtime.ray_session import ray_session
 from ulcmod_dist.store.modules import StoredModules
 
 # At most: the logits of a whole batch are held, for which extraction's batches leave no room.
@@ -94,7 +84,9 @@ def ablate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> S
     save_job(context)
     if pending:
         corpus = _corpus(context, run)
-        with ray_session(context.job.extract.address), _make_pool(context) as pool:
+        config = context.job.extract
+        model = context.job.require_model()
+        with ray_session(config.address), AblationPool(model, config) as pool:
             for k in pending:
                 known[k] = _measure(context, pool, modules[k], corpus)
                 write_evaluation(context.run, ablation_name(k), known[k], marks[k])
@@ -109,33 +101,6 @@ def ablate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> S
         "random sets of as many units in each layer."
     ]
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
-
-
-def _make_pool(context: Context) -> AblationPool:
-    """As many actors as the job asks for or the cluster has room for."""
-    settings = context.job.extract
-    resources = ActorResources(settings.cpus, settings.gpus)
-    threads = max(1, int(settings.cpus))
-    machine = Machine(
-        get_torch_device(context.job), threads, settings.cpus, settings.gpus, settings.ranks
-    )
-    workers = settings.workers or max(1, max_actors(resources, node_resources()))
-    return AblationPool(
-        context.job.require_model(),
-        machine,
-        workers,
-        get_placement_timeout(settings),
-        partial(_require_room, resources),
-    )
-
-
-def _require_room(resources: ActorResources) -> None:
-    nodes = node_resources()
-    if max_actors(resources, nodes) < 1:
-        raise UlcmodError(
-            explain_shortage(resources, nodes),
-            "Start the same command again when machines are back.",
-        )
 
 
 def _corpus(context: Context, run: Run) -> Corpus:
@@ -199,7 +164,7 @@ def _subjects(
     # The template and the system message are the same for all; the loss is of the prompt's own.
     rule = context.job.prompt.model_copy(update={"tokens": "prompt"})
     encoder = PromptTokenizer.load(context.job.require_model(), rule)
-    encoded = list(encoder.encode(get_prompts(corpus, rows)))
+    encoded = list(encoder.encode(corpus.prompts(rows)))
     lengths = [len(entry.ids) for entry in encoded]
     return _Subjects(
         encoded=encoded,

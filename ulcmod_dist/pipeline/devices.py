@@ -6,7 +6,6 @@ import os
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.extract.planner import load_plan
-from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
@@ -17,14 +16,6 @@ from ulcmod_dist.forward.memory import (
     get_device_memory,
 )
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.runtime.ray_session import ActorResources
-
-
-def get_torch_device(job: Job) -> str:
-    """Device of torch that an actor computes on; ``auto`` places whole layers on several."""
-    if job.extract.gpus == 0:
-        return "cpu"
-    return "auto" if job.extract.gpus > 1 else "cuda"
 
 
 def choose_batch_tokens(context: Context, longest: int | None) -> int:
@@ -84,8 +75,4 @@ def _get_actor_memory(job: Job) -> DeviceMemory:
         # The actors run on this machine: no need to start Ray to ask.
         actors = int((os.cpu_count() or 1) / extract.cpus)
         return get_device_memory("cpu").part(1 / max(1, min(actors, extract.workers or actors)))
-    device = "cuda" if extract.gpus > 0 else "cpu"
-    resources = ActorResources(extract.cpus, extract.gpus)
-    return query_actor_memory(
-        device, resources, extract.workers, extract.address, get_placement_timeout(extract)
-    )
+    return query_actor_memory(extract)

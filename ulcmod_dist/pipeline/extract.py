@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from ulcmod_dist.extract.driver import extract as run_extraction
-from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
 from ulcmod_dist.pipeline.inputs import inputs_mark, note_extracted
-from ulcmod_dist.pipeline.plan import factory_of, prepared_for
+from ulcmod_dist.pipeline.plan import make_model_loader, prepared_for
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
-from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.signals import defer_sigterm
-
-logger = logging.getLogger(__name__)
 
 
 def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
@@ -33,7 +27,6 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
     with writing(context, "extract") as held:
         prepared = prepared_for(held, save=True, update=update)
         save_job(held)
-        settings = held.job.extract
         with (
             track(held.on_progress, "Extracting", prepared.plan.prompts, "prompts") as step,
             defer_sigterm() as stop,
@@ -45,16 +38,12 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
             done = run_extraction(
                 held.run,
                 prepared,
-                factory_of(held.job, prepared),
+                make_model_loader(held.job, prepared),
+                held.job.extract,
                 fence=held.fence,
-                resources=ActorResources(settings.cpus, settings.gpus),
-                workers=settings.workers,
-                address=settings.address,
                 retry_quarantined=retry_quarantined,
-                report=show,
-                warn=logger.warning,
+                on_progress=show,
                 stop=stop,
-                placement_timeout=get_placement_timeout(settings),
             )
         note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
     facts = {

@@ -10,10 +10,9 @@ import pyarrow.compute as pc
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.extract.model import ModelFactory
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
-from ulcmod_dist.extract.pool import get_placement_timeout
 from ulcmod_dist.extract.probe import Projection, probe
+from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
@@ -22,13 +21,11 @@ from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import (
     choose_batch_tokens,
     estimate_model_bytes,
-    get_torch_device,
 )
 from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
 from ulcmod_dist.pipeline.searching import executor_of
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
-from ulcmod_dist.runtime.ray_session import ActorResources
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
@@ -67,7 +64,7 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
 
 def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
     train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
-    extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.grid)
+    extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.chunk_shape)
     held_out = len(prepared.prompts) - train
     with executor_of(job) as executor:
         return plan_search(
@@ -76,16 +73,12 @@ def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
 
 
 def _projection(context: Context, prepared: PreparedExtraction) -> Projection:
-    settings = context.job.extract
     with track(context.on_progress, "Measuring a few batches", None, "batches"):
         return probe(
             context.run,
             prepared,
-            factory_of(context.job, prepared),
-            resources=ActorResources(settings.cpus, settings.gpus),
-            workers=settings.workers,
-            address=settings.address,
-            placement_timeout=get_placement_timeout(settings),
+            make_model_loader(context.job, prepared),
+            context.job.extract,
         )
 
 
@@ -120,13 +113,6 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
     return prepared
 
 
-def factory_of(job: Job, prepared: PreparedExtraction) -> ModelFactory:
+def make_model_loader(job: Job, prepared: PreparedExtraction) -> ModelLoader:
     """What loads the model in an actor."""
-    return ModelFactory(
-        job.require_model(),
-        job.prompt,
-        prepared.plan.units,
-        device=get_torch_device(job),
-        threads=max(1, int(job.extract.cpus)),
-        ranks=job.extract.ranks,
-    )
+    return partial(ModelReplica, job.require_model(), job.prompt, job.extract, prepared.plan.units)
