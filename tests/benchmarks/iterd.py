@@ -37,8 +37,8 @@ from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
-from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 
 GIB = 2**30
 # Untyped in Dask.
@@ -160,6 +160,7 @@ def _ratio(plain: float, ours: float) -> tuple[str, str, str]:
 def run_kernels(options: argparse.Namespace) -> Table:
     """Passes in memory against the rate of reading the matrix once."""
     activations, k, threads = matrix_of(options), options.modules, ThreadExecutor()
+    matrix = ActivationMatrix(activations, threads)
     rng = np.random.default_rng(2)
     by_sample = rng.integers(0, k, activations.n_samples)
     by_unit = rng.integers(0, k, activations.n_units)
@@ -167,11 +168,9 @@ def run_kernels(options: argparse.Namespace) -> Table:
     steps: dict[str, Callable[[], Any]] = {
         "sum of every block (memory)": lambda: map_reduce(activations.raw, _sum, executor=threads),
         "product with one-hot (units, K) (BLAS)": lambda: activations.raw @ thin,
-        "T_u": lambda: unit_tables(activations, [by_sample], [k], threads),
-        "T_s": lambda: sample_tables(activations, [by_unit], [k], threads),
-        "T_u and T_s in one pass": lambda: both_tables(
-            activations, [by_sample], [by_unit], [k], threads
-        ),
+        "T_u": lambda: matrix.unit_tables([by_sample], [k]),
+        "T_s": lambda: matrix.sample_tables([by_unit], [k]),
+        "T_u and T_s in one pass": lambda: matrix.both_tables([by_sample], [by_unit], [k]),
     }
     table = Table("pass", "ms", "GB/s", "of memory", "of BLAS")
     rates = {}

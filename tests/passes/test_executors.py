@@ -14,8 +14,8 @@ import ray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import DaskExecutor, Executor, ThreadExecutor, open_executor
 from ulcmod_dist.passes.linalg import matmat
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import as_standardised
-from ulcmod_dist.passes.tables import both_tables
 
 chunked: Any = da.from_array  # untyped in Dask
 # Ray and distributed warn about their own insides and leave sockets to the end of the process.
@@ -35,7 +35,9 @@ def test_executors__make_the_same_tables(executor: Executor) -> None:
     kept = executor.persist(chunked(raw, chunks=(31, 20)))
     assert isinstance(kept, da.Array)
     for array in (kept, chunked(raw, chunks=(31, 20)), raw):
-        by_sample, by_unit = both_tables(as_standardised(array), [samples], [units], [4], executor)
+        by_sample, by_unit = ActivationMatrix(as_standardised(array), executor).both_tables(
+            [samples], [units], [4]
+        )
         assert np.array_equal(by_sample[0], raw @ np.eye(4)[units])
         assert np.array_equal(by_unit[0], raw.T @ np.eye(4)[samples])
     product = matmat(as_standardised(kept), np.ones((70, 1)), executor)

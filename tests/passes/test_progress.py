@@ -4,8 +4,8 @@ import dask.array as da
 import numpy as np
 
 from ulcmod_dist.passes.executors import ProgressExecutor, ThreadExecutor
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import as_standardised
-from ulcmod_dist.passes.tables import sample_tables
 
 
 def test_progress__tells_every_pass_and_changes_no_answer() -> None:
@@ -16,9 +16,9 @@ def test_progress__tells_every_pass_and_changes_no_answer() -> None:
     told: list[float] = []
     followed = ProgressExecutor(ThreadExecutor(2), told.append)
     for _ in range(2):
-        (table,) = sample_tables(lazy, [labels], [3], followed)
+        (table,) = ActivationMatrix(lazy, followed).sample_tables([labels], [3])
         np.testing.assert_array_equal(
-            table, sample_tables(lazy, [labels], [3], ThreadExecutor(2))[0]
+            table, ActivationMatrix(lazy, ThreadExecutor(2)).sample_tables([labels], [3])[0]
         )
     assert told == sorted(told)
     assert told[-1] == 2

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import matmat, rmatmat
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
-from ulcmod_dist.passes.tables import both_tables, sample_tables, unit_tables
 
 chunked: Any = da.from_array  # untyped in Dask
 EXECUTOR = ThreadExecutor(2)
@@ -49,7 +49,9 @@ def test_tables__equal_sums_of_standardised_activations(
 ) -> None:
     activations, sample_labels, unit_labels, k = problem
     z = eager(activations)
-    by_sample, by_unit = both_tables(activations, [sample_labels], [unit_labels], [k], EXECUTOR)
+    by_sample, by_unit = ActivationMatrix(activations, EXECUTOR).both_tables(
+        [sample_labels], [unit_labels], [k]
+    )
     np.testing.assert_allclose(by_sample[0], z @ np.eye(k)[unit_labels], atol=1e-6)
     np.testing.assert_allclose(by_unit[0], z.T @ np.eye(k)[sample_labels], atol=1e-6)
 
@@ -72,19 +74,21 @@ def test_tables__several_searches_share_a_pass() -> None:
     ks = [3, 1, 5]
     samples = [rng.integers(0, k, 101) for k in ks]
     units = [rng.integers(0, k, 77) for k in ks]
-    together = unit_tables(activations, samples, ks, EXECUTOR)
-    both = both_tables(activations, samples, units, ks, EXECUTOR)
+    matrix = ActivationMatrix(activations, EXECUTOR)
+    together = matrix.unit_tables(samples, ks)
+    both = matrix.both_tables(samples, units, ks)
     for i, k in enumerate(ks):
-        (alone,) = unit_tables(activations, [samples[i]], [k], EXECUTOR)
+        (alone,) = matrix.unit_tables([samples[i]], [k])
         np.testing.assert_allclose(together[i], alone, atol=1e-9)
-        (alone_samples,) = sample_tables(activations, [units[i]], [k], EXECUTOR)
+        (alone_samples,) = matrix.sample_tables([units[i]], [k])
         np.testing.assert_allclose(both[0][i], alone_samples, atol=1e-9)
         np.testing.assert_allclose(both[1][i], alone, atol=1e-9)
 
 
 def test_tables__float16_is_summed_in_full_precision() -> None:
     raw = np.full((40_000, 2), 1.0, np.float16)
-    (table,) = unit_tables(as_standardised(raw), [np.zeros(40_000, int)], [1], EXECUTOR)
+    matrix = ActivationMatrix(as_standardised(raw), EXECUTOR)
+    (table,) = matrix.unit_tables([np.zeros(40_000, int)], [1])
     assert table.tolist() == [[40_000.0], [40_000.0]]
 
 
@@ -93,5 +97,5 @@ def test_tables__exact_numbers_have_exact_sums(dtype: str) -> None:
     rng = np.random.default_rng(2)
     raw = (rng.integers(-64, 64, (300, 200)) / 16).astype(dtype)
     labels = rng.integers(0, 4, 300)
-    (table,) = unit_tables(as_standardised(raw), [labels], [4], EXECUTOR)
+    (table,) = ActivationMatrix(as_standardised(raw), EXECUTOR).unit_tables([labels], [4])
     assert np.array_equal(table, raw.astype(np.float64).T @ np.eye(4)[labels])

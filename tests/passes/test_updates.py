@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.passes.tables import (
-    sample_tables,
-    unit_tables,
-    update_sample_tables,
-    update_unit_tables,
-)
 
 chunked: Any = da.from_array  # untyped in Dask
 EXECUTOR = ThreadExecutor(2)
@@ -50,24 +45,21 @@ def test_updates__equal_tables_built_anew_after_any_moves(
     activations, ks, rng = problem
     samples = [rng.integers(0, k, activations.n_samples) for k in ks]
     units = [rng.integers(0, k, activations.n_units) for k in ks]
-    by_unit = unit_tables(activations, samples, ks, EXECUTOR)
-    by_sample = sample_tables(activations, units, ks, EXECUTOR)
+    matrix = ActivationMatrix(activations, EXECUTOR, resident)
+    by_unit = matrix.unit_tables(samples, ks)
+    by_sample = matrix.sample_tables(units, ks)
     for _ in range(rounds):
         after = [some_moved(labels, k, rng) for labels, k in zip(samples, ks, strict=True)]
-        by_unit = update_unit_tables(
-            activations, by_unit, samples, after, EXECUTOR, resident=resident
-        )
+        by_unit = matrix.update_unit_tables(by_unit, samples, after)
         samples = after
         after = [some_moved(labels, k, rng) for labels, k in zip(units, ks, strict=True)]
-        by_sample = update_sample_tables(
-            activations, by_sample, units, after, EXECUTOR, resident=resident
-        )
+        by_sample = matrix.update_sample_tables(by_sample, units, after)
         units = after
     for found, anew in zip(
         [*by_unit, *by_sample],
         [
-            *unit_tables(activations, samples, ks, EXECUTOR),
-            *sample_tables(activations, units, ks, EXECUTOR),
+            *matrix.unit_tables(samples, ks),
+            *matrix.sample_tables(units, ks),
         ],
         strict=True,
     ):
@@ -86,12 +78,12 @@ def test_updates__read_only_chunks_in_which_something_moved(
 
     raw = np.random.default_rng(0).random((80, 100))
     lazy = chunked(raw, chunks=(40, 10)).map_blocks(noting, dtype=raw.dtype, meta=raw[:0, :0])
-    activations = Standardised(lazy, np.zeros(100), np.ones(100))
+    matrix = ActivationMatrix(Standardised(lazy, np.zeros(100), np.ones(100)), EXECUTOR)
     before = np.zeros(100, int)
-    tables = sample_tables(activations, [before], [2], EXECUTOR)
+    tables = matrix.sample_tables([before], [2])
     read.clear()
     after = before.copy()
     after[moved] = 1
-    update_sample_tables(activations, tables, [before], [after], EXECUTOR, resident=False)
+    matrix.update_sample_tables(tables, [before], [after])
     assert {column for _, column in read} == {unit // 10 for unit in moved}
     assert len(read) == 2 * len({unit // 10 for unit in moved})

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.iterd.objective import objective_from_table
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.passes.tables import sample_tables
 from ulcmod_dist.results.types import Floats, Objective
 
 
@@ -70,7 +70,7 @@ def compute_module_features(
         executor: Where the pass runs.
     """
     features = []
-    tables = sample_tables(activations, unit_labels, num_modules, executor)
+    tables = ActivationMatrix(activations, executor).sample_tables(unit_labels, num_modules)
     for table, labels, number in zip(tables, unit_labels, num_modules, strict=True):
         sizes = np.bincount(labels, minlength=number)
         features.append(ModuleFeatures(table / np.maximum(sizes, 1), sizes))

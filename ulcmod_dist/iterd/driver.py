@@ -18,11 +18,17 @@ from ulcmod_dist.iterd.init import (
     validate_sweep_orders,
 )
 from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact_iteration
-from ulcmod_dist.iterd.matrix import ActivationMatrix, open_matrix
 from ulcmod_dist.iterd.modules import Iteration, Modules, mean_rand_index, stability
-from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search, unit_blocks
+from ulcmod_dist.iterd.plan import (
+    SearchPlan,
+    check_modules,
+    open_matrix,
+    plan_search,
+    unit_blocks,
+)
 from ulcmod_dist.iterd.search import Checkpoint, Search
 from ulcmod_dist.passes.executors import Executor, open_executor
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
 
 logger = logging.getLogger(__name__)
@@ -189,8 +195,8 @@ def discover_all(
                 if progress is not None:
                     progress(iteration)
             if checkpoint is not None:
-                states = tuple(search.state() for search in searches)
-                checkpoint(Checkpoint(config.seed, plan.mode, plan.block_units, states))
+                copies = tuple(search.copy_state() for search in searches)
+                checkpoint(Checkpoint(config.seed, plan.mode, plan.block_units, copies))
 
         if resume is None:
             end_iteration([search.record(0, 0, 0.0) for search in searches])

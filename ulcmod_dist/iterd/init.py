@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.balanced_kmeans import balanced_kmeans
-from ulcmod_dist.iterd.matrix import ActivationMatrix
 from ulcmod_dist.iterd.objective import assign_to_largest_mean, validate_labels
 from ulcmod_dist.iterd.search import Checkpoint, Search
 from ulcmod_dist.passes.linalg import principal_components
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def resume_searches(
         InvalidInput: The checkpoint is of another search.
     """
     wanted = [(k, restart) for k in modules for restart in range(config.restarts)]
-    found = [(state.num_modules, state.restart) for state in checkpoint.states]
+    found = [(state.num_modules, state.restart) for state in checkpoint.searches]
     if found != wanted or checkpoint.seed != config.seed:
         raise InvalidInput(
             f"The checkpoint is of a search with seed {checkpoint.seed} for K = "
@@ -77,7 +78,7 @@ def resume_searches(
             f"{config.seed}, K = {list(modules)} and {len(wanted)} starts.",
             "Resume with the settings of the earlier search, or start anew.",
         )
-    return [Search.from_state(s, config.seed, config.tolerance) for s in checkpoint.states]
+    return [replace(s.copy_state(), tolerance=config.tolerance) for s in checkpoint.searches]
 
 
 def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:

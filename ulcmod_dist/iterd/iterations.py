@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ulcmod_dist.iterd.matrix import ActivationMatrix
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.sweep import sweep_part
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray
 
 SweepOrders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
@@ -78,7 +78,7 @@ def blockwise_iteration(
     tables = [np.zeros_like(search.sample_table) for search in searches]
     moved = [0] * len(searches)
     chosen = [blocks[i] for i in order]
-    for units, block in zip(chosen, matrix.blocks(chosen), strict=True):
+    for units, block in zip(chosen, matrix.load_blocks(chosen), strict=True):
         by_unit = block.unit_tables([search.sample_labels for search in searches], ks)
         for i, search in enumerate(searches):
             inner = search.order(units.stop - units.start, iteration, 2 + units.start)

@@ -6,6 +6,7 @@ import numpy as np
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor, ThreadExecutor
+from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import (
     AnyArray,
     FloatArray,
@@ -13,7 +14,6 @@ from ulcmod_dist.passes.standardised import (
     Standardised,
     as_standardised,
 )
-from ulcmod_dist.passes.tables import sample_tables, unit_tables
 from ulcmod_dist.results.types import Objective
 
 # The published implementation adds this to denominators; kept, so that figures are comparable.
@@ -36,12 +36,14 @@ def objective(
         num_modules: Number of modules K.
 
     Raises:
-        InvalidInput: Labels that do not fit the activations or K.
+        InvalidInput: Labels that do not fit the activations or K, or activations that are not
+            finite.
     """
     standardised = as_standardised(activations)
     samples = validate_labels(sample_labels, standardised.n_samples, num_modules)
     units = validate_labels(unit_labels, standardised.n_units, num_modules)
-    (table,) = unit_tables(standardised, [samples], [num_modules], ThreadExecutor())
+    matrix = ActivationMatrix(standardised, ThreadExecutor())
+    (table,) = matrix.unit_tables([samples], [num_modules])
     return objective_from_table(table, units, np.bincount(samples, minlength=num_modules))
 
 
@@ -103,7 +105,8 @@ def assign_held_out(
         Module of each held-out sample, and the objective on these samples alone. L grows with the
         number of samples: compare values over the same samples.
     """
-    (table,) = sample_tables(activations, [unit_labels], [num_modules], executor)
+    matrix = ActivationMatrix(activations, executor)
+    (table,) = matrix.sample_tables([unit_labels], [num_modules])
     labels = assign_to_largest_mean(table, unit_labels)
     sizes = np.bincount(unit_labels, minlength=num_modules)
     return labels, objective_from_table(table, labels, sizes)

@@ -13,7 +13,8 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import SKETCH_WIDTH
 from ulcmod_dist.passes.map_reduce import block_slices
-from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.passes.matrix import ActivationMatrix
+from ulcmod_dist.passes.standardised import AnyArray, Standardised
 
 # Part of the machines' memory that a search takes where no limit is given.
 _DEFAULT_SHARE = 0.7
@@ -148,6 +149,32 @@ def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
         else:
             blocks.append(part)
     return blocks
+
+
+def open_matrix(
+    activations: Standardised, plan: SearchPlan, executor: Executor
+) -> ActivationMatrix:
+    """The matrix as planned: decoded and kept in memory, or read again by every pass."""
+    raw: AnyArray = activations.raw
+    if not isinstance(raw, da.Array):
+        if executor.in_process:
+            return ActivationMatrix(activations, executor, resident=True)
+        rows, columns = block_slices(raw)
+        if plan.mode == "blockwise":
+            columns = unit_blocks(activations, plan.block_units)
+        chunks = [[part.stop - part.start for part in parts] for parts in (rows, columns)]
+        from_array = getattr(da, "from_array")  # noqa: B009 - untyped in Dask
+        raw = from_array(raw, chunks=chunks)
+        activations = Standardised(raw, activations.mean, activations.std)
+    if not plan.resident:
+        return ActivationMatrix(activations, executor)
+    if plan.keep == "float16" and raw.dtype != np.float16:
+        z = ((raw - activations.mean) / activations.std).astype(np.float16)
+        units = activations.n_units
+        kept = Standardised(executor.persist(z), np.zeros(units), np.ones(units))
+        return ActivationMatrix(kept, executor, resident=True)
+    kept = Standardised(executor.persist(raw), activations.mean, activations.std)
+    return ActivationMatrix(kept, executor, resident=True)
 
 
 def _candidates(

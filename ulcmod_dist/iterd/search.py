@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
-from typing import Any, Self
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,80 +15,7 @@ from ulcmod_dist.iterd.sweep import margins, sweep
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 from ulcmod_dist.results.types import Objective
 
-
-@dataclass(frozen=True, eq=False)
-class SearchState:
-    """One restart for one K.
-
-    Attributes:
-        restart: Number of the restart.
-        num_modules: K.
-        repaired: Modules that were empty at its start.
-        sample_labels: Module of each sample [samples].
-        unit_labels: Module of each unit [units].
-        history: Its iterations so far.
-    """
-
-    restart: int
-    num_modules: int
-    repaired: int
-    sample_labels: LabelArray
-    unit_labels: LabelArray
-    history: tuple[Iteration, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
-    """All restarts for all K of a search. Tables are rebuilt from the labels.
-
-    Attributes:
-        seed: Seed of the search; its sweep orders are a function of seed, restart and iteration.
-        mode: ``exact`` or ``blockwise``.
-        block_units: Units in a block of the blockwise mode.
-        states: The restarts.
-    """
-
-    seed: int
-    mode: str
-    block_units: int
-    states: tuple[SearchState, ...]
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """As named arrays without objects, such as ``numpy.savez`` writes."""
-        states = self.states
-        return {
-            "search": np.array([self.seed, self.mode == "exact", self.block_units]),
-            "states": np.array([[s.restart, s.num_modules, s.repaired] for s in states]),
-            "sample_labels": np.stack([s.sample_labels for s in states]),
-            "unit_labels": np.stack([s.unit_labels for s in states]),
-            "lengths": np.array([len(s.history) for s in states]),
-            "history": np.array([astuple(record) for s in states for record in s.history]),
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
-        """From the arrays of `to_arrays`."""
-        seed, exact, block_units = (int(number) for number in arrays["search"])
-        ends = np.cumsum(arrays["lengths"])
-        histories = np.split(arrays["history"], ends[:-1])
-        states = tuple(
-            SearchState(restart, num_modules, repaired, samples, units, _records(history))
-            for (restart, num_modules, repaired), samples, units, history in zip(
-                arrays["states"].tolist(),
-                arrays["sample_labels"],
-                arrays["unit_labels"],
-                histories,
-                strict=True,
-            )
-        )
-        return cls(seed, "exact" if exact else "blockwise", block_units, states)
-
-
-def _records(rows: NDArray[np.float64]) -> tuple[Iteration, ...]:
-    return tuple(
-        Iteration(int(r[0]), int(r[1]), r[2], r[3], r[4], int(r[5]), int(r[6]), r[7])
-        for r in rows.tolist()
-    )
+_NO_TABLE: FloatArray = np.empty((0, 0))
 
 
 @dataclass(eq=False)
@@ -113,25 +40,11 @@ class Search:
     seed: int
     sample_labels: LabelArray
     unit_labels: LabelArray
-    unit_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
-    sample_table: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    unit_table: FloatArray = field(default_factory=lambda: _NO_TABLE)
+    sample_table: FloatArray = field(default_factory=lambda: _NO_TABLE)
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0
     tolerance: float = 0.0
-
-    @classmethod
-    def from_state(cls, state: SearchState, seed: int, tolerance: float) -> Self:
-        """A search that goes on from a state; its tables are still missing."""
-        return cls(
-            restart=state.restart,
-            num_modules=state.num_modules,
-            seed=seed,
-            sample_labels=state.sample_labels.astype(np.int32),
-            unit_labels=state.unit_labels.astype(np.int32),
-            history=list(state.history),
-            repaired=state.repaired,
-            tolerance=tolerance,
-        )
 
     @property
     def iteration(self) -> int:
@@ -218,15 +131,15 @@ class Search:
         )
         return by_unit, by_sample
 
-    def state(self) -> SearchState:
-        """A copy of what is needed to go on from here."""
-        return SearchState(
-            self.restart,
-            self.num_modules,
-            self.repaired,
-            self.sample_labels.copy(),
-            self.unit_labels.copy(),
-            tuple(self.history),
+    def copy_state(self) -> Search:
+        """A copy without the tables, which follow from the labels."""
+        return replace(
+            self,
+            sample_labels=self.sample_labels.copy(),
+            unit_labels=self.unit_labels.copy(),
+            unit_table=_NO_TABLE,
+            sample_table=_NO_TABLE,
+            history=list(self.history),
         )
 
     @property
@@ -238,3 +151,71 @@ class Search:
     def unit_sizes(self) -> NDArray[np.int64]:
         """|U_k| [K]."""
         return np.bincount(self.unit_labels, minlength=self.num_modules)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All restarts for all K of a search, between two iterations.
+
+    Attributes:
+        seed: Seed of the search; its sweep orders are a function of seed, restart and iteration.
+        mode: ``exact`` or ``blockwise``.
+        block_units: Units in a block of the blockwise mode.
+        searches: The restarts, without their tables, which are rebuilt from the labels.
+    """
+
+    seed: int
+    mode: str
+    block_units: int
+    searches: tuple[Search, ...]
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """As named arrays without objects, such as ``numpy.savez`` writes."""
+        searches = self.searches
+        return {
+            "search": np.array([self.seed, self.mode == "exact", self.block_units]),
+            "states": np.array([[s.restart, s.num_modules, s.repaired] for s in searches]),
+            "sample_labels": np.stack([s.sample_labels for s in searches]),
+            "unit_labels": np.stack([s.unit_labels for s in searches]),
+            "lengths": np.array([len(s.history) for s in searches]),
+            "history": np.array([astuple(done) for s in searches for done in s.history]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Checkpoint:
+        """From the arrays of `to_arrays`."""
+        seed, exact, block_units = (int(number) for number in arrays["search"])
+        histories = np.split(arrays["history"], np.cumsum(arrays["lengths"])[:-1])
+        searches = tuple(
+            Search(
+                restart=restart,
+                num_modules=num_modules,
+                seed=seed,
+                sample_labels=samples.astype(np.int32),
+                unit_labels=units.astype(np.int32),
+                history=[_parse_iteration(row) for row in history.tolist()],
+                repaired=repaired,
+            )
+            for (restart, num_modules, repaired), samples, units, history in zip(
+                arrays["states"].tolist(),
+                arrays["sample_labels"],
+                arrays["unit_labels"],
+                histories,
+                strict=True,
+            )
+        )
+        return cls(seed, "exact" if exact else "blockwise", block_units, searches)
+
+
+def _parse_iteration(row: Sequence[float]) -> Iteration:
+    restart, iteration, objective, xi, balance, units_moved, samples_moved, seconds = row
+    return Iteration(
+        restart=int(restart),
+        iteration=int(iteration),
+        objective=objective,
+        xi=xi,
+        balance=balance,
+        units_moved=int(units_moved),
+        samples_moved=int(samples_moved),
+        seconds=seconds,
+    )

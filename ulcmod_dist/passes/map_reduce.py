@@ -1,24 +1,36 @@
-"""A pass over the matrix: a kernel for every block, and the sum of what the kernels hand back."""
+"""A pass over the matrix: a kernel runs on every block, and its results are added up.
+
+Blocks that are lazy or on other machines run as a Dask graph. Blocks in this process's memory run
+on a thread pool without one: building and scheduling the graph takes as long as the kernels. Both
+add up in the same tree, so both give the same bits.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from operator import getitem
-from typing import Any
+from typing import Any, TypeAlias
 
 import dask.array as da
 import numpy as np
 from dask.delayed import Delayed
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from ulcmod_dist.passes.executors import Executor, ThreadExecutor
-from ulcmod_dist.passes.local import FAN_IN, Kernel, local_blocks, map_reduce_local, slice_last_axis
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray
+
+FAN_IN = 8
+"""Partial sums that are added up at a time."""
 
 # Blocks that a matrix in memory is cut into, in bytes: some for every thread, none too small.
 _BLOCK_BYTES = 16 * 2**20
+
+Parts: TypeAlias = tuple[FloatArray | None, FloatArray | None]
+Kernel: TypeAlias = Callable[..., Parts]
+BlockGetter: TypeAlias = Callable[[tuple[int, slice], tuple[int, slice]], AnyArray]
+"""Returns the block of a numbered row of blocks and a numbered column of them."""
 
 
 def map_reduce(
@@ -30,13 +42,13 @@ def map_reduce(
     executor: Executor,
     only_samples: AnyArray | None = None,
     only_units: AnyArray | None = None,
-) -> tuple[FloatArray | None, FloatArray | None]:
-    """Run a kernel over the blocks of a matrix and add up its parts.
+) -> Parts:
+    """Run a kernel over the blocks of a matrix and add up its results.
 
     Args:
         raw: NumPy or Dask array [samples, units].
-        kernel: Called as ``kernel(block, *by_sample, *by_unit)``; hands back a part of the answer
-            for the block's samples [samples, p] and one for its units [q, units], or None.
+        kernel: Called as ``kernel(block, *by_sample, *by_unit)``; returns a summand for the block's
+            samples [samples, p] and one for its units [q, units], or None.
         by_sample: Arrays of which each block gets its samples' part, samples on the last axis.
         by_unit: Arrays of which each block gets its units' part, units on the last axis.
         executor: Where the kernels run.
@@ -47,31 +59,128 @@ def map_reduce(
         The sum for the samples [samples, p] and for the units [q, units], or None. Where blocks
         are left out, only a sum over the axis they are left out of is meaningful.
     """
-    all_rows, all_columns = block_slices(raw)
-    rows, columns = (
-        _touched_blocks(all_rows, only_samples),
-        _touched_blocks(all_columns, only_units),
-    )
-    if isinstance(executor, ThreadExecutor) and (block_at := local_blocks(raw)) is not None:
-        sums = map_reduce_local(block_at, kernel, rows, columns, by_sample, by_unit, executor)
-        return _concatenate(sums[0], 0), _concatenate(sums[1], 1)
-    graph = _Graph(raw, rows, columns, kernel, by_sample, by_unit)
-    sample_sums = [graph.sum(0, [(i, j) for j in range(len(columns))]) for i in range(len(rows))]
-    unit_sums = [graph.sum(1, [(i, j) for i in range(len(rows))]) for j in range(len(columns))]
-    results = executor.compute(graph.values([*sample_sums, *unit_sums]))
-    return _concatenate(results[: len(rows)], 0), _concatenate(results[len(rows) :], 1)
+    row_slices, column_slices = block_slices(raw)
+    rows = _select_blocks(row_slices, only_samples)
+    columns = _select_blocks(column_slices, only_units)
+    get_block = local_blocks(raw)
+    if isinstance(executor, ThreadExecutor) and get_block is not None:
+        row_values = [[_slice(array, part) for array in by_sample] for _, part in rows]
+        column_values = [[_slice(array, part) for array in by_unit] for _, part in columns]
+
+        def run(place: tuple[int, int]) -> Parts:
+            i, j = place
+            return kernel(get_block(rows[i], columns[j]), *row_values[i], *column_values[j])
+
+        row_sums, column_sums = _sum_locally(run, len(rows), len(columns), executor)
+    else:
+        graph = _Graph(raw, rows, columns, kernel, by_sample, by_unit)
+        every_row, every_column = range(len(rows)), range(len(columns))
+        sums = [graph.sum(0, [(i, j) for j in every_column]) for i in every_row]
+        sums += [graph.sum(1, [(i, j) for i in every_row]) for j in every_column]
+        results = executor.compute(graph.values(sums))
+        row_sums, column_sums = results[: len(rows)], results[len(rows) :]
+    return _concatenate(row_sums, 0), _concatenate(column_sums, 1)
+
+
+def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
+    """Samples and units of the blocks in which a matrix is read: its chunks, if it has any."""
+    if isinstance(raw, da.Array):
+        row_sizes, column_sizes = raw.chunks
+    else:
+        # Whole rows: a contiguous view, which no kernel has to copy.
+        height = max(1, _BLOCK_BYTES // max(1, raw.shape[1] * raw.dtype.itemsize))
+        starts = range(0, raw.shape[0], height)
+        row_sizes = tuple(min(height, raw.shape[0] - start) for start in starts)
+        column_sizes = (raw.shape[1],)
+    return list(_consecutive_slices(row_sizes)), list(_consecutive_slices(column_sizes))
+
+
+def local_blocks(raw: AnyArray) -> BlockGetter | None:
+    """A getter of the blocks of a matrix in this process's memory, or None for any other."""
+    if isinstance(raw, np.ndarray):
+        return lambda row, column: raw[row[1], column[1]]
+    # `persist` on threads leaves a layer that maps keys to NumPy arrays; a cluster leaves futures.
+    graph: Any = raw.__dask_graph__()
+    layer = graph.layers.get(raw.name)
+    if not isinstance(layer, MaterializedLayer):
+        return None
+    blocks: Any = layer.mapping
+    if not all(isinstance(block, np.ndarray) for block in blocks.values()):
+        return None
+    return lambda row, column: blocks[raw.name, row[0], column[0]]
+
+
+def select_block_columns(raw: AnyArray, first: int, end: int) -> AnyArray:
+    """Some columns of a Dask array's chunks, in this process's memory where the whole array is."""
+    part = raw.blocks[:, first:end]
+    get_block = local_blocks(raw)
+    if get_block is None:
+        return part
+    whole = slice(None)
+    rows, columns = (range(count) for count in part.numblocks)
+    # Slicing alone would leave a graph to compute; this keeps `local_blocks` true of the part.
+    blocks = {
+        (part.name, i, j): get_block((i, whole), (first + j, whole)) for i in rows for j in columns
+    }
+    array: Any = da.Array
+    return array(blocks, part.name, part.chunks, part.dtype)
+
+
+class TreeSum:
+    """The sum of parts that come one by one, added up in the same tree as a graph's.
+
+    Groups of ``FAN_IN`` parts are summed, then groups of these sums, until one is left.
+    """
+
+    def __init__(self) -> None:
+        self._groups: list[list[FloatArray]] = []
+        self._counts: list[int] = []
+
+    def add(self, part: FloatArray | None, level: int = 0) -> None:
+        """Add the next part; None adds nothing."""
+        if part is None:
+            return
+        if level == len(self._groups):
+            self._groups.append([])
+            self._counts.append(0)
+        group = self._groups[level]
+        if group:
+            group[0] += part
+        else:
+            group.append(part.copy())
+        self._counts[level] += 1
+        if self._counts[level] == FAN_IN:
+            self._counts[level] = 0
+            self.add(group.pop(), level + 1)
+
+    def result(self) -> FloatArray | None:
+        """The sum of all parts, or None where there were none."""
+        for level in range(len(self._groups)):
+            if self._groups[level] and any(self._groups[level + 1 :]):
+                self._counts[level] = 0
+                self.add(self._groups[level].pop(), level + 1)
+        left = [group[0] for group in self._groups if group]
+        return left[0] if left else None
+
+
+def _sum_locally(
+    run: Callable[[tuple[int, int]], Parts], rows: int, columns: int, executor: ThreadExecutor
+) -> tuple[list[FloatArray | None], list[FloatArray | None]]:
+    """The sum of each row of blocks and of each column, by threads."""
+    row_sums, column_sums = ([TreeSum() for _ in range(count)] for count in (rows, columns))
+    # Column by column: the sums for units, the larger ones, are soon complete.
+    places = [(i, j) for j in range(columns) for i in range(rows)]
+    for (i, j), (of_samples, of_units) in zip(places, executor.map(run, places), strict=True):
+        row_sums[i].add(of_samples)
+        column_sums[j].add(of_units)
+    return [one.result() for one in row_sums], [one.result() for one in column_sums]
 
 
 class _Graph:
-    """The tasks of a pass, written down directly: `dask.delayed` takes longer than small blocks.
+    """The tasks of a pass as a Dask graph.
 
-    Args:
-        raw: Dask or NumPy array [samples, units].
-        rows: Numbers and slices of the blocks' samples.
-        columns: The same of their units.
-        kernel: As `map_reduce`.
-        by_sample: As `map_reduce`.
-        by_unit: As `map_reduce`.
+    Written down directly, since building it by `dask.delayed` takes longer than the kernels of
+    small blocks.
     """
 
     def __init__(
@@ -86,25 +195,20 @@ class _Graph:
         self._raw, self._rows, self._columns = raw, rows, columns
         self._name = f"pass-{uuid.uuid4().hex}"
         self._tasks: dict[Any, Any] = {}
-        self._apply = partial(_apply, kernel)
+        apply = partial(_apply, kernel)
         sides = [(by_sample, rows, "samples"), (by_unit, columns, "units")]
         # One node for each array of a row or column, which all of its blocks read.
-        self._values = [
+        row_values, column_values = [
             [
-                [
-                    self._put((side, n, i), slice_last_axis(array, part))
-                    for n, array in enumerate(arrays)
-                ]
+                [self._put((side, n, i), _slice(array, part)) for n, array in enumerate(arrays)]
                 for i, (_, part) in enumerate(parts)
             ]
             for arrays, parts, side in sides
         ]
         for i in range(len(rows)):
             for j in range(len(columns)):
-                self._put(
-                    ("block", i, j),
-                    (self._apply, self._block(i, j), *self._values[0][i], *self._values[1][j]),
-                )
+                task = (apply, self._block(i, j), *row_values[i], *column_values[j])
+                self._put(("block", i, j), task)
 
     def sum(self, side: int, blocks: Sequence[tuple[int, int]]) -> Any:
         """Key of the sum of some blocks' parts, in a tree whose shape depends on them only."""
@@ -142,30 +246,7 @@ class _Graph:
         return self._put(("raw", i, j), self._raw[rows, columns])
 
 
-def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
-    """Samples and units of the blocks in which a matrix is read: its chunks, if it has any."""
-    if isinstance(raw, da.Array):
-        row_sizes, column_sizes = raw.chunks
-    else:
-        # Whole rows: a contiguous view, which no kernel has to copy.
-        height = max(1, _BLOCK_BYTES // max(1, raw.shape[1] * raw.dtype.itemsize))
-        row_sizes, column_sizes = _chunk_sizes(raw.shape[0], height), (raw.shape[1],)
-    return list(_consecutive_slices(row_sizes)), list(_consecutive_slices(column_sizes))
-
-
-def _touched_blocks(slices: list[slice], items: AnyArray | None) -> list[tuple[int, slice]]:
-    """Numbers and slices of the blocks that hold one of the ascending items."""
-    numbered = list(enumerate(slices))
-    if items is None:
-        return numbered
-    firsts = np.searchsorted(items, [part.start for part in slices])
-    ends = np.searchsorted(items, [part.stop for part in slices])
-    return [numbered[i] for i in np.flatnonzero(ends > firsts)]
-
-
-def _apply(
-    kernel: Kernel, block: AnyArray, *values: AnyArray
-) -> tuple[FloatArray | None, FloatArray | None]:
+def _apply(kernel: Kernel, block: AnyArray, *values: AnyArray) -> Parts:
     return kernel(np.asarray(block), *values)
 
 
@@ -180,13 +261,24 @@ def _add(parts: list[FloatArray | None]) -> FloatArray | None:
     return result
 
 
+def _select_blocks(slices: list[slice], items: AnyArray | None) -> list[tuple[int, slice]]:
+    """Numbers and slices of the blocks that hold one of the ascending items."""
+    numbered = list(enumerate(slices))
+    if items is None:
+        return numbered
+    firsts = np.searchsorted(items, [part.start for part in slices])
+    ends = np.searchsorted(items, [part.stop for part in slices])
+    return [numbered[i] for i in np.flatnonzero(ends > firsts)]
+
+
+def _slice(array: AnyArray, part: slice) -> AnyArray:
+    """The part of an array along its last axis, contiguous as kernels want it."""
+    return np.ascontiguousarray(array[..., part])
+
+
 def _concatenate(parts: list[FloatArray | None], axis: int) -> FloatArray | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known, axis=axis) if known else None
-
-
-def _chunk_sizes(length: int, size: int) -> tuple[int, ...]:
-    return tuple(min(size, length - first) for first in range(0, length, size))
 
 
 def _consecutive_slices(sizes: Sequence[int]) -> Iterator[slice]:

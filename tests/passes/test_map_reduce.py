@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.kernels import both_sums
-from ulcmod_dist.passes.local import TreeSum, local_blocks, select_block_columns
-from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.map_reduce import (
+    TreeSum,
+    local_blocks,
+    map_reduce,
+    select_block_columns,
+)
 
 # Untyped in Dask.
 DASK: Any = da
@@ -20,7 +24,9 @@ DASK: Any = da
 
 @settings(deadline=None, max_examples=20)
 @given(rows=st.integers(1, 150), columns=st.integers(1, 20), seed=st.integers(0, 99))
-def test_total__of_held_chunks_has_the_bits_of_a_graph(rows: int, columns: int, seed: int) -> None:
+def test_map_reduce__has_the_bits_of_a_graph_without_one(
+    rows: int, columns: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     raw = rng.standard_normal((rows, columns), dtype=np.float32)
     # One row a chunk: trees of up to three levels.

@@ -1,0 +1,265 @@
+"""The activation matrix, and the two tables that a sweep reads, T_u and T_s, by one pass each.
+
+z = (a - mean) / std is never formed; its sums follow from sums over a:
+
+    T_u[u,k] = sum_{s in S_k} z[s,u] = (sum_{s in S_k} a[s,u] - |S_k| mean_u) / std_u
+    T_s[s,k] = sum_{u in U_k} z[s,u] = sum_{u in U_k} a[s,u] / std_u - sum_{u in U_k} mean_u / std_u
+
+Several searches, each with its own labels and number of modules, share a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import dask.array as da
+import numpy as np
+
+from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.kernels import (
+    both_sums,
+    sample_changes,
+    sample_sums,
+    unit_changes,
+    unit_sums,
+)
+from ulcmod_dist.passes.linalg import check_finite
+from ulcmod_dist.passes.map_reduce import block_slices, map_reduce, select_block_columns
+from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
+
+# An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
+# memory, it wins while it reads less than this share.
+_MAX_UPDATE_SHARE = 0.75
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMatrix:
+    """Standardised activations and where their passes run.
+
+    Labels are one array a search: the module of each sample [samples] or unit [units]. Every table
+    is float64, and every method raises `InvalidInput` where activations are not finite.
+
+    Attributes:
+        activations: The activations.
+        executor: Where passes run.
+        resident: All chunks are in memory, so that parts of chunks can be read.
+    """
+
+    activations: Standardised
+    executor: Executor
+    resident: bool = False
+
+    def unit_tables(
+        self, sample_labels: Sequence[LabelArray], num_modules: Sequence[int]
+    ) -> list[FloatArray]:
+        """T_u [units, K] of every search: sums of z over the samples of each module."""
+        _, sums = map_reduce(
+            self.activations.raw,
+            partial(unit_sums, num_modules=sum(num_modules)),
+            by_sample=[_stack_labels(sample_labels, num_modules)],
+            executor=self.executor,
+        )
+        return self._finite(self._unit_tables(sums, _sizes(sample_labels, num_modules)))
+
+    def sample_tables(
+        self, unit_labels: Sequence[LabelArray], num_modules: Sequence[int]
+    ) -> list[FloatArray]:
+        """T_s [samples, K] of every search: sums of z over the units of each module."""
+        sums, _ = map_reduce(
+            self.activations.raw,
+            partial(sample_sums, num_modules=sum(num_modules)),
+            by_unit=[_stack_labels(unit_labels, num_modules), self.activations.weights],
+            executor=self.executor,
+        )
+        return self._finite(_sample_tables(sums, self._mean_sums(unit_labels, num_modules)))
+
+    def both_tables(
+        self,
+        sample_labels: Sequence[LabelArray],
+        unit_labels: Sequence[LabelArray],
+        num_modules: Sequence[int],
+    ) -> tuple[list[FloatArray], list[FloatArray]]:
+        """T_s and T_u of every search, by one pass."""
+        by_sample, by_unit = map_reduce(
+            self.activations.raw,
+            partial(both_sums, num_modules=sum(num_modules)),
+            by_sample=[_stack_labels(sample_labels, num_modules)],
+            by_unit=[_stack_labels(unit_labels, num_modules), self.activations.weights],
+            executor=self.executor,
+        )
+        return (
+            self._finite(_sample_tables(by_sample, self._mean_sums(unit_labels, num_modules))),
+            self._finite(self._unit_tables(by_unit, _sizes(sample_labels, num_modules))),
+        )
+
+    def update_sample_tables(
+        self,
+        tables: Sequence[FloatArray],
+        before: Sequence[LabelArray],
+        after: Sequence[LabelArray],
+    ) -> list[FloatArray]:
+        """T_s of every search after units moved, from the old tables or by a full pass.
+
+        Which of the two is decided by the bytes either would read: whole chunks where the matrix
+        is read from elsewhere, the moved columns of each search where it is in memory.
+
+        Args:
+            tables: T_s of each search, belonging to ``before``; may be changed in place.
+            before: Labels of the units.
+            after: The same, later.
+        """
+        num_modules = [table.shape[1] for table in tables]
+        moved = _moved_items(before, after)
+        if not moved.size:
+            return list(tables)
+        if self._update_share(before, after, axis=1) > _MAX_UPDATE_SHARE:
+            return self.sample_tables(after, num_modules)
+        stacks = [_stack_labels(labels, num_modules) for labels in (before, after)]
+        changes, _ = map_reduce(
+            self.activations.raw,
+            partial(sample_changes, num_modules=sum(num_modules)),
+            by_unit=[*stacks, self.activations.weights],
+            executor=self.executor,
+            only_units=moved,
+        )
+        old, new = (self._mean_sums(labels, num_modules) for labels in (before, after))
+        shifts = [now - then for then, now in zip(old, new, strict=True)]
+        for table, change in zip(tables, _sample_tables(changes, shifts), strict=True):
+            table += change
+        return list(tables)
+
+    def update_unit_tables(
+        self,
+        tables: Sequence[FloatArray],
+        before: Sequence[LabelArray],
+        after: Sequence[LabelArray],
+    ) -> list[FloatArray]:
+        """T_u of every search after samples moved, as `update_sample_tables`.
+
+        Args:
+            tables: T_u of each search, belonging to ``before``; may be changed in place.
+            before: Labels of the samples.
+            after: The same, later.
+        """
+        num_modules = [table.shape[1] for table in tables]
+        moved = _moved_items(before, after)
+        if not moved.size:
+            return list(tables)
+        if self._update_share(before, after, axis=0) > _MAX_UPDATE_SHARE:
+            return self.unit_tables(after, num_modules)
+        _, changes = map_reduce(
+            self.activations.raw,
+            partial(unit_changes, num_modules=sum(num_modules)),
+            by_sample=[_stack_labels(labels, num_modules) for labels in (before, after)],
+            executor=self.executor,
+            only_samples=moved,
+        )
+        old, new = (_sizes(labels, num_modules) for labels in (before, after))
+        grown = [now - then for then, now in zip(old, new, strict=True)]
+        for table, change in zip(tables, self._unit_tables(changes, grown), strict=True):
+            table += change
+        return list(tables)
+
+    def load_blocks(self, blocks: Sequence[slice]) -> Iterator[ActivationMatrix]:
+        """Blocks of units in memory, one after the other, the next one loading meanwhile.
+
+        Args:
+            blocks: Units of each block, made of whole chunks, in the order wanted.
+        """
+        if self.resident:
+            yield from (self._load_block(block) for block in blocks)
+            return
+        with ThreadPoolExecutor(1, "next-block") as loader:
+            coming = loader.submit(self._load_block, blocks[0])
+            for following in [*blocks[1:], None]:
+                block = coming.result()
+                if following is not None:
+                    coming = loader.submit(self._load_block, following)
+                yield block
+
+    def _load_block(self, units: slice) -> ActivationMatrix:
+        raw = self.activations.raw
+        if isinstance(raw, da.Array):
+            starts = [part.start for part in block_slices(raw)[1]]
+            first, end = np.searchsorted(starts, [units.start, units.stop])
+            raw = select_block_columns(raw, int(first), int(end))
+            raw = raw if self.resident else self.executor.persist(raw)
+        else:
+            raw = raw[:, units]
+        part = Standardised(raw, self.activations.mean[units], self.activations.std[units])
+        return ActivationMatrix(part, self.executor, resident=True)
+
+    def _finite(self, tables: Iterator[FloatArray]) -> list[FloatArray]:
+        # A number that is not finite shows in the sums; only then does a pass look for it.
+        built = list(tables)
+        if not all(np.isfinite(table.sum()) for table in built):
+            check_finite(self.activations, self.executor)
+        return built
+
+    def _unit_tables(
+        self, sums: FloatArray | None, sizes: Sequence[AnyArray]
+    ) -> Iterator[FloatArray]:
+        """T_u, or its change, from sums of a [modules, units] (or theirs) and module sizes."""
+        assert sums is not None
+        mean, std = self.activations.mean[:, None], self.activations.std[:, None]
+        for part, size in zip(_module_slices([len(size) for size in sizes]), sizes, strict=True):
+            yield np.ascontiguousarray((sums[part].T - mean * size) / std)
+
+    def _mean_sums(
+        self, unit_labels: Sequence[LabelArray], num_modules: Sequence[int]
+    ) -> list[FloatArray]:
+        """Sum of mean / std over the units of each module [K], by search."""
+        weights = self.activations.mean / self.activations.std
+        pairs = zip(unit_labels, num_modules, strict=True)
+        return [np.asarray(np.bincount(labels, weights, k), np.float64) for labels, k in pairs]
+
+    def _update_share(
+        self, before: Sequence[LabelArray], after: Sequence[LabelArray], *, axis: int
+    ) -> float:
+        """Share of a full pass's bytes that an update from the moved items would read."""
+        if self.resident:
+            pairs = zip(before, after, strict=True)
+            return float(np.mean([np.mean(old != new) for old, new in pairs]))
+        slices = block_slices(self.activations.raw)[axis]
+        ends = np.array([part.stop for part in slices])
+        touched = np.unique(np.searchsorted(ends, _moved_items(before, after), side="right"))
+        read = sum(slices[i].stop - slices[i].start for i in touched)
+        return float(read) / float(self.activations.shape[axis])
+
+
+def _stack_labels(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:
+    """Labels [searches, items], each search's modules numbered after those of the one before."""
+    offsets = [part.start for part in _module_slices(num_modules)]
+    shifted = [label + offset for label, offset in zip(labels, offsets, strict=True)]
+    return np.stack(shifted).astype(np.int32)
+
+
+def _module_slices(num_modules: Sequence[int]) -> Iterator[slice]:
+    """The modules of each search among the modules of all."""
+    first = 0
+    for k in num_modules:
+        yield slice(first, first + k)
+        first += k
+
+
+def _sizes(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> list[AnyArray]:
+    """Items in each module [K], by search."""
+    return [np.bincount(one, minlength=k) for one, k in zip(labels, num_modules, strict=True)]
+
+
+def _sample_tables(sums: FloatArray | None, shifts: Sequence[FloatArray]) -> Iterator[FloatArray]:
+    """T_s, or its change, from weighted sums of a [samples, modules] and those of the means."""
+    assert sums is not None
+    for part, shift in zip(_module_slices([len(shift) for shift in shifts]), shifts, strict=True):
+        yield np.ascontiguousarray(sums[:, part] - shift)
+
+
+def _moved_items(before: Sequence[LabelArray], after: Sequence[LabelArray]) -> LabelArray:
+    """Items that moved in any search, ascending."""
+    changed = np.zeros(len(before[0]), bool)
+    for old, new in zip(before, after, strict=True):
+        changed |= old != new
+    return np.flatnonzero(changed)
