@@ -69,6 +69,19 @@ def test_broadcast__sends_every_update_to_every_callback() -> None:
     assert len(one) == 3
 
 
+def test_console_progress__shows_a_bar_for_each_of_several_steps() -> None:
+    stream = io.StringIO()
+    shown = ConsoleProgress(Console(file=stream, width=80, force_terminal=True))
+    for name in ("Planning", "Searching"):
+        with track(shown, name, 4, "iterations") as step:
+            step.update(2)
+        step.update(3, "too late")
+    for name in ("Planning", "Searching"):
+        assert f"{name} \x1b[" in stream.getvalue()
+    assert "too late" not in stream.getvalue()
+    assert stream.getvalue().count("\x1b[?25h") == 2
+
+
 def test_console_progress__an_exception_closes_the_bar_without_a_line() -> None:
     stream = io.StringIO()
     shown = ConsoleProgress(Console(file=stream, width=80, force_terminal=True))

@@ -158,8 +158,18 @@ class ConsoleProgress:
 
     def __init__(self, console: Console, interval: float = LOG_INTERVAL) -> None:
         self._console = console
-        self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        # Widths are chosen for a terminal of 80 columns.
+        self._bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            TaskProgressColumn(),
+            TextColumn("[dim]{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
         self._show = self._draw if console.is_terminal else throttle(self._print, interval)
 
     def __call__(self, update: ProgressUpdate) -> None:
@@ -174,10 +184,11 @@ class ConsoleProgress:
             )
 
     def _draw(self, update: ProgressUpdate) -> None:
-        if self._bars is None:
-            self._bars = self._start_bars()
-        if update.step not in self._tasks:
+        if update.state == "started":
             self._tasks[update.step] = self._bars.add_task(update.step, rate="", note="")
+            self._bars.start()
+        if update.step not in self._tasks:
+            return  # A worker thread may report once more after the end of its step.
         task = self._tasks[update.step]
         rate = f"{update.rate:,.1f} {update.unit}/s" if update.done else ""
         self._bars.update(
@@ -188,22 +199,6 @@ class ConsoleProgress:
         if not self._tasks:
             # A running display hides the cursor, and rich allows one display at a time.
             self._bars.stop()
-            self._bars = None
-
-    def _start_bars(self) -> Bars:
-        # Widths are chosen for a terminal of 80 columns.
-        bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            TaskProgressColumn(),
-            TextColumn("[dim]{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=self._console,
-            transient=True,
-        )
-        bars.start()
-        return bars
 
     def _print(self, update: ProgressUpdate) -> None:
         if update.state != "running":
