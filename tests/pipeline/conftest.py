@@ -1,4 +1,7 @@
+import contextlib
+import io
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,22 +31,26 @@ class Answer:
 Ulcmod = Callable[..., Answer]
 
 
-@pytest.fixture
-def ulcmod(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ulcmod:
+def call_ulcmod(*words: object) -> Answer:
     """Run the command line in this process."""
-
-    def run(*words: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["ulcmod", *map(str, words)])
-        capsys.readouterr()
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["ulcmod", *map(str, words)])
         try:
             cli.main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err)
+    return Answer(code, out.getvalue(), err.getvalue())
 
-    return run
+
+@pytest.fixture(scope="session")
+def ulcmod() -> Ulcmod:
+    return call_ulcmod
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,24 @@ class Planted:
     unit_labels: NDArray[np.int64]
 
 
-@pytest.fixture
-def planted(tmp_path: Path) -> Planted:
+def plant(folder: Path) -> Planted:
+    """Write the matrix into a folder."""
     rng = np.random.default_rng(7)
     samples, units = np.arange(60) % 3, np.arange(90) // 30
     values = rng.random((60, 90)) + 2.0 * (samples[:, None] == units)
-    path = tmp_path / "activations.npy"
+    path = folder / "activations.npy"
     np.save(path, values.astype(np.float32))
     return Planted(path, values.astype(np.float32), samples, units)
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Planted:
+    return plant(tmp_path)
+
+
+def copy_run(folder: Path, copy: Path) -> Path:
+    """Copy a folder with its run in ``run``, whose job then names the copy; returns the run."""
+    shutil.copytree(folder, copy)
+    job = copy / "run" / "job.yaml"
+    job.write_text(job.read_text().replace(str(folder), str(copy)))
+    return copy / "run"

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 import ulcmod_dist as um
-from tests.pipeline.conftest import Planted, Ulcmod
+from tests.pipeline.conftest import Answer, Planted, Ulcmod, call_ulcmod, copy_run, plant
 from ulcmod_dist.pipeline import evaluate
 
 QUICK = ("--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1")
@@ -59,9 +60,9 @@ def test_import__into_a_bucket_that_refuses_says_so_in_one_line(
     assert "planted-secret" not in answer.err
 
 
-@pytest.fixture
-def imported(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> Path:
-    run = tmp_path / "run"
+def import_planted(planted: Planted) -> Path:
+    """Import the matrix with its samples and units, beside it, as ``run``."""
+    folder = planted.path.parent
     samples = pa.table(
         {
             "sample_id": [f"s{row}" for row in range(60)],
@@ -69,45 +70,70 @@ def imported(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> Path:
             "category": [f"category {label}" for label in planted.sample_labels],
         }
     )
-    pq.write_table(samples, tmp_path / "samples.parquet")
+    pq.write_table(samples, folder / "samples.parquet")
     units = pa.table({"layer": np.arange(90) % 5, "index": np.arange(90) // 5})
-    pq.write_table(units, tmp_path / "units.parquet")
-    answer = ulcmod(
-        "import", planted.path, "--out", run, *QUICK, *FEW,
-        "--samples", tmp_path / "samples.parquet", "--units", tmp_path / "units.parquet",
+    pq.write_table(units, folder / "units.parquet")
+    answer = call_ulcmod(
+        "import", planted.path, "--out", folder / "run", *QUICK, *FEW,
+        "--samples", folder / "samples.parquet", "--units", folder / "units.parquet",
     )  # fmt: skip
     assert answer.code == 0, answer.err
-    return run
+    return folder / "run"
 
 
-def test_imported_run__goes_from_matrix_to_page(
-    imported: Path, planted: Planted, ulcmod: Ulcmod
-) -> None:
-    answer = ulcmod("run", imported, "--json")
+@pytest.fixture
+def imported(planted: Planted) -> Path:
+    return import_planted(planted)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A matrix, the run that was made of it, and what the command line answered."""
+
+    planted: Planted
+    run: Path
+    answer: Answer
+
+
+@pytest.fixture(scope="module")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    # Search, evaluation and drawing take most of a test's time, so the tests share them.
+    planted = plant(tmp_path_factory.mktemp("finished"))
+    run = import_planted(planted)
+    return Finished(planted, run, call_ulcmod("run", run, "--json"))
+
+
+@pytest.fixture
+def finished(finished_once: Finished, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be changed."""
+    return copy_run(finished_once.run.parent, tmp_path / "finished")
+
+
+def test_imported_run__goes_from_matrix_to_page(finished_once: Finished) -> None:
+    planted, run, answer = finished_once.planted, finished_once.run, finished_once.answer
     assert answer.code == 0, answer.err
     (row,) = answer.json()["rows"]
     assert row["objective"] > 2 * row["null"]
     assert row["accuracy"] == 1.0
-    found = um.open_run(imported)
+    found = um.open_run(run)
     units, samples = found.units(3), found.samples(3)
     assert adjusted_rand_score(units["module"], planted.unit_labels) == 1.0
     assert adjusted_rand_score(samples["module"], planted.sample_labels) == 1.0
     assert units["layer"].tolist() == (np.arange(90) % 5).tolist()
     assert samples["margin"].isna().tolist() == [False] * 48 + [True] * 12
-    page = (imported / "report.html").read_text(encoding="utf-8")
+    page = (run / "report.html").read_text(encoding="utf-8")
     assert "The matrix was imported without its prompts." in page
     assert "The matrix was imported without its model, so no unit can be silenced." in page
-    assert len(list((imported / "figures").glob("*.png"))) > 5
+    assert len(list((run / "figures").glob("*.png"))) > 5
 
 
-def test_report__json_holds_every_table(imported: Path, ulcmod: Ulcmod) -> None:
-    assert ulcmod("run", imported).code == 0
-    tables = ulcmod("report", imported, "--json").json()["tables"]
+def test_report__json_holds_every_table(finished: Path, ulcmod: Ulcmod) -> None:
+    tables = ulcmod("report", finished, "--json").json()["tables"]
     assert {f"{name}.parquet" for name in tables} == {
-        path.name for path in (imported / "tables").iterdir()
+        path.name for path in (finished / "tables").iterdir()
     }
     for name, records in tables.items():
-        assert pq.read_table(imported / f"tables/{name}.parquet").to_pylist() == records
+        assert pq.read_table(finished / f"tables/{name}.parquet").to_pylist() == records
     assert tables["methods-k003"][0]["method"] == "IterD"
 
 
@@ -203,30 +229,28 @@ def test_discover__refuses_in_one_line_and_loses_nothing(
 
 
 def test_evaluate__says_what_memory_the_null_model_lacks_and_goes_on(
-    imported: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+    finished: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert ulcmod("discover", imported).code == 0
-    monkeypatch.setattr(evaluate, "held_bytes", lambda activations: 2**40)
-    answer = ulcmod("evaluate", imported, "--json")
+    monkeypatch.setattr(evaluate, "permutation_bytes", lambda activations: 2**40)
+    answer = ulcmod("evaluate", finished, "--json")
     assert (answer.code, answer.json()["rows"][0]["null"]) == (0, None)
-    assert ulcmod("report", imported).code == 0
-    page = (imported / "report.html").read_text(encoding="utf-8")
+    assert ulcmod("report", finished).code == 0
+    page = (finished / "report.html").read_text(encoding="utf-8")
     assert "The null model holds" in page
     assert "TiB of chunks at a time" in page
 
 
 def test_report__of_an_evaluation_with_other_settings_is_refused(
-    imported: Path, ulcmod: Ulcmod
+    finished: Path, ulcmod: Ulcmod
 ) -> None:
-    assert ulcmod("run", imported).code == 0
-    page = (imported / "report.html").read_bytes()
-    answer = ulcmod("report", imported, "--set", "report.prompts=none")
+    page = (finished / "report.html").read_bytes()
+    answer = ulcmod("report", finished, "--set", "report.prompts=none")
     assert answer.code == 2
     assert "have not been evaluated with these settings" in answer.err
-    assert (imported / "report.html").read_bytes() == page
+    assert (finished / "report.html").read_bytes() == page
     words = ("--set", "report.prompts=none")
-    assert ulcmod("evaluate", imported, *words).code == 0
-    assert ulcmod("report", imported, *words).code == 0
+    assert ulcmod("evaluate", finished, *words).code == 0
+    assert ulcmod("report", finished, *words).code == 0
 
 
 def test_import__again_makes_a_damaged_run_whole(

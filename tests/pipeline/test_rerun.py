@@ -2,7 +2,6 @@
 
 import random
 import re
-import shutil
 import signal
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 import ulcmod_dist as um
-from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.conftest import Ulcmod, copy_run
 from tests.pipeline.reruns import CONTEXT, planted_rows, start
 from ulcmod_dist.runtime.lease import read_holder
 from ulcmod_dist.runtime.rundir import RunDir
@@ -47,9 +46,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(first: Path, tmp_path: Path) -> Path:
     """A copy of the first run, with a matrix that has grown by a tenth since."""
     folder = tmp_path / "later"
-    shutil.copytree(first, folder)
-    job = folder / "run" / "job.yaml"
-    job.write_text(job.read_text().replace(str(first), str(folder)))
+    copy_run(first, folder)
     write_rows(folder, planted_rows(66))
     return folder
 
@@ -221,9 +218,7 @@ def test_three_missed_ticks__are_caught_up_once(folder: Path) -> None:
 def undisturbed(first: Path) -> dict[str, bytes]:
     """What a rerun leaves in which nothing happened."""
     folder = first.parent / "undisturbed"
-    shutil.copytree(first, folder)
-    job = folder / "run" / "job.yaml"
-    job.write_text(job.read_text().replace(str(first), str(folder)))
+    copy_run(first, folder)
     write_rows(folder, planted_rows(66))
     process = start(folder / "run")
     process.join(LIMIT)
