@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ulcmod_dist.runtime.lease import Fence, Lease, LeaseHeld, LeaseLost, LeaseTiming, read_holder
+from ulcmod_dist.runtime.lease import Fence, Lease, LeaseHeld, LeaseLost, read_holder
 from ulcmod_dist.runtime.rundir import RunDir
 
 IDENTIFY = "ulcmod_dist.runtime.lease._identify_machine"
-QUICK = LeaseTiming(renew_interval=0.1, timeout=0.6)
+INTERVAL = 0.1
 
 HOLD = """
 import sys, time
@@ -67,14 +66,14 @@ def test_lease__a_killed_process_on_this_machine_holds_nothing(run: RunDir) -> N
 def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Lease.acquire(run, "extract", QUICK)
+    first = Lease.acquire(run, "extract", renew_interval=INTERVAL, timeout=0.6)
     first.fence.check()
     # The holder stops beating, as on a machine that was cut off.
     first._stop.set()
     assert first._thread is not None
     first._thread.join()
     monkeypatch.setattr(IDENTIFY, lambda: "another machine")
-    second = Lease.acquire(run, "extract", QUICK)
+    second = Lease.acquire(run, "extract", renew_interval=INTERVAL, timeout=0.6)
     second.fence.check()
     with pytest.raises(LeaseLost, match="taken over by process"):
         first.fence.check()
@@ -86,10 +85,10 @@ def test_lease__an_abandoned_one_of_another_machine_is_taken_over_and_fenced(
 def test_lease__a_renewed_one_of_another_machine_is_respected(
     run: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Lease.acquire(run, "extract", QUICK):
+    with Lease.acquire(run, "extract", renew_interval=INTERVAL, timeout=0.6):
         monkeypatch.setattr(IDENTIFY, lambda: "another machine")
         with pytest.raises(LeaseHeld):
-            Lease.acquire(run, "extract", replace(QUICK, timeout=2.0))
+            Lease.acquire(run, "extract", timeout=2.0)
 
 
 def _try(url: str, results: "multiprocessing.queues.Queue[str]") -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -22,10 +22,12 @@ from ulcmod_dist.runtime.progress import (
     JsonProgress,
     ProgressCallback,
     broadcast,
-    ignore_progress,
     write_json_line,
 )
 from ulcmod_dist.runtime.text import strip_control_chars
+
+if TYPE_CHECKING:
+    from ulcmod_dist.cli.metrics import Metrics
 
 app = typer.Typer(
     name="ulcmod",
@@ -45,7 +47,7 @@ _STYLES = {"warning": "bold yellow", "error": "bold red"}
 
 @dataclass
 class _Output:
-    """Where a command writes messages and progress, as the options before it say.
+    """Where a command writes messages and progress, chosen by the options before it.
 
     Attributes:
         log_format: Text for people, or JSON lines for programs.
@@ -55,7 +57,7 @@ class _Output:
     """
 
     log_format: LogFormat = "text"
-    metrics: ProgressCallback = ignore_progress
+    metrics: Metrics | None = None
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
 
@@ -67,6 +69,8 @@ class _LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         output, message, level = _output.get(), record.getMessage(), record.levelname.lower()
+        if level == "warning" and output.metrics is not None:
+            output.metrics.warnings.inc()
         if output.log_format == "json":
             event = "message" if level == "info" else level
             write_json_line(sys.stderr, level, event, message=message)
@@ -120,17 +124,15 @@ def set_options(
     if metrics is not None:
         from ulcmod_dist.cli.metrics import Metrics
 
-        served = Metrics(metrics)
-        output.metrics = served.set_step
-        logging.getLogger("ulcmod_dist").addHandler(served.warning_counter())
+        output.metrics = Metrics(metrics)
 
 
 def show_progress() -> ProgressCallback:
-    """The callback that shows progress as the options before the command say."""
+    """The callback that shows progress in the format chosen before the command."""
     output = _output.get()
-    if output.log_format == "json":
-        return broadcast(JsonProgress(sys.stderr), output.metrics)
-    return broadcast(ConsoleProgress(output.console), output.metrics)
+    json_lines = output.log_format == "json"
+    shown = JsonProgress(sys.stderr) if json_lines else ConsoleProgress(output.console)
+    return shown if output.metrics is None else broadcast(shown, output.metrics.set_step)
 
 
 def print_summary(summary: Summary, as_json: bool) -> None:

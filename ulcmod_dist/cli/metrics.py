@@ -5,8 +5,6 @@ Ray serves metrics of its actors, and only while it runs; these cover search and
 
 from __future__ import annotations
 
-import logging
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from ulcmod_dist.errors import InvalidInput
@@ -18,6 +16,9 @@ class Metrics:
 
     Args:
         address: ``host:port``; without a host, all network interfaces.
+
+    Attributes:
+        warnings: Counter of the warnings logged.
 
     Raises:
         InvalidInput: The address cannot be used.
@@ -31,7 +32,7 @@ class Metrics:
         self._done = Gauge("ulcmod_step_done", "Work done in a step", labels, registry=registry)
         self._total = Gauge("ulcmod_step_total", "All work of a step", labels, registry=registry)
         self._rate = Gauge("ulcmod_step_rate", "Work a second", labels, registry=registry)
-        self._warnings = Counter("ulcmod_warnings", "Warnings logged", registry=registry)
+        self.warnings = Counter("ulcmod_warnings", "Warnings logged", registry=registry)
         try:
             server, _ = start_http_server(int(port), host or "0.0.0.0", registry)  # noqa: S104
         except (OSError, ValueError, OverflowError) as error:
@@ -48,14 +49,3 @@ class Metrics:
         self._rate.labels(**labels).set(update.rate)
         if update.total is not None:
             self._total.labels(**labels).set(update.total)
-
-    def warning_counter(self) -> logging.Handler:
-        """A log handler that counts warnings."""
-        counter = self._warnings
-
-        class WarningCounter(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                if record.levelno == logging.WARNING:
-                    counter.inc()
-
-        return WarningCounter()

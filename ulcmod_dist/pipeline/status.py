@@ -14,7 +14,7 @@ from ulcmod_dist.pipeline.evaluate import evaluation_mark, name_of
 from ulcmod_dist.pipeline.evaluation_files import read_evaluation
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.discovery import Discovery
-from ulcmod_dist.runtime.lease import LeaseTiming
+from ulcmod_dist.runtime.lease import TIMEOUT
 from ulcmod_dist.runtime.progress import read_current_step
 from ulcmod_dist.runtime.rundir import REPORT
 from ulcmod_dist.store.records import list_snapshots
@@ -38,7 +38,7 @@ def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
         if holder is not None and holder["beat"] != beat:
             beat, since = holder["beat"], time.monotonic()
         # Of a process on another machine only the beat tells whether it is still there.
-        silent = time.monotonic() - since > LeaseTiming().timeout
+        silent = time.monotonic() - since > TIMEOUT
         works = look.facts["held by"] is not None and not silent
         if worked and not works:
             return

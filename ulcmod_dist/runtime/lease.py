@@ -26,6 +26,14 @@ from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, canonical_json
 
 FOLDER = "lease"
+
+RENEW_INTERVAL = 1.5
+"""Seconds between two heartbeats."""
+
+TIMEOUT = 8.0
+"""Seconds without a heartbeat after which a lease is abandoned: several intervals, and below 10 s,
+so that a second command on the run fails soon."""
+
 _EPOCH = re.compile(rf"{FOLDER}/(\d+)\.json")
 
 
@@ -35,20 +43,6 @@ class LeaseHeld(UlcmodError):
 
 class LeaseLost(UlcmodError):
     """Another process has taken the lease over; this one must not commit any more."""
-
-
-@dataclass(frozen=True)
-class LeaseTiming:
-    """How often a lease is renewed, and when it counts as abandoned.
-
-    Attributes:
-        renew_interval: Seconds between two heartbeats.
-        timeout: Seconds without a heartbeat after which the lease is abandoned: several intervals,
-            and below 10 s, so that a second command on the run fails soon.
-    """
-
-    renew_interval: float = 1.5
-    timeout: float = 8.0
 
 
 @dataclass(frozen=True)
@@ -83,30 +77,37 @@ class Lease:
 
     Attributes:
         fence: What workers check before they commit.
-        timing: How often it is renewed.
+        renew_interval: Seconds between two heartbeats.
     """
 
     fence: Fence
-    timing: LeaseTiming
+    renew_interval: float = RENEW_INTERVAL
     _beats: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     @classmethod
-    def acquire(cls, run: RunDir, purpose: str, timing: LeaseTiming | None = None) -> Self:
+    def acquire(
+        cls,
+        run: RunDir,
+        purpose: str,
+        *,
+        renew_interval: float = RENEW_INTERVAL,
+        timeout: float = TIMEOUT,
+    ) -> Self:
         """Acquire the lease on a run, or take an abandoned one over.
 
         Args:
             run: The run directory.
             purpose: What the holder does, for people, such as the command's name.
-            timing: How often to renew it and how long to wait for another holder's heartbeat.
+            renew_interval: Seconds between two heartbeats.
+            timeout: Seconds to wait for another holder's heartbeat.
 
         Raises:
             LeaseHeld: Another process holds it; the message names process and host.
         """
-        timing = timing or LeaseTiming()
         current = max(_list_epochs(run), default=0)
-        if current and not _is_abandoned(run, current, timing):
+        if current and not _is_abandoned(run, current, timeout):
             # Another process may have taken this epoch over meanwhile and deleted it.
             raise _lease_held(run, max(_list_epochs(run)))
         try:
@@ -118,7 +119,7 @@ class Lease:
             # This epoch was held, released and deleted by others since it was listed as free.
             raise _lease_held(run, newest)
         _delete_epochs(run, below=current + 1)
-        lease = cls(Fence(run, current + 1), timing)
+        lease = cls(Fence(run, current + 1), renew_interval)
         lease._write_beat(released=False)
         lease._thread = threading.Thread(target=lease._renew, name="lease", daemon=True)
         lease._thread.start()
@@ -145,7 +146,7 @@ class Lease:
         self.release()
 
     def _renew(self) -> None:
-        while not self._stop.wait(self.timing.renew_interval):
+        while not self._stop.wait(self.renew_interval):
             self._beats += 1
             # A store that fails once is tried again at the next heartbeat.
             with contextlib.suppress(Exception):
@@ -176,12 +177,12 @@ def read_holder(run: RunDir) -> dict[str, Any] | None:
     }
 
 
-def _is_abandoned(run: RunDir, epoch: int, timing: LeaseTiming) -> bool:
+def _is_abandoned(run: RunDir, epoch: int, timeout: float) -> bool:
     """Whether a lease was released, its process has ended, or its heartbeat has stopped."""
     if _has_ended(_read(run, _holder_key(epoch))):
         return True
     first = _read(run, _beat_key(epoch))
-    deadline = time.monotonic() + timing.timeout
+    deadline = time.monotonic() + timeout
     while True:
         beat = _read(run, _beat_key(epoch))
         if beat.get("released"):
@@ -190,7 +191,7 @@ def _is_abandoned(run: RunDir, epoch: int, timing: LeaseTiming) -> bool:
             return False
         if time.monotonic() >= deadline:
             return True
-        time.sleep(timing.renew_interval / 3)
+        time.sleep(timeout / 16)
 
 
 def _identify_process(purpose: str) -> dict[str, Any]:
