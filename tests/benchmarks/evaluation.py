@@ -220,7 +220,7 @@ def run(options: argparse.Namespace) -> Meter:
     discovery = meter.measure(
         "all that follows from them",
         0,
-        lambda: describe(JOB, found, samples, null=absent, methods=absent),
+        lambda: describe(JOB, found, samples, null=absent, methods=()),
     )
     page = meter.measure("page", 0, lambda: render_page(report_of(problem, discovery)))
     options.page.write_text(page, encoding="utf-8")

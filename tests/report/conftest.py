@@ -1,4 +1,4 @@
-"""Pages opened in a browser."""
+"""Reports of planted modules, and pages opened in a browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,6 +9,12 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from tests.report.chromium import CHROMIUM, launch_chromium
+from tests.report.planted import PERMUTATIONS, RESTARTS, SEEDS, build_report, make_run, run_ulcmod
+from ulcmod_dist.report.page import collect_figures, collect_tables
+from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.specs import Figure
+from ulcmod_dist.report.tables import Table
+from ulcmod_dist.results.discovery import ReportData
 
 TIMEOUT_MS = 60_000  # a loaded machine draws a large page slowly
 
@@ -74,3 +80,54 @@ def open_page(chromium: Browser) -> Iterator[OpenPage]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+@pytest.fixture(scope="session")
+def report_data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """The report of K = 7 and 10, with all that a run may have."""
+    folder = tmp_path_factory.mktemp("planted")
+    settings = (
+        f"discover.restarts={RESTARTS}",
+        f"evaluate.seeds={SEEDS}",
+        f"evaluate.null_permutations={PERMUTATIONS}",
+        "evaluate.baselines=[k-means]",
+    )
+    return build_report(make_run(folder, (7, 10), *settings))
+
+
+@pytest.fixture(scope="session")
+def large_report(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    """The report of four K over 60 layers."""
+    folder = tmp_path_factory.mktemp("large")
+    settings = (
+        "discover.restarts=1",
+        "evaluate.seeds=1",
+        "evaluate.null_permutations=1",
+        "evaluate.baselines=[]",
+    )
+    return build_report(make_run(folder, (5, 10, 15, 20), *settings, layers=60))
+
+
+@pytest.fixture(scope="session")
+def bare_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a matrix of which nothing else is known, with little asked for."""
+    folder = tmp_path_factory.mktemp("bare")
+    settings = (
+        "discover.restarts=1",
+        "evaluate.seeds=1",
+        "evaluate.null_permutations=0",
+        "evaluate.baselines=[]",
+    )
+    run = make_run(folder, (1,), *settings, described=False)
+    run_ulcmod("report", run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def figures(report_data: ReportData) -> dict[str, Figure]:
+    return collect_figures(build_sections(report_data))
+
+
+@pytest.fixture(scope="session")
+def tables(report_data: ReportData) -> dict[str, Table]:
+    return collect_tables(build_sections(report_data))

@@ -8,9 +8,10 @@ import pytest
 from playwright.sync_api import Browser, Download, Page, expect
 
 from tests.report.chromium import measure_opening
-from tests.report.conftest import TIMEOUT_MS, OpenPage
-from tests.report.report_factory import report
+from tests.report.conftest import TIMEOUT_MS, OpenedPage, OpenPage
+from tests.report.planted import HOSTILE_CATEGORY, HOSTILE_TEXTS
 from ulcmod_dist.report.page import render_page
+from ulcmod_dist.results.discovery import ReportData
 
 SECONDS_TO_OPEN = 3.0
 VISIBLE_PLOTS = (
@@ -21,10 +22,22 @@ expect.set_options(timeout=TIMEOUT_MS)
 
 
 @pytest.fixture(scope="module")
-def report_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report_page(report_data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pages") / "report.html"
-    path.write_text(render_page(report()), encoding="utf-8")
+    path.write_text(render_page(report_data), encoding="utf-8")
     return path
+
+
+def find_module(report_data: ReportData, start: str) -> int:
+    """Return the module of K = 10 whose name starts so."""
+    names = report_data.discoveries[1].names
+    return next(number for number, name in enumerate(names) if name.startswith(start))
+
+
+def choose_ten(opened: OpenedPage) -> Page:
+    """Switch the page, which opens with K = 7, to K = 10."""
+    opened.page.locator("[data-choose='10']").click()
+    return opened.page
 
 
 def get_plot_area(page: Page, plot: str) -> list[float]:
@@ -71,18 +84,20 @@ def test_page__opens_without_errors_or_requests_and_fits_the_width(
 
 
 def test_page__a_click_on_a_module_shows_its_prompts(
-    open_page: OpenPage, report_page: Path
+    open_page: OpenPage, report_page: Path, report_data: ReportData
 ) -> None:
-    page = open_page(report_page).page
-    card = page.locator("#module-10-4")
+    page = choose_ten(open_page(report_page))
+    number = find_module(report_data, "Law")
+    assert number > 0
+    card = page.locator(f"#module-10-{number}")
     expect(card).not_to_be_visible()
-    page.locator("#tab-10-4").click()
+    page.locator(f"#tab-10-{number}").click()
     expect(card).to_be_visible()
     text = card.inner_text()
     assert "contract" in text
-    assert "</script><script>window.pwned = 1</script> {{ 7 * 7 }}" in text
+    assert HOSTILE_TEXTS[1].strip() in text
     assert not page.locator("#module-10-0").is_visible()
-    assert page.evaluate("location.hash") == "#k=10&module=4"
+    assert page.evaluate("location.hash") == f"#k=10&module={number}"
 
 
 def test_page__an_address_opens_the_module_it_names(open_page: OpenPage, report_page: Path) -> None:
@@ -94,7 +109,7 @@ def test_page__an_address_opens_the_module_it_names(open_page: OpenPage, report_
 def test_page__a_click_anywhere_in_a_row_of_a_figure_picks_its_module(
     open_page: OpenPage, report_page: Path, subject: str
 ) -> None:
-    page = open_page(report_page).page
+    page = choose_ten(open_page(report_page))
     plot = f"document.querySelector('[data-figure=\"{subject}-k010\"] .plot')"
     scroll_into_view(page, plot)
     x, y, width, height = get_plot_area(page, plot)
@@ -106,7 +121,7 @@ def test_page__a_click_anywhere_in_a_row_of_a_figure_picks_its_module(
 def test_page__texts_in_cells_show_only_where_they_fit(
     open_page: OpenPage, report_page: Path, width: int, printed: bool
 ) -> None:
-    page = open_page(report_page, width=width).page
+    page = choose_ten(open_page(report_page, width=width))
     scroll_through(page)
     figure = '[data-figure="ablation-modules-k010"]'
     boxes = (
@@ -123,7 +138,7 @@ def test_page__texts_in_cells_show_only_where_they_fit(
 def test_page__the_switch_changes_the_number_of_modules(
     open_page: OpenPage, report_page: Path
 ) -> None:
-    page = open_page(report_page).page
+    page = choose_ten(open_page(report_page))
     page.locator("[data-choose='7']").click()
     expect(page.locator("#module-7-0")).to_be_visible()
     assert not page.locator("[data-picker='10']").is_visible()
@@ -135,27 +150,29 @@ def test_page__the_switch_changes_the_number_of_modules(
 
 
 def test_page__hostile_labels_are_text_in_figures_and_hovers(
-    open_page: OpenPage, report_page: Path
+    open_page: OpenPage, report_page: Path, report_data: ReportData
 ) -> None:
-    page = open_page(report_page).page
+    page = choose_ten(open_page(report_page))
+    number = find_module(report_data, HOSTILE_CATEGORY)
     scroll_through(page)
     labels = page.locator(".plot text").all_text_contents()
     assert any("<script>win" in text for text in labels)
     flow = page.locator("[data-figure=flow] .node-label").all_text_contents()
-    assert any(text.startswith("3 <script>") for text in flow)
+    assert any(text.startswith(f"{number} <script>") for text in flow)
     plot = "document.querySelector('[data-figure=\"activation-k010\"] .plot')"
     scroll_into_view(page, plot)
     x, y, width, height = get_plot_area(page, plot)
-    page.mouse.move(x + 3.5 * width / 10 - 3, y + 3.5 * height / 10)
-    page.mouse.move(x + 3.5 * width / 10, y + 3.5 * height / 10)
+    row = x + (number + 0.5) * width / 10, y + (number + 0.5) * height / 10
+    page.mouse.move(row[0] - 3, row[1])
+    page.mouse.move(*row)
     expect(page.locator(".hovertext")).to_contain_text(
-        "Samples of module 3 (<script>window.pwned=1</script> & <b>poem"
+        f"Samples of module {number} ({HOSTILE_CATEGORY}"
     )
     assert page.evaluate("window.pwned === undefined")
 
 
 def test_page__tables_sort_by_a_click_on_a_heading(open_page: OpenPage, report_page: Path) -> None:
-    page = open_page(report_page).page
+    page = choose_ten(open_page(report_page))
     box = "[data-table='modules-k010']"
     column = f'[...document.querySelectorAll("{box} tbody tr")].map(r => +r.cells[2].dataset.v)'
     heading = page.locator(f"{box} th:nth-child(3) button")
@@ -169,7 +186,7 @@ def test_page__tables_sort_by_a_click_on_a_heading(open_page: OpenPage, report_p
 def test_page__tables_of_scores_fit_a_laptop_and_save_the_intervals_they_show(
     open_page: OpenPage, report_page: Path
 ) -> None:
-    page = open_page(report_page, width=1280).page
+    page = choose_ten(open_page(report_page, width=1280))
     box = "[data-table='methods-k010']"
     too_wide = (
         "[...document.querySelectorAll('[data-table^=methods] .scroll,[data-table^=down] .scroll')]"
@@ -191,7 +208,7 @@ def test_page__tables_and_figures_are_saved_as_files(
     open_page: OpenPage, report_page: Path
 ) -> None:
     opened = open_page(report_page)
-    page = opened.page
+    page = choose_ten(opened)
     table = download(page, "[data-table='modules-k010'] [data-csv]")
     png = download(page, "[data-figure='categories-k010'] [data-save='png']")
     svg = download(page, "[data-figure='categories-k010'] [data-save='svg']")
@@ -222,7 +239,7 @@ def test_page__the_theme_button_turns_page_and_figures_dark(
 def test_page__a_figure_hidden_while_the_theme_changes_keeps_its_layout(
     open_page: OpenPage, report_page: Path
 ) -> None:
-    page = open_page(report_page).page
+    page = choose_ten(open_page(report_page))
     scroll_through(page)
     plot = "document.querySelector('[data-figure=\"activation-k010\"] .plot')"
     size = f"JSON.stringify([{plot}._fullLayout._size, {plot}._fullLayout.font.size])"
@@ -235,8 +252,8 @@ def test_page__a_figure_hidden_while_the_theme_changes_keeps_its_layout(
     assert page.evaluate(size) == before
 
 
-def test_page__opens_in_time(chromium: Browser, tmp_path: Path) -> None:
+def test_page__opens_in_time(chromium: Browser, large_report: ReportData, tmp_path: Path) -> None:
     large = tmp_path / "large.html"
-    large.write_text(render_page(report((5, 10, 15, 20), layers=32)), encoding="utf-8")
+    large.write_text(render_page(large_report), encoding="utf-8")
     spent = measure_opening(chromium, large)
     assert spent["TaskDuration"] < SECONDS_TO_OPEN, json.dumps(spent, indent=1)

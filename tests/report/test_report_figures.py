@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 
-from tests.report.report_factory import report
+from tests.report.planted import RANDOM_SETS, RESTARTS
 from ulcmod_dist.report import png
 from ulcmod_dist.report.colours import (
     DARK,
@@ -40,17 +40,19 @@ from ulcmod_dist.report.figures.quality import (
     draw_objective_by_method,
 )
 from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
-from ulcmod_dist.report.page import collect_figures
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
 from ulcmod_dist.report.plotly_traces import CELL_TEXTS, build_figure, build_variants
-from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.report.specs import Scale
+from ulcmod_dist.report.specs import Figure, Scale
 from ulcmod_dist.results.ablation import AblatedModule, LossIncrease
 from ulcmod_dist.results.discovery import Overlap
 from ulcmod_dist.results.types import Floats, Interval
 from ulcmod_dist.runtime.text import DASH, MINUS
 
-ALL = collect_figures(build_sections(report()))
+SUBJECTS = (
+    "ablation", "ablation-categories", "ablation-modules", "activation", "categories",
+    "category-similarity", "confusion", "hierarchy", "iterations", "layers", "length", "methods",
+)  # fmt: skip
+PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007", "010")))
 NAMES = ("alpha", "beta", "gamma")
 
 
@@ -161,15 +163,19 @@ def test_draw_selectivity__counts_modules_above_chance() -> None:
     assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
+@pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("narrow", [False, True])
-def test_build_figure__plotly_accepts_every_property(name: str, narrow: bool) -> None:
-    go.Figure(build_figure(ALL[name], PlotStyle(DARK, narrow)))
+def test_build_figure__plotly_accepts_every_property(
+    figures: dict[str, Figure], name: str, narrow: bool
+) -> None:
+    go.Figure(build_figure(figures[name], PlotStyle(DARK, narrow)))
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
-def test_build_variants__dark_changes_turn_the_light_figure_into_the_dark_one(name: str) -> None:
-    made = json.loads(json.dumps(build_variants(ALL[name]), allow_nan=False))
+@pytest.mark.parametrize("name", PICTURES)
+def test_build_variants__dark_changes_turn_the_light_figure_into_the_dark_one(
+    figures: dict[str, Figure], name: str
+) -> None:
+    made = json.loads(json.dumps(build_variants(figures[name]), allow_nan=False))
     parts = {"data": made["data"], "layout": made["layout"]}
     assert made["dark"]
     for path, value in made["dark"]:
@@ -177,7 +183,7 @@ def test_build_variants__dark_changes_turn_the_light_figure_into_the_dark_one(na
         for key in path[:-1]:
             part = part[key]
         part[path[-1]] = value
-    assert parts == json.loads(json.dumps(build_figure(ALL[name], PlotStyle(theme=DARK))))
+    assert parts == json.loads(json.dumps(build_figure(figures[name], PlotStyle(theme=DARK))))
 
 
 @given(st.text())
@@ -188,18 +194,20 @@ def test_escape_html__no_text_can_open_a_tag(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["activation-k007", "categories-k007", "ablation-k007", "flow"])
-def test_render__is_a_png_with_the_same_bytes_each_time(name: str) -> None:
-    first = png.render(ALL[name])
+def test_render__is_a_png_with_the_same_bytes_each_time(
+    figures: dict[str, Figure], name: str
+) -> None:
+    first = png.render(figures[name])
     assert first.startswith(b"\x89PNG")
-    assert png.render(ALL[name]) == first
+    assert png.render(figures[name]) == first
     assert b"Software" not in first
 
 
 @pytest.mark.parametrize(
-    "name", sorted(n for n in ALL if n.endswith("k010") and not n.startswith("activation"))
+    "name", [f"{subject}-k010" for subject in SUBJECTS if subject != "activation"]
 )
-def test_render__draws_every_kind_of_figure(name: str) -> None:
-    assert len(png.render(ALL[name])) > 5_000
+def test_render__draws_every_kind_of_figure(figures: dict[str, Figure], name: str) -> None:
+    assert len(png.render(figures[name])) > 5_000
 
 
 def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn() -> None:
@@ -227,8 +235,10 @@ def channels(colour: str) -> Floats:
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])
 @pytest.mark.parametrize("name", ["activation-k010", "layers-k010", "ablation-modules-k010"])
-def test_heatmap__texts_in_cells_are_readable_on_their_colours(name: str, theme: Theme) -> None:
-    made = build_figure(ALL[name], PlotStyle(theme))["data"]
+def test_heatmap__texts_in_cells_are_readable_on_their_colours(
+    figures: dict[str, Figure], name: str, theme: Theme
+) -> None:
+    made = build_figure(figures[name], PlotStyle(theme))["data"]
     cells, texts = made[0], [trace for trace in made if trace.get("name") == CELL_TEXTS]
     assert "texttemplate" not in cells  # plotly's own inks
     places, colours = zip(*cells["colorscale"], strict=True)
@@ -242,8 +252,8 @@ def test_heatmap__texts_in_cells_are_readable_on_their_colours(name: str, theme:
     assert sum(len(trace["text"]) for trace in texts) == np.size(cells["z"])
 
 
-def test_heatmap__marks_leave_the_texts_of_their_cells_free() -> None:
-    marks = build_figure(ALL["layers-k010"])["data"][-1]
+def test_heatmap__marks_leave_the_texts_of_their_cells_free(figures: dict[str, Figure]) -> None:
+    marks = build_figure(figures["layers-k010"])["data"][-1]
     assert {round(y % 1, 2) for y in marks["y"]} == {0.38}
 
 
@@ -257,27 +267,30 @@ def test_heatmap__columns_are_thinned_on_a_phone_and_rows_keep_their_labels(
     assert len(layout["yaxis"]["ticktext"]) == 20
 
 
-def test_basis__every_figure_of_modules_names_its_seed_and_restarts() -> None:
-    assert ALL["flow"].basis == "K = 7 and 10, seed 0, best of 8 restarts each."
+def test_basis__every_figure_of_modules_names_its_seed_and_restarts(
+    figures: dict[str, Figure],
+) -> None:
+    assert set(figures) == set(PICTURES)
+    assert figures["flow"].basis == f"K = 7 and 10, seed 0, best of {RESTARTS} restarts each."
     for name in ("ablation", "ablation-modules", "ablation-categories"):
-        assert ALL[f"{name}-k010"].basis == (
-            "K = 10, seed 0, best of 8 restarts. Measured on 700 samples, beside 5 random sets of "
-            "units a module; both drawn with seed 0."
+        assert figures[f"{name}-k010"].basis == (
+            f"K = 10, seed 0, best of {RESTARTS} restarts. Measured on 200 samples, beside "
+            f"{RANDOM_SETS} random sets of units a module; both drawn with seed 0."
         )
 
 
-def test_scale_bar__prints_the_two_ends_of_the_colours() -> None:
+def test_scale_bar__prints_the_two_ends_of_the_colours(figures: dict[str, Figure]) -> None:
     bar = get_scale_bar(draw_activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
     assert bar is not None
     assert bar.ends == (f"{MINUS}0.50", "0.50")
-    assert get_scale_bar(ALL["flow"]) is None
+    assert get_scale_bar(figures["flow"]) is None
 
 
-def test_legend__names_each_part_in_both_themes() -> None:
-    entries = get_legend(ALL["categories-k007"])
+def test_legend__names_each_part_in_both_themes(figures: dict[str, Figure]) -> None:
+    entries = get_legend(figures["categories-k007"])
     assert len({entry.light for entry in entries}) == len(entries) == 7
     assert {entry.dark for entry in entries} <= set(DARK.palette)
-    assert get_legend(ALL["activation-k007"]) == ()
+    assert get_legend(figures["activation-k007"]) == ()
 
 
 def test_themes__texts_are_readable_on_every_colour() -> None:

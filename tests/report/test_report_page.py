@@ -4,13 +4,15 @@ import re
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
-from tests.report.report_factory import CATEGORIES, report
+from tests.report.planted import CATEGORIES, HOSTILE_TEXTS
 from ulcmod_dist.report.blocks import Note, Section
 from ulcmod_dist.report.page import render_document, render_page
 from ulcmod_dist.report.tables import Column, ColumnKind, build_table
+from ulcmod_dist.results.discovery import ReportData
 
 SIZE_LIMIT = 15_000_000
 
@@ -55,8 +57,8 @@ def outline(page: str) -> Outline:
 
 
 @pytest.fixture(scope="module")
-def page() -> str:
-    return render_page(report())
+def page(report_data: ReportData) -> str:
+    return render_page(report_data)
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +71,8 @@ def test_page__answers_in_the_order_in_which_a_reader_asks(page: str) -> None:
     assert keys == ["run", "quality", "modules", "layers", "ablation", "robustness", "reproduce"]
 
 
-def test_page__equal_data_give_equal_text(page: str) -> None:
-    assert render_page(report()) == page
+def test_page__equal_data_give_equal_text(page: str, report_data: ReportData) -> None:
+    assert render_page(report_data) == page
 
 
 def test_page__identifiers_are_unique_and_links_stay_on_the_page(parsed: Outline) -> None:
@@ -94,7 +96,7 @@ def test_page__runs_only_its_own_two_scripts_and_reaches_nothing(
 
 def test_page__markup_in_prompts_and_names_is_shown_as_text(page: str, parsed: Outline) -> None:
     text = "".join(parsed.text)
-    assert "<script>window.pwned = 1</script><img src=x onerror=" in text
+    assert all(hostile.strip() in text for hostile in HOSTILE_TEXTS)
     assert "{{ 7 * 7 }}" in text
     assert "img" not in parsed.elements
     assert "window.pwned" not in parsed.scripts[1] + parsed.scripts[2]
@@ -103,7 +105,7 @@ def test_page__markup_in_prompts_and_names_is_shown_as_text(page: str, parsed: O
 
 def test_page__figures_have_words_for_those_who_do_not_see_them(page: str) -> None:
     figures = page.count('<figure class="picture"')
-    assert figures > 20
+    assert figures > 15
     assert page.count('role="img" aria-label="') >= figures
     described = re.findall(r'aria-describedby="([^"]+)"', page)
     assert all(f'<p id="{name}"' in page for name in described)
@@ -120,41 +122,39 @@ def test_page__every_k_has_its_modules_and_one_is_shown(page: str) -> None:
     for size in (7, 10):
         for module in range(size):
             assert f'id="module-{size}-{module}"' in page
-    assert page.count('data-k="7" hidden') == 5
-    assert 'data-k="10" hidden' not in page
+    assert page.count('data-k="10" hidden') == 5
+    assert 'data-k="7" hidden' not in page
 
 
-def test_page__what_a_run_lacks_is_said_in_one_sentence_each() -> None:
-    text = "".join(outline(render_page(report((5,), bare=True))).text)
+def test_page__what_a_run_lacks_is_said_in_one_sentence_each(bare_run: Path) -> None:
+    parsed = outline((bare_run / "report.html").read_text(encoding="utf-8"))
+    text = "".join(parsed.text)
     for reason in (
         "The corpus has no categories.",
-        "The job asks for no baselines.",
-        "The job asks for no null model.",
-        "The matrix does not say which layer its units belong to.",
-        "An imported matrix has no model whose units could be silenced.",
-        "Only one number of modules was asked for, so no flow can be drawn.",
-        "The job leaves prompt texts out of the report.",
+        "The job asks for no null model (evaluate.null_permutations is 0).",
+        "The matrix was imported without the layers of its units.",
+        "The matrix was imported without its prompts.",
+        "The matrix was imported without its model",
+        "The modules of a single K have been found.",
+        "One module alone has no hierarchy.",
     ):
-        assert reason in text
-    assert not any(category in text for category in CATEGORIES if category != "Law")
+        assert text.count(reason) >= 1, reason
+    assert "module-1-0" in parsed.ids
+    assert not any(category in text for category in CATEGORIES)
     assert "None" not in text
     assert "nan" not in text.split()
 
 
-def test_page__one_module_alone_is_a_page() -> None:
-    assert 'id="module-1-0"' in render_page(report((1,), bare=True))
-
-
-def test_page__hostile_title_and_facts_stay_text() -> None:
-    data = report((5,), bare=True)
+def test_page__hostile_title_and_facts_stay_text(report_data: ReportData) -> None:
     title = '"><script>window.pwned=1</script>'
-    parsed = outline(render_page(replace(data, run=replace(data.run, name=title, model=title))))
+    run = replace(report_data.run, name=title, model=title)
+    parsed = outline(render_page(replace(report_data, run=run)))
     assert len(parsed.scripts) == 3
     assert title in parsed.text
 
 
-def test_page__four_values_of_k_over_many_layers_stay_small() -> None:
-    assert len(render_page(report((5, 10, 15, 20), layers=80)).encode()) < SIZE_LIMIT
+def test_page__four_values_of_k_over_many_layers_stay_small(large_report: ReportData) -> None:
+    assert len(render_page(large_report).encode()) < SIZE_LIMIT
 
 
 def test_render_document__sections_without_any_k_are_a_page() -> None:

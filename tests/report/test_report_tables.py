@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from tests.report.report_factory import CATEGORIES, report
+from tests.report.planted import CATEGORIES, PERMUTATIONS, RESTARTS, SEEDS
 from ulcmod_dist.report.blocks import Note
-from ulcmod_dist.report.page import collect_figures, collect_tables
+from ulcmod_dist.report.page import collect_figures
 from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.report.tables import Column, ColumnKind, build_table
-from ulcmod_dist.results.discovery import Downstream
+from ulcmod_dist.report.specs import Figure
+from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
+from ulcmod_dist.results.discovery import Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import (
     DASH,
@@ -30,7 +31,11 @@ from ulcmod_dist.runtime.text import (
     strip_control_chars,
 )
 
-ALL = collect_tables(build_sections(report()))
+NAMES = {
+    "ablation", "ablation-matrix", "agreement", "category-confusion", "category-f1", "confounds",
+    "downstream", "layers", "methods", "modules", "null", "restarts",
+}  # fmt: skip
+ONE = Absent("The modules of a single K have been found.")
 SMALL = build_table(
     "small",
     "Small",
@@ -43,27 +48,27 @@ SMALL = build_table(
 )
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
-def test_tables__survive_parquet_and_json(name: str, tmp_path: Path) -> None:
-    made = ALL[name]
-    pq.write_table(made.to_arrow(), tmp_path / "t.parquet")
-    back = pq.read_table(tmp_path / "t.parquet").to_pylist()
-    assert back == made.to_records() == json.loads(json.dumps(made.to_records()))
+def test_tables__survive_parquet_and_json(tables: dict[str, Table], tmp_path: Path) -> None:
+    assert tables.keys() == {"overlaps", *(f"{n}-k{k}" for n in NAMES for k in ("007", "010"))}
+    for made in tables.values():
+        pq.write_table(made.to_arrow(), tmp_path / "t.parquet")
+        back = pq.read_table(tmp_path / "t.parquet").to_pylist()
+        assert back == made.to_records() == json.loads(json.dumps(made.to_records()))
 
 
-def test_tables__iterd_comes_first_and_each_module_has_a_row() -> None:
-    assert ALL["methods-k010"].to_records()[0]["method"] == "IterD"
-    assert [row["module"] for row in ALL["modules-k010"].to_records()] == list(range(10))
-    assert len(ALL["layers-k010"].rows) == 10 * 6
+def test_tables__iterd_comes_first_and_each_module_has_a_row(tables: dict[str, Table]) -> None:
+    assert tables["methods-k010"].to_records()[0]["method"] == "IterD"
+    assert [row["module"] for row in tables["modules-k010"].to_records()] == list(range(10))
+    assert len(tables["layers-k010"].rows) == 10 * 6
 
 
-def test_tables__every_mean_over_seeds_or_draws_has_its_interval() -> None:
+def test_tables__every_mean_over_seeds_or_draws_has_its_interval(tables: dict[str, Table]) -> None:
     score = {"accuracy", "macro_f1"}
     for name, measured in {
         "methods-k010": {"objective", "xi", "balance", *score},
         "downstream-k010": score,
     }.items():
-        for row in ALL[name].to_records():
+        for row in tables[name].to_records():
             assert measured <= row.keys()
             for key in measured:
                 low, mean, high = row[f"{key}_low"], row[key], row[f"{key}_high"]
@@ -71,44 +76,54 @@ def test_tables__every_mean_over_seeds_or_draws_has_its_interval() -> None:
                 assert isinstance(mean, float)
                 assert isinstance(high, float)
                 assert low <= mean <= high
-    shown = [column.title for column in ALL["methods-k010"].columns]
+    shown = [column.title for column in tables["methods-k010"].columns]
     assert {"ξ, low", "B, high", "Accuracy, low", "Macro-F1, high"} <= set(shown)
 
 
-def test_confusion__table_holds_every_sample_of_every_classifier() -> None:
-    found = report().discoveries[1].downstream
+def test_confusion__table_holds_every_sample_of_every_classifier(
+    report_data: ReportData, tables: dict[str, Table]
+) -> None:
+    found = report_data.discoveries[1].downstream
     assert isinstance(found, Downstream)
+    names = found.categories
+    assert names == tuple(sorted(CATEGORIES))
     matrix = {c.name: np.zeros((7, 7), dtype=np.int64) for c in found.classifiers}
-    for row in ALL["category-confusion-k010"].to_records():
-        place = CATEGORIES.index(str(row["category"])), CATEGORIES.index(str(row["predicted"]))
+    for row in tables["category-confusion-k010"].to_records():
+        place = names.index(str(row["category"])), names.index(str(row["predicted"]))
         matrix[str(row["classifier"])][place] = int(str(row["samples"]))
     for classifier in found.classifiers:
         np.testing.assert_array_equal(matrix[classifier.name], classifier.confusion)
     main = found.classifiers[0].confusion
-    assert main is not None
-    scored = [row["scored"] for row in ALL["category-f1-k010"].to_records()]
+    scored = [row["scored"] for row in tables["category-f1-k010"].to_records()]
     assert scored == main.sum(axis=1).tolist()
 
 
-def test_methods__figure_names_the_seeds_and_starts_behind_it() -> None:
-    basis = collect_figures(build_sections(report()))["methods-k010"].basis
-    assert basis == (
-        "K = 10, each method with seeds 0 to 4, IterD with each seed the best of 8 restarts, "
-        "null model from 3 permutations, one start each."
+def test_methods__figure_names_the_seeds_and_starts_behind_it(
+    report_data: ReportData, figures: dict[str, Figure]
+) -> None:
+    assert figures["methods-k010"].basis == (
+        f"K = 10, each method with seeds 0 to {SEEDS - 1}, IterD with each seed the best of "
+        f"{RESTARTS} restarts, null model from {PERMUTATIONS} permutations, one start each."
     )
-    alone = replace(report().discoveries[0], methods=Absent("No baselines."))
-    data = replace(report(), discoveries=(alone,), overlaps=Absent("One K."))
-    assert (
-        "K = 7, IterD with seed 0, " in collect_figures(build_sections(data))["methods-k007"].basis
-    )
+    first = report_data.discoveries[0]
+    alone = replace(first, methods=first.methods[:1])
+    made = collect_figures(build_sections(replace(report_data, discoveries=(alone,), overlaps=ONE)))
+    assert "K = 7, IterD with seeds 0 to 1, " in made["methods-k007"].basis
 
 
-def test_methods__page_says_once_that_the_null_model_has_one_start() -> None:
-    (quality,) = (section for section in build_sections(report((7,))) if section.key == "quality")
-    notes = [block.text for block in quality.blocks() if isinstance(block, Note)]
-    assert sum("null model has one start" in text for text in notes) == 1
-    (quality,) = (s for s in build_sections(report((7,), bare=True)) if s.key == "quality")
-    assert not any("one start" in b.text for b in quality.blocks() if isinstance(b, Note))
+def test_methods__page_says_once_that_the_null_model_has_one_start(
+    report_data: ReportData,
+) -> None:
+    def count_notes(found: Discovery) -> int:
+        data = replace(report_data, discoveries=(found,), overlaps=ONE)
+        (quality,) = (part for part in build_sections(data) if part.key == "quality")
+        notes = [block.text for block in quality.blocks() if isinstance(block, Note)]
+        return sum("null model has one start" in text for text in notes)
+
+    found = report_data.discoveries[0]
+    assert count_notes(found) == 1
+    assert count_notes(replace(found, null=Absent("No null model."))) == 0
+    assert count_notes(replace(found, restarts=found.restarts[:1])) == 0
 
 
 def test_to_arrow__an_empty_table_keeps_its_types() -> None:

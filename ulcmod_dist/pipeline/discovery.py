@@ -83,7 +83,7 @@ def describe(
     samples: dict[str, Samples],
     *,
     null: tuple[Objective, ...] | Absent,
-    methods: tuple[MethodRow, ...] | Absent,
+    methods: tuple[MethodRow, ...],
 ) -> Discovery:
     """Put together what is known of the modules of one K; no pass over the matrix.
 

@@ -331,8 +331,7 @@ def _write_overlaps(context: Context, run: Run) -> None:
 
 def _row(discovery: Discovery) -> dict[str, object]:
     null = discovery.null
-    methods = [] if isinstance(discovery.methods, Absent) else discovery.methods[1:]
-    best = methods[0] if methods else None
+    best = discovery.methods[1] if len(discovery.methods) > 1 else None
     downstream = discovery.downstream
     return {
         "num_modules": discovery.num_modules,

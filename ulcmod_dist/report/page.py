@@ -33,27 +33,22 @@ HALF_COLUMNS = 6
 def render_page(data: ReportData) -> str:
     """Return the report of a run as one HTML file; equal data give equal text."""
     choices = [found.num_modules for found in data.discoveries]
-    shown = data.shown_num_modules if data.shown_num_modules in choices else choices[0]
-    return render_document(data.run.name, build_sections(data), choices, shown)
+    return render_document(data.run.name, build_sections(data), choices)
 
 
-def render_document(
-    title: str, parts: Sequence[Section], choices: Sequence[int] = (), shown: int | None = None
-) -> str:
+def render_document(title: str, parts: Sequence[Section], choices: Sequence[int] = ()) -> str:
     """Return sections as one HTML file.
 
     Args:
         title: Title of the page. Untrusted text, like all others.
         parts: The sections.
-        choices: The values of K between which the reader switches.
-        shown: The K that the page opens with.
+        choices: The values of K between which the reader switches; the page opens with the first.
     """
     plotly, script = _script(get_plotlyjs()), _script(_asset("page.js"))
     return _environment().get_template("page.html.j2").render(
         title=strip_control_chars(title),
         sections=parts,
         choices=choices,
-        shown=shown,
         figures=_figures(parts),
         style=Markup(define_css_colours() + _asset("page.css")),  # noqa: S704 - the package's own file
         plotly=plotly,

@@ -70,8 +70,8 @@ class Classifier:
     name: str
     accuracy: Interval
     macro_f1: Interval
-    f1: tuple[float, ...] | None = None
-    confusion: Counts | None = None
+    f1: tuple[float, ...]
+    confusion: Counts
 
 
 @dataclass(frozen=True)
@@ -254,7 +254,7 @@ class Discovery:
         restart_agreement: Mean adjusted Rand index between the restarts, of their units and of
             their samples; None where there is a single restart.
         null: Objectives found on the same data with each unit's column permuted.
-        methods: Comparison with other methods, IterD first.
+        methods: Comparison with other methods, IterD first; empty where it was not made.
         downstream: Categories read from the module features.
         agreement: Agreement of modules and categories, one value a split.
         categories: Modules against categories.
@@ -272,7 +272,7 @@ class Discovery:
     restarts: tuple[Restart, ...]
     restart_agreement: tuple[float, float] | None
     null: tuple[Objective, ...] | Absent
-    methods: tuple[MethodRow, ...] | Absent
+    methods: tuple[MethodRow, ...]
     downstream: Downstream | Absent
     agreement: tuple[Agreement, ...] | Absent
     categories: Categories | Absent
@@ -335,11 +335,9 @@ class ReportData:
         discoveries: The modules of each K, K ascending, at least one.
         overlaps: Overlaps between successive K, in order.
         reproduction: How to get the same again.
-        shown_num_modules: K that the page opens with; None for the smallest.
     """
 
     run: RunFacts
     discoveries: tuple[Discovery, ...]
     overlaps: tuple[Overlap, ...] | Absent
     reproduction: Reproduction
-    shown_num_modules: int | None = None

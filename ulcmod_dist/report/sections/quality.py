@@ -28,7 +28,7 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.discovery import Agreement, Discovery, Downstream, MethodRow, ReportData
+from ulcmod_dist.results.discovery import Agreement, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.text import TIMES, count, number, percent
 
@@ -94,24 +94,20 @@ def _against_null(found: Discovery) -> str:
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:
     null = estimate_null(found)
-    if isinstance(found.methods, Absent):
-        rows = [("IterD", Interval(found.objective.value))]
-        extra: tuple[Block, ...] = (explain_absence(found.methods),)
-    else:
-        rows = [(row.method, row.value) for row in found.methods]
-        extra = (tabulate_methods(found, found.methods),)
+    rows = [(row.method, row.value) for row in found.methods]
+    compared = (tabulate_methods(found),) if rows else ()
     if null is not None:
         rows.append((NULL_NAME, null))
     if len(rows) < 2:
-        return extra
+        return compared
     methods, values = [name for name, _ in rows], [value for _, value in rows]
     spec = draw_objective_by_method(methods, values, _pooled_basis(found))
-    return (build_picture("methods", found, spec), *_unlike_null(found), *extra)
+    return (build_picture("methods", found, spec), *_unlike_null(found), *compared)
 
 
 def _pooled_basis(found: Discovery) -> str:
     """Return the seeds and restarts behind a figure of several methods."""
-    rows = () if isinstance(found.methods, Absent) else found.methods
+    rows = found.methods
     last = found.seed + max((row.num_seeds for row in rows), default=1) - 1
     seeds = f"seeds {found.seed} to {last}" if last > found.seed else f"seed {found.seed}"
     tries = len(found.restarts)
@@ -137,7 +133,7 @@ def _unlike_null(found: Discovery) -> tuple[Note, ...]:
     )
 
 
-def tabulate_methods(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
+def tabulate_methods(found: Discovery) -> Table:
     """Return the comparison of methods, IterD first."""
     columns = (
         Column("method", "Method"),
@@ -158,7 +154,7 @@ def tabulate_methods(found: Discovery, methods: tuple[MethodRow, ...]) -> Table:
             *interval_cells(row.macro_f1),
             row.num_seeds,
         )
-        for row in methods
+        for row in found.methods
     )
     caption = (
         "Means over the seeds, above the 95% interval of the mean (Student's t), which is cut "
@@ -174,19 +170,14 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
     downstream = found.downstream
     if isinstance(downstream, Absent):
         return (explain_absence(downstream),)
-    blocks: list[Block] = [_classifier_table(found, downstream)]
-    folded: list[Block] = []
-    if any(classifier.f1 is not None for classifier in downstream.classifiers):
-        folded.append(Collapsible(_category_table(found, downstream)))
-    if any(classifier.confusion is not None for classifier in downstream.classifiers):
-        folded.append(Collapsible(tabulate_confusion(found, downstream)))
     main = downstream.classifiers[0]
-    if main.confusion is not None:
-        spec = draw_confusion(
-            main.confusion, downstream.categories, main.name, describe_basis(found)
-        )
-        blocks.append(build_picture("confusion", found, spec))
-    return (*blocks, *folded)
+    spec = draw_confusion(main.confusion, downstream.categories, main.name, describe_basis(found))
+    return (
+        _classifier_table(found, downstream),
+        build_picture("confusion", found, spec),
+        Collapsible(_category_table(found, downstream)),
+        Collapsible(tabulate_confusion(found, downstream)),
+    )
 
 
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
@@ -218,23 +209,15 @@ def _scored_on(downstream: Downstream) -> str:
 
 
 def _category_table(found: Discovery, downstream: Downstream) -> Table:
-    scored = [c for c in downstream.classifiers if c.f1 is not None]
     columns = [Column("category", "Category"), Column("scored", "Scored samples", ColumnKind.COUNT)]
     columns += [
         Column(f"f1_{i}", f"F1, {classifier.name}", ColumnKind.NUMBER)
-        for i, classifier in enumerate(scored)
+        for i, classifier in enumerate(downstream.classifiers)
     ]
-    f1 = [classifier.f1 or () for classifier in scored]
-    rows = zip(downstream.categories, _support(downstream), *f1, strict=True)
+    support = downstream.classifiers[0].confusion.sum(axis=1).tolist()
+    f1 = [classifier.f1 for classifier in downstream.classifiers]
+    rows = zip(downstream.categories, support, *f1, strict=True)
     return build_table(name_for("category-f1", found), "Scores of each category", columns, rows)
-
-
-def _support(downstream: Downstream) -> list[int | None]:
-    """Return how many samples of each category were scored, the same for each classifier."""
-    for classifier in downstream.classifiers:
-        if classifier.confusion is not None:
-            return [int(total) for total in classifier.confusion.sum(axis=1)]
-    return [None] * len(downstream.categories)
 
 
 def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
@@ -249,7 +232,6 @@ def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
     rows = [
         (classifier.name, get_names[row], get_names[column], int(classifier.confusion[row, column]))
         for classifier in downstream.classifiers
-        if classifier.confusion is not None
         for row, column in np.argwhere(classifier.confusion > 0)
     ]
     caption = "Scored samples by true and predicted category; pairs without samples are left out."
@@ -257,11 +239,11 @@ def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
 
 
 def _agreement(found: Discovery) -> tuple[Block, ...]:
-    if isinstance(found.agreement, Absent):
-        # Without categories the classifiers' sentence has said so already.
-        same = isinstance(found.downstream, Absent) and found.downstream == found.agreement
-        return () if same else (explain_absence(found.agreement),)
-    return (_agreement_table(found, found.agreement),)
+    if not isinstance(found.agreement, Absent):
+        return (_agreement_table(found, found.agreement),)
+    # Without categories the classifiers' sentence has said so already.
+    said = isinstance(found.downstream, Absent)
+    return () if said else (explain_absence(found.agreement),)
 
 
 def _agreement_table(found: Discovery, agreement: tuple[Agreement, ...]) -> Table:

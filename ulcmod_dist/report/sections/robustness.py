@@ -111,8 +111,6 @@ def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
 
 
 def _restarts(found: Discovery) -> tuple[Block, ...]:
-    if not found.restarts:
-        return (Note("The labels were given, so there are no restarts to compare.", quiet=True),)
     traces = [(restart.number, restart.objectives) for restart in found.restarts]
     best = max(range(len(traces)), key=lambda i: traces[i][1][-1])
     spec = draw_iterations(traces, best, describe_basis(found))
