@@ -1,8 +1,14 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import make_unit_table
@@ -10,8 +16,6 @@ from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.intervene.masks import (
     Mask,
     get_unit_layers,
-    masks_from_safetensors,
-    masks_from_table,
     masks_to_safetensors,
     masks_to_table,
     read_layer_units,
@@ -26,7 +30,7 @@ UNITS = (
 LABELS = np.array([1, 2, 1, 3, 3, 1, 1, 2, 2, 3, 3, 1, 2])
 
 
-def test_parts_of__are_those_of_the_store_s_table() -> None:
+def test_read_layer_units__are_those_of_the_store_s_table() -> None:
     table = make_unit_table(UNITS)
     assert read_layer_units(table) == UNITS
     pieces = pa.concat_tables([table.slice(0, 6), table.slice(6)])
@@ -41,7 +45,7 @@ def test_parts_of__are_those_of_the_store_s_table() -> None:
 def test_from_modules__ablates_their_units_alone() -> None:
     mask = Mask.from_modules(UNITS, LABELS, [1, 3])
     assert mask.ablated.tolist() == [label != 2 for label in LABELS]
-    assert mask.count == 9
+    assert mask.num_units == 9
 
 
 def test_from_modules__refuses_unknown_modules_and_other_models() -> None:
@@ -69,7 +73,7 @@ def test_draw_random_like__as_many_units_in_each_layer(ablated: list[bool], seed
 
 @settings(deadline=None)
 @given(st.lists(bits.filter(any), min_size=1, max_size=3), st.booleans())
-def test_masks__round_trip(sets: list[list[bool]], held: bool) -> None:
+def test_masks__files_hold_the_units_and_values_of_each(sets: list[list[bool]], held: bool) -> None:
     means = np.arange(13) / 3 if held else np.zeros(13)
     masks = {
         f"module {index}": Mask(UNITS, np.array(ablated), np.zeros(13, np.float32)).with_means(
@@ -77,15 +81,16 @@ def test_masks__round_trip(sets: list[list[bool]], held: bool) -> None:
         )
         for index, ablated in enumerate(sets)
     }
-    for read in (
-        masks_from_safetensors(masks_to_safetensors(masks, UNITS), UNITS),
-        masks_from_table(masks_to_table(masks), UNITS),
-    ):
-        assert list(read) == sorted(masks)
-        for name, mask in masks.items():
-            assert read[name].units == UNITS
-            assert np.array_equal(read[name].ablated, mask.ablated)
-            assert np.array_equal(read[name].values, mask.values)
+    tensors = load(masks_to_safetensors(masks, UNITS))
+    table = masks_to_table(masks)
+    assert len(tensors) == 2 * len(masks)
+    assert table["mask"].unique().to_pylist() == sorted(masks)
+    for name, mask in masks.items():
+        rows = table.filter(pc.equal(table["mask"], name))
+        for units in (tensors[f"{name}.units"], rows["unit"].to_numpy()):
+            assert np.array_equal(units, np.flatnonzero(mask.ablated))
+        for values in (tensors[f"{name}.values"], rows["value"].to_numpy()):
+            assert np.array_equal(values, mask.values[mask.ablated])
 
 
 def test_table__says_where_each_unit_is() -> None:
@@ -104,18 +109,15 @@ def test_masks__same_masks_same_bytes() -> None:
     assert forth == masks_to_safetensors({"b": two, "a": one}, UNITS)
 
 
-def test_masks__of_another_model_are_refused() -> None:
+def test_masks__say_for_which_model_they_are(tmp_path: Path) -> None:
     masks = {"one": Mask.from_modules(UNITS, LABELS, [1])}
-    for units in (UNITS[:-1], (LayerUnits(0, "h.0.mlp.c_proj", 5), *UNITS[1:]), UNITS[:1]):
-        with pytest.raises(InvalidInput, match="a model with other units"):
-            masks_from_safetensors(masks_to_safetensors(masks, UNITS), units)
-        with pytest.raises(InvalidInput, match="a model with other units"):
-            masks_from_table(masks_to_table(masks), units)
+    (tmp_path / "masks").write_bytes(masks_to_safetensors(masks, UNITS))
+    with safe_open(tmp_path / "masks", "numpy") as file:
+        layout = json.loads(file.metadata()["units"])
+    assert tuple(
+        LayerUnits(layer, path, width, expert) for layer, path, width, expert in layout
+    ) == (UNITS)
 
 
-def test_masks__what_holds_none_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="cannot be read"):
-        masks_from_safetensors(b"nonsense that is no file", UNITS)
-    with pytest.raises(InvalidInput, match="lacks the column mask"):
-        masks_from_table(pa.table({"unit": [1]}), UNITS)
-    assert masks_from_table(masks_to_table({}), UNITS) == {}
+def test_table__of_no_mask_is_empty() -> None:
+    assert masks_to_table({}).num_rows == 0

@@ -20,7 +20,7 @@ from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.engine import mask_units
-from ulcmod_dist.intervene.masks import masks_from_safetensors
+from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.pipeline.compare import run_names
 
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
@@ -144,7 +144,7 @@ def test_ablate__without_room_for_an_actor_says_what_is_short(
     assert "An actor needs 1000 CPU, of which the largest node has" in answer.err
 
 
-def test_export__masks_silence_just_their_units(
+def test_export__masks_ablate_just_their_units(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
     words = ("--num-modules", 3, "--module", 1, "--module", 1, "--out", tmp_path, "--json")
@@ -153,11 +153,13 @@ def test_export__masks_silence_just_their_units(
     assert row["share"] == pytest.approx(row["removed"] / row["parameters"])
     model = AutoModel.from_pretrained(DEMO / "model").eval()
     engine = Engine(model)
-    data = (tmp_path / "masks.safetensors").read_bytes()
-    (mask,) = masks_from_safetensors(data, engine.units).values()
+    tensors = load_file(tmp_path / "masks.safetensors")
     labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
+    assert sorted(tensors) == ["K003-module-01.units", "K003-module-01.values"]
+    mask = Mask.empty(engine.units)
+    mask.ablated[tensors["K003-module-01.units"]] = True
     assert mask.ablated.tolist() == (labels == 1).tolist()
-    assert len(load_file(tmp_path / "masks.safetensors")) == 2
+    assert not tensors["K003-module-01.values"].any()
     encoded = PromptTokenizer.load(
         ModelConfig(id=str(DEMO / "model")), TokenizationConfig()
     ).encode(["Add 2 and 3."])

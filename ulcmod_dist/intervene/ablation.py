@@ -28,7 +28,7 @@ from ulcmod_dist.runtime.ray_session import (
 
 @dataclass(frozen=True)
 class AblationLosses:
-    """What ablating costs.
+    """The loss of samples with and without ablation.
 
     Attributes:
         intact: float64 [samples], nats a token of the model as it is; NaN for a sample without a
@@ -41,46 +41,43 @@ class AblationLosses:
 
     @property
     def loss_increase(self) -> NDArray[np.float64]:
-        """By how much each mask raises each sample's loss, float64 [masks, samples]."""
+        """Loss increase of each sample with each mask, float64 [masks, samples]."""
         return self.masked - self.intact
 
 
 def measure_ablation(
     engine: LossEngine,
-    encoded: Sequence[TokenizedPrompt],
+    prompts: Sequence[TokenizedPrompt],
     batches: Sequence[Sequence[int]],
     masks: Sequence[Mask],
-    advance: Callable[[int], None] = lambda samples: None,
 ) -> AblationLosses:
     """Measure every sample's loss intact and with each mask.
 
     Args:
         engine: The model.
-        encoded: The samples.
+        prompts: The samples.
         batches: Indices of samples run together, such as ``plan_batches`` gives.
         masks: What to ablate, one at a time.
-        advance: Told the number of samples after each batch is done with all masks.
     """
-    losses = np.full((1 + len(masks), len(encoded)), np.nan)
+    losses = np.full((1 + len(masks), len(prompts)), np.nan)
     for batch in batches:
-        prompts = [encoded[index] for index in batch]
+        given = [prompts[index] for index in batch]
         for row, mask in enumerate([None, *masks]):
-            losses[row, list(batch)] = engine.losses(prompts, mask).mean
-        advance(len(batch))
+            losses[row, list(batch)] = engine.losses(given, mask).mean
     return AblationLosses(losses[0], losses[1:])
 
 
 def compute_unit_means(
-    engine: LossEngine, encoded: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
+    engine: LossEngine, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
 ) -> NDArray[np.float64]:
-    """Mean of each unit over all counted tokens that it sees, signs kept, float64 [units].
+    """Mean of each unit over all counted tokens that reach it, signs kept, float64 [units].
 
-    These are the values for ``Mask.with_means``: a unit held at its mean carries no news of the
-    prompt, but leaves the average intact, which zero does not. A unit that sees no token has 0.
+    A unit set to its mean (`Mask.with_means`) says nothing about the prompt but leaves the average
+    intact, which zero does not. A unit that no token reaches has 0.
     """
-    totals = [engine.unit_sums([encoded[index] for index in batch]) for batch in batches]
+    totals = [engine.unit_sums([prompts[index] for index in batch]) for batch in batches]
     sums = np.stack([total for total, _ in totals]).sum(axis=0)
-    tokens = np.stack([seen for _, seen in totals]).sum(axis=0)
+    tokens = np.stack([count for _, count in totals]).sum(axis=0)
     means: NDArray[np.float64] = sums / np.maximum(tokens, 1)
     return means
 

@@ -1,4 +1,4 @@
-"""A model with some of its units ablated: put masks on it, and measure what prompts cost it."""
+"""A model with some of its units ablated: masks in its forward pass, and the loss of prompts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,13 @@ from ulcmod_dist.intervene.masks import Mask
 
 @contextmanager
 def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[None]:
-    """Ablate the units of a mask within the block, at the places where they are captured.
+    """Ablate the units of a mask within the block, by the hooks that also capture activations.
 
     Args:
-        model: A model of transformers, with or without a head; any number of forward passes, and
-            generation as well, run within the block. It is left as it was.
+        model: A model of transformers, with or without a head. Any number of forward passes, and
+            generation as well, run within the block; afterwards the model is as before.
         mask: What to ablate.
-        ranks: Processes that share the model, each within such a block; the process group of
-            torch.distributed says which of them this is.
+        ranks: Tensor-parallel processes that share the model, each within such a block.
 
     Raises:
         InvalidInput: The mask is of a model with other units.
@@ -47,29 +46,31 @@ def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[N
     if list_units(model.config) != mask.units:
         raise InvalidInput(
             f"The mask is of a model with {len(mask.ablated)} units in {len(mask.units)} parts, "
-            "which this one has not.",
+            "which differ from those of this model.",
             "Name the model that the run was made with.",
         )
-    taps = find_hook_points(mask.units)
-    ablators = {t: _UnitAblator(t, mask) for t in taps if mask.ablated[t.start : t.stop].any()}
-    # Experts without a ablated unit, too: seen or not, they are computed in the same way then, and
-    # masks differ by nothing else.
-    seen = [tap for tap in taps if tap in ablators or tap.experts]
+    points = find_hook_points(mask.units)
+    ablators = {p: _UnitAblator(p, mask) for p in points if mask.ablated[p.start : p.stop].any()}
+    # A hook makes transformers compute experts by another implementation, whose rounding differs.
+    # Hooking all experts, ablated or not, leaves the mask as the only difference between losses.
+    hooked_points = [point for point in points if point in ablators or point.experts]
 
-    def ablate(tap: HookPoint, units: torch.Tensor, routing: Routing | None) -> torch.Tensor | None:
-        return ablators[tap](units, routing) if tap in ablators else None
+    def ablate(
+        point: HookPoint, units: torch.Tensor, routing: Routing | None
+    ) -> torch.Tensor | None:
+        return ablators[point](units, routing) if point in ablators else None
 
-    with hooked(model, seen, ablate, ranks):
+    with hooked(model, hooked_points, ablate, ranks):
         yield
 
 
 @dataclass(frozen=True)
 class PrunedSize:
-    """What is left of a model when the ablated units are cut out of its weights.
+    """The size of a model whose ablated units are cut out of its weights.
 
     Attributes:
         parameters: Parameters of the base model.
-        removed: Those that belong to the ablated units alone, biases left aside.
+        removed: Those that belong to the ablated units alone, without biases.
     """
 
     parameters: int
@@ -84,23 +85,23 @@ class PrunedSize:
 def estimate_pruned_size(config: PretrainedConfig, mask: Mask) -> PrunedSize:
     """Estimate how much smaller a model is without the units of a mask, from its configuration."""
     parameters = count_parameter_bytes(config, "float32") // 4
-    return PrunedSize(parameters, mask.count * count_unit_parameters(config))
+    return PrunedSize(parameters, mask.num_units * count_unit_parameters(config))
 
 
 class _UnitAblator:
-    """Replaces the ablated units of one tap; its tensors follow the units to their device."""
+    """Replaces the ablated units at one hook point; its tensors follow them to their device."""
 
-    def __init__(self, tap: HookPoint, mask: Mask) -> None:
-        shape = max(1, tap.experts), tap.width
-        self._ablated = torch.from_numpy(mask.ablated[tap.start : tap.stop].reshape(shape))
-        self._values = torch.from_numpy(mask.values[tap.start : tap.stop].reshape(shape))
+    def __init__(self, point: HookPoint, mask: Mask) -> None:
+        shape = max(1, point.experts), point.width
+        self._ablated = torch.from_numpy(mask.ablated[point.start : point.stop].reshape(shape))
+        self._values = torch.from_numpy(mask.values[point.start : point.stop].reshape(shape))
 
     def __call__(self, units: torch.Tensor, routing: Routing | None) -> torch.Tensor:
         self._ablated = self._ablated.to(units.device)
         self._values = self._values.to(units)
         expert = 0 if routing is None else routing.expert
-        held = get_local_columns(units.shape[-1], self._ablated.shape[1])
-        return torch.where(self._ablated[expert, held], self._values[expert, held], units)
+        columns = get_local_columns(units.shape[-1], self._ablated.shape[1])
+        return torch.where(self._ablated[expert, columns], self._values[expert, columns], units)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Losses:
 
     Attributes:
         total: float64 [prompts], nats summed over the prompt's predicted tokens.
-        tokens: int64 [prompts], the number of these: the counted tokens that have one before them.
+        tokens: int64 [prompts], predicted tokens: counted tokens other than the first of a prompt.
     """
 
     total: NDArray[np.float64]
@@ -118,12 +119,12 @@ class Losses:
     @property
     def mean(self) -> NDArray[np.float64]:
         """Nats a token, float64 [prompts]; NaN where no token is predicted."""
-        without = np.full_like(self.total, np.nan)
-        return np.divide(self.total, self.tokens, out=without, where=self.tokens > 0)
+        empty = np.full_like(self.total, np.nan)
+        return np.divide(self.total, self.tokens, out=empty, where=self.tokens > 0)
 
 
 class LossEngine:
-    """A decoder with its language-model head, ready to turn batches into losses.
+    """A decoder with its language-model head, which turns batches into losses.
 
     Attributes:
         units: What the model's units are, in order.
@@ -149,7 +150,7 @@ class LossEngine:
 
     @classmethod
     def load(
-        cls, spec: ModelConfig, device: str = "cpu", threads: int = 1, ranks: int = 1
+        cls, config: ModelConfig, device: str = "cpu", threads: int = 1, ranks: int = 1
     ) -> LossEngine:
         """Load a model with its head; the arguments are those of ``Engine.load``.
 
@@ -158,110 +159,103 @@ class LossEngine:
         """
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
-        config = load_config(spec)
-        model = load_model(spec, config, device, ranks, head=get_family(config).decoder)
-        return cls(model, ranks)
+        pretrained = load_config(config)
+        is_decoder = get_family(pretrained).decoder
+        return cls(load_model(config, pretrained, device, ranks, head=is_decoder), ranks)
 
-    def losses(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None = None) -> Losses:
+    def losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask ablated.
 
-        A batch is halved as often as the device's memory demands.
+        A batch that does not fit into the device's memory is halved, except with ranks, which
+        cannot halve it together.
 
         Args:
-            encoded: The prompts of the batch, at least one; the losses are those of the tokens that
-                count, each predicted from all tokens before it.
+            prompts: The prompts of the batch, at least one. The losses are those of the counted
+                tokens, each predicted from all tokens before it.
             mask: What to ablate; None for nothing.
 
         Raises:
             InvalidInput: The mask is of another model.
-            UlcmodError: A token is not in the vocabulary, or a single prompt does not fit, or a
-                batch does not where ranks share the model, which could not halve it together.
+            UlcmodError: A token is not in the vocabulary, or a batch does not fit.
         """
         pieces = split_on_oom(
-            lambda batch: self._losses(batch, mask), encoded, self._model.device, self._ranks
+            lambda batch: self._losses(batch, mask), prompts, self._model.device, self._ranks
         )
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
         )
 
-    def _losses(self, encoded: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
+    def _losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         device = self._model.device
-        ids, attention = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
+        ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
         with torch.inference_mode(), mask_units(self._model, mask or self._nothing, self._ranks):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
-            totals = [_sum_loss(logits[row], prompt) for row, prompt in enumerate(encoded)]
-        tokens = np.array([sum(prompt.token_mask[1:]) for prompt in encoded], np.int64)
+            totals = [_sum_loss(logits[row], prompt) for row, prompt in enumerate(prompts)]
+        tokens = np.array([sum(prompt.token_mask[1:]) for prompt in prompts], np.int64)
         return Losses(torch.stack(totals).cpu().numpy(), tokens)
 
     def unit_sums(
-        self, encoded: Sequence[TokenizedPrompt]
+        self, prompts: Sequence[TokenizedPrompt]
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Sums of the units over the counted tokens of one batch, signs kept.
+        """Sum the units over the counted tokens of one batch, signs kept.
 
         Returns:
-            The sums and the number of tokens that each unit has seen, both [units]; an expert's
-            units see the tokens routed to it.
+            The sums and the number of tokens that reach each unit, both [units]; the units of an
+            expert get the tokens routed to it.
         """
         device = self._model.device
-        ids, attention = (array.to(device) for array in pad_batch(encoded, self._vocabulary))
-        sums = UnitSums(encoded, find_hook_points(self.units), self._ranks)
-        with (
-            torch.inference_mode(),
-            hooked(self._model, sums.taps, sums.visit, self._ranks),
-        ):
+        ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+        points = find_hook_points(self.units)
+        sums = _UnitSums(prompts, points, self._ranks)
+        with torch.inference_mode(), hooked(self._model, points, sums.add, self._ranks):
             self._model.base_model(input_ids=ids, attention_mask=attention)
         return sums.collect(device)
 
 
 def _sum_loss(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
-    """The summed loss of one prompt, float64; only its own logits are ever held in float32."""
+    """Sum the loss of one prompt in float64; converting one at a time bounds float32 logits."""
     counted = torch.tensor(prompt.token_mask[1:], dtype=torch.bool, device=logits.device)
     targets = torch.tensor(prompt.ids[1:], dtype=torch.int64, device=logits.device)[counted]
     predicted = logits[: len(prompt.ids) - 1][counted].float()
     return cross_entropy(predicted, targets, reduction="none").double().sum()
 
 
-class UnitSums:
-    """Collects the sums of one batch while its forward pass runs.
+class _UnitSums:
+    """Sums the units of one batch while its forward pass runs.
 
-    Where ranks share a model, each fills in the units that it holds and leaves zeros elsewhere.
-
-    Attributes:
-        taps: Where the units are seen.
+    Each rank fills in the units that it holds and leaves zeros elsewhere.
     """
 
     def __init__(
-        self, encoded: Sequence[TokenizedPrompt], taps: Sequence[HookPoint], ranks: int = 1
+        self, prompts: Sequence[TokenizedPrompt], points: Sequence[HookPoint], ranks: int
     ) -> None:
-        """Make room for the sums over ``encoded``, padded on the right."""
-        self.taps = taps
         self._ranks = ranks
         self._rank = torch.distributed.get_rank() if ranks > 1 else 0
-        longest = max(len(prompt.ids) for prompt in encoded)
-        self._counted = torch.zeros(len(encoded), longest, dtype=torch.bool)
-        for row, prompt in enumerate(encoded):
+        longest = max(len(prompt.ids) for prompt in prompts)
+        self._counted = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
             self._counted[row, : len(prompt.ids)] = torch.tensor(prompt.token_mask)
-        self._sums = torch.zeros(taps[-1].stop, dtype=torch.float64)
-        self._tokens = torch.zeros(taps[-1].stop, dtype=torch.int64)
+        self._sums = torch.zeros(points[-1].stop, dtype=torch.float64)
+        self._tokens = torch.zeros(points[-1].stop, dtype=torch.int64)
 
-    def visit(self, tap: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
-        """Add the units of one tap to their sums."""
-        held = units.shape[-1]
-        if held == tap.width and self._rank > 0:
-            return  # every rank holds all of these units; the first one reports them
-        flat = units.reshape(-1, held)
+    def add(self, point: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
+        """Add the units of one hook point to their sums."""
+        width = units.shape[-1]
+        if width == point.width and self._rank > 0:
+            return  # Every rank holds all of these units; the first one adds them.
+        flat = units.reshape(-1, width)
         token = slice(None) if routing is None else routing.token
         kept = self._counted.to(units.device).flatten()[token]
-        columns = get_local_columns(held, tap.width)
-        for expert in range(max(1, tap.experts)):
+        columns = get_local_columns(width, point.width)
+        for expert in range(max(1, point.experts)):
             mine = kept if routing is None else kept & (routing.expert == expert)
-            whole = slice(first := tap.start + expert * tap.width, first + tap.width)
+            whole = slice(first := point.start + expert * point.width, first + point.width)
             self._sums[whole][columns] = flat[mine].sum(0, dtype=torch.float64).cpu()
             self._tokens[whole][columns] = int(mine.sum())
 
     def collect(self, device: torch.device) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Sums and numbers of tokens, both [units], added up over the ranks on ``device``."""
+        """Add up sums and numbers of tokens, both [units], over the ranks on ``device``."""
         parts = (self._sums, self._tokens)
         if self._ranks > 1:
             parts = (self._sums.to(device), self._tokens.to(device))

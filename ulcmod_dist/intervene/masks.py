@@ -1,4 +1,4 @@
-"""Masks: which units of a model are ablated, how they are drawn, stored and read again."""
+"""Masks: which units of a model are ablated, how they are drawn, and how they are exported."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import save
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
@@ -38,7 +37,7 @@ class Mask:
     Attributes:
         units: What the model's units are, in order.
         ablated: bool [units].
-        values: float32 [units]; zero except where a ablated unit is held at another value.
+        values: float32 [units]; zero except where an ablated unit keeps its mean.
     """
 
     units: tuple[LayerUnits, ...]
@@ -47,7 +46,7 @@ class Mask:
 
     @classmethod
     def empty(cls, units: Sequence[LayerUnits]) -> Mask:
-        """The mask that ablates no unit."""
+        """Make the mask that ablates no unit."""
         width = sum(part.width for part in units)
         return cls(tuple(units), np.zeros(width, np.bool_), np.zeros(width, np.float32))
 
@@ -55,7 +54,7 @@ class Mask:
     def from_modules(
         cls, units: Sequence[LayerUnits], labels: NDArray[np.integer[Any]], modules: Collection[int]
     ) -> Mask:
-        """The mask that ablates whole modules.
+        """Make the mask that ablates whole modules.
 
         Args:
             units: What the model's units are, in order.
@@ -81,11 +80,11 @@ class Mask:
         return cls(tuple(units), ablated, np.zeros(width, np.float32))
 
     def with_means(self, means: NDArray[np.floating[Any]]) -> Mask:
-        """The same units, each held at its mean [units] in place of zero."""
+        """Set the ablated units to their means [units] in place of zero."""
         return replace(self, values=np.where(self.ablated, means, 0).astype(np.float32))
 
     def draw_random_like(self, generator: np.random.Generator) -> Mask:
-        """As many units in each layer, drawn at random from all units of the layer, at zero."""
+        """Draw as many units in each layer at random; they are ablated to zero."""
         layers = get_unit_layers(self.units)
         ablated = np.zeros_like(self.ablated)
         for layer in np.unique(layers):
@@ -95,7 +94,7 @@ class Mask:
         return Mask(self.units, ablated, np.zeros(len(ablated), np.float32))
 
     @property
-    def count(self) -> int:
+    def num_units(self) -> int:
         """Number of ablated units."""
         return int(self.ablated.sum())
 
@@ -106,10 +105,10 @@ def get_unit_layers(units: Sequence[LayerUnits]) -> NDArray[np.int64]:
 
 
 def read_layer_units(units: pa.Table) -> tuple[LayerUnits, ...]:
-    """The parts of a model, from the table of its units in order, as an activation store has it.
+    """Read the parts of a model from the table of its units in the activation store.
 
     Raises:
-        InvalidInput: The table does not say where the units are, or lacks some of a projection.
+        InvalidInput: The table names no paths, or not all units of each projection in order.
     """
     keys = [pc.cast(units[name], pa.string()) for name in ("path", "expert")]
     table = pa.table([units["layer"], *keys], names=["layer", "path", "expert"])
@@ -119,8 +118,8 @@ def read_layer_units(units: pa.Table) -> tuple[LayerUnits, ...]:
     inside = pa.array([index for width in widths for index in range(width)], pa.int32())
     if units["path"].null_count or not units["index"].combine_chunks().equals(inside):
         raise InvalidInput(
-            "The table of units does not name all units of each projection in order, as an "
-            "imported one need not: masks cannot be made of it.",
+            "The table of units does not name all units of each projection in order, so no masks "
+            "can be made from it.",
             "Export from a run that extracted its activations from a model.",
         )
     return tuple(
@@ -135,80 +134,23 @@ def read_layer_units(units: pa.Table) -> tuple[LayerUnits, ...]:
 
 
 def masks_to_table(masks: Mapping[str, Mask]) -> pa.Table:
-    """Named masks as one table of ``SCHEMA``, in order of name and unit."""
+    """Convert named masks to one table of ``SCHEMA``, in order of name and unit."""
     tables = [_make_table(name, masks[name]) for name in sorted(masks)]
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
-def masks_from_table(table: pa.Table, units: Sequence[LayerUnits]) -> dict[str, Mask]:
-    """Read masks of a model with these units; a mask without a unit leaves no trace in a table.
-
-    Raises:
-        InvalidInput: The table has other columns, or is of a model with other units.
-    """
-    if missing := [name for name in SCHEMA.names if name not in table.column_names]:
-        raise InvalidInput(f"The table of masks lacks the column {missing[0]}.")
-    if table.num_rows and pc.max(table["unit"]).as_py() >= len(get_unit_layers(units)):
-        raise _model_mismatch()
-    names = table["mask"].to_numpy(zero_copy_only=False)
-    masks = {}
-    for name in sorted(set(names)):
-        rows = table.filter(pa.array(names == name))
-        masks[name] = _mask(units, rows["unit"].to_numpy(), rows["value"].to_numpy())
-        if not _make_table(name, masks[name]).equals(rows.select(SCHEMA.names).sort_by("unit")):
-            raise _model_mismatch()
-    return masks
-
-
 def masks_to_safetensors(masks: Mapping[str, Mask], units: Sequence[LayerUnits]) -> bytes:
-    """Named masks as the bytes of a safetensors file.
+    """Convert named masks to the bytes of a safetensors file.
 
-    For each mask the tensors ``NAME.units`` (int64) and ``NAME.values`` (float32), and the model's
-    units as JSON in the metadata, so that a mask cannot be put on another model unnoticed.
+    For each mask the tensors ``NAME.units`` (int64) and ``NAME.values`` (float32). The metadata
+    ``units``, JSON of [layer, path, width, expert], tell for which model the masks are.
     """
     tensors: dict[str, NDArray[Any]] = {}
     for name, mask in sorted(masks.items()):
         tensors[f"{name}.units"] = np.flatnonzero(mask.ablated)
         tensors[f"{name}.values"] = mask.values[mask.ablated]
-    return save(tensors, metadata={"units": _layout(units)})
-
-
-def masks_from_safetensors(data: bytes, units: Sequence[LayerUnits]) -> dict[str, Mask]:
-    """Read masks of a model with these units.
-
-    Raises:
-        InvalidInput: The bytes hold no masks, or those of a model with other units.
-    """
-    try:
-        tensors, layout = load(data), _metadata(data).get("units")
-    except (SafetensorError, ValueError) as error:
-        raise InvalidInput(f"The masks cannot be read: {error}.") from error
-    if layout != _layout(units):
-        raise _model_mismatch()
-    names = sorted(key.removesuffix(".units") for key in tensors if key.endswith(".units"))
-    return {
-        name: _mask(units, tensors[f"{name}.units"], tensors[f"{name}.values"]) for name in names
-    }
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The metadata of a safetensors file: JSON behind eight bytes that give its length."""
-    length = int.from_bytes(data[:8], "little")
-    header: dict[str, dict[str, str]] = json.loads(data[8 : 8 + length])
-    return header.get("__metadata__", {})
-
-
-def _layout(units: Sequence[LayerUnits]) -> str:
-    return json.dumps([[part.layer, part.path, part.width, part.expert] for part in units])
-
-
-def _mask(
-    units: Sequence[LayerUnits], ablated: NDArray[np.int64], values: NDArray[np.float32]
-) -> Mask:
-    mask = Mask.empty(units)
-    mask.ablated[ablated] = True
-    mask.values[ablated] = values
-    return mask
+    layout = [[part.layer, part.path, part.width, part.expert] for part in units]
+    return save(tensors, metadata={"units": json.dumps(layout)})
 
 
 def _make_table(name: str, mask: Mask) -> pa.Table:
@@ -228,9 +170,3 @@ def _make_table(name: str, mask: Mask) -> pa.Table:
     }
     arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
     return pa.table(arrays, schema=SCHEMA)
-
-
-def _model_mismatch() -> InvalidInput:
-    return InvalidInput(
-        "The masks are of a model with other units.", "Name the model that the run was made with."
-    )

@@ -49,7 +49,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
     RunDir.at(out).write_parquet("masks.parquet", masks_to_table(masks))
     sizes, unknown = _pruned_sizes(context.job, masks.values())
     rows = [
-        {"name": name, "modules": list(each), "units": mask.count, **size}
+        {"name": name, "modules": list(each), "units": mask.num_units, **size}
         for (name, mask), each, size in zip(masks.items(), chosen, sizes, strict=True)
     ]
     written = [f"Wrote {out / name}" for name in ("masks.safetensors", "masks.parquet")]
