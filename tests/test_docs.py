@@ -1,8 +1,10 @@
 import ast
+import importlib
 import re
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from typer.main import get_command
@@ -68,6 +70,29 @@ def test_python_reference__holds_every_public_name() -> None:
     page = (DOCS / "api.md").read_text(encoding="utf-8")
     described = re.findall(r":: ulcmod_dist\.(\w+)", page)
     assert sorted(described) == sorted(um.__all__)
+
+
+def find_object(name: str) -> Any:
+    """The object of a dotted name below the package; an attribute that is a field is its name."""
+    module, *attributes = name.split(".")
+    found: Any = importlib.import_module(f"ulcmod_dist.{module}")
+    for attribute in attributes:
+        if isinstance(found, ModuleType) and not hasattr(found, attribute):
+            found = importlib.import_module(f"{found.__name__}.{attribute}")
+        elif attribute in getattr(found, "model_fields", {}):
+            found = attribute
+        else:
+            found = getattr(found, attribute)
+    return found
+
+
+def test_design__names_what_is_in_the_code() -> None:
+    page = (DOCS / "design.md").read_text(encoding="utf-8")
+    packages = "|".join(path.name for path in (ROOT / "ulcmod_dist").iterdir() if path.is_dir())
+    names = re.findall(rf"`((?:{packages})(?:\.\w+)+)`", page)
+    assert len(names) > 20
+    for name in names:
+        find_object(name)
 
 
 def options_of(program: Any, words: str = "ulcmod") -> Iterator[tuple[str, str]]:
