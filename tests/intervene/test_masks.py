@@ -114,9 +114,7 @@ def test_masks__say_for_which_model_they_are(tmp_path: Path) -> None:
     (tmp_path / "masks").write_bytes(masks_to_safetensors(masks, UNITS))
     with safe_open(tmp_path / "masks", "numpy") as file:
         layout = json.loads(file.metadata()["units"])
-    assert tuple(
-        LayerUnits(layer, path, width, expert) for layer, path, width, expert in layout
-    ) == (UNITS)
+    assert tuple(LayerUnits(*part) for part in layout) == UNITS
 
 
 def test_table__of_no_mask_is_empty() -> None:

@@ -78,13 +78,7 @@ class ModelReplica:
         config: ExtractConfig,
         units: Sequence[LayerUnits],
     ) -> None:
-        """Load both.
-
-        Args:
-            model: The model.
-            tokenization: How prompts become tokens.
-            config: Device, threads and ranks of an actor.
-            units: The units that the plan was made for.
+        """Load both; ``units`` are those that the plan was made for.
 
         Raises:
             InvalidInput: The model cannot be used.
@@ -302,7 +296,7 @@ class Worker:
             self._progress[task.digest] = ShardProgress(
                 task.digest, task.attempt, shard.num_prompts, shard.num_tokens
             )
-        shard.raise_failing()
+        content = shard.finish(task.prompts)
         self._on_event("computed", task.digest)
         origin = Origin(
             provenance=self._provenance,
@@ -313,7 +307,7 @@ class Worker:
             epoch=self._epoch,
             seconds=time.perf_counter() - began,
         )
-        return shard.content(task.prompts), origin
+        return content, origin
 
     def _commit(
         self, task: ShardTask, content: ShardContent, origin: Origin
@@ -367,28 +361,13 @@ class _ShardBuffer:
             # The process is sound: go on, so that one attempt finds all such prompts.
             self._failing.extend(failing)
             self._reason = error.fact
+            return
         except UlcmodError:
             raise
         except Exception as error:
             if failing := self._find_failing(batch):
                 raise _FailingPrompts(failing, describe_error(error), clean=False) from error
             raise
-        else:
-            self._keep(batch, rows, sizes)
-
-    def raise_failing(self) -> None:
-        """Raise `_FailingPrompts` if prompts of the shard failed."""
-        if self._failing:
-            raise _FailingPrompts(self._failing, self._reason, clean=True)
-
-    def content(self, prompts: tuple[str, ...]) -> ShardContent:
-        """The rows, for the store."""
-        counts = np.array([entry.num_counted for entry in self._tokenized], np.int64)
-        return ShardContent(prompts, self._activations, counts, self._routed)
-
-    def _keep(
-        self, batch: tuple[int, ...], rows: PooledActivations, sizes: tuple[int, ...]
-    ) -> None:
         indices = list(batch)
         self._activations[indices] = rows.activations
         if self._routed is not None:
@@ -400,6 +379,13 @@ class _ShardBuffer:
             self.splits.append(batch)
         self.num_prompts += len(batch)
         self.num_tokens += sum(len(self._tokenized[index].ids) for index in batch)
+
+    def finish(self, prompts: tuple[str, ...]) -> ShardContent:
+        """Return the rows for the store, or raise `_FailingPrompts` if some prompts failed."""
+        if self._failing:
+            raise _FailingPrompts(self._failing, self._reason, clean=True)
+        counts = np.array([entry.num_counted for entry in self._tokenized], np.int64)
+        return ShardContent(prompts, self._activations, counts, self._routed)
 
     def _find_failing(self, batch: tuple[int, ...]) -> list[int]:
         """Rows of a batch that fail alone as well."""

@@ -21,7 +21,7 @@ with ray_session(None):
 """
 
 
-def test_cluster__a_local_ray_leaves_a_token_of_its_owner_alone(tmp_path: Path) -> None:
+def test_ray_session__a_local_ray_leaves_a_token_of_its_owner_alone(tmp_path: Path) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     shown = subprocess.run(
         [sys.executable, "-c", START],
@@ -37,7 +37,7 @@ def test_cluster__a_local_ray_leaves_a_token_of_its_owner_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("by_environment", [False, True])
-def test_cluster__another_machine_is_not_joined_without_a_token(
+def test_ray_session__another_machine_is_not_joined_without_a_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
 ) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS"):
