@@ -15,7 +15,7 @@ from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.progress import ExtractionProgress, read_extraction_status
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.shards import committed_digests
+from ulcmod_dist.store.records import committed_digests
 
 
 def scraped(address: str) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
-from ulcmod_dist.store.shards import committed_digests
+from ulcmod_dist.store.records import committed_digests
 from ulcmod_dist.store.snapshot import open_snapshot
 
 

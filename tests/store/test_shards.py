@@ -10,7 +10,12 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
-from ulcmod_dist.store.records import CorruptionError, dump_checksummed, load_checksummed
+from ulcmod_dist.store.records import (
+    CorruptionError,
+    committed_digests,
+    dump_checksummed,
+    load_checksummed,
+)
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     CHUNK_BYTES,
@@ -19,14 +24,7 @@ from ulcmod_dist.store.schema import (
     ChunkShape,
     shard_digest,
 )
-from ulcmod_dist.store.shards import (
-    Moments,
-    Origin,
-    ShardWriter,
-    committed_digests,
-    read_commit,
-    shard_moments,
-)
+from ulcmod_dist.store.shards import Moments, Origin, ShardWriter, read_commit, shard_moments
 
 ALL = (slice(None), slice(None))
 

@@ -14,7 +14,6 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.dataset as pads
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
@@ -212,6 +211,9 @@ def _require_columns(source: SourceFile, columns: Sequence[str], existing: Seque
 
 
 def _read_parquet(source: SourceFile, columns: list[str]) -> pa.Table:
+    # Imports pandas, a second that commands which read no corpus need not spend.
+    import pyarrow.dataset as pads
+
     dataset = pads.dataset([source.path], format="parquet", filesystem=source.files)
     _require_columns(source, columns, dataset.schema.names)
     return _decode_class_labels(dataset.to_table(columns=columns), dataset.schema)
@@ -241,6 +243,8 @@ def _decode_class_labels(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def _read_csv(source: SourceFile, columns: list[str]) -> pa.Table:
+    import pyarrow.dataset as pads
+
     table = pads.dataset(
         [source.path],
         filesystem=source.files,

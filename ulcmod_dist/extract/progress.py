@@ -11,8 +11,7 @@ from typing import Any
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.runtime import lease
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.records import read_quarantine
-from ulcmod_dist.store.shards import committed_digests
+from ulcmod_dist.store.records import committed_digests, read_quarantine
 
 STATUS = "status/extract.json"
 

@@ -16,16 +16,9 @@ from zarr.storage import ObjectStore
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
-from ulcmod_dist.store.records import latest_provenance
+from ulcmod_dist.store.records import committed_digests, latest_provenance
 from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
-from ulcmod_dist.store.shards import (
-    Commit,
-    Origin,
-    ShardContent,
-    ShardWriter,
-    committed_digests,
-    read_commit,
-)
+from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter, read_commit
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot
 
 ACTIVATIONS_NAME = "activations"

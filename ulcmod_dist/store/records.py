@@ -12,7 +12,7 @@ from typing import Any
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import RunDir, canonical_json, fingerprint
-from ulcmod_dist.store.schema import MANIFESTS, QUARANTINE, manifest_key, quarantine_key
+from ulcmod_dist.store.schema import COMMITS, MANIFESTS, QUARANTINE, manifest_key, quarantine_key
 
 CHECKSUM_KEY = "checksum"
 
@@ -73,6 +73,15 @@ def latest_provenance(run: RunDir) -> dict[str, str] | None:
         return None
     provenance: dict[str, str] = read_header(run, versions[-1])["record"]
     return provenance
+
+
+def committed_digests(run: RunDir) -> set[str]:
+    """Digests of the shards that are there, by listing alone."""
+    return {
+        key.removeprefix(f"{COMMITS}/").removesuffix(".json")
+        for key, _ in run.keys(COMMITS)
+        if key.endswith(".json")
+    }
 
 
 @dataclass(frozen=True)

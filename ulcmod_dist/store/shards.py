@@ -27,10 +27,14 @@ from ulcmod_dist.store.arrays import (
     read_region,
     write_group,
 )
-from ulcmod_dist.store.records import CorruptionError, dump_checksummed, load_checksummed
+from ulcmod_dist.store.records import (
+    CorruptionError,
+    committed_digests,
+    dump_checksummed,
+    load_checksummed,
+)
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
-    COMMITS,
     M2_ARRAY,
     MEAN_ARRAY,
     ROUTED_ARRAY,
@@ -245,15 +249,6 @@ def check_finite(content: ShardContent) -> None:
                 f"{content.prompts[row][:12]}) is {values[unit]}.",
                 "Activations must be finite.",
             )
-
-
-def committed_digests(run: RunDir) -> set[str]:
-    """Digests of the shards that are there, by listing alone."""
-    return {
-        key.removeprefix(f"{COMMITS}/").removesuffix(".json")
-        for key, _ in run.keys(COMMITS)
-        if key.endswith(".json")
-    }
 
 
 def read_commit(run: RunDir, digest: str) -> Commit:

@@ -13,7 +13,13 @@ import pyarrow.compute as pc
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
 from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes
-from ulcmod_dist.store.records import CorruptionError, list_snapshots, load_checksummed, read_header
+from ulcmod_dist.store.records import (
+    CorruptionError,
+    committed_digests,
+    list_snapshots,
+    load_checksummed,
+    read_header,
+)
 from ulcmod_dist.store.schema import (
     COMMITS,
     MANIFESTS,
@@ -22,7 +28,7 @@ from ulcmod_dist.store.schema import (
     manifest_key,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Commit, committed_digests, read_commit
+from ulcmod_dist.store.shards import Commit, read_commit
 
 READERS = 4
 """Objects hashed at a time."""
