@@ -1,18 +1,20 @@
-"""Text for people: untrusted input made safe to print, numbers and labels made short."""
+"""Format text for people: safe printing of untrusted input, short labels and numbers."""
 
 import math
 import re
 
-# Control characters and the marks that reorder text would let a prompt disturb its surroundings.
+# A prompt with control characters could command the terminal; one with bidirectional marks could
+# reorder the text around it. Lone surrogates cannot be encoded.
 _CONTROLS = re.compile(
     "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
     "\ud800-\udfff\ufffe\uffff]"
 )
+
 PROMPT_LIMIT = 600
-"""Characters of a prompt that the page shows; the rest is counted."""
+"""Maximal length of a prompt on the page, in characters."""
 
 LABEL_LIMIT = 24
-"""Characters of a label beside a picture."""
+"""Maximal length of a label of a figure, in characters."""
 
 MINUS, DASH, TIMES = "\u2212", "\u2013", "\u00d7"
 
@@ -20,12 +22,12 @@ _SPACES = re.compile(r"\s+")
 
 
 def strip_control_chars(text: str) -> str:
-    """Return the text without control and reordering characters (tab and newline stay)."""
+    """Return the text without control and bidirectional characters, except tab and newline."""
     return _CONTROLS.sub("", text.replace("\r\n", "\n"))
 
 
 def shorten(text: str, limit: int = PROMPT_LIMIT) -> str:
-    """Return a printable text of at most ``limit`` characters and how many were left out."""
+    """Cut a text to ``limit`` characters and say how many are left out."""
     clean = strip_control_chars(text).strip()
     if len(clean) <= limit:
         return clean
@@ -33,16 +35,13 @@ def shorten(text: str, limit: int = PROMPT_LIMIT) -> str:
 
 
 def label(text: str, limit: int = LABEL_LIMIT) -> str:
-    """Return a text as one short line."""
+    """Return a text as one line of at most ``limit`` characters."""
     line = _SPACES.sub(" ", strip_control_chars(text)).strip()
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Return a number with ``digits`` significant digits, whole thousands in full.
-
-    A missing number (NaN) is a dash.
-    """
+    """Format a number with ``digits`` significant digits, thousands in full, NaN as a dash."""
     if math.isnan(value):
         return DASH
     if math.isinf(value):
@@ -61,7 +60,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as whole percents, with "<1%" for what would round to nothing."""
+    """Format a share as whole percents, with "<1%" for small ones that would round to 0%."""
     if math.isnan(share):
         return DASH
     if 0 < share < 0.005:
@@ -70,6 +69,6 @@ def percent(share: float) -> str:
 
 
 def count(amount: int, singular: str, plural: str | None = None) -> str:
-    """Return an amount with its noun, e.g. ``count(2, "layer")`` is "2 layers"."""
+    """Format an amount with its noun: ``count(2, "layer")`` is "2 layers"."""
     noun = singular if amount == 1 else plural or f"{singular}s"
     return f"{amount:,} {noun}"
