@@ -229,13 +229,14 @@ def test_discover__refuses_in_one_line_and_loses_nothing(
 
 
 def test_evaluate__says_what_memory_the_null_model_lacks_and_goes_on(
-    finished: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+    imported: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert ulcmod("discover", imported).code == 0
     monkeypatch.setattr(evaluate, "permutation_bytes", lambda activations: 2**40)
-    answer = ulcmod("evaluate", finished, "--json")
+    answer = ulcmod("evaluate", imported, "--json")
     assert (answer.code, answer.json()["rows"][0]["null"]) == (0, None)
-    assert ulcmod("report", finished).code == 0
-    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert ulcmod("report", imported).code == 0
+    page = (imported / "report.html").read_text(encoding="utf-8")
     assert "The null model holds" in page
     assert "TiB of chunks at a time" in page
 
