@@ -38,7 +38,7 @@ report: {{typical: 60}}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A corpus of three categories, a job for it, and the run that the command line made."""
     folder = tmp_path_factory.mktemp("job")
     write_demo_corpus(folder)

@@ -22,7 +22,7 @@ discover: {{modules: [2]}}
 
 
 @pytest.fixture
-def sick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_ray: None) -> Path:
     """A job of 24 prompts of which the sixth fails; removing the file heals the model."""
     table = pq.read_table(DEMO / "train.parquet")[:24]
     pq.write_table(table, tmp_path / "train.parquet")

@@ -1,6 +1,5 @@
 """A rerun of a real model's run: forward passes for new prompts alone, and none without any."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import ulcmod_dist as um
-from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.conftest import Answer, Ulcmod
 from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits
@@ -39,7 +38,7 @@ finally:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 60 prompts and 15 held-out ones."""
     folder = tmp_path_factory.mktemp("made")
     shutil.copytree(DEMO / "model", folder / "model")
@@ -111,37 +110,28 @@ def test_rerun__of_another_model_reuses_nothing_and_says_why(folder: Path, ulcmo
 
 
 def test_rerun__of_another_revision_on_the_hub_reuses_nothing_and_says_why(
-    tmp_path: Path,
+    tmp_path: Path, hub_cache: Path, ulcmod: Ulcmod, local_ray: None
 ) -> None:
     revisions = ["a" * 40, "b" * 40]
     for revision in revisions:
-        snapshot = tmp_path / "hub/models--someone--decoder/snapshots" / revision
-        shutil.copytree(DEMO / "model", snapshot)
+        shutil.copytree(DEMO / "model", hub_cache / "models--someone--decoder/snapshots" / revision)
     write_demo_corpus(tmp_path, 3, 1)
-    job = Path(tmp_path / "job.yaml")
+    job = tmp_path / "job.yaml"
     job.write_text(JOB.format(folder=tmp_path).replace("id: model", "id: someone/decoder"))
-    offline = {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    no_limits = "rerun={min_units_rand: -1, min_samples_rand: -1, min_objective: 0}"
 
-    def ulcmod(command: str, revision: str) -> subprocess.CompletedProcess[str]:
-        words = [command, str(job), "--set", f"model.revision={revision}"]
-        no_limits = ["--set", "rerun={min_units_rand: -1, min_samples_rand: -1, min_objective: 0}"]
-        return subprocess.run(
-            [sys.executable, "-c", PROGRAM, *words, *no_limits],
-            env={**os.environ, **offline},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def call(command: str, revision: str) -> Answer:
+        return ulcmod(command, job, "--set", f"model.revision={revision}", "--set", no_limits)
 
-    first = ulcmod("run", revisions[0])
-    assert first.returncode == 0, first.stderr
-    other = ulcmod("rerun", revisions[1])
-    assert other.returncode == 0, other.stderr
-    assert "No row was reused: model.revision" in other.stdout
-    assert "reused    0" in other.stdout
-    refused = ulcmod("extract", revisions[0])
-    assert refused.returncode == 2
-    assert "model.revision" in refused.stderr
+    first = call("run", revisions[0])
+    assert first.code == 0, first.err
+    other = call("rerun", revisions[1])
+    assert other.code == 0, other.err
+    assert "No row was reused: model.revision" in other.out
+    assert "reused    0" in other.out
+    refused = call("extract", revisions[0])
+    assert refused.code == 2
+    assert "model.revision" in refused.err
 
 
 @pytest.mark.faults
