@@ -74,7 +74,9 @@ def test_discover__returns_the_published_labels_on_every_executor(
         if memory == "streaming":
             lazy = as_standardised(chunked(given["activations"], chunks=(50, 130)))
             resident = SearchConfig(modules=(1,), restarts=1, mode="exact")
-            limit = plan_search(lazy, [int(given["num_modules"])], resident, executor).needed - 1
+            limit = (
+                plan_search(lazy, [int(given["num_modules"])], resident, executor).projected_mem - 1
+            )
         modules = searched(given, (50, 130), mode="exact", executor=executor, memory=limit)
         assert np.array_equal(modules.sample_labels, given["final_sample_labels"])
         assert np.array_equal(modules.unit_labels, given["final_unit_labels"])

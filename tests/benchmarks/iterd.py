@@ -313,7 +313,7 @@ def run_restarts(options: argparse.Namespace) -> Table:
         plan = plan_search(
             lazily(path), [10], SearchConfig(modules=(10,), **settings), ThreadExecutor()
         )
-        memory = plan.needed - 1
+        memory = plan.projected_mem - 1
         found = iterations(
             path, lazily(path), options, memory=memory, max_iterations=3, restarts=restarts
         )

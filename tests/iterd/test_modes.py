@@ -83,7 +83,7 @@ def test_blockwise__reads_the_matrix_once_an_iteration(hard: Planted) -> None:
         5,
         **settings,
         block_units=40,
-        memory=resident.needed - 1,
+        memory=resident.projected_mem - 1,
         initial_sample_labels=np.arange(120) % 5,
         max_iterations=3,
         checkpoint=lambda _: counts.append(reads()),
@@ -102,7 +102,7 @@ def test_exact__streaming_reads_twice_at_most_and_resident_once_in_all(hard: Pla
     plan = plan_search(
         lazy, [5], SearchConfig(modules=(5,), restarts=1, mode="exact"), ThreadExecutor()
     )
-    too_small_to_keep = plan.needed - 1
+    too_small_to_keep = plan.projected_mem - 1
     counts: list[np.ndarray] = []
 
     def note(_: Checkpoint) -> None:
@@ -140,7 +140,7 @@ def test_plan__prefers_residency_then_one_read_then_two() -> None:
     for gib in (8, 2, 1, 0.25):
         config = SearchConfig(modules=(10,), restarts=1, memory=int(gib * 2**30))
         plan = plan_search(lazy, [10], config, ThreadExecutor(2))
-        assert plan.needed <= plan.limit
+        assert plan.projected_mem <= plan.limit
         seen.append((plan.mode, plan.resident, plan.reads))
     assert seen[0] == ("exact", True, 0)
     assert seen[1] == seen[2] == ("blockwise", False, 1)

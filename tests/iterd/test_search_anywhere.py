@@ -133,7 +133,7 @@ def test_discover__a_worker_lost_in_mid_pass_costs_no_label(
         executor = DaskExecutor(client)
         config = SearchConfig(modules=(5,), restarts=1, mode=mode)
         plan = plan_search(activations, [5], config, executor, block_units=150)
-        memory = plan.needed if keep else plan.needed - 1
+        memory = plan.projected_mem if keep else plan.projected_mem - 1
         found = discover(activations, 5, executor=executor, memory=memory, **search)
     assert (tmp_path / "killed").exists()
     assert same(here, found)

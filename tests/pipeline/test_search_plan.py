@@ -40,8 +40,8 @@ def test_plan__counts_the_table_of_the_held_out_samples() -> None:
         plan_search(matrix, [10, 20], section, ThreadExecutor(2), held_out=n)
         for n in (10_000, 9_000_000)
     )
-    assert few.needed < 4 * GIB
-    assert many.needed > 9_000_000 * 20 * 8
+    assert few.projected_mem < 4 * GIB
+    assert many.projected_mem > 9_000_000 * 20 * 8
     with pytest.raises(InvalidInput, match="more than the 4,096 MiB"):
         plan_search(matrix, [10, 20], section, ThreadExecutor(2), held_out=20_000_000)
 

@@ -83,7 +83,7 @@ def test_write__nothing_is_committed_before_everything_is_there(run: RunDir) -> 
         if step == "checked":
             raise Stop
 
-    writer = ShardWriter(run, GRID, notice=stop_at)
+    writer = ShardWriter(run, GRID, on_event=stop_at)
     with pytest.raises(Stop):
         writer.write(content_of(["a"]), Origin(RECORD))
     assert committed_digests(run) == set()
@@ -115,7 +115,7 @@ def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir) -
             run.write(key, bytes(data))
 
     with pytest.raises((UlcmodError, ValueError)):
-        ShardWriter(run, GRID, notice=flip).write(content_of(["a", "b"]), Origin(RECORD))
+        ShardWriter(run, GRID, on_event=flip).write(content_of(["a", "b"]), Origin(RECORD))
     assert committed_digests(run) == set()
 
 

@@ -312,7 +312,7 @@ class Worker:
     def _commit(
         self, task: ShardTask, content: ShardContent, origin: Origin
     ) -> ShardResult | TaskFailure:
-        writer = replace(self._writer, notice=lambda step: self._on_event(step, task.digest))
+        writer = replace(self._writer, on_event=lambda step: self._on_event(step, task.digest))
         try:
             commit = writer.write(content, origin)
         except UlcmodError as error:

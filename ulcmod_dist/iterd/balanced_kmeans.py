@@ -20,12 +20,12 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
-# Initial centres that are tried; the tightest groups win.
+# Sets of initial centres that are tried; the smallest mean squared distance wins.
 INITIALISATIONS = 10
 # Groups are fitted on this many points; beyond it, the others are only assigned.
 _FITTED = 20_000
 _ROUNDS = 100
-# Rounds with nearly equal groups, which cost little, before those with equal ones.
+# Rounds with nearly equal groups, which cost little, before those with exactly equal ones.
 _ROUGH_ROUNDS = 30
 _PRICE_ROUNDS = 60
 # Distances that change by less than this share end the fit.
@@ -59,7 +59,7 @@ def balanced_kmeans(
     fitted = points
     if len(points) > max(_FITTED, 2 * num_groups):
         fitted = points[np.sort(rng.permutation(len(points))[: max(_FITTED, 2 * num_groups)])]
-    # Products this small only lose time to the threads of BLAS.
+    # Products this small are slower on several BLAS threads than on one.
     with threadpool_limits(1, user_api="blas"):
         seeds = rng.integers(2**31, size=initialisations)
         fits = [_fit(fitted, num_groups, int(seed)) for seed in seeds]
@@ -70,7 +70,7 @@ def balanced_kmeans(
 
 
 def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, FloatArray, float]:
-    """Lloyd's rounds from one set of centres: labels, prices, mean squared distance."""
+    """Lloyd's algorithm from one set of centres: labels, prices, mean squared distance."""
     centres, _ = kmeans_plusplus(points, num_groups, random_state=seed)
     labels, prices = np.zeros(len(points), np.int32), np.zeros(num_groups)
     before = np.inf
@@ -111,7 +111,7 @@ def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> Flo
 
 @njit(cache=True, nogil=True)
 def assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
-    """Each point to the group of least cost + price; hands back the group sizes.
+    """Assign each point to the group of least cost + price; returns the group sizes.
 
     Args:
         costs: Cost of each point in each group [N, K].
@@ -164,11 +164,11 @@ def adjust_prices(costs, prices, labels, rounds):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True)
 def balance_exactly(costs, labels, sizes):  # type: ignore[no-untyped-def]
-    """Mend group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
+    """Balance group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
 
     Args:
         costs: Cost of each point in each group [N, K].
-        labels: Group of each point [N], an optimal transport for ``sizes``; changed.
+        labels: Group of each point [N], the optimal assignment for ``sizes``; changed.
         sizes: Points in each group [K]; changed.
     """
     points, groups = costs.shape
@@ -184,7 +184,7 @@ def balance_exactly(costs, labels, sizes):  # type: ignore[no-untyped-def]
         elif sizes.min() < least:
             givers, takers, needed = sizes > least, sizes < least, True
         else:
-            # Which groups are the larger ones is part of the optimum.
+            # Sizes fit; which groups are the larger ones is optimised as well.
             givers, takers, needed = sizes > least, sizes < most, False
         end, length, parents = _shortest(edges, givers, takers)
         if end < 0 or (not needed and length > -1e-12):
@@ -225,7 +225,7 @@ def _shortest(edges, givers, takers):  # type: ignore[no-untyped-def]
         changed = False
         for a in range(groups):
             for b in range(groups):
-                # Rounding must not close a loop of edges that sum to nothing.
+                # Without a margin, rounding would close cycles whose edges sum to zero.
                 if lengths[a] + edges[a, b] < lengths[b] - 1e-12:
                     lengths[b] = lengths[a] + edges[a, b]
                     parents[b] = a
@@ -240,10 +240,10 @@ def _shortest(edges, givers, takers):  # type: ignore[no-untyped-def]
 
 
 def balance_greedily(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -> None:
-    """Mend group sizes to floor(N/K) or ceil(N/K) by cheapest single moves, in place.
+    """Balance group sizes to floor(N/K) or ceil(N/K) by cheapest single moves, in place.
 
-    Not exact, but of one sort a group: for so many points that `balance_exactly` takes too long and
-    the imbalance left by `adjust_prices` is a small share.
+    Not optimal, but a single sort for each group: for numbers of points at which `balance_exactly`
+    takes too long and the imbalance left by `adjust_prices` is a small share.
 
     Args:
         costs: Cost of each point in each group [N, K].

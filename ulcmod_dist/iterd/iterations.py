@@ -1,7 +1,7 @@
 """One iteration of IterD, for all searches that share the matrix, in either mode.
 
-Both modes only ever move one unit or sample at a time, each move judged against the true present
-sums, so every accepted move raises L.
+Both modes move one unit or sample at a time and judge each move by sums that are up to date, so
+every accepted move raises L.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SweepOrders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
 def exact_iteration(
     matrix: ActivationMatrix, searches: Sequence[Search], orders: SweepOrders | None
 ) -> list[tuple[int, int]]:
-    """All units in one random order, then all samples; whole tables, brought up to date twice.
+    """All units in one random order, then all samples; whole tables, updated after each sweep.
 
     Args:
         matrix: The activations.
@@ -32,8 +32,9 @@ def exact_iteration(
     Returns:
         Units and samples moved, by search.
     """
+    pairs = [orders[s.iteration] if orders else (None, None) for s in searches]
     before = [search.unit_labels.copy() for search in searches]
-    units_moved = [search.sweep_units(_order(search, orders, 0)) for search in searches]
+    units_moved = [s.sweep_units(units) for s, (units, _) in zip(searches, pairs, strict=True)]
     sample_side = matrix.update_sample_tables(
         [search.sample_table for search in searches],
         before,
@@ -42,7 +43,7 @@ def exact_iteration(
     for search, table in zip(searches, sample_side, strict=True):
         search.sample_table = table
     before = [search.sample_labels.copy() for search in searches]
-    samples_moved = [search.sweep_samples(_order(search, orders, 1)) for search in searches]
+    samples_moved = [s.sweep_samples(order) for s, (_, order) in zip(searches, pairs, strict=True)]
     unit_side = matrix.update_unit_tables(
         [search.unit_table for search in searches],
         before,
@@ -58,8 +59,8 @@ def blockwise_iteration(
 ) -> list[tuple[int, int]]:
     """Blocks of units in random order, a random order inside each; then all samples.
 
-    While a block is in memory, its part of T_u is summed, its units are swept and its part of T_s
-    is added up for their new labels: one read of the matrix.
+    While a block is in memory, its part of T_u is built, its units are swept, and its part of T_s
+    is built from their new labels: one read of the matrix.
 
     Args:
         matrix: The activations.
@@ -70,8 +71,9 @@ def blockwise_iteration(
     Returns:
         Units and samples moved, by search.
     """
-    iteration = searches[0].iteration + 1
-    order = np.random.default_rng([seed, 3, iteration]).permutation(len(blocks))
+    # Searches that share the reads share the order of the blocks.
+    key = [seed, 3, searches[0].iteration + 1]
+    order = np.random.default_rng(key).permutation(len(blocks))
     ks = [search.num_modules for search in searches]
     sizes = [search.unit_sizes for search in searches]
     inside = [search.inside() for search in searches]
@@ -81,7 +83,7 @@ def blockwise_iteration(
     for units, block in zip(chosen, matrix.load_blocks(chosen), strict=True):
         by_unit = block.unit_tables([search.sample_labels for search in searches], ks)
         for i, search in enumerate(searches):
-            inner = search.order(units.stop - units.start, iteration, 2 + units.start)
+            inner = search.random_order(units.stop - units.start, 2 + units.start)
             labels = search.unit_labels[units]
             count, inside[i] = sweep_part(
                 by_unit[i], labels, inner, sizes[i], search.sample_sizes, inside[i]
@@ -92,11 +94,5 @@ def blockwise_iteration(
             table += part
     for search, table in zip(searches, tables, strict=True):
         search.sample_table = table
-    samples = [search.sweep_samples(search.order_of_samples()) for search in searches]
+    samples = [search.sweep_samples() for search in searches]
     return list(zip(moved, samples, strict=True))
-
-
-def _order(search: Search, orders: SweepOrders | None, side: int) -> LabelArray:
-    if orders is not None:
-        return orders[search.iteration][side]
-    return search.order_of_samples() if side else search.order_of_units()

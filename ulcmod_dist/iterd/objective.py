@@ -65,7 +65,7 @@ def objective_from_table(table: FloatArray, labels: LabelArray, other_sizes: Any
 def validate_labels(
     labels: AnyArray, length: int, num_modules: int, *, lowest: int = 0
 ) -> LabelArray:
-    """A copy of labels that fit.
+    """Labels as an int32 copy, checked for length and range.
 
     Args:
         labels: Module of each item.
@@ -93,7 +93,7 @@ def validate_labels(
 def assign_held_out(
     activations: Standardised, unit_labels: LabelArray, num_modules: int, executor: Executor
 ) -> tuple[LabelArray, Objective]:
-    """Held-out samples to the module of their largest mean z, and L(F) of the modules on them.
+    """Assign held-out samples to the module of their largest mean z; L(F) of the modules on them.
 
     Args:
         activations: Held-out samples, standardised by the train statistics.
@@ -113,34 +113,34 @@ def assign_held_out(
 
 
 def assign_to_largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
-    """Each item to the module with the largest mean z over the other side's items of that module.
+    """Assign each item to the module with the largest mean z over that module's other side.
 
     Args:
         table: T_u [units, K], or T_s [samples, K].
         other_labels: Module of each sample, or of each unit.
 
     Returns:
-        Module of each item; the lowest of equals.
+        Module of each item, int32; the lowest of equals.
     """
     labels: LabelArray = np.argmax(table_means(table, other_labels), axis=1).astype(np.int32)
     return labels
 
 
 def table_means(table: FloatArray, other_labels: LabelArray) -> FloatArray:
-    """The table as means: 0 where the other side of a module is empty."""
+    """Means of z from sums of z; 0 where the other side of a module is empty."""
     sizes = np.bincount(other_labels, minlength=table.shape[1])
     return np.asarray(table / np.maximum(sizes, 1))
 
 
 def fill_empty_modules(labels: LabelArray, means: FloatArray) -> int:
-    """Give each empty module the item that prefers it most (or minds least), in place.
+    """Move to each empty module the item whose mean z gains most (or loses least) by it, in place.
 
     Args:
         labels: Module of each item [items]; changed in place.
         means: Mean z of each item in each module [items, K].
 
     Returns:
-        How many modules were empty.
+        Number of modules that were empty.
     """
     sizes = np.bincount(labels, minlength=means.shape[1])
     empty = np.flatnonzero(sizes == 0)

@@ -1,4 +1,4 @@
-"""What a search will hold in memory and how it will read, decided before anything is read."""
+"""Plan of a search: what it keeps in memory and how it reads, before anything is read."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, Standardised
 
-# Part of the machines' memory that a search takes where no limit is given.
+# Share of the machines' memory that a search takes where no limit is given.
 _DEFAULT_SHARE = 0.7
-# A block of the blockwise mode holds at most this part of the units, so that there are several.
-_MOST_OF_UNITS = 8
+# At least so many blocks in the blockwise mode, where memory allows any choice: their random order
+# stands in for a random order of all units.
+_MIN_BLOCKS = 8
 # A chunk while it is read: encoded, decoded, and the piece that a kernel converts.
 _CHUNK_COPIES = 3
 _MIB = 2**20
@@ -41,7 +42,7 @@ class SearchPlan:
         working: Chunks and partial sums of the tasks that run at once.
         start: Sketch and components of the start, before the tables are there.
         held_out: Table and labels of the held-out samples, once a search is over.
-        limit: What the search may use.
+        limit: Memory that the search may use.
     """
 
     mode: str
@@ -58,8 +59,8 @@ class SearchPlan:
     limit: int
 
     @property
-    def needed(self) -> int:
-        """Memory the search needs at its peak."""
+    def projected_mem(self) -> int:
+        """Peak memory of the search."""
         if self.resident:
             return self.working + max(self.kept + max(self.tables, self.start), self.held_out)
         return self.working + max(self.kept + self.tables, self.start, self.held_out)
@@ -81,7 +82,7 @@ def plan_search(
         modules: Every K that is searched for.
         config: Options of the search.
         executor: Where it will run.
-        held_out: Samples on which the modules will be judged.
+        held_out: Number of held-out samples that will be assigned to the modules.
         block_units: Units in a block of the blockwise mode; by default as many as memory allows,
             at most an eighth of all.
 
@@ -91,16 +92,16 @@ def plan_search(
     """
     check_modules(activations, modules)
     limit = memory_limit(config.memory, executor)
-    # One search at a time is judged, the labels of all at hand.
+    # Held-out samples are assigned for one K at a time, while the labels of all K are kept.
     labels = len(modules) * sum(activations.shape) * 12
-    judged = held_out and labels + held_out * (max(modules) * 16 + 4)
+    assigned = held_out and labels + held_out * (max(modules) * 16 + 4)
     candidates = [
-        replace(plan, limit=limit, held_out=judged)
+        replace(plan, limit=limit, held_out=assigned)
         for plan in _candidates(activations, modules, config, executor, block_units)
     ]
-    fitting = [plan for plan in candidates if plan.needed <= limit]
+    fitting = [plan for plan in candidates if plan.projected_mem <= limit]
     if not fitting:
-        smallest = min(plan.needed for plan in candidates)
+        smallest = min(plan.projected_mem for plan in candidates)
         raise InvalidInput(
             f"The search needs more than the {limit / _MIB:,.0f} MiB it may use.",
             f"Allow it at least {-(-smallest // _MIB):,} MiB"
@@ -234,7 +235,7 @@ def _block_sizes(activations: Standardised, wanted: int | None) -> list[int]:
     if wanted is not None:
         return [max(least, wanted)]
     sizes = []
-    size = max(least, activations.n_units // _MOST_OF_UNITS)
+    size = max(least, activations.n_units // _MIN_BLOCKS)
     while size > least:
         sizes.append(size)
         size = max(least, size // 2)

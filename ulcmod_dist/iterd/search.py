@@ -57,45 +57,42 @@ class Search:
         if self.iteration < 1:
             return False
         before, last = self.history[-2:]
-        # Without a tolerance moves alone count: L is rounded, and rounding may hide a small rise.
-        hardly = last.objective - before.objective <= self.tolerance * abs(last.objective)
-        return last.moved == 0 or (self.tolerance > 0 and hardly)
+        if self.tolerance == 0:
+            # Moves alone count: rounding of L may hide a small rise.
+            return last.moved == 0
+        rise = last.objective - before.objective
+        return last.moved == 0 or rise <= self.tolerance * abs(last.objective)
 
-    def order(self, items: int, iteration: int, place: int) -> LabelArray:
-        """Order in which an iteration visits items: a function of seed and place only.
+    def random_order(self, items: int, stream: int) -> LabelArray:
+        """Order in which the next iteration visits items.
+
+        A function of seed, K, restart and iteration alone: a resumed search and one that shares its
+        passes with others visit in the same order.
 
         Args:
             items: Number of items.
-            iteration: Number of the iteration, from 1.
-            place: 0 for all units, 1 for all samples, 2 + first unit for a block of units.
+            stream: 0 for all units, 1 for all samples, 2 + first unit for a block of units.
         """
-        key = [self.seed, 1, self.num_modules, self.restart, iteration, place]
+        key = [self.seed, 1, self.num_modules, self.restart, self.iteration + 1, stream]
         return np.random.default_rng(key).permutation(items).astype(np.int32)
-
-    def order_of_units(self) -> LabelArray:
-        """Order in which the next iteration visits the units."""
-        return self.order(len(self.unit_labels), self.iteration + 1, 0)
-
-    def order_of_samples(self) -> LabelArray:
-        """Order in which the next iteration visits the samples."""
-        return self.order(len(self.sample_labels), self.iteration + 1, 1)
 
     def fill_empty_modules(self) -> bool:
         """Give each empty module a sample or a unit; True if labels changed."""
         by_sample = table_means(self.sample_table, self.unit_labels)
         by_unit = table_means(self.unit_table, self.sample_labels)
-        changed = fill_empty_modules(self.sample_labels, by_sample) + fill_empty_modules(
-            self.unit_labels, by_unit
-        )
-        self.repaired += changed
-        return changed > 0
+        filled = fill_empty_modules(self.sample_labels, by_sample)
+        filled += fill_empty_modules(self.unit_labels, by_unit)
+        self.repaired += filled
+        return filled > 0
 
-    def sweep_units(self, order: LabelArray) -> int:
-        """Sweep the units; how many moved."""
+    def sweep_units(self, order: LabelArray | None = None) -> int:
+        """Sweep the units in a given or a random order; returns how many moved."""
+        order = self.random_order(len(self.unit_labels), 0) if order is None else order
         return sweep(self.unit_table, self.unit_labels, order, self.sample_labels)
 
-    def sweep_samples(self, order: LabelArray) -> int:
-        """Sweep the samples; how many moved."""
+    def sweep_samples(self, order: LabelArray | None = None) -> int:
+        """Sweep the samples in a given or a random order; returns how many moved."""
+        order = self.random_order(len(self.sample_labels), 1) if order is None else order
         return sweep(self.sample_table, self.sample_labels, order, self.unit_labels)
 
     def inside(self) -> float:
@@ -104,11 +101,11 @@ class Search:
         return float(np.sum(self.sample_table[rows, self.sample_labels]))
 
     def objective(self) -> Objective:
-        """Objective of the present labels, from T_s."""
+        """Objective of the current labels, from T_s."""
         return objective_from_table(self.sample_table, self.sample_labels, self.unit_sizes)
 
     def record(self, units_moved: int, samples_moved: int, seconds: float) -> Iteration:
-        """Note an iteration just done."""
+        """Append an iteration to the history."""
         now = self.objective()
         done = Iteration(
             restart=self.restart,
@@ -124,7 +121,7 @@ class Search:
         return done
 
     def margins(self) -> tuple[FloatArray, FloatArray]:
-        """Margins of units and of samples; both tables must belong to the present labels."""
+        """Margins of units and of samples; both tables must belong to the current labels."""
         by_unit = margins(self.unit_table, self.unit_labels, self.unit_sizes, self.sample_sizes)
         by_sample = margins(
             self.sample_table, self.sample_labels, self.sample_sizes, self.unit_sizes

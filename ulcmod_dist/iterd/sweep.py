@@ -8,7 +8,8 @@ from numba import njit
 from ulcmod_dist.iterd.objective import EPSILON
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
-# A move must beat this much of L: rounding of L's own size would else move labels for ever.
+# A move must raise L by more than this: L grows as N*M/K^2, and at L = 5e10 rounding exceeds an
+# absolute threshold of 1e-8 and would move labels for ever.
 _THRESHOLD = 1e-8
 _RELATIVE_THRESHOLD = 64 * 2.0**-52
 
@@ -36,7 +37,7 @@ def sweep(
     sizes = np.bincount(labels, minlength=modules)
     other_sizes = np.bincount(other_labels, minlength=modules)
     inside = float(np.sum(table[np.arange(len(labels)), labels]))
-    # One type of order, one compiled kernel.
+    # numba compiles a kernel for each dtype; one dtype of orders, one compilation.
     order = np.asarray(order, np.int32)
     moved, _ = sweep_part(table, labels, order, sizes, other_sizes, inside)
     return int(moved)

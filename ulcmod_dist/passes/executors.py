@@ -1,8 +1,8 @@
-"""Where the tasks of a pass run; the rest of the search does not know which.
+"""Executors: where the tasks of a pass run. They know no science; the search knows no executor.
 
-Tasks are Dask's: an executor is handed delayed values and hands their results back, and keeps an
-array's chunks in the memory of the machines that run its tasks. This is the only place that knows
-dask.distributed and Ray; both are slow to import, and untyped.
+An executor computes Dask's delayed values, and persists an array's chunks in the memory of the
+machines that run its tasks. dask.distributed and Ray are imported on first use, since both are slow
+to import.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Executor(Protocol):
 
 
 class ThreadExecutor:
-    """Threads of this process (kernels and codecs release the interpreter's lock).
+    """Threads of this process; kernels and codecs release the GIL.
 
     Args:
         workers: Threads; by default one a core this process may use.
@@ -60,12 +60,12 @@ class ThreadExecutor:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        # Each task is one thread; BLAS threads below them would only contend.
+        # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
         with self._blas.limit(limits=1, user_api="blas"):
             return _compute(tasks, **self._run)
 
     def map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """The answer for each item in order, from threads: for work that needs no graph."""
+        """The result of a call for each item, in order, from a thread pool without a graph."""
         with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
             yield from pool.map(call, items)
 
@@ -209,8 +209,8 @@ def _client(name: str) -> Iterator[Any]:
         with distributed.Client(name, set_as_default=False) as client:
             yield client
         return
-    # Its dashboard asks nobody who they are. Without an address it would not be off, but listen on
-    # every network of the machine.
+    # The dashboard has no authentication. Without an address it is not off, but listens on every
+    # interface.
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
         distributed.LocalCluster(n_workers=CPU_COUNT, threads_per_worker=1, **local) as cluster,

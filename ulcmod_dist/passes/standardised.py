@@ -1,4 +1,4 @@
-"""Activations as the search sees them: raw numbers with the statistics that standardise them."""
+"""Standardised activations: raw numbers with the statistics that standardise them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AnyArray: TypeAlias = Any
 
 @dataclass(frozen=True, eq=False)
 class Standardised:
-    """Activations z[s,u] = (raw[s,u] - mean[u]) / std[u], of which only the parts are kept.
+    """Activations z[s,u] = (raw[s,u] - mean[u]) / std[u], as raw values and statistics.
 
     Attributes:
         raw: NumPy or Dask array of floats [samples, units].
@@ -78,7 +78,7 @@ def as_standardised(activations: AnyArray) -> Standardised:
 
     Args:
         activations: NumPy or Dask array of floats [samples, units], or a `Standardised`, which is
-            handed back.
+            returned as it is.
 
     Raises:
         InvalidInput: Not a matrix of floats.

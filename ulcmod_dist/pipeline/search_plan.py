@@ -37,6 +37,6 @@ def facts_of(plan: SearchPlan) -> dict[str, str]:
         "sketch of the start": format_bytes(plan.start),
         "held-out samples": format_bytes(plan.held_out),
         "memory of the search": (
-            f"{format_bytes(plan.needed)} of {format_bytes(plan.limit)} allowed"
+            f"{format_bytes(plan.projected_mem)} of {format_bytes(plan.limit)} allowed"
         ),
     }

@@ -53,20 +53,20 @@ class ShardArray:
 
 
 class StrictStore(ObjectStore):  # type: ignore[type-arg]
-    """Zarr's view of a run directory, in which an absent chunk is an error and never the fill."""
+    """A Zarr store of a run directory; a missing chunk raises, where Zarr would return the fill."""
 
     def __init__(self, run: RunDir, *, read_only: bool = False) -> None:
         super().__init__(run.objects, read_only=read_only)
-        self.place = run.url
+        self.url = run.url
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """The bytes of a key; None only for metadata, which Zarr looks for by asking."""
+        """The bytes of a key; None only for metadata, whose absence Zarr probes for."""
         value = await super().get(key, prototype, byte_range)
         if value is None and "c" in key.split("/"):
             raise CorruptionError(
-                f"The chunk {self.place}/{key} is missing.", "Run `ulcmod verify` for all damage."
+                f"The chunk {self.url}/{key} is missing.", "Run `ulcmod verify` for all damage."
             )
         return value
 
@@ -80,7 +80,7 @@ class ObjectChecksum:
 
 
 class _ReadBackStore(StrictStore):
-    """A store that remembers the fingerprint of every object read through it."""
+    """A store that keeps the checksum of every object read through it."""
 
     def __init__(self, run: RunDir) -> None:
         super().__init__(run, read_only=True)
@@ -104,7 +104,7 @@ def checksum_bytes(data: Any) -> ObjectChecksum:
 def write_group(
     run: RunDir, folder: str, arrays: list[ShardArray], attributes: Mapping[str, Any]
 ) -> None:
-    """Write a group of arrays below a key at which nothing is yet."""
+    """Write a group of arrays below a key that is still empty."""
     # Rooted at the folder: from higher up Zarr would write metadata for every folder in between.
     store = StrictStore(RunDir(run.show(folder)))
     group = zarr.create_group(store, attributes=dict(attributes))
@@ -119,7 +119,7 @@ def write_group(
             compressors=[Crc32cCodec()],
             fill_value=array.schema.fill,
             dimension_names=array.schema.dims,
-            # Presence is proven by listing, so every chunk has to be there.
+            # By default Zarr leaves out chunks of fill values; presence is proven by listing.
             config={"write_empty_chunks": True},
         )
         for slab in array.slabs():
@@ -128,10 +128,10 @@ def write_group(
 
 @dataclass(frozen=True)
 class ReadBack:
-    """What was found when a freshly written group was read again.
+    """Checksums of a freshly written group, computed from what the store returned.
 
     Attributes:
-        objects: Key below the group's folder -> its fingerprint.
+        objects: Key below the group's folder -> its checksum.
         arrays: Name of an array -> SHA-256 of its values (little-endian, slab after slab).
     """
 
@@ -140,7 +140,7 @@ class ReadBack:
 
 
 def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
-    """Read a group from the store and compare it with what was to be written.
+    """Read a group from the store and compare it with the arrays that were written.
 
     Raises:
         CorruptionError: A value differs, or a key is missing or not part of the group.
@@ -168,7 +168,7 @@ def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
 
 @lru_cache(maxsize=512)
 def open_array(run: RunDir, folder: str, name: str) -> zarr.Array[Any]:
-    """One array of a group for reading; kept open, since its shape never changes."""
+    """One array of a group for reading; cached, since opening it costs a request."""
     return zarr.open_array(StrictStore(run, read_only=True), path=f"{folder}/{name}", mode="r")
 
 
@@ -191,13 +191,13 @@ def read_region(
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows of one block that come from one stretch of a shard.
+    """Rows of one block that are read from one shard together.
 
     Attributes:
         folder: The shard's group.
-        start, stop: The stretch of the shard's rows that is read.
-        take: Which rows of the stretch, in which order; None for all of them.
-        place: Where they go in the block; None for a block that is this piece alone.
+        start, stop: The rows of the shard that are read.
+        take: Which of these rows to keep, in which order; None for all of them.
+        place: Their positions in the block; None where they are the whole block.
     """
 
     folder: str
@@ -209,19 +209,19 @@ class RowRange:
 
 @dataclass(frozen=True)
 class BlockRows:
-    """One block of the lazy array.
+    """What one block of the Dask array is read from.
 
     Attributes:
         run: The run directory.
         rows: Number of rows.
         columns: First unit and the one after the last.
-        pieces: Where the rows come from.
+        ranges: Where the rows come from.
     """
 
     run: RunDir
     rows: int
     columns: tuple[int, int]
-    pieces: tuple[RowRange, ...]
+    ranges: tuple[RowRange, ...]
 
 
 def lazy_rows(
@@ -269,7 +269,7 @@ def read_block(block: BlockRows) -> NDArray[np.float32]:
     """
     columns = slice(*block.columns)
     out: NDArray[np.float32] | None = None
-    for piece in block.pieces:
+    for piece in block.ranges:
         region = (slice(piece.start, piece.stop), columns)
         values = read_region(block.run, piece.folder, ACTIVATION_ARRAY, region)
         if piece.take is not None:
@@ -284,7 +284,10 @@ def read_block(block: BlockRows) -> NDArray[np.float32]:
 
 
 class _Blocks(ArrayBlockwiseDep):
-    """Dask's way to hand each task of a layer its own argument."""
+    """The argument of each task, worked out when the task is made.
+
+    The graph of a million rows then holds this rule in place of a list of tasks, and pickles small.
+    """
 
     def __init__(
         self,
@@ -344,7 +347,7 @@ def _row_bounds(
         if change - bounds[-1] > height and last > bounds[-1]:
             bounds.append(last)
         last = change
-    # A stretch longer than a chunk (a row named again and again) is cut as well.
+    # A run of rows longer than a chunk (one row repeated many times) is cut as well.
     stops = [*bounds[1:], len(cells)]
     pieces = [np.arange(a, b, height) for a, b in zip(bounds, stops, strict=True)]
     return np.concatenate([*pieces, [len(cells)]])

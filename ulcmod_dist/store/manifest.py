@@ -1,4 +1,4 @@
-"""Manifests: how a run's view of its shards is written, version after version."""
+"""Manifests: how snapshots are written, version after version."""
 
 from __future__ import annotations
 
@@ -51,18 +51,18 @@ def write_manifest(
     provenance: dict[str, str],
     check: Callable[[], None] = lambda: None,
 ) -> Snapshot:
-    """Make the samples of a corpus, as far as their rows are committed, the run's view.
+    """Publish the samples of a corpus that have committed rows as the run's next snapshot.
 
     Args:
         run: The run directory.
-        corpus: Table of ``CORPUS_SCHEMA``; samples without a row stay out of the view.
+        corpus: Table of ``CORPUS_SCHEMA``; samples without a row are left out.
         units: Table of ``UNIT_SCHEMA``.
-        shards: Where rows may be; of equal prompts the first shard's row counts.
+        shards: Shards that may hold the rows; of equal prompts the first shard's row is taken.
         provenance: What the rows depend on.
         check: Called before the manifest is created; raises if it may not be.
 
     Returns:
-        The new view, or the newest one where it says the same already.
+        The new snapshot, or the newest one where its contents are the same.
     """
     samples, named = _samples(run, corpus, shards)
     moments = _train_moments(run, samples, named, units.num_rows)
@@ -105,7 +105,7 @@ def _create_manifest(
 ) -> tuple[int, dict[str, Any]]:
     files = {}
     for name, data in contents.items():
-        # Named by content: what another writer of this version left is never overwritten.
+        # Named by content: tables of another writer of this version are never overwritten.
         key = f"{MANIFESTS}/{version:06d}.{name}.{stamp[name].sha256[:12]}.parquet"
         run.write(key, data)
         files[name] = {"key": key, **asdict(stamp[name])}
@@ -114,7 +114,7 @@ def _create_manifest(
     try:
         run.create(manifest_key(version), dump_checksummed(header))
     except KeyExists:
-        # Somebody else's view came first; the next number is free or tried in turn.
+        # Another writer created this version first; try the next number.
         return _create_manifest(run, version + 1, header, contents, stamp, check)
     return version, header
 
@@ -122,7 +122,7 @@ def _create_manifest(
 def _samples(
     run: RunDir, corpus: pa.Table, shards: Sequence[Commit]
 ) -> tuple[pa.Table, list[Commit]]:
-    """The samples that have rows, and the shards they name in order of appearance."""
+    """The samples that have rows, and their shards in order of appearance."""
     where: dict[str, tuple[int, int]] = {}
     for number, commit in enumerate(shards):
         for row, prompt in enumerate(commit.prompts):
@@ -149,8 +149,8 @@ def _samples(
 def _train_moments(run: RunDir, samples: pa.Table, shards: list[Commit], units: int) -> Moments:
     """Statistics of the train samples, merged in shard order.
 
-    A shard whose rows are all in the train split, each once, brings its own; of others the rows
-    in question are read.
+    A shard whose rows are all in the train split, each once, has stored its own; for others the
+    rows in question are read.
     """
     shard, row = locate_rows(samples, [commit.digest for commit in shards])
     train = np.flatnonzero(samples["split"].to_numpy() == "train")

@@ -1,4 +1,4 @@
-"""A matrix that someone extracted elsewhere becomes shards and a view, by the same protocol."""
+"""Import a matrix extracted elsewhere: it becomes shards and a snapshot, by the same protocol."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACTIVATIONS_NAME = "activations"
 SHARD_ROWS = 512
 PROVENANCE = {"source": "imported matrix"}
 
-# NumPy, memory-mapped NumPy or Zarr: whatever has a shape and can be cut by rows.
+# NumPy, memory-mapped NumPy or Zarr: anything with a shape that can be sliced by rows.
 MatrixLike = Any
 
 
@@ -64,7 +64,7 @@ def import_matrix(
     check: Callable[[], None] = lambda: None,
     report: Callable[[int], None] = lambda rows: None,
 ) -> Snapshot:
-    """Write a matrix as shards of a run and make it the run's view.
+    """Write a matrix as shards of a run and publish it as the run's next snapshot.
 
     A shard's digest follows from its rows, so that importing again writes nothing twice.
 
@@ -73,8 +73,8 @@ def import_matrix(
         matrix: Activations [samples, units], cut by rows; stored as float32.
         samples: Columns sample_id, split, category; by default samples are numbered and train.
         units: Table of ``UNIT_SCHEMA``; by default units are numbered and otherwise unknown.
-        check: Called before each commit; raises if it may not be.
-        report: Called with the number of rows that are there.
+        check: Called before each commit; raises if this process may not commit.
+        report: Called with the number of rows stored so far.
 
     Raises:
         InvalidInput: An activation is NaN or infinite (the message names sample and unit), the
@@ -179,7 +179,7 @@ def _numbered_units(width: int) -> pa.Table:
 
 
 def _require_same_origin(run: RunDir) -> None:
-    # A run whose shards are damaged is imported again to be whole.
+    # Not by opening the snapshot: importing again is how damaged shards are repaired.
     provenance = latest_provenance(run)
     if provenance is not None and cache_key(provenance) != PROVENANCE:
         origin = provenance.get("source") or provenance.get("model.id", "another model")

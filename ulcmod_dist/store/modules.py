@@ -1,6 +1,6 @@
-"""The modules a search found, as files of a run: ``modules/K=010/``.
+"""The modules that a search found, as files of a run: ``modules/K=010/``.
 
-``metrics.json`` is written last: where it is, the tables beside it are whole.
+``metrics.json`` is written last: where it exists, the tables beside it are complete.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StoredModules:
 
 def write_modules(run: RunDir, num_modules: int, modules: StoredModules) -> None:
     """Write the files of one K, the metrics last."""
-    # An older metrics.json must not vouch for newer tables.
+    # With an older metrics.json, half-written tables would look complete.
     run.delete(modules_key(num_modules, "metrics.json"))
     for name in ("units", "samples", "history"):
         run.write_parquet(modules_key(num_modules, f"{name}.parquet"), getattr(modules, name))

@@ -1,6 +1,6 @@
 """JSON records of the store, each with its own checksum: headers of manifests, the quarantine.
 
-They are read without Zarr and Dask, whose import alone takes longer than `ulcmod status` may.
+Reading them imports neither Zarr nor Dask, so that `ulcmod status` answers in under a second.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ class CorruptionError(UlcmodError):
 
 
 def dump_checksummed(value: dict[str, Any]) -> bytes:
-    """The canonical JSON of a value with the SHA-256 of the value added to it."""
+    """The canonical JSON of a value, with the SHA-256 of the value added as a key."""
     return canonical_json({**value, CHECKSUM_KEY: fingerprint(value)})
 
 
 def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
-    """The value that was sealed.
+    """The value of a record of ``dump_checksummed``.
+
+    Args:
+        data: The record's bytes.
+        name: Its full path or URL, for the error.
 
     Raises:
-        CorruptionError: The bytes differ from those that ``dump_checksummed`` returned.
+        CorruptionError: The bytes are not those that ``dump_checksummed`` returned.
     """
     try:
         value = json.loads(data)
         checksum = value.pop(CHECKSUM_KEY)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptionError(f"{name} is damaged: it is no sealed record.") from error
-    # Canonical bytes, so that a flip in white space, which JSON ignores, is found as well.
+        raise CorruptionError(f"{name} is damaged: it is no record with a checksum.") from error
+    # Compares bytes, so that a flipped bit in white space, which JSON ignores, is found as well.
     if checksum != fingerprint(value) or dump_checksummed(value) != data:
         raise CorruptionError(f"{name} is damaged: its checksum does not match its contents.")
     assert isinstance(value, dict)
@@ -86,13 +90,13 @@ def committed_digests(run: RunDir) -> set[str]:
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """A prompt that failed too often.
+    """A prompt that was given up after repeated failures.
 
     Attributes:
         prompt: Its digest.
         sample_ids: Samples with this prompt.
-        reason: What went wrong the last time, in one line.
-        attempts: How often it was tried.
+        reason: The last error, in one line.
+        attempts: Number of attempts.
     """
 
     prompt: str
@@ -102,12 +106,12 @@ class QuarantineEntry:
 
 
 def add_to_quarantine(run: RunDir, entry: QuarantineEntry) -> None:
-    """Put a prompt into quarantine; a later run leaves it out."""
+    """Quarantine a prompt; later runs skip it."""
     run.write(quarantine_key(entry.prompt), dump_checksummed(asdict(entry)))
 
 
 def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
-    """What is in quarantine, by the prompt's digest.
+    """The quarantine, by the prompt's digest.
 
     Raises:
         CorruptionError: An entry's bytes have changed.
@@ -121,7 +125,7 @@ def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
 
 
 def clear_quarantine(run: RunDir) -> int:
-    """Let every prompt out of quarantine, to be tried again; returns how many there were."""
+    """Empty the quarantine, so that its prompts are tried again; returns how many there were."""
     keys = [key for key, _ in run.keys(QUARANTINE)]
     for key in keys:
         run.delete(key)

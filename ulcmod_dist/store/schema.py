@@ -1,11 +1,11 @@
 """Every array and key of the activation store, and how arrays are cut and coded.
 
 activations.zarr/
-  shards/<digest>/<attempt>/        a Zarr group: the arrays of ``arrays_of``
+  shards/<digest>/<attempt>/        a Zarr group of the arrays below
   commits/<digest>.json             which attempt is the shard, and what it consists of
-  manifests/<version>.json          a view: which samples, in which rows of which shards
+  manifests/<version>.json          a snapshot: which samples, in which rows of which shards
   manifests/<version>.samples.parquet, <version>.units.parquet
-  quarantine/<prompt digest>.json   a prompt that could not be computed, and why
+  quarantine/<prompt digest>.json   a prompt whose forward pass failed, and why
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MANIFESTS = f"{ACTIVATIONS}/manifests"
 QUARANTINE = f"{ACTIVATIONS}/quarantine"
 
 CHUNK_BYTES = 8 * 2**20
-"""Size aimed at; chunks end up between two thirds and four thirds of it, in whole shards."""
+"""Target size of a chunk; real ones have two thirds to four thirds of it."""
 CHUNK_ROWS = 1024
 
 LIBRARY = "library"
-"""Entries of a record with this part in their dotted name say which versions of libraries were
-used. They change rows by rounding at most, so they are kept but tell no store from another."""
+"""Entries of a provenance with this part in their dotted name are versions of libraries. Those
+change rows by rounding at most, so they are stored but are not part of the cache key."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ArraySchema:
         name: Name within the shard's group.
         dims: Dimensions, by name.
         dtype: NumPy's name of the element type; little-endian in the store.
-        fill: What an absent chunk would read as, were it not refused.
+        fill: Zarr's fill value; never read, since the store refuses an absent chunk.
     """
 
     name: str
@@ -57,7 +57,7 @@ ROUTED_ARRAY = ArraySchema("routed", ("row", "expert_slot"), "int32", -1)
 class ChunkShape:
     """How the activations of a store are cut into chunks.
 
-    All shards of a store share it, so that the columns of a view line up.
+    All shards of a store share it, so that the columns of a snapshot line up.
 
     Attributes:
         rows: Rows of a chunk (a smaller shard has smaller chunks).
@@ -88,10 +88,10 @@ def _even_length(length: int, limit: int) -> int:
 
 
 def cache_key(provenance: dict[str, str]) -> dict[str, str]:
-    """The part of a provenance that tells stores apart.
+    """The part of a provenance that has to be equal for rows to be reused.
 
-    All but the versions of libraries and, of a model known by the digest of its weights, the name
-    of its folder.
+    All but the versions of libraries and, for a model with a digest of its weights, the name of its
+    folder.
     """
     unnamed = {"model.id"} if "model.weights" in provenance else set()
     return {
@@ -122,5 +122,5 @@ def manifest_key(version: int) -> str:
 
 
 def quarantine_key(prompt: str) -> str:
-    """Key of what is known about a quarantined prompt."""
+    """Key of a quarantined prompt's record."""
     return f"{QUARANTINE}/{prompt}.json"

@@ -1,8 +1,8 @@
 """Shards: written privately, read back, and only then recorded as committed.
 
 Every attempt at a shard writes into a folder of its own. The commit record, created only if there
-is none, names the one attempt that is the shard. Two attempts can therefore never mix, and what
-is left of others is found by ``gc``.
+is none, names the one attempt that is the shard. Two attempts can therefore never mix; objects of
+the others are orphans, which ``ulcmod gc`` deletes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.arrays import (
     ObjectChecksum,
-    ReadBack,
     ShardArray,
     read_back,
     read_region,
@@ -47,10 +46,10 @@ from ulcmod_dist.store.schema import (
 )
 
 READERS = 16
-"""Commit records read at a time: an object store answers slowly but many at once."""
+"""Commit records read in parallel: object stores have a high latency and serve many requests."""
 
 ROWS_AT_ONCE = 256
-"""Rows turned into float64 together, so that a block costs little memory beside itself."""
+"""Rows converted to float64 at a time, which bounds the memory beside the block itself."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Moments:
 
     @classmethod
     def none(cls, units: int) -> Self:
-        """The moments of no samples, which merging leaves others as they are."""
+        """The moments of no samples, the neutral element of `merge`."""
         return cls(0, np.zeros(units), np.zeros(units))
 
     @classmethod
@@ -121,16 +120,16 @@ class ShardContent:
 
 @dataclass(frozen=True)
 class Origin:
-    """How a shard came to be; kept in its commit, no part of its digest.
+    """How a shard was computed; kept in its commit but not part of its digest.
 
     Attributes:
         provenance: What its rows depend on: model, tokenizer, rule, versions.
         batches: Rows of each batch that was run.
-        splits: Batches of the plan (by their rows) that had to be split, memory being short.
+        splits: Batches of the plan (by their rows) that were split after running out of memory.
         attempt: Number of the attempt, from 1.
         worker: Host and process.
         seconds: Time of its forward passes.
-        epoch: Lease under which it was written; 0 without one.
+        epoch: Epoch of the lease under which it was written; 0 without one.
     """
 
     provenance: dict[str, str]
@@ -147,7 +146,7 @@ class Commit:
     """The record that makes an attempt a shard.
 
     Attributes:
-        digest: What the rows follow from.
+        digest: Digest of what the rows depend on.
         folder: Key of the group that holds them.
         prompts: Digest of the prompt of each row.
         units: Number of units.
@@ -155,7 +154,7 @@ class Commit:
         tokens: Tokens that count, over all rows.
         arrays: Name of an array -> SHA-256 of its values.
         objects: Key below the folder -> size and SHA-256.
-        origin: How it came to be.
+        origin: How it was computed.
     """
 
     digest: str
@@ -187,22 +186,22 @@ class ShardWriter:
         run: The run directory.
         chunk_shape: Chunk shape of the store.
         check: Called before each commit; raises if this writer may not commit any more.
-        notice: Called with the name of each step that is over: written, checked, committed.
+        on_event: Called with the name of each finished step: written, checked, committed.
     """
 
     run: RunDir
     chunk_shape: ChunkShape
     check: Callable[[], None] = lambda: None
-    notice: Callable[[str], None] = lambda step: None
+    on_event: Callable[[str], None] = lambda step: None
 
     def write(self, content: ShardContent, origin: Origin) -> Commit:
-        """Store a shard and commit it; returns the commit that holds, even another writer's.
+        """Store a shard and commit it; returns the valid commit, which may be another writer's.
 
         Raises:
             InvalidInput: An activation is NaN or infinite.
             CorruptionError: The store returned other bytes than were written.
         """
-        check_finite(content)
+        _check_finite(content)
         digest = shard_digest(origin.provenance, content.prompts)
         folder = attempt_folder(digest, f"{origin.attempt}-{secrets.token_hex(4)}")
         try:
@@ -210,24 +209,34 @@ class ShardWriter:
             self.check()
             self.run.create(commit_key(digest), dump_checksummed(_commit_to_json(commit)))
         except KeyExists:
-            # Someone else was first; this attempt is nobody's.
+            # Another writer committed first; discard this attempt.
             self._discard(folder)
             return read_commit(self.run, digest)
         except Exception:
-            # On a full disk, above all, what is left over stands in the way.
+            # On a full disk the next attempt needs the space.
             self._discard(folder)
             raise
-        self.notice("committed")
+        self.on_event("committed")
         return commit
 
     def _store(self, content: ShardContent, origin: Origin, digest: str, folder: str) -> Commit:
         arrays = _arrays(content, self.chunk_shape)
         write_group(self.run, folder, arrays, {"digest": digest, "record": origin.provenance})
-        self.notice("written")
+        self.on_event("written")
         found = read_back(self.run, folder, arrays)
         self.run.sync(*(f"{folder}/{key}" for key in found.objects))
-        self.notice("checked")
-        return _commit(digest, folder, content, self.chunk_shape, found, origin)
+        self.on_event("checked")
+        return Commit(
+            digest=digest,
+            folder=folder,
+            prompts=content.prompts,
+            units=content.activations.shape[1],
+            chunk_shape=self.chunk_shape,
+            tokens=int(content.token_counts.sum()),
+            arrays=found.arrays,
+            objects=found.objects,
+            origin=origin,
+        )
 
     def _discard(self, folder: str) -> None:
         with contextlib.suppress(Exception):
@@ -235,12 +244,8 @@ class ShardWriter:
                 self.run.delete(key)
 
 
-def check_finite(content: ShardContent) -> None:
-    """Return if all activations are finite.
-
-    Raises:
-        InvalidInput: One is not; the message names its row and unit.
-    """
+def _check_finite(content: ShardContent) -> None:
+    # Row by row: a mask of the whole shard would take a quarter of its memory again.
     for row, values in enumerate(content.activations):
         if not np.isfinite(values).all():
             unit = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -277,7 +282,7 @@ def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str,
 
 
 def shard_moments(run: RunDir, commit: Commit) -> Moments:
-    """The statistics that a shard keeps of itself."""
+    """The statistics that are stored with a shard."""
     mean = read_region(run, commit.folder, MEAN_ARRAY, (slice(None),))
     m2 = read_region(run, commit.folder, M2_ARRAY, (slice(None),))
     return Moments(commit.rows, mean, m2)
@@ -299,27 +304,6 @@ def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
         chunks = (min(chunk_shape.rows, rows), min(columns, routed.shape[1]))
         arrays.append(ShardArray(ROUTED_ARRAY, routed, chunks))
     return arrays
-
-
-def _commit(
-    digest: str,
-    folder: str,
-    content: ShardContent,
-    chunk_shape: ChunkShape,
-    found: ReadBack,
-    origin: Origin,
-) -> Commit:
-    return Commit(
-        digest=digest,
-        folder=folder,
-        prompts=content.prompts,
-        units=content.activations.shape[1],
-        chunk_shape=chunk_shape,
-        tokens=int(content.token_counts.sum()),
-        arrays=found.arrays,
-        objects=found.objects,
-        origin=origin,
-    )
 
 
 def _commit_to_json(commit: Commit) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is wrong in a store, and what in it belongs to nobody."""
+"""Verify the store and list orphaned objects."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from ulcmod_dist.store.schema import (
 from ulcmod_dist.store.shards import Commit, read_commit
 
 READERS = 4
-"""Objects hashed at a time."""
+"""Objects read and hashed in parallel; more would hold more of them in memory."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it was written.
+    """Damage that a verification found.
 
     Attributes:
         key: Key below the run directory.
-        problem: What is wrong, in a few words.
+        problem: What is wrong with it.
     """
 
     key: str
@@ -49,11 +49,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verification saw.
+    """Result of a verification.
 
     Attributes:
-        findings: Everything that is wrong.
-        objects: Number of objects read again.
+        findings: All damage.
+        objects: Number of objects read.
         bytes: Their bytes.
     """
 
@@ -109,7 +109,7 @@ def find_orphans(run: RunDir) -> list[Orphan]:
     """Objects of attempts that were never committed, and tables of manifests never created.
 
     Raises:
-        CorruptionError: A commit or a manifest cannot be read, so its names are unknown.
+        CorruptionError: A commit or a manifest cannot be read, so what it names is not known.
     """
     kept = {read_commit(run, digest).folder for digest in committed_digests(run)}
     named = {
@@ -128,14 +128,14 @@ def find_orphans(run: RunDir) -> list[Orphan]:
 
 
 def delete_orphans(run: RunDir, found: Iterable[Orphan]) -> None:
-    """Remove leftovers; the run must not be written meanwhile, so its lease has to be held.
+    """Delete orphans. The caller holds the lease: an attempt under way looks like an orphan.
 
     Raises:
         UlcmodError: One of them is named by a commit or a manifest after all.
     """
-    still = {entry.key for entry in find_orphans(run)}
+    orphans = {entry.key for entry in find_orphans(run)}
     for entry in found:
-        if entry.key not in still:
+        if entry.key not in orphans:
             raise UlcmodError(f"{run.show(entry.key)} is in use and was not removed.")
         if run.local is not None and "#" in entry.key:
             (run.local / entry.key).unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def _commits(run: RunDir, findings: list[Finding]) -> Iterator[Commit]:
 def _manifests(
     run: RunDir, commits: dict[str, Commit], findings: list[Finding]
 ) -> dict[str, ObjectChecksum]:
-    """Objects that manifests name, with their checksums; what is wrong goes to the findings."""
+    """Objects that manifests name, with their checksums; damage goes to the findings."""
     expected: dict[str, ObjectChecksum] = {}
     for version in list_snapshots(run):
         key = manifest_key(version)
@@ -182,11 +182,11 @@ def _manifests(
 def _sample_table_problems(
     run: RunDir, header: dict[str, Any], rows: dict[str, int]
 ) -> Iterator[str]:
-    """What does not fit in a manifest's table of samples: ids named twice, rows out of range."""
+    """Ids that occur twice in a manifest's table of samples, and rows out of range."""
     try:
         table = run.read_parquet(header["files"]["samples"]["key"])
     except (FileNotFoundError, OSError, pa.ArrowException):
-        # The object itself is found to be missing or damaged when it is read again.
+        # `verify` reads this object as well and reports it as missing or damaged.
         return
     keys = table.select(["split", "sample_id"])
     if keys.group_by(["split", "sample_id"]).aggregate([]).num_rows != table.num_rows:
@@ -200,7 +200,7 @@ def _sample_table_problems(
 
 
 def _check_records(run: RunDir, findings: list[Finding]) -> None:
-    """Check the plan and the entries of the quarantine."""
+    """Check the plan and the quarantine, whose records no commit names."""
     for key in [PLAN] * run.exists(PLAN) + [key for key, _ in run.keys(QUARANTINE)]:
         try:
             load_checksummed(run.read(key), run.show(key))
@@ -221,7 +221,7 @@ def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
 
 
 def _find_staged_files(run: RunDir) -> Iterator[Orphan]:
-    """Half-written files of a local store, which its listing hides: ``<name>#<number>``."""
+    """Half-written files of a local store, ``<name>#<number>``, which obstore's listing hides."""
     if run.local is None:
         return
     for path in sorted((run.local / ACTIVATIONS).rglob("*#*")):

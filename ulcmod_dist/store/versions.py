@@ -1,7 +1,7 @@
-"""The versions of a run's results, ``versions/000003/``: each as the run was, less the store.
+"""The versions of a run's results, ``versions/000003/``: copies of all but the activation store.
 
-The newest is a copy of what lies in the run directory, made when a rerun was done; so a rerun may
-change the run directory and be killed at any moment, and every version stays as it was.
+The newest is a copy of what lies in the run directory, made at the end of a rerun; a rerun may
+therefore change the run directory and be killed at any moment without touching a version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ulcmod_dist.runtime.rundir import (
     version_folder,
 )
 from ulcmod_dist.store.modules import list_modules, read_metrics
-from ulcmod_dist.store.records import list_snapshots as views
+from ulcmod_dist.store.records import list_snapshots
 
 RECORD = "version.json"
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
@@ -35,13 +35,13 @@ _RECORD_KEY = re.compile(rf"{VERSIONS}/(\d+)/{RECORD}")
 
 @dataclass(frozen=True)
 class Version:
-    """What is known of a version beside its files.
+    """The record of a version.
 
     Attributes:
         number: Its number, from 1.
-        view: Number of the view of the store that it was found in.
+        view: Version of the snapshot that its modules were found in.
         results: Fingerprint of its modules.
-        time: When it was kept, in seconds since 1970.
+        time: When it was copied, in seconds since 1970.
     """
 
     number: int
@@ -51,19 +51,19 @@ class Version:
 
 
 def list_versions(run: RunDir) -> list[int]:
-    """Numbers of the versions that are there, ascending."""
+    """Numbers of the versions, ascending."""
     matches = (_RECORD_KEY.fullmatch(key) for key, _ in run.keys(VERSIONS))
     return sorted(int(match[1]) for match in matches if match)
 
 
 def newest_version(run: RunDir) -> Version | None:
-    """The last version that was kept, or None."""
+    """The newest version, or None."""
     there = list_versions(run)
     return read_version(version_directory(run, there[-1])) if there else None
 
 
 def read_version(directory: RunDir) -> Version:
-    """What is known of the version in a directory of ``version_directory``."""
+    """The record of the version in a directory of ``version_directory``."""
     return Version(**directory.read_json(RECORD))
 
 
@@ -73,7 +73,7 @@ def version_directory(run: RunDir, number: int) -> RunDir:
 
 
 def containing_run(directory: RunDir) -> RunDir | None:
-    """The run whose version a directory is, or None where it is a run itself."""
+    """The run that a version's directory lies in, or None for the directory of a run."""
     match = _FOLDER.fullmatch(directory.url)
     return RunDir.at(match[1]) if match else None
 
@@ -84,32 +84,32 @@ def results_fingerprint(run: RunDir) -> str:
 
 
 def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
-    """Keep what lies in the run directory as the next version; its record is written last.
+    """Copy the results in the run directory to the next version; its record is written last.
 
     Args:
         run: The run directory.
-        check: Called before the record is written; raises if it may not be.
+        check: Called before the record is written; raises if this process may not write.
     """
     last = newest_version(run)
     number = 1 if last is None else last.number + 1
-    # What a rerun that was killed here had copied.
+    # A rerun that was killed here may have left files.
     _remove(run, version_folder(number))
     target = version_directory(run, number)
     for key in _result_keys(run):
         target.write(key, run.read(key))
-    version = Version(number, views(run)[-1], results_fingerprint(run), time.time())
+    version = Version(number, list_snapshots(run)[-1], results_fingerprint(run), time.time())
     check()
     target.write_json(RECORD, asdict(version))
     return version
 
 
 def prune_versions(run: RunDir, keep: int) -> None:
-    """Remove all versions but the newest and ``keep`` before it."""
+    """Delete all versions but the newest and the ``keep`` before it."""
     newest = list_versions(run)[-1]
     folders = {key.split("/")[1] for key, _ in run.keys(VERSIONS)}
     for number in sorted(map(int, folders)):
         if number < newest - keep:
-            # First the record, so that what is half removed is no version.
+            # The record first, so that a half-deleted folder is not listed as a version.
             run.delete(f"{version_folder(number)}/{RECORD}")
             _remove(run, version_folder(number))
 
