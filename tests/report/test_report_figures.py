@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -32,6 +34,7 @@ from ulcmod_dist.report.figures.modules import (
     compute_mean_layers,
     draw_activation,
     draw_category_mix,
+    draw_category_similarity,
     draw_layers,
 )
 from ulcmod_dist.report.figures.quality import (
@@ -43,8 +46,16 @@ from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
 from ulcmod_dist.report.plotly_traces import CELL_TEXTS, build_figure, build_variants
 from ulcmod_dist.report.specs import Figure, Scale
-from ulcmod_dist.results.ablation import AblatedModule, LossIncrease
-from ulcmod_dist.results.discovery import Overlap
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
+from ulcmod_dist.results.discovery import (
+    Categories,
+    Discovery,
+    Downstream,
+    Layers,
+    Overlap,
+    ReportData,
+    Restart,
+)
 from ulcmod_dist.results.types import Floats, Interval
 from ulcmod_dist.runtime.text import DASH, MINUS
 
@@ -56,31 +67,81 @@ PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007",
 NAMES = ("alpha", "beta", "gamma")
 
 
-def test_draw_activation__words_name_the_diagonal_and_the_strongest_cell_off_it() -> None:
+@pytest.fixture(scope="module")
+def found(report_data: ReportData) -> Discovery:
+    """Three modules with short names."""
+    first = report_data.discoveries[0]
+    modules = [
+        replace(module, name=name) for module, name in zip(first.modules, NAMES, strict=False)
+    ]
+    return replace(first, num_modules=3, modules=tuple(modules))
+
+
+@pytest.fixture(scope="module")
+def two(found: Discovery) -> Discovery:
+    return replace(found, num_modules=2, modules=found.modules[:2])
+
+
+def make_categories(counts: Any, names: tuple[str, ...]) -> Categories:
+    return Categories(names, np.array(counts), np.ones(len(counts)), np.eye(len(names)))
+
+
+def make_layers(units: Any) -> Layers:
+    return Layers(("0", "1", "2"), np.array(units), np.zeros(len(units)))
+
+
+def get_ablation(found: Discovery, **changes: Any) -> Ablation:
+    assert isinstance(found.ablation, Ablation)
+    return replace(found.ablation, **changes)
+
+
+def test_draw_activation__words_name_the_diagonal_and_the_strongest_cell_off_it(
+    found: Discovery,
+) -> None:
     means = np.array([[1.0, 0.0, 0.1], [0.0, 0.8, 0.5], [0.0, 0.0, 0.6]])
-    spec = draw_activation(means, NAMES, "K = 3.")
+    spec = draw_activation(replace(found, activation=means))
     assert "0.800" in spec.alternative
     assert "samples of module 1 on units of module 2: 0.500" in spec.alternative
     assert spec.hover[1][2].startswith("Samples of module 1 (beta)\nUnits of module 2 (gamma)")
     assert spec.scale is Scale.DIVERGING
 
 
-def test_draw_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty() -> None:
-    counts = np.array([[3, 1], [0, 0], [0, 5]])
-    spec = draw_category_mix(counts, ("law", "code"), NAMES, "")
+def test_draw_category_mix__shares_of_each_module_sum_to_one_and_empty_modules_stay_empty(
+    found: Discovery,
+) -> None:
+    spec = draw_category_mix(found, make_categories([[3, 1], [0, 0], [0, 5]], ("law", "code")))
     np.testing.assert_allclose(spec.shares, [[0.75, 0.25], [0.0, 0.0], [0.0, 1.0]])
 
 
-def test_draw_category_mix__many_categories_are_gathered_without_losing_a_sample() -> None:
+def test_draw_category_mix__many_categories_are_gathered_without_losing_a_sample(
+    two: Discovery,
+) -> None:
     counts = np.arange(1, 1 + 2 * 12).reshape(2, 12)
-    spec = draw_category_mix(counts, [f"c{i}" for i in range(12)], NAMES[:2], "")
+    spec = draw_category_mix(two, make_categories(counts, tuple(f"c{i}" for i in range(12))))
     assert len(spec.parts) == MAX_PARTS
     assert spec.parts[-1] == "5 others"
     np.testing.assert_allclose(spec.shares.sum(axis=1), 1)
 
 
-def test_draw_confusion__colour_is_the_share_of_the_row_and_text_the_count() -> None:
-    spec = draw_confusion(np.array([[9, 1], [0, 4]]), ("law", "code"), "SVC", "")
+def test_draw_category_similarity__a_pair_without_samples_is_not_the_most_similar(
+    found: Discovery,
+) -> None:
+    cosines = np.array([[0.9, 0.1, np.nan], [0.1, 0.8, 0.4], [np.nan, 0.4, 0.7]])
+    categories = replace(make_categories([[1, 1, 1]], ("law", "code", "art")), similarity=cosines)
+    spec = draw_category_similarity(found, categories)
+    assert "similar categories are code and art (0.400)" in spec.alternative
+    assert spec.cell_texts is not None
+    assert spec.cell_texts[0][2] == ""
+
+
+def test_draw_confusion__colour_is_the_share_of_the_row_and_text_the_count(
+    found: Discovery,
+) -> None:
+    assert isinstance(found.downstream, Downstream)
+    counts = np.array([[9, 1], [0, 4]])
+    main = replace(found.downstream.classifiers[0], confusion=counts)
+    scored = replace(found.downstream, categories=("law", "code"), classifiers=(main,))
+    spec = draw_confusion(found, scored)
     np.testing.assert_allclose(spec.values, [[0.9, 0.1], [0.0, 1.0]])
     assert spec.cell_texts == (("9", "1"), ("", "4"))
     assert "13 of 14" in spec.alternative
@@ -92,9 +153,8 @@ def test_compute_mean_layers__layers_of_different_size_weigh_the_same() -> None:
     np.testing.assert_allclose(compute_mean_layers(units), [1.0, 1.0])
 
 
-def test_draw_layers__modules_are_sorted_by_their_mean_layer() -> None:
-    units = np.array([[0, 0, 4], [4, 0, 0], [0, 4, 0]])
-    spec = draw_layers(units, ("0", "1", "2"), NAMES, "")
+def test_draw_layers__modules_are_sorted_by_their_mean_layer(found: Discovery) -> None:
+    spec = draw_layers(found, make_layers([[0, 0, 4], [4, 0, 0], [0, 4, 0]]))
     assert spec.row_modules == (1, 2, 0)
     assert spec.row_labels[0] == "1 beta"
     assert spec.marks == pytest.approx((0, 1, 2))
@@ -108,57 +168,63 @@ def test_draw_objective_by_method__words_name_the_best_method() -> None:
     assert math.isnan(spec.series[0].low[1])
 
 
-def test_draw_iterations__the_kept_restart_stands_out() -> None:
-    spec = draw_iterations(((0, (1.0, 2.0)), (1, (1.0, 3.0, 4.0))), 1, "")
+def test_draw_iterations__the_kept_restart_stands_out(found: Discovery) -> None:
+    restarts = (Restart(0, (1.0, 2.0), True), Restart(1, (1.0, 3.0, 4.0), True))
+    spec = draw_iterations(replace(found, restarts=restarts))
     assert spec.highlighted == 1
     assert "from 1 to 4 in 2 iterations" in spec.alternative
 
 
-def test_draw_tree__every_module_is_a_leaf_once() -> None:
-    joins = linkage(np.array([[0.0], [0.1], [5.0]]), "average")
-    spec = draw_tree(joins, NAMES, "")
+def test_draw_tree__every_module_is_a_leaf_once(found: Discovery) -> None:
+    spec = draw_tree(found, linkage(np.array([[0.0], [0.1], [5.0]]), "average"))
     assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
     assert len(spec.branches) == 2
     assert "Modules 0 and 1 are the most alike" in spec.alternative
 
 
-def test_draw_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level() -> None:
+def test_draw_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level(
+    found: Discovery, two: Discovery
+) -> None:
     overlap = np.array([[60, 40, 1], [0, 0, 90]])
-    found = Overlap(2, 3, overlap, overlap, 0.995, 0.53)
-    spec = draw_flow((found,), (NAMES[:2], NAMES), "")
+    spec = draw_flow((Overlap(2, 3, overlap, overlap, 0.995, 0.53),), (two, found))
     assert [(link.source, link.target, link.size) for link in spec.links] == [
         (0, 2, 60.0),
         (0, 3, 40.0),
         (1, 4, 90.0),
     ]
     assert [node.group for node in spec.nodes] == [0, 1, 0, 0, 1]
+    assert spec.columns() == [[0, 1], [2, 3, 4]]
     assert MIN_LINK * 91 > 1
     assert "100% lie in their module's main parent of K = 2 (53% if" in spec.caption
 
 
-def test_draw_loss_by_module__words_compare_own_others_and_random_units() -> None:
+def test_draw_loss_by_module__words_compare_own_others_and_random_units(two: Discovery) -> None:
     increase, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
-    spec = draw_loss_by_module(increase, random, NAMES[:2], "")
+    spec = draw_loss_by_module(two, get_ablation(two, by_module=increase, random_by_module=random))
     assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
     assert "random units cost 0.200 and 0.300" in spec.alternative
     assert spec.hover[1][0].endswith("Random units: 0.400")
 
 
-def test_draw_loss_by_category__words_name_the_largest_increase() -> None:
+def test_draw_loss_by_category__words_name_the_largest_increase(two: Discovery) -> None:
     increase = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
-    spec = draw_loss_by_category(increase, NAMES[:2], ("law", "code", "art"), "")
+    spec = draw_loss_by_category(
+        two, get_ablation(two, categories=("law", "code", "art")), increase
+    )
     assert "1.50 nats a token: module 1 ablated, samples of art" in spec.alternative
 
 
-def test_draw_selectivity__counts_modules_above_chance() -> None:
+def test_draw_selectivity__counts_modules_above_chance(two: Discovery) -> None:
     def row(module: int, selectivity: Interval) -> AblatedModule:
         around = Interval(0.1, 0.0, 0.2)
         return AblatedModule(
-            module, LossIncrease(around, around, selectivity), LossIncrease(around, around, around)
+            module,
+            LossIncrease(around, around, selectivity),
+            LossIncrease(around, around, around),
         )
 
     rows = (row(0, Interval(0.9, 0.8, 1.0)), row(1, Interval(0.3, 0.15, 0.4)))
-    spec = draw_selectivity(rows, NAMES[:2], "")
+    spec = draw_selectivity(two, get_ablation(two, modules=rows))
     assert spec.alternative.startswith("For 1 of 2 modules")
     assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative
 
@@ -210,20 +276,22 @@ def test_render__draws_every_kind_of_figure(figures: dict[str, Figure], name: st
     assert len(png.render(figures[name])) > 5_000
 
 
-def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn() -> None:
+def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn(found: Discovery) -> None:
     names = (r"$\frac{1}{0}$", "中文 \U0001f600", "tab\tnewline\n")
-    assert png.render(draw_activation(np.eye(3), names, "$")).startswith(b"\x89PNG")
+    modules = [replace(m, name=name) for m, name in zip(found.modules, names, strict=True)]
+    odd = replace(found, modules=tuple(modules), activation=np.eye(3))
+    assert png.render(draw_activation(odd)).startswith(b"\x89PNG")
 
 
-def test_render__arrays_of_one_module_or_without_variation_are_drawn() -> None:
-    assert png.render(draw_activation(np.zeros((1, 1)), ("only",), ""))
-    assert build_figure(draw_activation(np.zeros((1, 1)), ("only",), ""))["data"][0]["zmax"] == 1.0
+def test_render__arrays_of_one_module_or_without_variation_are_drawn(found: Discovery) -> None:
+    one = replace(found, num_modules=1, modules=found.modules[:1], activation=np.zeros((1, 1)))
+    assert png.render(draw_activation(one))
+    assert build_figure(draw_activation(one))["data"][0]["zmax"] == 1.0
 
 
-def test_heatmap__a_cell_without_a_value_stays_empty() -> None:
-    spec = draw_loss_by_category(
-        np.array([[0.9, np.nan], [0.2, 1.5]]), NAMES[:2], ("law", "code"), ""
-    )
+def test_heatmap__a_cell_without_a_value_stays_empty(two: Discovery) -> None:
+    increase = np.array([[0.9, np.nan], [0.2, 1.5]])
+    spec = draw_loss_by_category(two, get_ablation(two, categories=("law", "code")), increase)
     assert build_figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
     assert DASH in spec.hover[0][1]
     assert png.render(spec)
@@ -259,10 +327,11 @@ def test_heatmap__marks_leave_the_texts_of_their_cells_free(figures: dict[str, F
 
 @pytest.mark.parametrize(("narrow", "columns"), [(False, 20), (True, 10)])
 def test_heatmap__columns_are_thinned_on_a_phone_and_rows_keep_their_labels(
-    narrow: bool, columns: int
+    found: Discovery, narrow: bool, columns: int
 ) -> None:
-    spec = draw_activation(np.eye(20), [f"module {i}" for i in range(20)], "")
-    layout = build_figure(spec, PlotStyle(narrow=narrow))["layout"]
+    modules = [replace(found.modules[0], number=i, name=f"module {i}") for i in range(20)]
+    many = replace(found, num_modules=20, modules=tuple(modules), activation=np.eye(20))
+    layout = build_figure(draw_activation(many), PlotStyle(narrow=narrow))["layout"]
     assert len(layout["xaxis"]["ticktext"]) == columns
     assert len(layout["yaxis"]["ticktext"]) == 20
 
@@ -279,8 +348,10 @@ def test_basis__every_figure_of_modules_names_its_seed_and_restarts(
         )
 
 
-def test_scale_bar__prints_the_two_ends_of_the_colours(figures: dict[str, Figure]) -> None:
-    bar = get_scale_bar(draw_activation(np.diag([0.5, 0.25]), NAMES[:2], ""))
+def test_get_scale_bar__prints_the_two_ends_of_the_colours(
+    figures: dict[str, Figure], two: Discovery
+) -> None:
+    bar = get_scale_bar(draw_activation(replace(two, activation=np.diag([0.5, 0.25]))))
     assert bar is not None
     assert bar.ends == (f"{MINUS}0.50", "0.50")
     assert get_scale_bar(figures["flow"]) is None

@@ -1,6 +1,5 @@
 """Tables and texts as files and terminals take them."""
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from tests.report.planted import CATEGORIES, PERMUTATIONS, RESTARTS, SEEDS
 from ulcmod_dist.report.blocks import Note
@@ -134,12 +132,6 @@ def test_to_arrow__an_empty_table_keeps_its_types() -> None:
 def test_table__a_number_that_is_not_finite_is_an_empty_cell() -> None:
     made = build_table("t", "T", SMALL.columns, [("a", 1, float("nan")), ("b", 2, float("-inf"))])
     assert [row["x"] for row in made.to_records()] == [None, None]
-
-
-def test_to_rich__markup_in_a_cell_is_text() -> None:
-    screen = io.StringIO()
-    Console(file=screen, width=80).print(SMALL.to_rich())
-    assert "[red]a[/red]" in screen.getvalue()
 
 
 def test_filled__drops_columns_that_hold_nothing() -> None:

@@ -1,6 +1,6 @@
 """What a page is made of: sections of blocks, before any HTML."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ulcmod_dist.report.specs import Figure
@@ -156,27 +156,6 @@ def build_choices(
 ) -> tuple[tuple[int, tuple[Block, ...]], ...]:
     """Return the blocks of each K."""
     return tuple((found.num_modules, build_blocks(found)) for found in data.discoveries)
-
-
-def describe_basis(found: Discovery) -> str:
-    """Return the K, seed and restarts behind a figure."""
-    return f"K = {found.num_modules}, {_describe_search(found)}."
-
-
-def describe_common_basis(discoveries: Sequence[Discovery]) -> str:
-    """Return every K, with seed and restarts, behind a figure of several K."""
-    searches = {_describe_search(found) for found in discoveries}
-    if len(searches) > 1:
-        return " ".join(map(describe_basis, discoveries))
-    *first, last = [str(found.num_modules) for found in discoveries]
-    listed = f"{', '.join(first)} and {last}" if first else last
-    return f"K = {listed}, {searches.pop()} each."
-
-
-def _describe_search(found: Discovery) -> str:
-    restarts = len(found.restarts)
-    search = f"best of {restarts} restarts" if restarts > 1 else "a single run of the search"
-    return f"seed {found.seed}, {search}"
 
 
 def describe_sizes(found: Discovery) -> str:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import pyarrow as pa
-from rich.table import Table as RichTable
-from rich.text import Text
 
 from ulcmod_dist.results.types import Interval
 from ulcmod_dist.runtime.text import DASH, number, percent, strip_control_chars
@@ -83,17 +81,6 @@ class Table:
         kept = [i for i in range(len(self.columns)) if any(row[i] is not None for row in self.rows)]
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
-
-    def to_rich(self) -> RichTable:
-        """Return the table for the terminal."""
-        table = RichTable(title=self.title, caption=self.caption or None, title_justify="left")
-        for column in self.columns:
-            side = "left" if column.kind is ColumnKind.TEXT else "right"
-            table.add_column(column.title, justify=side)  # type: ignore[arg-type]
-        for row in self.rows:
-            cells = zip(row, self.columns, strict=True)
-            table.add_row(*(Text(format_cell(cell, column.kind)) for cell, column in cells))
-        return table
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Return the positions of the columns that readers see as one: a number and its bounds."""

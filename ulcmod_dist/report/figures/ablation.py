@@ -4,24 +4,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.figures.modules import build_hover, format_cells, number_names
+from ulcmod_dist.report.figures.modules import (
+    build_hover,
+    describe_basis,
+    format_cells,
+    number_names,
+)
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, format_interval
-from ulcmod_dist.results.ablation import AblatedModule
+from ulcmod_dist.results.ablation import AblatedModule, Ablation
+from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.results.types import Floats
-from ulcmod_dist.runtime.text import label, number
+from ulcmod_dist.runtime.text import count, label, number
 
 
-def draw_loss_by_module(
-    increase: Floats, random: Floats, names: Sequence[str], basis: str
-) -> Heatmap:
-    """Draw the loss increase on each module's samples when each module is ablated.
-
-    Args:
-        increase: Nats a token, ablated module by module of the samples, shape (K, K).
-        random: The same where random sets of as many units in each layer are ablated.
-        names: The modules' names.
-        basis: Samples and random sets behind the values.
-    """
+def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
+    """Draw the loss increase on each module's samples when each module is ablated."""
+    increase, random, names = ablation.by_module, ablation.random_by_module, found.names
     own = np.eye(len(increase), dtype=bool)
     return Heatmap(
         title="Loss increase on each module's samples",
@@ -34,7 +32,7 @@ def draw_loss_by_module(
             f"and others {_format_mean(increase[~own])}; random units cost "
             f"{_format_mean(random[own])} and {_format_mean(random[~own])}."
         ),
-        basis=basis,
+        basis=_describe_measurement(found, ablation),
         values=increase,
         row_labels=number_names(names),
         column_labels=tuple(map(str, range(len(names)))),
@@ -55,18 +53,10 @@ def draw_loss_by_module(
     )
 
 
-def draw_loss_by_category(
-    increase: Floats, names: Sequence[str], categories: Sequence[str], basis: str
-) -> Heatmap:
-    """Draw the loss increase on each category when each module is ablated.
-
-    Args:
-        increase: Nats a token, ablated module by category, shape (K, C).
-        names: The modules' names.
-        categories: Names of the categories.
-        basis: Samples and random sets behind the values.
-    """
-    short = tuple(map(label, categories))
+def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats) -> Heatmap:
+    """Draw the loss increase on each category when each module is ablated, shape (K, C)."""
+    names = found.names
+    short = tuple(map(label, ablation.categories))
     known = np.where(np.isnan(increase), -np.inf, increase)
     largest = np.unravel_index(int(np.argmax(known)), increase.shape)
     return Heatmap(
@@ -79,7 +69,7 @@ def draw_loss_by_category(
             f"The largest increase is {number(increase[largest])} nats a token: module "
             f"{largest[0]} ablated, samples of {short[largest[1]]}."
         ),
-        basis=basis,
+        basis=_describe_measurement(found, ablation),
         values=increase,
         row_labels=number_names(names),
         column_labels=short,
@@ -99,20 +89,23 @@ def draw_loss_by_category(
     )
 
 
+def _describe_measurement(found: Discovery, ablation: Ablation) -> str:
+    return (
+        f"{describe_basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
+        f"{count(ablation.num_random_sets, 'random set')} of units a module; both drawn with seed "
+        f"{ablation.seed}."
+    )
+
+
 def _format_mean(values: Floats) -> str:
     known = values[np.isfinite(values)]
     return number(float(known.mean()) if known.size else float("nan"))
 
 
-def draw_selectivity(modules: Sequence[AblatedModule], names: Sequence[str], basis: str) -> Dots:
-    """Draw each module's selectivity beside that of random sets of units.
-
-    Args:
-        modules: One value a module.
-        names: The modules' names.
-        basis: Samples and seeds behind the values.
-    """
-    labels = number_names(names)
+def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
+    """Draw each module's selectivity beside that of random sets of units."""
+    modules = ablation.modules
+    labels = number_names(found.names)
     rows = tuple(labels[value.module] for value in modules)
     values = " ".join(
         f"Module {value.module}: {format_interval(value.real.selectivity)}, random units "
@@ -130,7 +123,7 @@ def draw_selectivity(modules: Sequence[AblatedModule], names: Sequence[str], bas
             f"For {count_above_random(modules)} of {len(modules)} modules the whole interval lies "
             f"above that of random units. {values}"
         ),
-        basis=basis,
+        basis=_describe_measurement(found, ablation),
         labels=rows,
         series=(
             DotSeries.from_intervals("Module", rows, [value.real.selectivity for value in modules]),

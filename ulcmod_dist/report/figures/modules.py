@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, StackedBars
+from ulcmod_dist.results.discovery import Categories, Discovery, Layers
 from ulcmod_dist.results.types import Counts, Floats, Interval
 from ulcmod_dist.runtime.text import LABEL_LIMIT, MINUS, label, number, percent
 
@@ -48,15 +49,30 @@ def find_largest_off_diagonal(values: Floats) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def draw_activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
-    """Draw the mean z of each module's samples on each module's units (DESIGN equation xi).
+def describe_basis(found: Discovery) -> str:
+    """Return the K, seed and restarts behind a figure."""
+    return f"K = {found.num_modules}, {_describe_search(found)}."
 
-    Args:
-        means: Samples' module by units' module, shape (K, K).
-        names: The modules' names.
-        basis: Seeds and restarts behind the modules.
-    """
-    modules = len(means)
+
+def describe_common_basis(discoveries: Sequence[Discovery]) -> str:
+    """Return every K, with seed and restarts, behind a figure of several K."""
+    searches = {_describe_search(found) for found in discoveries}
+    if len(searches) > 1:
+        return " ".join(map(describe_basis, discoveries))
+    *first, last = [str(found.num_modules) for found in discoveries]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    return f"K = {listed}, {searches.pop()} each."
+
+
+def _describe_search(found: Discovery) -> str:
+    restarts = len(found.restarts)
+    search = f"best of {restarts} restarts" if restarts > 1 else "a single run of the search"
+    return f"seed {found.seed}, {search}"
+
+
+def draw_activation(found: Discovery) -> Heatmap:
+    """Draw the mean z of each module's samples on each module's units (DESIGN equation xi)."""
+    means, names = found.activation, found.names
     return Heatmap(
         title="Mean activation of each module's units",
         caption=(
@@ -65,10 +81,10 @@ def draw_activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
             "Decoupled modules show a strong diagonal and little elsewhere."
         ),
         alternative=_describe_activation(means),
-        basis=basis,
+        basis=describe_basis(found),
         values=means,
         row_labels=number_names(names),
-        column_labels=tuple(map(str, range(modules))),
+        column_labels=tuple(map(str, range(found.num_modules))),
         row_axis="Samples of module",
         column_axis="Units of module",
         value_axis="Mean z",
@@ -82,7 +98,7 @@ def draw_activation(means: Floats, names: Sequence[str], basis: str) -> Heatmap:
         ),
         scale=Scale.DIVERGING,
         cell_texts=format_cells(means),
-        row_modules=tuple(range(modules)),
+        row_modules=tuple(range(found.num_modules)),
     )
 
 
@@ -100,21 +116,13 @@ def _describe_activation(means: Floats) -> str:
     )
 
 
-def draw_category_mix(
-    counts: Counts, categories: Sequence[str], names: Sequence[str], basis: str
-) -> StackedBars:
-    """Draw which categories the samples of each module come from.
-
-    Args:
-        counts: Samples, module by category, shape (K, C).
-        categories: Names of the categories.
-        names: The modules' names.
-        basis: Seeds and restarts behind the modules.
-    """
-    pooled, parts = _gather_small(counts, [label(name) for name in categories])
+def draw_category_mix(found: Discovery, categories: Categories) -> StackedBars:
+    """Draw which categories the samples of each module come from."""
+    names = found.names
+    pooled, parts = _gather_small(categories.counts, [label(name) for name in categories.names])
     shares = share_rows(pooled)
     gathered = (
-        "" if len(parts) == len(categories) else f" The smallest are gathered as {parts[-1]}."
+        "" if len(parts) == len(categories.names) else f" The smallest are gathered as {parts[-1]}."
     )
     return StackedBars(
         title="Categories of each module's samples",
@@ -125,7 +133,7 @@ def draw_category_mix(
             f"Module {row}: {percent(shares[row].max())} {parts[int(shares[row].argmax())]}."
             for row in range(len(shares))
         ),
-        basis=basis,
+        basis=describe_basis(found),
         labels=number_names(names),
         parts=tuple(parts),
         shares=shares,
@@ -137,7 +145,7 @@ def draw_category_mix(
             ),
         ),
         value_axis="Share of the module's samples",
-        row_modules=tuple(range(len(names))),
+        row_modules=tuple(range(found.num_modules)),
     )
 
 
@@ -150,15 +158,10 @@ def _gather_small(counts: Counts, categories: list[str]) -> tuple[Counts, list[s
     return gathered, [categories[c] for c in large] + [f"{len(small)} others"]
 
 
-def draw_category_similarity(similarity: Floats, categories: Sequence[str], basis: str) -> Heatmap:
-    """Draw how alike categories look to the modules.
-
-    Args:
-        similarity: Mean cosine of module-feature vectors, category by category, shape (C, C).
-        categories: Names of the categories.
-        basis: Seeds and restarts behind the modules.
-    """
-    short = tuple(map(label, categories))
+def draw_category_similarity(found: Discovery, categories: Categories) -> Heatmap:
+    """Draw how alike categories look to the modules."""
+    similarity = categories.similarity
+    short = tuple(map(label, categories.names))
     return Heatmap(
         title="Similarity of the categories",
         caption=(
@@ -166,7 +169,7 @@ def draw_category_similarity(similarity: Floats, categories: Sequence[str], basi
             "Strong cells off the diagonal are categories that use the same modules."
         ),
         alternative=_describe_similarity(similarity, short),
-        basis=basis,
+        basis=describe_basis(found),
         values=similarity,
         row_labels=short,
         column_labels=short,
@@ -215,20 +218,14 @@ def compute_mean_layers(units: Counts) -> Floats:
     )
 
 
-def draw_layers(units: Counts, layers: Sequence[str], names: Sequence[str], basis: str) -> Heatmap:
-    """Draw how the units of each layer divide over the modules, shallow modules first.
-
-    Args:
-        units: Units, module by layer, shape (K, layers).
-        layers: Names of the layers from input to output.
-        names: The modules' names.
-        basis: Seeds and restarts behind the modules.
-    """
+def draw_layers(found: Discovery, layers: Layers) -> Heatmap:
+    """Draw how the units of each layer divide over the modules, shallow modules first."""
+    units, names = layers.units, found.names
     depth = compute_mean_layers(units)
     order = [int(module) for module in np.argsort(depth, kind="stable")]
     shares = compute_layer_shares(units)[order]
     labels = number_names(names)
-    short_layers = tuple(label(layer, 12) for layer in layers)
+    short_layers = tuple(label(layer, 12) for layer in layers.names)
     return Heatmap(
         title="Modules over the layers",
         caption=(
@@ -239,7 +236,7 @@ def draw_layers(units: Counts, layers: Sequence[str], names: Sequence[str], basi
         alternative=" ".join(
             f"Module {module} has its mean at layer {number(depth[module], 2)}." for module in order
         ),
-        basis=basis,
+        basis=describe_basis(found),
         values=shares,
         row_labels=tuple(labels[module] for module in order),
         column_labels=short_layers,
@@ -261,16 +258,10 @@ def draw_layers(units: Counts, layers: Sequence[str], names: Sequence[str], basi
 
 
 def draw_length(
-    quantiles: Sequence[tuple[float, float, float, float, float]], names: Sequence[str], basis: str
+    found: Discovery, quantiles: Sequence[tuple[float, float, float, float, float]]
 ) -> Dots:
-    """Draw the median length of each module's samples with the middle half of them.
-
-    Args:
-        quantiles: Quantiles 0.05, 0.25, 0.5, 0.75 and 0.95 of each module's token counts.
-        names: The modules' names.
-        basis: Seeds and restarts behind the modules.
-    """
-    rows = number_names(names)
+    """Draw the median and the middle half of the token counts of each module's samples."""
+    rows = number_names(found.names)
     medians = [row[2] for row in quantiles]
     halves = [Interval(row[2], row[1], row[3]) for row in quantiles]
     return Dots(
@@ -282,9 +273,9 @@ def draw_length(
         alternative=(
             f"The medians lie between {number(min(medians))} and {number(max(medians))} tokens."
         ),
-        basis=basis,
+        basis=describe_basis(found),
         labels=rows,
         series=(DotSeries.from_intervals("Tokens", rows, halves),),
         value_axis="Tokens",
-        row_modules=tuple(range(len(names))),
+        row_modules=tuple(range(found.num_modules)),
     )

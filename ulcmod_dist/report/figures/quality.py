@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.figures.modules import build_hover, share_rows
+from ulcmod_dist.report.figures.modules import build_hover, describe_basis, share_rows
 from ulcmod_dist.report.specs import (
     Dots,
     DotSeries,
@@ -14,20 +14,15 @@ from ulcmod_dist.report.specs import (
     Scale,
     format_interval,
 )
-from ulcmod_dist.results.types import Counts, Interval
+from ulcmod_dist.results.discovery import Discovery, Downstream
+from ulcmod_dist.results.types import Interval
 from ulcmod_dist.runtime.text import label, number, percent
 
 
 def draw_objective_by_method(
     methods: Sequence[str], values: Sequence[Interval], basis: str
 ) -> Dots:
-    """Draw the objective of several methods, the null model among them.
-
-    Args:
-        methods: Names, in the order to draw.
-        values: Objective of each method with the interval over its seeds.
-        basis: Seeds and restarts behind the values.
-    """
+    """Draw the objective of several methods, the null model among them, in the given order."""
     best = max(range(len(values)), key=lambda row: values[row].mean)
     return Dots(
         title="Objective L of each method",
@@ -47,30 +42,28 @@ def draw_objective_by_method(
     )
 
 
-def draw_iterations(
-    restarts: Sequence[tuple[int, Sequence[float]]], best: int, basis: str
-) -> Lines:
-    """Draw the objective over the iterations, a line a restart.
-
-    Args:
-        restarts: Number of each restart and its objective at the start and after each iteration.
-        best: Index in ``restarts`` of the one whose modules were kept.
-        basis: Seeds behind the lines.
-    """
-    number_kept, kept = restarts[best]
-    ends = [objectives[-1] for _, objectives in restarts]
+def draw_iterations(found: Discovery) -> Lines:
+    """Draw the objective over the iterations, a line a restart; the best one stands out."""
+    restarts = found.restarts
+    best = max(range(len(restarts)), key=lambda i: restarts[i].objectives[-1])
+    kept = restarts[best].objectives
+    ends = [restart.objectives[-1] for restart in restarts]
     return Lines(
         title="Objective over the iterations",
         caption="One line a restart; the restart whose modules were kept stands out.",
         alternative=(
-            f"Restart {number_kept} was kept. It rose from {number(kept[0])} to "
+            f"Restart {restarts[best].number} was kept. It rose from {number(kept[0])} to "
             f"{number(kept[-1])} in {len(kept) - 1} iterations. "
             f"All restarts ended between {number(min(ends))} and {number(max(ends))}."
         ),
-        basis=basis,
+        basis=describe_basis(found),
         lines=tuple(
-            Line(f"Restart {which}", tuple(map(float, range(len(values)))), tuple(values))
-            for which, values in restarts
+            Line(
+                f"Restart {restart.number}",
+                tuple(map(float, range(len(restart.objectives)))),
+                restart.objectives,
+            )
+            for restart in restarts
         ),
         highlighted=best,
         x_axis="Iteration",
@@ -78,25 +71,18 @@ def draw_iterations(
     )
 
 
-def draw_confusion(
-    counts: Counts, categories: Sequence[str], classifier: str, basis: str
-) -> Heatmap:
-    """Draw a classifier's confusion matrix, coloured by share of the true category.
-
-    Args:
-        counts: Scored samples, true by predicted category, shape (C, C).
-        categories: Names of the categories.
-        classifier: Name of the classifier.
-        basis: Seeds behind the scores.
-    """
-    short = tuple(map(label, categories))
+def draw_confusion(found: Discovery, downstream: Downstream) -> Heatmap:
+    """Draw the main classifier's confusion matrix, coloured by share of the true category."""
+    classifier = downstream.classifiers[0]
+    counts = classifier.confusion
+    short = tuple(map(label, downstream.categories))
     shares = share_rows(counts)
     right, total = int(np.trace(counts)), int(counts.sum())
     return Heatmap(
-        title=f"Confusion of the {classifier}",
+        title=f"Confusion of the {classifier.name}",
         caption="Scored samples by true and predicted category; colour is the share of the row.",
         alternative=f"{right:,} of {total:,} scored samples are put into their own category.",
-        basis=basis,
+        basis=describe_basis(found),
         values=shares,
         row_labels=short,
         column_labels=short,

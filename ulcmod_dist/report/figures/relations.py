@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as scipy_dendrogram
 
-from ulcmod_dist.report.figures.modules import number_names
+from ulcmod_dist.report.figures.modules import describe_basis, describe_common_basis, number_names
 from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
-from ulcmod_dist.results.discovery import Overlap
+from ulcmod_dist.results.discovery import Discovery, Overlap
 from ulcmod_dist.results.types import Counts, Floats
 from ulcmod_dist.runtime.text import number, percent
 
@@ -15,16 +15,10 @@ MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""
 
 
-def draw_tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
-    """Draw the hierarchy of the modules.
-
-    Args:
-        linkage: SciPy's linkage matrix of the modules, shape (K - 1, 4).
-        names: The modules' names.
-        basis: Seeds and restarts behind the modules.
-    """
+def draw_tree(found: Discovery, linkage: Floats) -> Dendrogram:
+    """Draw the hierarchy of the modules from SciPy's linkage matrix, shape (K - 1, 4)."""
     layout = scipy_dendrogram(linkage, no_plot=True)
-    labels = number_names(names)
+    labels = number_names(found.names)
     # SciPy puts leaf i at 5 + 10 i.
     branches = tuple(
         Branch(
@@ -43,21 +37,15 @@ def draw_tree(linkage: Floats, names: Sequence[str], basis: str) -> Dendrogram:
             f"they join first, at distance {number(nearest[2])}; "
             f"the last two branches join at {number(linkage[-1, 2])}."
         ),
-        basis=basis,
+        basis=describe_basis(found),
         labels=tuple(labels[leaf] for leaf in layout["leaves"]),
         branches=branches,
         value_axis="Distance",
     )
 
 
-def draw_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: str) -> Flow:
-    """Draw how the units of the modules of one K pass to those of the next.
-
-    Args:
-        found: Overlaps between successive K, K ascending.
-        names: The modules' names of each K.
-        basis: Seeds and restarts behind the modules.
-    """
+def draw_flow(found: Sequence[Overlap], discoveries: Sequence[Discovery]) -> Flow:
+    """Draw how the units of the modules of one K pass to those of the next, K ascending."""
     overlaps = [overlap.units for overlap in found]
     sizes = [found[0].num_modules, *(overlap.next_num_modules for overlap in found)]
     limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
@@ -66,7 +54,7 @@ def draw_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: s
     nodes = tuple(
         FlowNode(level, index, text, float(totals[level][index]), int(groups[level][index]))
         for level in range(len(sizes))
-        for index, text in enumerate(number_names(names[level], limit))
+        for index, text in enumerate(number_names(discoveries[level].names, limit))
     )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     links = tuple(
@@ -87,7 +75,7 @@ def draw_flow(found: Sequence[Overlap], names: Sequence[Sequence[str]], basis: s
             for level, overlap in enumerate(overlaps)
         )
         + f" The bands drawn carry {percent(kept)} of the units.",
-        basis=basis,
+        basis=describe_common_basis(discoveries),
         levels=tuple(f"K = {size}" for size in sizes),
         nodes=nodes,
         links=links,

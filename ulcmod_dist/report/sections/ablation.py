@@ -13,7 +13,6 @@ from ulcmod_dist.report.blocks import (
     Section,
     build_choices,
     build_picture,
-    describe_basis,
     explain_absence,
     name_for,
 )
@@ -35,7 +34,7 @@ from ulcmod_dist.report.tables import (
 from ulcmod_dist.results.ablation import Ablation, LossIncrease
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent, Interval
-from ulcmod_dist.runtime.text import count, number
+from ulcmod_dist.runtime.text import number
 
 _COLUMNS = {
     "own": "Own samples",
@@ -63,20 +62,12 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     ablation = found.ablation
     if isinstance(ablation, Absent):
         return (explain_absence(ablation),)
-    shown = found.names
-    measured = (
-        f"{describe_basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
-        f"{count(ablation.num_random_sets, 'random set')} of units a module; both drawn with seed "
-        f"{ablation.seed}."
-    )
-    by_selectivity = draw_selectivity(ablation.modules, shown, measured)
-    by_module = draw_loss_by_module(ablation.by_module, ablation.random_by_module, shown, measured)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
-        build_picture("ablation", found, by_selectivity, wide=True),
-        build_picture("ablation-modules", found, by_module),
-        _by_category(found, ablation, measured),
+        build_picture("ablation", found, draw_selectivity(found, ablation), wide=True),
+        build_picture("ablation-modules", found, draw_loss_by_module(found, ablation)),
+        _by_category(found, ablation),
         Collapsible(tabulate_ablation(found, ablation)),
         Collapsible(tabulate_matrix(found, ablation)),
     )
@@ -115,10 +106,10 @@ def _what_was_done(ablation: Ablation) -> str:
     )
 
 
-def _by_category(found: Discovery, ablation: Ablation, measured: str) -> Block:
+def _by_category(found: Discovery, ablation: Ablation) -> Block:
     if isinstance(ablation.by_category, Absent):
         return explain_absence(ablation.by_category)
-    spec = draw_loss_by_category(ablation.by_category, found.names, ablation.categories, measured)
+    spec = draw_loss_by_category(found, ablation, ablation.by_category)
     return build_picture("ablation-categories", found, spec)
 
 

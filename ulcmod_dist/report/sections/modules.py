@@ -14,8 +14,6 @@ from ulcmod_dist.report.blocks import (
     ShareBar,
     build_choices,
     build_picture,
-    describe_basis,
-    describe_common_basis,
     explain_absence,
     name_for,
 )
@@ -114,29 +112,23 @@ def _categories(found: Discovery) -> tuple[Block, ...]:
     categories = found.categories
     if isinstance(categories, Absent):
         return (explain_absence(categories),)
-    mix = draw_category_mix(categories.counts, categories.names, found.names, describe_basis(found))
-    spec = draw_category_similarity(categories.similarity, categories.names, describe_basis(found))
+    mix = draw_category_mix(found, categories)
     return (
         build_picture("categories", found, mix, wide=True),
-        build_picture("category-similarity", found, spec),
+        build_picture("category-similarity", found, draw_category_similarity(found, categories)),
     )
 
 
 def _tree(found: Discovery) -> Block:
     if isinstance(found.linkage, Absent):
         return explain_absence(found.linkage)
-    return build_picture(
-        "hierarchy", found, draw_tree(found.linkage, found.names, describe_basis(found))
-    )
+    return build_picture("hierarchy", found, draw_tree(found, found.linkage))
 
 
 def _flow(data: ReportData) -> tuple[Block, ...]:
     if isinstance(data.overlaps, Absent):
         return (explain_absence(data.overlaps),)
-    shown = {found.num_modules: found for found in data.discoveries}
-    sizes = [data.overlaps[0].num_modules, *(o.next_num_modules for o in data.overlaps)]
-    named = [shown[size].names for size in sizes]
-    spec = draw_flow(data.overlaps, named, describe_common_basis([shown[size] for size in sizes]))
+    spec = draw_flow(data.overlaps, data.discoveries)
     return (Picture("flow", spec, wide=True), Collapsible(tabulate_overlaps(data.overlaps)))
 
 
@@ -272,7 +264,7 @@ def build_layers_section(data: ReportData) -> Section:
 def _layer_blocks(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.layers, Absent):
         return (explain_absence(found.layers),)
-    spec = draw_layers(found.layers.units, found.layers.names, found.names, describe_basis(found))
+    spec = draw_layers(found, found.layers)
     return (
         build_picture("layers", found, spec, wide=True),
         Collapsible(tabulate_layers(found, found.layers)),

@@ -13,7 +13,6 @@ from ulcmod_dist.report.blocks import (
     Section,
     build_choices,
     build_picture,
-    describe_basis,
     describe_sizes,
     explain_absence,
     name_for,
@@ -55,7 +54,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         build_picture(
             "activation",
             found,
-            draw_activation(found.activation, found.names, describe_basis(found)),
+            draw_activation(found),
         ),
         *_comparison(found),
         *_downstream(found),
@@ -170,11 +169,9 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
     downstream = found.downstream
     if isinstance(downstream, Absent):
         return (explain_absence(downstream),)
-    main = downstream.classifiers[0]
-    spec = draw_confusion(main.confusion, downstream.categories, main.name, describe_basis(found))
     return (
         _classifier_table(found, downstream),
-        build_picture("confusion", found, spec),
+        build_picture("confusion", found, draw_confusion(found, downstream)),
         Collapsible(_category_table(found, downstream)),
         Collapsible(tabulate_confusion(found, downstream)),
     )

@@ -11,7 +11,6 @@ from ulcmod_dist.report.blocks import (
     Section,
     build_choices,
     build_picture,
-    describe_basis,
     explain_absence,
     name_for,
 )
@@ -111,10 +110,8 @@ def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
 
 
 def _restarts(found: Discovery) -> tuple[Block, ...]:
-    traces = [(restart.number, restart.objectives) for restart in found.restarts]
-    best = max(range(len(traces)), key=lambda i: traces[i][1][-1])
-    spec = draw_iterations(traces, best, describe_basis(found))
-    return (build_picture("iterations", found, spec), Collapsible(tabulate_restarts(found)))
+    picture = build_picture("iterations", found, draw_iterations(found))
+    return (picture, Collapsible(tabulate_restarts(found)))
 
 
 def tabulate_restarts(found: Discovery) -> Table:
@@ -140,11 +137,10 @@ def tabulate_restarts(found: Discovery) -> Table:
 
 
 def _length(found: Discovery) -> tuple[Block, ...]:
-    lengths = [module.length for module in found.modules]
-    known = [length for length in lengths if length is not None]
-    if len(known) < len(lengths):
+    known = [module.length for module in found.modules if module.length is not None]
+    if len(known) < len(found.modules):
         return (Note("The number of tokens of each sample is not known.", quiet=True),)
-    return (build_picture("length", found, draw_length(known, found.names, describe_basis(found))),)
+    return (build_picture("length", found, draw_length(found, known)),)
 
 
 def _confounds(found: Discovery) -> tuple[Block, ...]:
