@@ -95,7 +95,7 @@ def test_client__refuses_before_it_sends_anything(guarded: Guarded, tmp_path: Pa
 
 
 def test_client__explains_a_wrong_token(guarded: Guarded, tmp_path: Path) -> None:
-    with pytest.raises(UlcmodError, match="refuses the token"):
+    with pytest.raises(UlcmodError, match="rejects the token"):
         ray_jobs.connect(guarded.url, {"RAY_AUTH_TOKEN": "0" * 64}, tmp_path)
 
 
