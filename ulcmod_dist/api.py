@@ -37,7 +37,7 @@ class Run:
         """The samples and units of the run's store."""
         version = self.version
         if self.store != self.directory:
-            version = read_version(self.directory).view
+            version = read_version(self.directory).snapshot
         return open_snapshot(self.store, version)
 
     @property
@@ -47,7 +47,7 @@ class Run:
 
     def snapshot_for(self, modules: StoredModules) -> Snapshot:
         """The samples and units among which modules were found."""
-        return open_snapshot(self.store, modules.metrics["view"])
+        return open_snapshot(self.store, modules.metrics["snapshot"])
 
     def activations(self, split: str | None = "train") -> Standardised:
         """Activations z [samples, units] of a split (None: all), lazily over Dask.

@@ -12,8 +12,8 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.pipeline.ablate import ablate
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.discover import discover
-from ulcmod_dist.pipeline.evaluation_files import ablation_name, read_evaluation
 from ulcmod_dist.pipeline.extract import extract
+from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.rundir import RunDir
 
@@ -47,9 +47,7 @@ def silenced(tmp_path: Path) -> Silence:
         extract(context)
         discover(context)
         ablate(context)
-        result = read_evaluation(context.run, ablation_name(NUM_MODULES), Ablation)
-        assert result is not None
-        return result
+        return read_result(context.run, "ablation", NUM_MODULES, Ablation)
 
     return measure
 

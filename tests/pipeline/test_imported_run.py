@@ -179,7 +179,7 @@ def test_imported_run__status_tells_what_is_missing(imported: Path, ulcmod: Ulcm
     assert before["rows"][0]["modules"] == "missing"
     ulcmod("discover", imported)
     after = ulcmod("status", imported, "--json").json()
-    assert after["rows"][0]["modules"] == "done"
+    assert after["rows"][0]["modules"] == "fresh"
     assert after["rows"][0]["evaluation"] == "missing"
     assert after["samples"] == 60
 

@@ -9,7 +9,7 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
+from ulcmod_dist.pipeline.search import describe_plan, placeholder_activations
 from ulcmod_dist.store.schema import ChunkShape
 
 GIB = 2**30
@@ -23,18 +23,20 @@ def imported(planted: Planted, tmp_path: Path, ulcmod: Ulcmod) -> Path:
 
 
 def test_facts__say_blocks_residency_tables_and_limit() -> None:
-    matrix = to_be_extracted(100_000, 400_000, ChunkShape(512, 4000))
+    matrix = placeholder_activations(100_000, 400_000, ChunkShape(512, 4000))
     section = SearchConfig(modules=(10,), restarts=1, memory=8 * GIB)
-    facts = facts_of(plan_search(matrix, [10], section, ThreadExecutor(2), held_out=1000))
+    facts = describe_plan(plan_search(matrix, [10], section, ThreadExecutor(2), held_out=1000))
     assert facts["search"] == "blockwise, blocks of up to 6,250 units"
     assert facts["matrix"] == "149.0 GiB, read once an iteration"
     assert facts["kept in memory"] == "two blocks, 4.7 GiB"
     assert facts["memory of the search"].endswith("of 8.0 GiB allowed")
-    assert {"tables and labels", "chunks and sums at work", "sketch of the start"} <= set(facts)
+    assert {"tables and labels", "chunks and partial sums", "sketch of the initial modules"} <= set(
+        facts
+    )
 
 
 def test_plan__counts_the_table_of_the_held_out_samples() -> None:
-    matrix = to_be_extracted(10_000, 40_000, ChunkShape(512, 4000))
+    matrix = placeholder_activations(10_000, 40_000, ChunkShape(512, 4000))
     section = SearchConfig(modules=(10, 20), restarts=1, memory=4 * GIB)
     few, many = (
         plan_search(matrix, [10, 20], section, ThreadExecutor(2), held_out=n)

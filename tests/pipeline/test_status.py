@@ -12,7 +12,7 @@ import pytest
 
 from tests.pipeline.conftest import Planted, Ulcmod
 from ulcmod_dist.pipeline.context import open_target, writing
-from ulcmod_dist.pipeline.status import looks, status
+from ulcmod_dist.pipeline.status import status, watch
 from ulcmod_dist.runtime.progress import track
 
 SMALL = ("--set", "discover.modules=3", "--set", "discover.restarts=1")
@@ -82,7 +82,7 @@ def test_watch__looks_until_nobody_works_on_the_run_any_more(run: str) -> None:
     worker = threading.Thread(target=work)
     worker.start()
     holders = []
-    for number, look in enumerate(looks(mine, seconds=0.05)):
+    for number, look in enumerate(watch(mine, seconds=0.05)):
         holders.append(look.facts["held by"])
         if number == 1:
             began.set()

@@ -238,15 +238,15 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show the progress of a run, or with --to the state of a submitted job."""
-    from ulcmod_dist.pipeline.status import looks
     from ulcmod_dist.pipeline.status import status as command
+    from ulcmod_dist.pipeline.status import watch as watch_status
 
     if to is not None:
         from ulcmod_dist.pipeline.submit import Submission, get_state
 
         print_summary(get_state(Submission(target, overrides or [], to, address)), as_json)
     elif watch:
-        _print_live(looks(open_target(target, overrides or [], show_progress())), as_json)
+        _print_live(watch_status(open_target(target, overrides or [], show_progress())), as_json)
     else:
         run_command(command, target, overrides, as_json)
 

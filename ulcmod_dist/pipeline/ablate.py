@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +19,9 @@ from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
-from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
-from ulcmod_dist.pipeline.evaluation_files import (
-    ablation_mark,
-    ablation_name,
-    read_evaluation,
-    write_evaluation,
-)
+from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
+from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.progress import track
@@ -63,44 +60,53 @@ class _Subjects:
 
 
 @writes
-def ablate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
-    """Silence each module of each K and measure the loss increase, beside random sets.
+def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
+    """Ablate each module of each K and measure the loss increase, beside random sets.
 
     Args:
         context: The job and its run directory.
-        num_modules: Work on these K only; None for all of the job.
+        num_modules: The numbers of modules; None for those of the job.
 
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
     """
-    run = Run(context.run)
-    if (reason := why_not_ablated(run.snapshot.provenance)) is not None:
+    if (reason := why_not_ablated(Run(context.run).snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
-    numbers = select_num_modules(context.job, num_modules)
-    modules = {k: run.modules(k) for k in numbers}
-    marks = {k: ablation_mark(context.job, stored) for k, stored in modules.items()}
-    known = {k: read_evaluation(context.run, ablation_name(k), Ablation, marks[k]) for k in numbers}
-    pending = [k for k in numbers if known[k] is None]
+    numbers = require_modules(context, num_modules)
     save_job(context)
-    if pending:
-        corpus = _corpus(context, run)
-        config = context.job.extract
-        model = context.job.require_model()
-        with ray_session(config.address), AblationPool(model, config) as pool:
-            for k in pending:
-                known[k] = _measure(context, pool, modules[k], corpus)
-                write_evaluation(context.run, ablation_name(k), known[k], marks[k])
+    updated = update(context, ["ablation"], numbers)
     rows = [
-        _row(k, result, "measured" if k in pending else "as before")
-        for k, result in known.items()
-        if result is not None
+        _row(
+            k,
+            read_result(context.run, "ablation", k, Ablation),
+            updated.state("ablation", k, "measured"),
+        )
+        for k in numbers
     ]
     closing = [
         "Selectivity: loss increase on a module's own samples less that on others, in nats a token "
         "of the prompt's own text. Low and high bound its 95% interval; the advantage is over "
-        "random sets of as many units in each layer."
+        "random sets of as many units in each layer.",
+        *stale_sentences(context),
     ]
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
+
+
+def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
+    """Measure the ablation of the modules for several K with one pool of actors.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        wanted: ``ablation`` -> the numbers of modules.
+    """
+    run, config = Run(context.run), context.job.extract
+    corpus = _corpus(context, run)
+    model = context.job.require_model()
+    with ray_session(config.address), AblationPool(model, config) as pool:
+        for k in wanted["ablation"]:
+            result = _measure(context, pool, run.modules(k), corpus)
+            with replacing(context, "ablation", k):
+                write_result(context.run, "ablation", k, result)
 
 
 def _corpus(context: Context, run: Run) -> Corpus:

@@ -1,16 +1,20 @@
-"""What every stage starts from: the job, its run directory, its lease, and where progress goes."""
+"""The context of a command: job, run directory, lease and progress callback."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
+import yaml
+
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.pipeline.artifacts import differences, flatten
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.lease import Fence, Lease
 from ulcmod_dist.runtime.progress import (
@@ -19,9 +23,14 @@ from ulcmod_dist.runtime.progress import (
     ignore_progress,
     record_progress,
 )
-from ulcmod_dist.runtime.rundir import JOB, RunDir
+from ulcmod_dist.runtime.rundir import ACTIVATIONS, FORMAT_FILE, JOB, RunDir
 
-Options = ParamSpec("Options")
+logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+
+FORMAT = 2
+"""Version of the layout of a run directory; raised when an earlier layout cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -59,22 +68,25 @@ def writing(context: Context, purpose: str) -> Iterator[Context]:
     if context.lease is not None:
         yield context
         return
+    check_format(context.run)
     with Lease.acquire(context.run, purpose) as lease:
+        if not context.run.exists(FORMAT_FILE):
+            context.run.write_json(FORMAT_FILE, {"format": FORMAT})
         on_progress = broadcast(context.on_progress, record_progress(context.run))
         yield replace(context, lease=lease.fence, on_progress=on_progress)
 
 
 def writes(
-    stage: Callable[Concatenate[Context, Options], Summary],
-) -> Callable[Concatenate[Context, Options], Summary]:
-    """A stage that holds the lease on its run directory while it works."""
+    command: Callable[Concatenate[Context, P], Summary],
+) -> Callable[Concatenate[Context, P], Summary]:
+    """A command that holds the lease on its run directory while it works."""
 
-    @functools.wraps(stage)
-    def holding(context: Context, /, *args: Options.args, **options: Options.kwargs) -> Summary:
-        with writing(context, stage.__name__.removesuffix("_all")) as held:
-            return stage(held, *args, **options)
+    @functools.wraps(command)
+    def locked(context: Context, /, *args: P.args, **kwargs: P.kwargs) -> Summary:
+        with writing(context, command.__name__.removesuffix("_all")) as held:
+            return command(held, *args, **kwargs)
 
-    return holding
+    return locked
 
 
 def open_target(
@@ -87,13 +99,16 @@ def open_target(
     """
     if not is_url(target) and Path(target).is_file():
         job = Job.from_yaml(target, overrides)
-        return Context(job, RunDir.at(job.run), on_progress)
+        run = RunDir.at(job.run)
+        check_format(run)
+        return Context(job, run, on_progress)
     if not is_url(target) and not Path(target).is_dir():
         raise InvalidInput(
             f"{target} is neither a job file nor a run directory.",
             "Name a YAML file, or a directory that `ulcmod run` has written.",
         )
     run = RunDir.at(target)
+    check_format(run)
     return Context(stored_job(run, overrides), run, on_progress)
 
 
@@ -111,25 +126,37 @@ def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
     )
 
 
-def select_num_modules(job: Job, chosen: Sequence[int] | None) -> list[int]:
-    """The K that a command works on: all of the job, or those chosen among them.
+def save_job(context: Context) -> None:
+    """Keep the job, with its defaults written out, in the run directory; log what it changes."""
+    text = context.job.to_yaml()
+    try:
+        before = context.run.read(JOB).decode("utf-8")
+    except FileNotFoundError:
+        before = text
+        context.run.write(JOB, text.encode())
+    if before != text:
+        changes = differences(flatten(yaml.safe_load(before)), flatten(yaml.safe_load(text)))
+        logger.info("The job of this run changes: %s.", "; ".join(changes))
+        context.run.write(JOB, text.encode())
+
+
+def check_format(run: RunDir) -> None:
+    """Return if a run directory is empty or of the format that this version reads and writes.
 
     Raises:
-        InvalidInput: A chosen K is none of the job's.
+        InvalidInput: It has another format.
     """
-    if not chosen:
-        return list(job.discover.modules)
-    if unknown := [k for k in chosen if k not in job.discover.modules]:
+    if run.local is not None and not run.local.is_dir():
+        return
+    try:
+        found = run.read_json(FORMAT_FILE)["format"]
+    except FileNotFoundError:
+        # Format 1 had no such file.
+        found = 1 if run.exists(JOB) else FORMAT
+    if found != FORMAT:
         raise InvalidInput(
-            f"--num-modules names K = {', '.join(map(str, unknown))}, and the job searches "
-            f"K = {', '.join(map(str, job.discover.modules))}.",
-            "Choose among these, or add to the job with --set discover.modules=[...].",
+            f"The run directory {run.url} has format {found}; this version reads and writes "
+            f"format {FORMAT}.",
+            f"Run its job into a new directory: `ulcmod run {run.show(JOB)} --set run=NEW`. To "
+            f"keep the activations, copy {run.show(ACTIVATIONS)} to NEW before.",
         )
-    return [k for k in job.discover.modules if k in chosen]
-
-
-def save_job(context: Context) -> None:
-    """Keep the job, with its defaults written out, in the run directory."""
-    text = context.job.to_yaml().encode()
-    if not context.run.exists(JOB) or context.run.read(JOB) != text:
-        context.run.write(JOB, text)

@@ -19,19 +19,16 @@ from ulcmod_dist.iterd.objective import assign_held_out
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
-from ulcmod_dist.pipeline.search_plan import facts_of
-from ulcmod_dist.pipeline.searching import executor_of
-from ulcmod_dist.pipeline.start import Start
+from ulcmod_dist.passes.standardised import LabelArray
+from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.ledger import Ledger, Updated, replacing, stale_sentences, update
+from ulcmod_dist.pipeline.search import describe_plan, job_executor
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint
-from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, write_modules
+from ulcmod_dist.store.modules import StoredModules, read_metrics, write_modules
 
 logger = logging.getLogger(__name__)
-
-# Raised whenever the same activations and settings would lead to other modules than before.
-SEARCH_VERSION = 1
 
 COLUMNS = {
     "num_modules": "K",
@@ -46,91 +43,105 @@ COLUMNS = {
     "state": "State",
 }
 
+CHOOSING_K = (
+    "To choose K: spread is how far the worst restart's L is below the best's; agreement is the "
+    "mean adjusted Rand index between restarts (1: every start finds the same) and stability the "
+    "share of restarts in which a unit or sample has the best one's module. L and held-out L fall "
+    "with K by nature, compare them with the null model of each K in the report."
+)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Labels that a search continues from.
+
+    Attributes:
+        version: Version of the results that they are taken from.
+        modules: Identity of those modules.
+        sample_labels: Module of each train sample, -1 for one that the version does not have.
+        unit_labels: Module of each unit.
+    """
+
+    version: int
+    modules: str
+    sample_labels: LabelArray
+    unit_labels: LabelArray
+
 
 @writes
-def discover(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
-    """Find the modules for each K of the job; those found already from the same rows stay.
+def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
+    """Find the modules for each K; those found already from the same rows stay.
 
-    All K and restarts share passes over the matrix. After each iteration the search is saved; one
-    that was killed goes on from there and ends with the same labels.
+    All K and restarts share passes over the matrix. The search is saved after each iteration; one
+    that was killed continues from there and ends with the same labels.
 
     Args:
         context: The job and its run directory.
-        num_modules: Work on these K only; None for all of the job.
+        num_modules: The numbers of modules; None for those of the job.
 
     Raises:
         InvalidInput: There are no activations yet, K does not fit them, or memory is too small.
     """
-    return find_modules(context, {}, num_modules)
+    updated = update(context, ["modules"], num_modules)
+    save_job(context)
+    closing = [CHOOSING_K] if len(updated.numbers) > 1 else []
+    return Summary(
+        title="Modules",
+        columns=COLUMNS,
+        rows=modules_rows(context, updated),
+        data=updated.answers.get("discover", {}),
+        closing=[*closing, *stale_sentences(context)],
+    )
 
 
-def find_modules(
-    context: Context, starts: Mapping[int, Start], num_modules: tuple[int, ...] | None = None
-) -> Summary:
-    """As `discover`, under a lease that is held, from the given start for each K that has one."""
-    run = Run(context.run)
-    numbers = select_num_modules(context.job, num_modules)
-    marks = {k: search_mark(context, run, k) for k in numbers}
-    known = {k: found_metrics(context.run, k) for k in numbers}
-    pending = [k for k in numbers if (known[k] or {}).get("fingerprint") != marks[k]]
-    data: dict[str, Any] = {}
-    if not pending:
-        save_job(context)
-    else:
-        with executor_of(context.job) as executor:
-            data["plan"] = _planned(context, run, pending, executor)
-            # Only now: a search that is refused leaves the run's job as it was.
-            save_job(context)
-            search = _Search(context, run, marks, executor)
-            for group in _together(pending, starts):
-                known |= search.find(group, starts.get(group[0]))
-    rows = [
-        {**(known[k] or {}), "state": "found" if k in pending else "as before"} for k in numbers
+def modules_rows(context: Context, updated: Updated) -> list[dict[str, Any]]:
+    """The metrics of the modules for each K, and whether they were found now."""
+    return [
+        {**read_metrics(context.run, k), "state": updated.state("modules", k, "found")}
+        for k in updated.numbers
     ]
-    closing = []
-    if len(numbers) > 1:
-        closing = [
-            "To choose K: spread is how far the worst restart's L is below the best's; agreement "
-            "is the mean adjusted Rand index between restarts (1: every start finds the same) and "
-            "stability the share of restarts in which a unit or sample has the best one's module. "
-            "L and held-out L fall with K by nature, compare them with the null model of each K "
-            "in the report."
-        ]
-    return Summary(title="Modules", columns=COLUMNS, rows=rows, data=data, closing=closing)
 
 
-def _together(pending: Sequence[int], starts: Mapping[int, Start]) -> list[list[int]]:
-    """Which K share a search: all that start anew; each that goes on from labels is alone."""
-    anew = [k for k in pending if k not in starts]
-    return [*([anew] if anew else []), *([k] for k in pending if k in starts)]
-
-
-def search_mark(context: Context, run: Run, num_modules: int) -> str:
-    """Fingerprint of what the modules for one K are to be found in, and with which settings."""
-    return mark_in(context, run.snapshot.digest, num_modules)
-
-
-def mark_in(context: Context, view: str, num_modules: int) -> str:
-    """The same for a view of a given digest."""
-    settings = context.job.discover.model_dump(mode="json", exclude={"modules", "executor"})
-    return fingerprint({"view": view, "K": num_modules, "search": SEARCH_VERSION, **settings})
-
-
-def found_metrics(run: RunDir, num_modules: int) -> dict[str, Any] | None:
-    """Metrics of the modules found for one K, or None where there are none."""
-    if num_modules not in list_modules(run):
-        return None
-    return read_metrics(run, num_modules)
-
-
-def _planned(
-    context: Context, run: Run, pending: Sequence[int], executor: Executor
+def make_modules(
+    context: Context,
+    wanted: Mapping[str, Sequence[int]],
+    starts: Mapping[int, WarmStart] | None = None,
 ) -> dict[str, Any]:
-    """Show how the search will use its memory, before anything is read."""
+    """Search for the modules of several K together and store them.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        wanted: ``modules`` -> the numbers of modules.
+        starts: Labels to continue from, for each K that has some.
+
+    Returns:
+        How the search used its memory, for programs.
+    """
+    run, starts = Run(context.run), starts or {}
+    with job_executor(context.job) as executor:
+        plan = _log_plan(context, run, wanted["modules"], executor)
+        # Only now: a search that is refused leaves the run's job as it was.
+        save_job(context)
+        search = _Search(context, run, executor)
+        for group in _group_by_start(wanted["modules"], starts):
+            search.find(group, starts.get(group[0]))
+    return {"plan": plan}
+
+
+def _group_by_start(numbers: Sequence[int], starts: Mapping[int, WarmStart]) -> list[list[int]]:
+    """Which K share a search: all with new initial modules; each with a warm start is alone."""
+    anew = [k for k in numbers if k not in starts]
+    return [*([anew] if anew else []), *([k] for k in numbers if k in starts)]
+
+
+def _log_plan(
+    context: Context, run: Run, numbers: Sequence[int], executor: Executor
+) -> dict[str, Any]:
+    """Log how the search will use its memory, before anything is read."""
     activations = run.activations()
     held_out = run.snapshot.samples.num_rows - activations.n_samples
-    plan = plan_search(activations, pending, context.job.discover, executor, held_out=held_out)
-    for name, fact in facts_of(plan).items():
+    plan = plan_search(activations, numbers, context.job.discover, executor, held_out=held_out)
+    for name, fact in describe_plan(plan).items():
         logger.info("%s: %s", name, fact)
     return asdict(plan)
 
@@ -141,28 +152,30 @@ class _Search:
 
     context: Context
     run: Run
-    marks: Mapping[int, str]
     executor: Executor
 
-    def find(self, modules: Sequence[int], start: Start | None) -> dict[int, dict[str, Any]]:
-        """Search for several K together and store their modules; returns the metrics of each."""
-        found = self._found(modules, start)
-        return {k: self._write(k, found[k], start) for k in modules}
+    def find(self, numbers: Sequence[int], start: WarmStart | None) -> None:
+        """Search for several K together and store their modules."""
+        found = self._search(numbers, start)
+        for k in numbers:
+            self._write(k, found[k], start)
+        for key, _ in list(self.context.run.keys(CHECKPOINTS)):
+            self.context.run.delete(key)
 
-    def _found(self, modules: Sequence[int], start: Start | None) -> dict[int, Modules]:
+    def _search(self, numbers: Sequence[int], start: WarmStart | None) -> dict[int, Modules]:
         context = self.context
-        search = [*(self.marks[k] for k in modules), start and start.modules]
-        key = f"{CHECKPOINTS}/{fingerprint(search)}.npz"
-        shown = ", ".join(str(k) for k in modules)
+        ledger = Ledger(context.run, context.job)
+        inputs = [asdict(ledger.expected("modules", k)) for k in numbers]
+        key = f"{CHECKPOINTS}/{fingerprint([numbers, inputs, start and start.modules])}.npz"
         config = context.job.discover
         if start is not None:
-            # Restarts from the same labels would end nearly alike and say nothing of how sure the
-            # modules are.
+            # Restarts from the same labels would end nearly alike and say nothing of stability.
             config = config.model_copy(update={"restarts": 1})
+        shown = ", ".join(str(k) for k in numbers)
         with track(context.on_progress, f"Searching K = {shown}", None, "iterations") as step:
-            found = discover_all(
+            return discover_all(
                 self.run.activations(),
-                modules,
+                numbers,
                 config,
                 executor=self.executor,
                 initial_sample_labels=start and start.sample_labels,
@@ -171,31 +184,27 @@ class _Search:
                 checkpoint=lambda checkpoint: _save(context, key, checkpoint),
                 resume=_saved(context.run, key),
             )
-        for old, _ in list(context.run.keys(CHECKPOINTS)):
-            context.run.delete(old)
-        return found
 
-    def _write(self, num_modules: int, found: Modules, start: Start | None) -> dict[str, Any]:
+    def _write(self, num_modules: int, found: Modules, start: WarmStart | None) -> None:
         samples, held_out_objective = _samples(self.run, num_modules, found, self.executor)
         units = self.run.snapshot.units.append_column(
             "module", pa.array(found.unit_labels, pa.int32())
         )
         for name, values in (("margin", found.unit_margins), ("stability", found.unit_stability)):
             units = units.append_column(name, pa.array(values, from_pandas=True))
-        mark = self.marks[num_modules]
         metrics = {
             **_metrics(self.context, found, self.run),
             "num_modules": num_modules,
             "held_out_objective": held_out_objective,
-            "fingerprint": mark,
-            "identity": fingerprint([mark, start and start.modules]),
             "start": None if start is None else f"version {start.version}",
         }
         history = pa.Table.from_pylist([asdict(record) for record in found.history])
-        stored = StoredModules(units, samples, history, metrics)
-        self.context.fence.check()
-        write_modules(self.context.run, num_modules, stored)
-        return metrics
+        with replacing(self.context, "modules", num_modules) as record:
+            if start is not None:
+                record.salt = start.modules
+            record.facts = {"objective": found.objective.value}
+            stored = StoredModules(units, samples, history, metrics)
+            write_modules(self.context.run, num_modules, stored)
 
 
 def _show(step: Step, iteration: Iteration) -> None:
@@ -247,8 +256,7 @@ def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
         "repaired": found.repaired,
         "samples": len(found.sample_labels),
         "units": len(found.unit_labels),
-        "view": run.snapshot.version,
-        "view_digest": run.snapshot.digest,
+        "snapshot": run.snapshot.version,
     }
 
 

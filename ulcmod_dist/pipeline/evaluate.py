@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ulcmod_dist.evaluate.baselines import (
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
-from ulcmod_dist.evaluate.structure import count_overlap
 from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.modules import Modules
@@ -26,22 +25,25 @@ from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
 from ulcmod_dist.passes.linalg import COMPONENT_PASSES, principal_components
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.pipeline.context import Context, save_job, select_num_modules, writes
+from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
-from ulcmod_dist.pipeline.evaluation_files import read_evaluation, write_evaluation
-from ulcmod_dist.pipeline.searching import executor_of
+from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, stale_sentences, update
+from ulcmod_dist.pipeline.result_files import read_result, write_result
+from ulcmod_dist.pipeline.search import job_executor
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.pipeline.texts import texts_of
 from ulcmod_dist.results.discovery import Discovery, MethodRow
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.progress import Step, track
-from ulcmod_dist.runtime.rundir import fingerprint
 from ulcmod_dist.store.modules import StoredModules
 
-# Raised whenever the same modules and settings would lead to other answers than before.
-EVALUATION_VERSION = 8
 
-OVERLAPS = "overlaps"
+@dataclass(frozen=True)
+class NullModel:
+    """Objectives of searches on permuted columns, or why there are none."""
+
+    objectives: tuple[Objective, ...] | Absent
+
 
 COLUMNS = {
     "num_modules": "K",
@@ -71,53 +73,61 @@ class _Inputs:
 
 
 @writes
-def evaluate(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
-    """Evaluate the modules for each K of the job; what was evaluated before stays.
+def evaluate(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
+    """Evaluate the modules for each K; what was evaluated before stays.
 
     Args:
         context: The job and its run directory.
-        num_modules: Work on these K only; None for all of the job.
+        num_modules: The numbers of modules; None for those of the job.
 
     Raises:
-        InvalidInput: There are no modules yet for a K of the job.
+        InvalidInput: There are no modules for a K, or only those of an earlier snapshot.
+    """
+    numbers = require_modules(context, num_modules)
+    save_job(context)
+    updated = update(context, ["null", "methods", "evaluation"], numbers)
+    rows, closing = evaluation_rows(context, updated), stale_sentences(context)
+    return Summary(title="Evaluation", columns=COLUMNS, rows=rows, closing=closing)
+
+
+def evaluation_rows(context: Context, updated: Updated) -> list[dict[str, Any]]:
+    """The figures of the evaluation of each K, and whether it was made now."""
+    return [
+        {
+            **_row(read_result(context.run, "evaluation", k, Discovery)),
+            "state": updated.state("evaluation", k, "evaluated"),
+        }
+        for k in updated.numbers
+    ]
+
+
+def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
+    """Make null models, comparisons of methods and evaluations, and store each when it is done.
+
+    The three are artifacts of their own: neither prompts nor methods change a null model, and what
+    the page shows of the prompts changes no comparison.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        wanted: Name of each artifact -> the numbers of modules to make it for.
     """
     run = Run(context.run)
-    numbers = select_num_modules(context.job, num_modules)
-    modules = {num_modules: run.modules(num_modules) for num_modules in numbers}
-    save_job(context)
-    marks = {k: evaluation_mark(context, stored) for k, stored in modules.items()}
-    known = {k: read_evaluation(context.run, name_of(k), Discovery, marks[k]) for k in numbers}
-    pending = [k for k in numbers if known[k] is None]
-    if pending:
-        with executor_of(context.job) as executor:
-            inputs = _inputs(context, run, executor)
-            for k, discovery in _evaluate(inputs, {k: modules[k] for k in pending}).items():
-                write_evaluation(context.run, name_of(k), discovery, marks[k])
-                known[k] = discovery
-    _write_overlaps(context, run)
-    rows = [
-        {**_row(discovery), "state": "evaluated" if k in pending else "as before"}
-        for k, discovery in known.items()
-        if discovery is not None
-    ]
-    return Summary(title="Evaluation", columns=COLUMNS, rows=rows)
+    modules = {k: run.modules(k) for numbers in wanted.values() for k in numbers}
+    with job_executor(context.job) as executor:
+        inputs = _inputs(context, run, executor)
+        for k in wanted.get("null", ()):
+            _store(context, "null", k, NullModel(_null(inputs, k)))
+        if numbers := wanted.get("methods"):
+            for k, rows in _methods(inputs, {k: modules[k] for k in numbers}).items():
+                _store(context, "methods", k, rows)
+        if numbers := wanted.get("evaluation"):
+            for k, discovery in _evaluate(inputs, {k: modules[k] for k in numbers}).items():
+                _store(context, "evaluation", k, discovery)
 
 
-def name_of(num_modules: int) -> str:
-    """Name of the evaluation file of one K."""
-    return f"K={num_modules:03d}"
-
-
-def evaluation_mark(context: Context, stored: StoredModules) -> str:
-    """Fingerprint of what the evaluation of one K follows from."""
-    return fingerprint(
-        {
-            "modules": stored.metrics["identity"],
-            "evaluate": context.job.evaluate.model_dump(mode="json"),
-            "report": context.job.report.model_dump(mode="json"),
-            "version": EVALUATION_VERSION,
-        }
-    )
+def _store(context: Context, name: str, num_modules: int, value: Any) -> None:
+    with replacing(context, name, num_modules):
+        write_result(context.run, name, num_modules, value)
 
 
 def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
@@ -142,14 +152,17 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
         test: list[ModuleFeatures | None] = [None] * len(numbers)
         if inputs.test is not None:
             test = [*compute_module_features(inputs.test, labels, numbers, executor)]
-    null = {k: _null(inputs, k, stored) for k, stored in modules.items()}
-    methods = _kept_methods(inputs, modules)
+    run = inputs.context.run
     described: dict[int, Discovery] = {}
     with track(on_progress, "Topics, classifiers, places", len(numbers), "K") as shown:
         for k, stored, mine, held_out in zip(numbers, modules.values(), train, test, strict=True):
             found = Found(stored, mine, held_out)
             described[k] = describe(
-                inputs.context.job, found, inputs.samples, null=null[k], methods=methods[k]
+                inputs.context.job,
+                found,
+                inputs.samples,
+                null=read_result(run, "null", k, NullModel).objectives,
+                methods=read_result(run, "methods", k, tuple[MethodRow, ...]),
             )
             shown.update(len(described))
     return described
@@ -169,26 +182,14 @@ def _search(
     return found[num_modules]
 
 
-def _null(
-    inputs: _Inputs, num_modules: int, stored: StoredModules
-) -> tuple[Objective, ...] | Absent:
-    """The null model of one K; kept, since neither prompts nor methods change it."""
-    settings = inputs.context.job.evaluate
-    if settings.null_permutations == 0:
+def _null(inputs: _Inputs, num_modules: int) -> tuple[Objective, ...] | Absent:
+    """Objectives of the null model of one K, or why there are none."""
+    if inputs.context.job.evaluate.null_permutations == 0:
         return Absent("The job asks for no null model (evaluate.null_permutations is 0).")
-    run, name = inputs.context.run, f"null-{name_of(num_modules)}"
-    shaping = {"seed": settings.seed, "permutations": settings.null_permutations}
-    mark = fingerprint(
-        {"modules": stored.metrics["fingerprint"], "version": EVALUATION_VERSION, **shaping}
-    )
-    scores = read_evaluation(run, name, tuple[Objective, ...], mark)
-    if scores is None:
-        memory = _null_memory(inputs, num_modules)
-        if isinstance(memory, Absent):
-            return memory
-        scores = _searched_null(inputs, num_modules, memory)
-        write_evaluation(run, name, scores, mark)
-    return scores
+    memory = _null_memory(inputs, num_modules)
+    if isinstance(memory, Absent):
+        return memory
+    return _search_null(inputs, num_modules, memory)
 
 
 def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
@@ -212,7 +213,7 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     return memory
 
 
-def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Objective, ...]:
+def _search_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Objective, ...]:
     settings = inputs.context.job.evaluate
     name = f"Null model, K = {num_modules}"
     with track(inputs.context.on_progress, name, settings.null_permutations, "searches") as step:
@@ -224,28 +225,6 @@ def _searched_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Obje
             return objective
 
         return search_null_model(inputs.train, searched, settings.null_permutations, settings.seed)
-
-
-def _kept_methods(
-    inputs: _Inputs, modules: dict[int, StoredModules]
-) -> dict[int, tuple[MethodRow, ...]]:
-    """The comparison of methods for each K; kept, since what the page shows does not change it."""
-    run, settings = inputs.context.run, inputs.context.job.evaluate.model_dump(mode="json")
-    names = {k: f"methods-{name_of(k)}" for k in modules}
-    marks = {
-        k: fingerprint(
-            {"modules": stored.metrics["identity"], "version": EVALUATION_VERSION, **settings}
-        )
-        for k, stored in modules.items()
-    }
-    kept = {k: read_evaluation(run, names[k], tuple[MethodRow, ...], marks[k]) for k in modules}
-    known = {k: rows for k, rows in kept.items() if rows is not None}
-    pending = {k: stored for k, stored in modules.items() if k not in known}
-    if pending:
-        for k, rows in _methods(inputs, pending).items():
-            write_evaluation(run, names[k], rows, marks[k])
-            known[k] = rows
-    return known
 
 
 def _methods(
@@ -310,23 +289,6 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
                 )
                 step.update(step.done + 1)
     return candidates
-
-
-def _write_overlaps(context: Context, run: Run) -> None:
-    """How the modules of each K found so far split into those of the next larger one."""
-    numbers = sorted(set(context.job.discover.modules).intersection(run.num_modules()))
-    modules = {k: run.modules(k) for k in numbers}
-    found = []
-    for smaller, larger in pairwise(numbers):
-        one, two = modules[smaller], modules[larger]
-        units = one.unit_labels.astype(np.int64), two.unit_labels.astype(np.int64)
-        samples = (
-            one.sample_labels("train").astype(np.int64),
-            two.sample_labels("train").astype(np.int64),
-        )
-        found.append(count_overlap(units, samples, (smaller, larger)))
-    mark = fingerprint([evaluation_mark(context, stored) for stored in modules.values()])
-    write_evaluation(context.run, OVERLAPS, tuple(found), mark)
 
 
 def _row(discovery: Discovery) -> dict[str, object]:

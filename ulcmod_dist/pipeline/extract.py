@@ -5,15 +5,17 @@ from __future__ import annotations
 from ulcmod_dist.extract.driver import extract as run_extraction
 from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
-from ulcmod_dist.pipeline.inputs import inputs_mark, note_extracted
+from ulcmod_dist.pipeline.inputs import observe_inputs
+from ulcmod_dist.pipeline.ledger import replacing
 from ulcmod_dist.pipeline.plan import make_model_loader, prepared_for
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.signals import defer_sigterm
+from ulcmod_dist.store.snapshot import Snapshot
 
 
 def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
-    """Compute the rows that are not there yet and make the corpus the run's view.
+    """Compute the rows that are not there yet and make the corpus the run's snapshot.
 
     Args:
         context: The job and its run directory.
@@ -45,7 +47,10 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 on_progress=show,
                 stop=stop,
             )
-        note_extracted(held.run, inputs_mark(held.job, prepared.prompts, prepared.digests))
+        inputs = observe_inputs(held.job, prepared.prompts, prepared.digests)
+        with replacing(held, "snapshot", observed=inputs) as record:
+            record.identity = done.snapshot.digest
+            record.facts = snapshot_facts(done.snapshot)
     facts = {
         "samples": done.snapshot.samples.num_rows,
         "reused": done.reused,
@@ -57,6 +62,12 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         for entry in done.quarantined
     ]
     return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)
+
+
+def snapshot_facts(snapshot: Snapshot) -> dict[str, int]:
+    """What `ulcmod status` shows of a snapshot."""
+    samples, units = snapshot.samples.num_rows, snapshot.units.num_rows
+    return {"version": snapshot.version, "samples": samples, "units": units}
 
 
 def _note(progress: ExtractionProgress) -> str:

@@ -16,6 +16,7 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.config.schema import MatrixConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.ledger import replacing
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress, track
 from ulcmod_dist.runtime.rundir import RunDir
@@ -63,7 +64,7 @@ def import_matrix(context: Context) -> Summary:
     units = None if section.units is None else _units(section, width)
     save_job(context)
     with track(context.on_progress, "Importing", count, "samples") as step:
-        view = write_matrix(
+        snapshot = write_matrix(
             context.run,
             matrix,
             samples=samples,
@@ -71,7 +72,14 @@ def import_matrix(context: Context) -> Summary:
             check=context.fence.check,
             report=lambda rows: step.update(rows),
         )
-    facts = {"samples": view.samples.num_rows, "units": view.units.num_rows}
+    with replacing(context, "snapshot") as record:
+        record.identity = snapshot.digest
+        record.facts = {
+            "version": snapshot.version,
+            "samples": snapshot.samples.num_rows,
+            "units": snapshot.units.num_rows,
+        }
+    facts = {"samples": snapshot.samples.num_rows, "units": snapshot.units.num_rows}
     closing = [f"Run: {context.run.url}"]
     return Summary(title="Import", facts=facts, closing=closing)
 

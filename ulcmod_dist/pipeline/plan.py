@@ -22,8 +22,11 @@ from ulcmod_dist.pipeline.devices import (
     choose_batch_tokens,
     estimate_model_bytes,
 )
-from ulcmod_dist.pipeline.search_plan import facts_of, to_be_extracted
-from ulcmod_dist.pipeline.searching import executor_of
+from ulcmod_dist.pipeline.search import (
+    describe_plan,
+    job_executor,
+    placeholder_activations,
+)
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 
@@ -59,14 +62,14 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             "time, projected": f"{projection.seconds / 3600:,.2f} h",
             "GPU hours, projected": round(projection.gpu_hours, 2),
         }
-    return Summary(title="Plan", facts={**facts, **facts_of(search)}, data=figures)
+    return Summary(title="Plan", facts={**facts, **describe_plan(search)}, data=figures)
 
 
 def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
     train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
-    extracted = to_be_extracted(train, prepared.plan.num_units, prepared.plan.chunk_shape)
+    extracted = placeholder_activations(train, prepared.plan.num_units, prepared.plan.chunk_shape)
     held_out = len(prepared.prompts) - train
-    with executor_of(job) as executor:
+    with job_executor(job) as executor:
         return plan_search(
             extracted, job.discover.modules, job.discover, executor, held_out=held_out
         )

@@ -5,25 +5,27 @@ from __future__ import annotations
 import logging
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.structure import count_overlap
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
-from ulcmod_dist.pipeline.context import Context, select_num_modules, stored_job, writes
-from ulcmod_dist.pipeline.evaluate import OVERLAPS, evaluation_mark, name_of
-from ulcmod_dist.pipeline.evaluation_files import ablation_mark, ablation_name, read_evaluation
-from ulcmod_dist.pipeline.reported import note_reported
+from ulcmod_dist.pipeline.context import Context, save_job, stored_job, writes
+from ulcmod_dist.pipeline.ledger import Ledger, replacing
+from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report import png
 from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.types import Absent, Fact
@@ -33,10 +35,10 @@ from ulcmod_dist.store.versions import list_versions, version_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
-# What the record of a store holds -> how the page names it, in the page's order.
 logger = logging.getLogger(__name__)
 
-RECORD = {
+# What the provenance of a store holds -> how the page names it, in the page's order.
+PROVENANCE = {
     "model.architecture": "Architecture",
     "model.revision": "Revision",
     "model.weights": "Weights",
@@ -54,43 +56,101 @@ RECORD = {
     "model.forward": "Forward pass",
 }
 
+PARTS = ("figures", "tables", "page")
+
 LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "numpy", "numba")
 
 
 @writes
-def report(context: Context, *, num_modules: tuple[int, ...] | None = None) -> Summary:
+def report(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
     """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
 
     Args:
         context: The job and its run directory.
-        num_modules: Show these K only; None for all of the job.
+        num_modules: The numbers of modules to show; None for all that are evaluated.
 
     Raises:
-        InvalidInput: The modules of a K of the job have not been evaluated.
+        InvalidInput: None of them, or one that is named, is not evaluated with these settings.
     """
-    run = Run(context.run)
-    numbers = select_num_modules(context.job, num_modules)
-    data = report_data(context, run, numbers)
+    shown = _require_evaluated(context, num_modules)
+    save_job(context)
+    records = make_report(context, dict.fromkeys(PARTS, ()), shown)
+    left_out = sorted({*Ledger(context.run, context.job).num_modules} - {*shown})
+    closing = []
+    if left_out and num_modules is None:
+        names = ", ".join(map(str, left_out))
+        closing = [f"Not on the page, since not evaluated with these settings: K = {names}."]
+    figures = len(list(context.run.keys("figures")))
+    facts = {"figures": figures, "tables": len(records), "report": context.run.show(REPORT)}
+    data = {**facts, "tables": records}
+    return Summary(title="Report", facts=facts, data=data, closing=closing)
+
+
+def _require_evaluated(context: Context, num_modules: Sequence[int] | None) -> list[int]:
+    """The numbers of modules that the page will show.
+
+    An evaluation with other settings may hold prompts that this job keeps out of the page.
+    """
+    ledger = Ledger(context.run, context.job, shown=num_modules)
+    shown = ledger.on_page()
+    wanted = context.job.discover.modules if num_modules is None else num_modules
+    lacking = [k for k in wanted if k not in shown]
+    if lacking and (num_modules is not None or not shown):
+        k = lacking[0]
+        changes = ledger.changes("evaluation", k) or [f"there is no evaluation for K = {k}"]
+        raise InvalidInput(
+            f"The modules for K = {k} of {context.run.url} have not been evaluated with these "
+            f"settings: {changes[0]}.",
+            "Run `ulcmod evaluate` with the same job and the same --set first.",
+        )
+    return shown
+
+
+def make_report(
+    context: Context, wanted: Mapping[str, Sequence[int]], shown: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Make page, figures and tables, as far as they are wanted.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        wanted: ``page``, ``figures``, ``tables``: what is to be made.
+        shown: The numbers of modules to show; None for all that are evaluated.
+
+    Returns:
+        The tables by name, each as records.
+    """
+    numbers = Ledger(context.run, context.job, shown=shown).on_page()
+    data = report_data(context, Run(context.run), numbers)
     parts = build_sections(data)
-    figures = collect_figures(parts)
+    figures, shown_tables = collect_figures(parts), collect_tables(parts)
+    if "figures" in wanted:
+        with replacing(context, "figures", shown=numbers) as record:
+            record.files = _write_figures(context, figures)
+    if "tables" in wanted:
+        with replacing(context, "tables", shown=numbers) as record:
+            for name, table in shown_tables.items():
+                context.run.write_parquet(table_key(name), table.to_arrow())
+            record.files = tuple(map(table_key, shown_tables))
+            _remove_others(context.run, "tables", record.files)
+    if "page" in wanted:
+        with (
+            track(context.on_progress, "Page", None, "pages"),
+            replacing(context, "page", shown=numbers),
+        ):
+            context.run.write(REPORT, render_page(data).encode("utf-8"))
+    if context.job.report.prompts == "none":
+        _warn_of_older_prompts(context)
+    return {name: table.to_records() for name, table in shown_tables.items()}
+
+
+def _write_figures(context: Context, figures: Mapping[str, Figure]) -> tuple[str, ...]:
     with track(context.on_progress, "Figures", len(figures), "figures") as step:
         for done, (name, spec) in enumerate(figures.items(), start=1):
             context.run.write(figure_key(name), png.render(spec))
             step.update(done)
-    shown = collect_tables(parts)
-    for name, table in shown.items():
-        context.run.write_parquet(table_key(name), table.to_arrow())
-    beside = [{figure_key(name) for name in figures}, {table_key(name) for name in shown}]
-    for keys in beside:
-        _remove_others(context.run, keys)
-    with track(context.on_progress, "Page", None, "pages"):
-        context.run.write(REPORT, render_page(data).encode("utf-8"))
-    note_reported(context, numbers, {REPORT}.union(*beside))
-    facts = {"figures": len(figures), "tables": len(shown), "report": context.run.show(REPORT)}
-    records = {name: table.to_records() for name, table in shown.items()}
-    if context.job.report.prompts == "none":
-        _warn_of_older_prompts(context)
-    return Summary(title="Report", facts=facts, data={**facts, "tables": records})
+    keys = tuple(map(figure_key, figures))
+    _remove_others(context.run, "figures", keys)
+    return keys
 
 
 def _warn_of_older_prompts(context: Context) -> None:
@@ -105,43 +165,36 @@ def _warn_of_older_prompts(context: Context) -> None:
 
 
 def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportData:
-    """Everything the page shows, from what the stages before have stored."""
+    """Everything the page shows of the modules for some K, from what is stored."""
     job = context.job
-    discoveries = tuple(_discovery(context, run, k) for k in numbers)
-    overlaps = read_evaluation(run.directory, OVERLAPS, tuple[Overlap, ...]) or ()
-    sizes = [(overlap.num_modules, overlap.next_num_modules) for overlap in overlaps]
-    if sizes != list(pairwise(sorted(numbers))):
-        overlaps = ()
     return ReportData(
         run=_run_facts(job, run),
-        discoveries=discoveries,
-        overlaps=overlaps
-        or Absent(
-            "The modules of a single K have been found."
-            if len(numbers) == 1
-            else "The evaluation does not compare these K; run `ulcmod evaluate` again."
-        ),
+        discoveries=tuple(_discovery(context, run, k) for k in numbers),
+        overlaps=_overlaps(run, numbers),
         reproduction=_reproduction(job, run),
     )
 
 
 def _discovery(context: Context, run: Run, num_modules: int) -> Discovery:
-    modules = run.modules(num_modules)
-    # An evaluation with other settings may hold prompts that this job keeps out of the page.
-    evaluated = evaluation_mark(context, modules)
-    stored = read_evaluation(run.directory, name_of(num_modules), Discovery, evaluated)
-    if stored is None:
-        raise InvalidInput(
-            f"The modules for K = {num_modules} of {run.directory.url} have not been evaluated "
-            "with these settings.",
-            "Run `ulcmod evaluate` with the same job and the same --set first.",
-        )
-    mark = ablation_mark(context.job, modules)
-    ablation = read_evaluation(run.directory, ablation_name(num_modules), Ablation, mark)
-    if ablation is not None:
+    stored = read_result(context.run, "evaluation", num_modules, Discovery)
+    if Ledger(context.run, context.job).is_current("ablation", num_modules):
+        ablation = read_result(context.run, "ablation", num_modules, Ablation)
         return replace(stored, ablation=ablation)
     reason = why_not_ablated(run.snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
+
+
+def _overlaps(run: Run, numbers: Sequence[int]) -> tuple[Overlap, ...] | Absent:
+    """How the modules of each K split into those of the next larger one."""
+    if len(numbers) < 2:
+        return Absent("The modules of a single K have been found.")
+    modules = {k: run.modules(k) for k in numbers}
+    units = {k: stored.unit_labels.astype(np.int64) for k, stored in modules.items()}
+    samples = {k: stored.sample_labels("train").astype(np.int64) for k, stored in modules.items()}
+    return tuple(
+        count_overlap((units[k], units[m]), (samples[k], samples[m]), (k, m))
+        for k, m in pairwise(numbers)
+    )
 
 
 def _run_facts(job: Job, run: Run) -> RunFacts:
@@ -173,11 +226,11 @@ def _counted(run: Run) -> Iterator[Fact]:
 
 def _recorded(record: dict[str, str]) -> Iterator[Fact]:
     """The record of the forward pass for people; the whole digests are in the store's manifest."""
-    others = sorted(record.keys() - RECORD.keys() - {"model.id"})
-    for key in (*RECORD, *others):
+    others = sorted(record.keys() - PROVENANCE.keys() - {"model.id"})
+    for key in (*PROVENANCE, *others):
         if key in record:
             value = record[key]
-            name = RECORD.get(key, key.replace(".", " ").replace("_", " "))
+            name = PROVENANCE.get(key, key.replace(".", " ").replace("_", " "))
             yield Fact(name, f"{value[:12]}…" if _DIGEST.fullmatch(value) else value)
 
 
@@ -196,9 +249,8 @@ def _reproduction(job: Job, run: Run) -> Reproduction:
     )
 
 
-def _remove_others(run: RunDir, kept: set[str]) -> None:
+def _remove_others(run: RunDir, folder: str, kept: Collection[str]) -> None:
     """Remove what an earlier page of this run has written and this one has not."""
-    folder = next(iter(kept)).partition("/")[0] if kept else None
-    for key, _ in list(run.keys(folder)) if folder else []:
+    for key, _ in list(run.keys(folder)):
         if key not in kept:
             run.delete(key)

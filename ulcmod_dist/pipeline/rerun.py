@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import read_corpus
-from ulcmod_dist.extract.planner import list_provenance_changes
-from ulcmod_dist.pipeline.ablatable import why_not_ablated
+from ulcmod_dist.pipeline.artifacts import differences
 from ulcmod_dist.pipeline.context import Context, writing
-from ulcmod_dist.pipeline.discover import find_modules, found_metrics, mark_in, search_mark
+from ulcmod_dist.pipeline.discover import WarmStart, modules_rows
 from ulcmod_dist.pipeline.drift import (
+    MEASURES,
     Drift,
     accept_drift,
     is_accepted,
@@ -26,28 +28,20 @@ from ulcmod_dist.pipeline.drift import (
     read_past,
     write_drift,
 )
-from ulcmod_dist.pipeline.evaluate import evaluate
-from ulcmod_dist.pipeline.evaluation_files import (
-    ablation_mark,
-    ablation_name,
-    read_evaluation,
-)
 from ulcmod_dist.pipeline.import_matrix import import_matrix
-from ulcmod_dist.pipeline.inputs import inputs_mark, is_extracted
-from ulcmod_dist.pipeline.report import report
-from ulcmod_dist.pipeline.reported import is_reported
-from ulcmod_dist.pipeline.start import Start, start_from
+from ulcmod_dist.pipeline.inputs import observe_inputs
+from ulcmod_dist.pipeline.ledger import Ledger, replacing
+from ulcmod_dist.pipeline.run import update_results
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.lease import LeaseHeld
-from ulcmod_dist.runtime.rundir import DRIFT, REPORT
+from ulcmod_dist.runtime.rundir import DRIFT, REPORT, fingerprint
 from ulcmod_dist.store.records import read_quarantine
+from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.versions import (
     Version,
     keep_version,
     newest_version,
     prune_versions,
-    results_fingerprint,
     version_directory,
 )
 
@@ -95,25 +89,20 @@ def _rerun(context: Context, accept: bool) -> Summary:
     run = context.run
     if newest_version(run) is None and run.exists(REPORT):
         # What `ulcmod run` has left.
-        keep_version(run, context.fence.check)
+        make_version(context)
     if accept:
         accept_drift(run)
     before = newest_version(run)
     last = None if before is None else Run(version_directory(run, before.number))
     extracted = _extract(context)
-    starts, said = _starts(context, before, last)
-    found = find_modules(context, starts)
-    evaluate(context)
-    _ablate(context)
-    if not is_reported(context):
-        report(context)
-    now = before
-    if before is None or results_fingerprint(run) != before.results:
-        context.fence.check()
-        if last is not None:
-            write_drift(run, _common(context, last))
-        now = keep_version(run, context.fence.check)
-        prune_versions(run, context.job.rerun.keep)
+    starts: dict[int, WarmStart] = {}
+    said: list[str] = []
+    if before is not None and last is not None:
+        starts, said = _find_starts(context, before, last)
+    updated = update_results(context, discover={"starts": starts})
+    if not Ledger(run, context.job).is_current("version"):
+        make_version(context)
+    now = newest_version(run)
     assert now is not None
     facts: dict[str, Any] = {
         "state": "unchanged" if now == before else "updated",
@@ -126,7 +115,33 @@ def _rerun(context: Context, accept: bool) -> Summary:
     }
     reasons = [*_reasons(last, Run(run)), *said]
     closing = [*extracted.closing, _sentence(now, now == before)]
-    return _summary(context, facts, reasons, found.rows, closing, extracted.exit_code)
+    found = modules_rows(context, updated)
+    return _summary(context, facts, reasons, found, closing, extracted.exit_code)
+
+
+def make_version(context: Context, wanted: Mapping[str, Any] | None = None) -> None:
+    """Keep the present results as a version, after comparing them with the version before.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        wanted: Not used: drift and version are made together.
+    """
+    run, before = context.run, newest_version(context.run)
+    results = fingerprint(Ledger(run, context.job).expected("version").inputs)
+    # A rerun that was killed may have kept the version and not yet recorded it.
+    if before is None or before.results != results:
+        context.fence.check()
+        if before is not None:
+            last = Run(version_directory(run, before.number))
+            with replacing(context, "drift") as record:
+                write_drift(
+                    run, [k for k in context.job.discover.modules if k in last.num_modules()]
+                )
+                record.files = (MEASURES,)
+        before = keep_version(run, results, context.fence.check)
+        prune_versions(run, context.job.rerun.keep)
+    with replacing(context, "version") as record:
+        record.facts = {"number": before.number}
 
 
 def _extract(context: Context) -> Summary:
@@ -134,9 +149,11 @@ def _extract(context: Context) -> Summary:
     job = context.job
     if job.corpus is None:
         return import_matrix(context)
-    prompts = read_corpus(job.corpus)
-    digests = prompts.digests()
-    if not is_extracted(context.run, inputs_mark(job, prompts, digests)):
+    corpus = read_corpus(job.corpus)
+    digests = corpus.digests()
+    observed = {"snapshot": observe_inputs(job, corpus, digests)}
+    ledger = Ledger(context.run, job, observed=observed)
+    if not ledger.is_current("snapshot"):
         from ulcmod_dist.pipeline.extract import extract
 
         return extract(context, update=True)
@@ -149,55 +166,49 @@ def _extract(context: Context) -> Summary:
     )
 
 
-def _ablate(context: Context) -> None:
-    """Silence the modules of those K for which that is still to be done, if the job asks for it."""
-    job, run = context.job, Run(context.run)
-    if not job.ablate.with_run or why_not_ablated(run.snapshot.provenance) is not None:
-        return
-    marks = {k: ablation_mark(job, run.modules(k)) for k in job.discover.modules}
-    names = {k: ablation_name(k) for k in marks}
-    if any(read_evaluation(context.run, names[k], Ablation, marks[k]) is None for k in marks):
-        from ulcmod_dist.pipeline.ablate import ablate
-
-        ablate(context)
-
-
-def _starts(
-    context: Context, before: Version | None, last: Run | None
-) -> tuple[dict[int, Start], list[str]]:
-    """Where the search for each K goes on from, and why it does not where it does not."""
-    run = Run(context.run)
-    starts: dict[int, Start] = {}
+def _find_starts(
+    context: Context, before: Version, last: Run
+) -> tuple[dict[int, WarmStart], list[str]]:
+    """Where the search for each outdated K continues from, and why it does not."""
+    ledger = Ledger(context.run, context.job)
+    starts: dict[int, WarmStart] = {}
     said: list[str] = []
-    if before is None or last is None:
-        return starts, said
     for k in context.job.discover.modules:
-        if (found_metrics(context.run, k) or {}).get("fingerprint") == search_mark(context, run, k):
+        if ledger.is_current("modules", k):
             continue
-        start = _start(context, run, before, last, k)
-        if isinstance(start, Start):
+        start = _find_start(context, ledger, before, last, k)
+        if isinstance(start, WarmStart):
             starts[k] = start
         else:
             said.append(f"The search for K = {k} started anew: {start}.")
     return starts, said
 
 
-def _start(context: Context, run: Run, before: Version, last: Run, num_modules: int) -> Start | str:
-    """Where the search for one K goes on from, or why it starts anew."""
+def _find_start(
+    context: Context, ledger: Ledger, before: Version, last: Run, num_modules: int
+) -> WarmStart | str:
+    """Where the search for one K continues from, or why it starts anew."""
     if context.job.rerun.start == "cold":
         return "the job asks for it (rerun.start is cold)"
-    if num_modules not in last.num_modules():
+    old = Ledger(last.directory, context.job).record("modules", num_modules)
+    if old is None:
         return f"version {before.number} has no modules for it"
-    modules = last.modules(num_modules)
-    settings = mark_in(context, modules.metrics["view_digest"], num_modules)
-    if modules.metrics["fingerprint"] != settings:
-        return "the section discover of the job has changed"
-    start = start_from(run, before.number, last, modules)
-    return start or f"version {before.number} has other units or other samples"
-
-
-def _common(context: Context, last: Run) -> list[int]:
-    return [k for k in context.job.discover.modules if k in last.num_modules()]
+    if changes := differences(old.config, ledger.expected("modules", num_modules).config):
+        return "; ".join(changes)
+    run, modules = Run(context.run), last.modules(num_modules)
+    snapshot = last.snapshot_for(modules)
+    # Modules found in the rows of another model say nothing about those of this one.
+    if (
+        cache_key(snapshot.provenance) != cache_key(run.snapshot.provenance)
+        or snapshot.units.num_rows != run.snapshot.units.num_rows
+    ):
+        return f"version {before.number} has other units"
+    labels = modules.sample_labels("train").tolist()
+    known = dict(zip(snapshot.prompts("train"), labels, strict=True))
+    samples = [known.get(prompt, -1) for prompt in run.snapshot.prompts("train")]
+    if max(samples) < 0:
+        return f"version {before.number} has other samples"
+    return WarmStart(before.number, old.identity, np.array(samples, np.int32), modules.unit_labels)
 
 
 def _changes(last: Run | None, now: Run) -> dict[str, int]:
@@ -211,7 +222,8 @@ def _reasons(last: Run | None, now: Run) -> list[str]:
     """Why no row of the version before could be reused, where none could."""
     if last is None:
         return []
-    changed = list_provenance_changes(last.snapshot.provenance, now.snapshot.provenance)
+    before, after = (cache_key(run.snapshot.provenance) for run in (last, now))
+    changed = differences(before, after)
     return [f"No row was reused: {'; '.join(changed)}."] if changed else []
 
 

@@ -1,49 +1,33 @@
-"""``ulcmod run``: every stage of a job, each continuing where it stopped."""
+"""``ulcmod run``: every step of a job, each continuing where it stopped."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.pipeline.ablatable import why_not_ablated
-from ulcmod_dist.pipeline.context import Context, writes
-from ulcmod_dist.pipeline.discover import discover
-from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluate
-from ulcmod_dist.pipeline.report import report
-from ulcmod_dist.pipeline.reported import is_reported
+from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluation_rows
+from ulcmod_dist.pipeline.ledger import Updated, update
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
+
+RESULTS = ("modules", "null", "methods", "evaluation", "ablation", "figures", "tables", "page")
 
 
 @writes
 def run_all(context: Context) -> Summary:
     """From prompts (or an imported matrix) to the report; what is done already is not repeated."""
-    # Ray and torch are loaded only where prompts are run, not for an imported matrix.
     started = time.monotonic()
-    if context.job.matrix is None:
-        from ulcmod_dist.pipeline.extract import extract
-
-        extracted = extract(context)
-    else:
-        from ulcmod_dist.pipeline.import_matrix import import_matrix
-
-        extracted = import_matrix(context)
-    discover(context)
-    evaluated = evaluate(context)
-    if (
-        context.job.ablate.with_run
-        and why_not_ablated(Run(context.run).snapshot.provenance) is None
-    ):
-        from ulcmod_dist.pipeline.ablate import ablate
-
-        ablate(context)
-    if not is_reported(context):
-        report(context)
+    extracted = make_snapshot(context)
+    updated = update_results(context)
     return Summary(
         title="Modules",
         columns={key: heading for key, heading in COLUMNS.items() if key != "state"},
-        rows=evaluated.rows,
+        rows=evaluation_rows(context, updated),
         facts={**extracted.facts, "seconds": round(time.monotonic() - started, 1)},
         closing=[*extracted.closing, f"Report: {context.run.show(REPORT)}"],
         exit_code=extracted.exit_code,
@@ -53,3 +37,36 @@ def run_all(context: Context) -> Summary:
 def run(job: Job) -> Summary:
     """Run a job from Python, without printing: ``um.run(um.Job.from_yaml("job.yaml"))``."""
     return run_all(Context(job, RunDir.at(job.run)))
+
+
+def make_snapshot(context: Context, wanted: Mapping[str, Any] | None = None) -> Summary:
+    """Make the snapshot of the store from the job's corpus or from its matrix.
+
+    Args:
+        context: The job and its run directory.
+        wanted: Not used: there is one snapshot.
+    """
+    # Ray and torch are imported only where prompts are run, not for an imported matrix.
+    if context.job.matrix is None:
+        from ulcmod_dist.pipeline.extract import extract
+
+        return extract(context)
+    from ulcmod_dist.pipeline.import_matrix import import_matrix
+
+    return import_matrix(context)
+
+
+def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
+    """Update everything that is made from the snapshot, for each K of the job.
+
+    Args:
+        context: The job and its run directory, whose lease is held.
+        options: As of `update`.
+    """
+    save_job(context)
+    ablates = (
+        context.job.ablate.with_run
+        and why_not_ablated(Run(context.run).snapshot.provenance) is None
+    )
+    names = [name for name in RESULTS if ablates or name != "ablation"]
+    return update(context, names, None, **options)

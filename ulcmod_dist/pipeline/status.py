@@ -1,4 +1,7 @@
-"""``ulcmod status``: how far a run is, from what it has stored alone."""
+"""``ulcmod status``: how far a run is, from its records alone.
+
+Neither Dask, torch, Zarr nor the corpus is read, so that it answers at once.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,39 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from ulcmod_dist.api import Run
-from ulcmod_dist.extract.progress import read_extraction_status
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.discover import found_metrics, search_mark
-from ulcmod_dist.pipeline.evaluate import evaluation_mark, name_of
-from ulcmod_dist.pipeline.evaluation_files import read_evaluation
+from ulcmod_dist.pipeline.ledger import Ledger, Status
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.results.discovery import Discovery
-from ulcmod_dist.runtime.lease import TIMEOUT
+from ulcmod_dist.runtime.lease import TIMEOUT, read_holder
 from ulcmod_dist.runtime.progress import read_current_step
-from ulcmod_dist.runtime.rundir import REPORT
-from ulcmod_dist.store.records import list_snapshots
+from ulcmod_dist.runtime.rundir import REPORT, RunDir
+from ulcmod_dist.store.records import read_quarantine
+from ulcmod_dist.store.schema import COMMITS
 
-LOOK_SECONDS = 2.0
-BAR = 20
+WATCH_INTERVAL = 2.0
+BAR_WIDTH = 20
 NAMED = 10
 """Samples in quarantine that are named for each reason; `--json` names all."""
 
-COLUMNS = {"num_modules": "K", "modules": "Modules", "evaluation": "Evaluation", "objective": "L"}
+EXTRACTION = "status/extract.json"
+
+PER_K = ("modules", "evaluation", "ablation")
+COLUMNS = {"num_modules": "K", **{name: name.capitalize() for name in PER_K}, "objective": "L"}
 
 
-def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
+def watch(context: Context, seconds: float = WATCH_INTERVAL) -> Iterator[Summary]:
     """The status again and again, until work that is under way or yet to begin has ended."""
     worked = False
     beat, since = None, time.monotonic()
     while True:
-        look = status(context)
-        yield look
-        holder = look.as_json()["holder"]
+        current = status(context)
+        yield current
+        holder = current.as_json()["holder"]
         if holder is not None and holder["beat"] != beat:
             beat, since = holder["beat"], time.monotonic()
-        # Of a process on another machine only the beat tells whether it is still there.
+        # Of a process on another machine only the heartbeat tells whether it is still there.
         silent = time.monotonic() - since > TIMEOUT
-        works = look.facts["held by"] is not None and not silent
+        works = current.facts["held by"] is not None and not silent
         if worked and not works:
             return
         worked = works
@@ -47,44 +49,115 @@ def looks(context: Context, seconds: float = LOOK_SECONDS) -> Iterator[Summary]:
 
 
 def status(context: Context) -> Summary:
-    """What is there, what is out of date and what is missing; reads no activation."""
-    directory = context.run
-    views = list_snapshots(directory)
-    extraction = read_extraction_status(directory)
-    held_back = [name for entry in extraction["quarantined"] for name in entry["samples"]]
-    holder = extraction["holder"]
+    """Which artifacts of a run are fresh, stale or missing, and what is under way."""
+    run, ledger = context.run, Ledger(context.run, context.job)
+    extraction = read_extraction(run, ledger)
+    holder, quarantined = extraction["holder"], extraction["quarantined"]
     works = holder is not None and holder["alive"]
-    step = read_current_step(directory, holder["started"]) if works else None
-    facts: dict[str, Any] = {
-        "run": directory.url,
-        "shards committed": extraction["shards_committed"],
-        "view": views[-1] if views else None,
-        "quarantined": len(held_back),
-        "held by": _holder(holder) if works else None,
-        "report": directory.show(REPORT) if directory.exists(REPORT) else None,
-    }
-    if holder is not None and not works:
-        facts["left by"] = f"{_holder(holder)}, which is gone"
-    if extraction["plan"] is not None:
-        facts["shards planned"] = extraction["plan"]["shards"]
-    if views:
-        view = Run(directory).snapshot
-        facts |= {"samples": view.samples.num_rows, "units": view.units.num_rows}
+    step = read_current_step(run, holder["started"]) if works else None
+    facts = _facts(run, ledger, extraction)
+    statuses = [each for each in ledger.statuses() if _is_shown(ledger, each)]
     data = {
         **extraction,
         "step": step,
         **{name.replace(" ", "_"): value for name, value in facts.items()},
-        "quarantined": sorted(held_back),
+        "quarantined": sorted(name for entry in quarantined for name in entry["samples"]),
+        "artifacts": [each.as_json() for each in statuses],
     }
-    rows = [_row(context, k, bool(views)) for k in context.job.discover.modules]
     facts["now"] = _step(step)
-    closing = _reasons(extraction["quarantined"])
     return Summary(
-        title="Modules", columns=COLUMNS, rows=rows, facts=facts, data=data, closing=closing
+        title="Modules",
+        columns=COLUMNS,
+        rows=[_row(ledger, k) for k in ledger.num_modules],
+        facts=facts,
+        data=data,
+        closing=[*_quarantine_sentences(quarantined), *_stale_sentences(statuses)],
     )
 
 
-def _reasons(quarantined: list[dict[str, Any]]) -> list[str]:
+def read_extraction(run: RunDir, ledger: Ledger) -> dict[str, Any]:
+    """How far a run's extraction is, as JSON values.
+
+    Returns:
+        ``plan``: figures of the plan, or None; ``shards_committed``; ``quarantined``: samples and
+        reason of each prompt; ``holder``: the process that holds the lease, or None; ``progress``,
+        ``time`` and ``metrics``: the last progress, its time (seconds since 1970), and where
+        Prometheus finds it while the run is active; None before the first.
+    """
+    plan = ledger.record("plan")
+    try:
+        last = run.read_json(EXTRACTION)
+    except FileNotFoundError:
+        last = {"progress": None, "time": None, "metrics": None}
+    return {
+        "plan": None if plan is None else plan.facts,
+        "shards_committed": sum(1 for _ in run.keys(COMMITS)),
+        "quarantined": [
+            {"samples": list(entry.sample_ids), "reason": entry.reason, "attempts": entry.attempts}
+            for entry in read_quarantine(run).values()
+        ],
+        "holder": read_holder(run),
+        **last,
+    }
+
+
+def _facts(run: RunDir, ledger: Ledger, extraction: dict[str, Any]) -> dict[str, Any]:
+    holder, snapshot = extraction["holder"], ledger.record("snapshot")
+    works = holder is not None and holder["alive"]
+    page = ledger.status("page")
+    facts: dict[str, Any] = {
+        "run": run.url,
+        "shards committed": extraction["shards_committed"],
+        "snapshot": None if snapshot is None else snapshot.facts["version"],
+        "quarantined": sum(len(entry["samples"]) for entry in extraction["quarantined"]),
+        "held by": _describe_holder(holder) if works else None,
+        "report": run.show(REPORT) if page.state != "missing" else None,
+    }
+    if holder is not None and not works:
+        facts["left by"] = f"{_describe_holder(holder)}, which is gone"
+    if extraction["plan"] is not None:
+        facts["shards planned"] = extraction["plan"]["shards"]
+    if snapshot is not None:
+        facts |= {name: snapshot.facts[name] for name in ("samples", "units")}
+    return facts
+
+
+def _is_shown(ledger: Ledger, status: Status) -> bool:
+    """Whether an artifact is stored or one that `ulcmod run` would make."""
+    if status.state != "missing":
+        return True
+    name, job = status.artifact.name, ledger.job
+    optional = {
+        "plan": job.matrix is None,
+        "ablation": job.ablate.with_run,
+        "drift": False,
+        "version": False,
+    }
+    in_job = status.num_modules is None or status.num_modules in job.discover.modules
+    return in_job and optional.get(name, True)
+
+
+def _row(ledger: Ledger, num_modules: int) -> dict[str, Any]:
+    record = ledger.record("modules", num_modules)
+    return {
+        "num_modules": num_modules,
+        **{name: ledger.status(name, num_modules).state for name in PER_K},
+        "objective": None if record is None else record.facts["objective"],
+        "in_job": num_modules in ledger.job.discover.modules,
+    }
+
+
+def _stale_sentences(statuses: list[Status]) -> list[str]:
+    """What is stale, and why, a sentence an artifact."""
+    return [
+        f"{each.label[0].upper()}{each.label[1:]} is stale: {'; '.join(each.reasons)}. "
+        f"`ulcmod {each.artifact.command}` updates it."
+        for each in statuses
+        if each.state == "stale"
+    ]
+
+
+def _quarantine_sentences(quarantined: list[dict[str, Any]]) -> list[str]:
     """Why prompts are in quarantine, a sentence a reason."""
     by_reason: dict[str, list[str]] = {}
     for entry in quarantined:
@@ -97,8 +170,8 @@ def _reasons(quarantined: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _holder(holder: dict[str, Any]) -> str:
-    """Who works on the run, for people."""
+def _describe_holder(holder: dict[str, Any]) -> str:
+    """The process that holds the lease, for people."""
     return f"{holder['purpose']} (process {holder['pid']} on {holder['host']})"
 
 
@@ -107,31 +180,10 @@ def _step(step: dict[str, Any] | None) -> str | None:
     if step is None:
         return None
     share = step["done"] / step["total"] if step["total"] else None
-    filled = 0 if share is None else round(BAR * share)
-    bar = "" if share is None else f"{'━' * filled}{'╌' * (BAR - filled)} {share:.0%} "
+    filled = 0 if share is None else round(BAR_WIDTH * share)
+    bar = "" if share is None else f"{'━' * filled}{'╌' * (BAR_WIDTH - filled)} {share:.0%} "
     left = "" if step["seconds_left"] is None else f", {step['seconds_left']:,.0f} s left"
     of = "" if step["total"] is None else f" of {step['total']:,.0f}"
     return (
         f"{bar}{step['step']}\n{step['done']:,.0f}{of} {step['unit']}, {step['rate']:,.1f}/s{left}"
     )
-
-
-def _row(context: Context, num_modules: int, extracted: bool) -> dict[str, object]:
-    run = Run(context.run)
-    metrics = found_metrics(context.run, num_modules)
-    if metrics is None:
-        return {"num_modules": num_modules, "modules": "missing", "evaluation": "missing"}
-    fresh = extracted and metrics["fingerprint"] == search_mark(context, run, num_modules)
-    mark = evaluation_mark(context, run.modules(num_modules))
-    name = name_of(num_modules)
-    if read_evaluation(context.run, name, Discovery, mark) is not None:
-        evaluation = "done"
-    else:
-        known = read_evaluation(context.run, name, Discovery) is not None
-        evaluation = "out of date" if known else "missing"
-    return {
-        "num_modules": num_modules,
-        "modules": "done" if fresh else "out of date",
-        "evaluation": evaluation,
-        "objective": metrics["objective"],
-    }

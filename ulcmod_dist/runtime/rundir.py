@@ -27,10 +27,12 @@ from ulcmod_dist.runtime.credentials import reject_credentials
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FORMAT_FILE = "format.json"
 JOB = "job.yaml"
 PLAN = "plan.json"
 ACTIVATIONS = "activations.zarr"
 REPORT = "report.html"
+ARTIFACTS = "artifacts"
 EVALUATION = "evaluation"
 CHECKPOINTS = "modules/checkpoints"
 VERSIONS = "versions"

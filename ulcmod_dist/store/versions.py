@@ -12,22 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from ulcmod_dist.runtime.rundir import (
+    ARTIFACTS,
     CHECKPOINTS,
     DRIFT,
     EVALUATION,
+    FORMAT_FILE,
     JOB,
     REPORT,
     VERSIONS,
     RunDir,
-    fingerprint,
     version_folder,
 )
-from ulcmod_dist.store.modules import list_modules, read_metrics
 from ulcmod_dist.store.records import list_snapshots
 
 RECORD = "version.json"
-FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
-FILES = (JOB, REPORT)
+FOLDERS = (ARTIFACTS, "modules", EVALUATION, "figures", "tables", DRIFT)
+FILES = (FORMAT_FILE, JOB, REPORT)
 
 _FOLDER = re.compile(rf"(.+)/{VERSIONS}/\d+")
 _RECORD_KEY = re.compile(rf"{VERSIONS}/(\d+)/{RECORD}")
@@ -39,13 +39,13 @@ class Version:
 
     Attributes:
         number: Its number, from 1.
-        view: Version of the snapshot that its modules were found in.
+        snapshot: Version of the snapshot that its modules were found in.
         results: Fingerprint of its modules.
         time: When it was copied, in seconds since 1970.
     """
 
     number: int
-    view: int
+    snapshot: int
     results: str
     time: float
 
@@ -78,16 +78,12 @@ def containing_run(directory: RunDir) -> RunDir | None:
     return RunDir.at(match[1]) if match else None
 
 
-def results_fingerprint(run: RunDir) -> str:
-    """Fingerprint of the modules in the run directory."""
-    return fingerprint({k: read_metrics(run, k) for k in list_modules(run)})
-
-
-def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
+def keep_version(run: RunDir, results: str, check: Callable[[], None]) -> Version:
     """Copy the results in the run directory to the next version; its record is written last.
 
     Args:
         run: The run directory.
+        results: Fingerprint of the modules in it.
         check: Called before the record is written; raises if this process may not write.
     """
     last = newest_version(run)
@@ -97,7 +93,7 @@ def keep_version(run: RunDir, check: Callable[[], None]) -> Version:
     target = version_directory(run, number)
     for key in _result_keys(run):
         target.write(key, run.read(key))
-    version = Version(number, list_snapshots(run)[-1], results_fingerprint(run), time.time())
+    version = Version(number, list_snapshots(run)[-1], results, time.time())
     check()
     target.write_json(RECORD, asdict(version))
     return version

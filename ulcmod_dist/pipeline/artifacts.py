@@ -1,0 +1,178 @@
+"""The artifacts of a run: one graph that says what each is made from, where it lies, what is fresh.
+
+Every part of a run is declared once in ``GRAPH``. Beside each stored artifact lies a record of what
+it was made from. The record is removed before the artifact is replaced and written after it, so
+that an artifact without a record does not count. An artifact is fresh where its record equals what
+the job and the artifacts before it say now; otherwise it is stale, and the difference is the
+reason. `run`, `rerun`, `status` and the command of each step walk this graph; nothing else decides
+what is fresh.
+
+Neither Dask, torch nor Zarr is imported here, so that `ulcmod status` answers at once: the function
+that makes an artifact is named, and imported when it is called.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ulcmod_dist.config.job import Job
+from ulcmod_dist.runtime.rundir import (
+    ARTIFACTS,
+    DRIFT,
+    EVALUATION,
+    PLAN,
+    REPORT,
+    evaluation_key,
+)
+
+FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
+"""Folders whose files belong to artifacts."""
+
+MODULES_RECORD = re.compile(rf"{ARTIFACTS}/K=(\d+)/modules\.json")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One kind of artifact.
+
+    Attributes:
+        name: Its name, also that of its record.
+        version: Raised whenever equal inputs would lead to another content than before.
+        make: ``module:function`` in this package that makes it; called with the context and the
+            numbers of modules K to make it for.
+        command: Command of ``ulcmod`` that makes it alone.
+        inputs: Artifacts that it is made from.
+        config: Sections or keys of the job that its content depends on.
+        ignored: Keys below ``config`` that it does not depend on.
+        files: Keys that it is stored under; ``{k}`` stands for K. A record may name more.
+        each_k: Whether there is one for each K.
+    """
+
+    name: str
+    version: int
+    make: str
+    command: str
+    inputs: tuple[str, ...] = ()
+    config: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    each_k: bool = False
+
+    def label(self, num_modules: int | None) -> str:
+        """The artifact in words, such as ``modules for K = 7``."""
+        return self.name if num_modules is None else f"{self.name} for K = {num_modules}"
+
+
+def _stored(name: str) -> str:
+    """Key of an evaluation file of one K."""
+    return evaluation_key(f"{name}K={{k:03d}}")
+
+
+_PLACES = ("discover.modules", "discover.executor")
+_SHOWN = ("snapshot", "evaluation", "ablation")
+_WHOLE_JOB = tuple(Job.model_fields)
+
+GRAPH: Mapping[str, Artifact] = {
+    artifact.name: artifact
+    for artifact in (
+        Artifact("plan", 1, "plan:make_plan", "plan", files=(PLAN,)),
+        Artifact(
+            "snapshot", 1, "run:make_snapshot", "extract", config=("model", "prompt", "matrix")
+        ),
+        Artifact(
+            "modules", 1, "discover:make_modules", "discover",
+            inputs=("snapshot",), config=("discover",), ignored=_PLACES, each_k=True,
+            files=tuple(
+                f"modules/K={{k:03d}}/{name}"
+                for name in ("units.parquet", "samples.parquet", "history.parquet", "metrics.json")
+            ),
+        ),
+        Artifact(
+            "null", 1, "evaluate:make_evaluation", "evaluate",
+            inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
+            config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
+        ),
+        Artifact(
+            "methods", 1, "evaluate:make_evaluation", "evaluate",
+            inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
+        ),
+        Artifact(
+            "evaluation", 1, "evaluate:make_evaluation", "evaluate",
+            inputs=("modules", "null", "methods"), config=("evaluate", "report"),
+            each_k=True, files=(_stored(""),),
+        ),
+        Artifact(
+            "ablation", 1, "ablate:make_ablation", "ablate",
+            inputs=("modules",), config=("ablate",), ignored=("ablate.with_run",),
+            each_k=True, files=(_stored("ablation-"),),
+        ),
+        Artifact("figures", 1, "report:make_report", "report", _SHOWN, ("report",)),
+        Artifact("tables", 1, "report:make_report", "report", _SHOWN, ("report",)),
+        Artifact(
+            "page", 1, "report:make_report", "report",
+            inputs=_SHOWN, config=_WHOLE_JOB, ignored=("run",), files=(REPORT,),
+        ),
+        Artifact("drift", 1, "rerun:make_version", "rerun", ("modules",)),
+        Artifact("version", 1, "rerun:make_version", "rerun", ("modules",)),
+    )
+}  # fmt: skip
+"""All artifacts, each after those that it is made from."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a stored artifact was made from.
+
+    Attributes:
+        version: Version of the artifact in ``GRAPH``.
+        inputs: Label of each artifact that it was made from -> identity of that one.
+        config: Keys of the job, such as ``discover.seed``, -> their values.
+        observed: Inputs that only reading them tells, such as a digest of the corpus.
+        identity: Digest of the content, by which later artifacts know it.
+        files: Keys that it is stored under, beside those that ``GRAPH`` declares.
+        facts: Figures that `ulcmod status` shows without opening the artifact.
+    """
+
+    version: int
+    inputs: dict[str, str]
+    config: dict[str, Any]
+    observed: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
+    files: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def record_key(name: str, num_modules: int | None = None) -> str:
+    """Key of the record of an artifact."""
+    return (
+        f"{ARTIFACTS}/{name}.json"
+        if num_modules is None
+        else f"{ARTIFACTS}/K={num_modules:03d}/{name}.json"
+    )
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections by dotted keys."""
+    flat: dict[str, Any] = {}
+    for name, inner in value.items():
+        below = isinstance(inner, dict)
+        flat |= flatten(inner, f"{prefix}{name}.") if below else {f"{prefix}{name}": inner}
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Names whose values differ, each as a clause with both values."""
+    return [
+        f"{name} is {_shorten(new.get(name))}, was {_shorten(old.get(name))}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _shorten(value: Any) -> str:
+    """A value for a message; of a digest, enough to tell two apart."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
