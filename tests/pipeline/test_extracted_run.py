@@ -21,7 +21,7 @@ from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.engine import mask_units
 from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.pipeline.compare import run_names
+from ulcmod_dist.pipeline.compare import name_runs
 
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
 SENTINEL = "xylographist"  # in every confidential prompt
@@ -275,10 +275,10 @@ def test_compare__runs_of_the_same_folder_name_are_told_apart(
         ("a/run", "a/run/", ("run", "run")),
     ],
 )
-def test_run_names__have_as_many_parents_as_tell_them_apart(
+def test_name_runs__have_as_many_parents_as_tell_them_apart(
     one: str, other: str, names: tuple[str, str]
 ) -> None:
-    assert run_names(one, other) == names
+    assert name_runs(one, other) == names
 
 
 def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:

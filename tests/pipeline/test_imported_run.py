@@ -123,7 +123,7 @@ def test_imported_run__goes_from_matrix_to_page(finished_once: Finished) -> None
     assert samples["margin"].isna().tolist() == [False] * 48 + [True] * 12
     page = (run / "report.html").read_text(encoding="utf-8")
     assert "The matrix was imported without its prompts." in page
-    assert "The matrix was imported without its model, so no unit can be silenced." in page
+    assert "The matrix was imported without its model, so no unit can be ablated." in page
     assert len(list((run / "figures").glob("*.png"))) > 5
 
 

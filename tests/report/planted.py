@@ -182,7 +182,7 @@ def describe_planted(
         for split in ("train", "test")
     )
     content = RunDir.at(run.directory.url).read_json(evaluation_key(f"K={num_modules:03d}"))
-    evaluated = from_json(content["content"], Discovery)
+    evaluated = from_json(content.get("content", content), Discovery)
     found = describe(
         job,
         Found(stored, train, test),

@@ -53,18 +53,18 @@ def compare(
         InvalidInput: K is not clear, or the runs share neither units nor samples.
     """
     runs = open_run(one), open_run(other)
-    first = _chosen(runs[0], num_modules)
-    second = _chosen(runs[1], other_num_modules or first)
+    first = _choose_num_modules(runs[0], num_modules)
+    second = _choose_num_modules(runs[1], other_num_modules or first)
     modules = runs[0].modules(first), runs[1].modules(second)
-    comparison = compared(runs, modules)
+    comparison = compare_modules(runs, modules)
     closing = []
     if out is not None:
         out.write_text(render_comparison(comparison), encoding="utf-8")
         closing.append(f"Wrote {out}")
-    return _summary(runs, (first, second), comparison, closing)
+    return _summarize(runs, (first, second), comparison, closing)
 
 
-def _summary(
+def _summarize(
     runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison, closing: list[str]
 ) -> Summary:
     matching = comparison.matching
@@ -92,7 +92,7 @@ def _summary(
         "samples_moved": matching.samples_moved,
     }
     sides = zip(("run", "other_run"), comparison.names, described, strict=True)
-    facts = {side: _in_words(name, part) for side, name, part in sides}
+    facts = {side: _describe_side(name, part) for side, name, part in sides}
     return Summary(
         title="Modules",
         columns=COLUMNS,
@@ -103,19 +103,21 @@ def _summary(
     )
 
 
-def _in_words(name: str, described: dict[str, Any]) -> str:
+def _describe_side(name: str, described: dict[str, Any]) -> str:
     text = f"{name}, L = {format_value(described['objective'])}"
     alone = described["unmatched"]
     return f"{text}; without a partner: {format_value(alone)}" if alone else text
 
 
-def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]) -> Comparison:
-    """Two sets of modules over what their runs share.
+def compare_modules(
+    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
+) -> Comparison:
+    """Compare two sets of modules over what their runs share.
 
     Samples are known by their prompts, since ids may count the rows of a corpus; those of imported
     matrices by their ids.
     """
-    units = _shared_units(modules[0].units, modules[1].units)
+    units = _find_shared_units(modules[0].units, modules[1].units)
     views = [run.snapshot_for(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
     keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
@@ -134,31 +136,33 @@ def compared(runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
     one, other = (
         f"{name}, K = {number}"
         for name, number in zip(
-            run_names(runs[0].directory.url, runs[1].directory.url), numbers, strict=True
+            name_runs(runs[0].directory.url, runs[1].directory.url), numbers, strict=True
         )
     )
     before, after = (float(stored.metrics["objective"]) for stored in modules)
     return Comparison((one, other), (before, after), matching)
 
 
-def run_names(one: str, other: str) -> tuple[str, str]:
+def name_runs(one: str, other: str) -> tuple[str, str]:
     """Names of two run directories: their folders', with as many parents as tell them apart."""
-    parts = _parts(one), _parts(other)
+    parts = _split_url(one), _split_url(other)
     depth = 1
     while parts[0] != parts[1] and parts[0][-depth:] == parts[1][-depth:]:
         depth += 1
     return "/".join(parts[0][-depth:]), "/".join(parts[1][-depth:])
 
 
-def _parts(url: str) -> list[str]:
+def _split_url(url: str) -> list[str]:
     """The folders of a run directory; a version of a run goes by the run's name and its number."""
-    place = RunDir(url.rstrip("/"))
-    run = containing_run(place)
-    name = place.url if run is None else f"{run.url} (version {int(place.url.split('/')[-1])})"
+    directory = RunDir(url.rstrip("/"))
+    run = containing_run(directory)
+    name = (
+        directory.url if run is None else f"{run.url} (version {int(directory.url.split('/')[-1])})"
+    )
     return name.split("/")
 
 
-def _chosen(run: Run, num_modules: int | None) -> int:
+def _choose_num_modules(run: Run, num_modules: int | None) -> int:
     found = run.num_modules()
     if num_modules is None and len(found) == 1:
         return found[0]
@@ -170,17 +174,17 @@ def _chosen(run: Run, num_modules: int | None) -> int:
     return num_modules
 
 
-def _shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:
+def _find_shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:
     """Positions of the units that both have, by what tells them apart in models of one shape."""
     keys = [table.select(["layer", "expert", "index"]) for table in (one, other)]
     if keys[0].equals(keys[1]):
         # Versions of one run: millions of units need no search.
         everywhere = np.arange(one.num_rows)
         return everywhere, everywhere
-    return find_shared(*map(_unit_keys, keys))
+    return find_shared(*map(_list_unit_keys, keys))
 
 
-def _unit_keys(units: pa.Table) -> list[object]:
+def _list_unit_keys(units: pa.Table) -> list[object]:
     if units["layer"].null_count:
         return list(range(units.num_rows))
     return list(zip(*(column.to_pylist() for column in units.columns), strict=True))

@@ -1,4 +1,4 @@
-"""How far the modules of a version are from those of the version before, and what is too far."""
+"""How far modules have moved since the versions before, and where that raises an alarm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.schema import RerunConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.pipeline.compare import compared
+from ulcmod_dist.pipeline.compare import compare_modules
 from ulcmod_dist.report.comparison import render_comparison, tabulate_versions
 from ulcmod_dist.results.comparison import Comparison, VersionDrift
 from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
@@ -53,7 +53,7 @@ class Drift:
 
 
 def write_drift(run: RunDir, modules: Sequence[int]) -> None:
-    """Hold the run's modules against those of its versions: figures, and a page for each K.
+    """Compare the run's modules with those of its versions: figures, and a page for each K.
 
     Args:
         run: The run directory; the newest of its versions is the one before.
@@ -63,7 +63,7 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
     kept = list_versions(run)
     measures, past = [], {}
     for k in modules:
-        drift, past[k], last = _held_against(run, kept, k)
+        drift, past[k], last = _measure_drift(run, kept, k)
         measures.append(drift)
         if last is not None:
             names = (f"version {kept[-1]}, K = {k}", f"now, K = {k}")
@@ -79,29 +79,29 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
 
 
 def read_past(run: RunDir) -> dict[str, list[dict[str, Any]]]:
-    """The versions that the present one was held against, K -> a record each; see VersionDrift."""
-    past: dict[str, list[dict[str, Any]]] = _stored(run).get("versions", {})
+    """The versions that the present one was compared with, K -> a record each; see VersionDrift."""
+    past: dict[str, list[dict[str, Any]]] = _read_measures(run).get("versions", {})
     return past
 
 
 def read_drift(run: RunDir) -> list[Drift]:
     """How the present version differs from the one before; nothing for the first."""
-    return [Drift(**part) for part in _stored(run).get("modules", [])]
+    return [Drift(**part) for part in _read_measures(run).get("modules", [])]
 
 
 def is_accepted(run: RunDir) -> bool:
-    """Whether somebody has looked at the drift of the present version and takes it as it is."""
-    return bool(_stored(run).get("accepted"))
+    """Whether the drift of the present version has been accepted."""
+    return bool(_read_measures(run).get("accepted"))
 
 
 def accept_drift(run: RunDir) -> None:
-    """Let the drift of the present version raise no alarm any more."""
-    stored = _stored(run)
+    """Accept the drift of the present version, so that it raises no alarm any more."""
+    stored = _read_measures(run)
     if stored:
         run.write_json(MEASURES, {**stored, "accepted": True})
 
 
-def _stored(run: RunDir) -> dict[str, Any]:
+def _read_measures(run: RunDir) -> dict[str, Any]:
     try:
         value: dict[str, Any] = run.read_json(MEASURES)
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _stored(run: RunDir) -> dict[str, Any]:
     return value
 
 
-def _held_against(
+def _measure_drift(
     run: RunDir, kept: Sequence[int], num_modules: int
 ) -> tuple[Drift, list[VersionDrift], Comparison | None]:
     """The last step, all versions with the present one, and the comparison with the one before."""
@@ -120,28 +120,32 @@ def _held_against(
         if num_modules not in version.num_modules():
             continue
         before = version.modules(num_modules)
-        comparison = _compared((version, now), (before, present))
+        comparison = _compare_or_none((version, now), (before, present))
         steps = {drift.num_modules: drift for drift in read_drift(version.directory)}
         made = read_version(version.directory).time
-        rands = _rands(comparison)
-        past.append(_described(number, made, before, steps.get(num_modules), rands))
+        rands = _get_rands(comparison)
+        past.append(_describe_version(number, made, before, steps.get(num_modules), rands))
     # The newest version comes last, and has modules for this K.
-    drift = Drift(num_modules, *_rands(comparison), _density(present) / _density(before))
-    past.append(_described(kept[-1] + 1, time.time(), present, drift, (None, None)))
+    drift = Drift(
+        num_modules,
+        *_get_rands(comparison),
+        _objective_density(present) / _objective_density(before),
+    )
+    past.append(_describe_version(kept[-1] + 1, time.time(), present, drift, (None, None)))
     return drift, past, comparison
 
 
-def _compared(
+def _compare_or_none(
     runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
 ) -> Comparison | None:
     try:
-        return compared(runs, modules)
+        return compare_modules(runs, modules)
     except InvalidInput:
         # Another model on another corpus: they share neither a unit nor a sample.
         return None
 
 
-def _described(
+def _describe_version(
     number: int,
     made: float,
     stored: StoredModules,
@@ -159,14 +163,14 @@ def _described(
     )
 
 
-def _rands(comparison: Comparison | None) -> tuple[float | None, float | None]:
+def _get_rands(comparison: Comparison | None) -> tuple[float | None, float | None]:
     if comparison is None:
         return None, None
     matching = comparison.matching
     return matching.units_adjusted_rand, matching.samples_adjusted_rand
 
 
-def _density(stored: StoredModules) -> float:
+def _objective_density(stored: StoredModules) -> float:
     metrics = stored.metrics
     return float(metrics["objective"]) / int(metrics["samples"] * metrics["units"])
 
