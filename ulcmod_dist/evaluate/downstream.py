@@ -16,6 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.discovery import Agreement, Classifier, Downstream
 from ulcmod_dist.results.types import Absent, Floats, Interval
 
@@ -114,8 +115,7 @@ def measure_agreement(
     labels = np.asarray(sample_labels)[known]
     _, members = np.unique(labels, return_inverse=True)
     _, classes = np.unique(truth, return_inverse=True)
-    table = np.zeros((members.max() + 1, classes.max() + 1), dtype=np.int64)
-    np.add.at(table, (members, classes), 1)
+    table = count_pairs(members, classes, (members.max() + 1, classes.max() + 1))
     return Agreement(
         split=split,
         adjusted_rand=float(adjusted_rand_score(truth, labels)),

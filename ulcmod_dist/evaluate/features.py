@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.iterd.objective import objective_from_table
+from ulcmod_dist.iterd.objective import objective_from_table, table_means
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
@@ -73,5 +73,5 @@ def compute_module_features(
     tables = ActivationMatrix(activations, executor).sample_tables(unit_labels, num_modules)
     for table, labels, number in zip(tables, unit_labels, num_modules, strict=True):
         sizes = np.bincount(labels, minlength=number)
-        features.append(ModuleFeatures(table / np.maximum(sizes, 1), sizes))
+        features.append(ModuleFeatures(table_means(table, labels), sizes))
     return features

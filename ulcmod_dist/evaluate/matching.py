@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.structure import count_pairs
+from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.comparison import Matching, ModulePair
 from ulcmod_dist.results.types import Counts, Floats
 

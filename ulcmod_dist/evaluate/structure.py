@@ -8,16 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
+from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.discovery import Categories, Layers, Overlap
 from ulcmod_dist.results.types import Absent, Counts, Floats
 
 Labels = NDArray[np.int64]
-
-
-def count_pairs(rows: Labels, columns: Labels, shape: tuple[int, int]) -> Counts:
-    """How often each pair of labels occurs, shape ``shape``."""
-    flat = np.asarray(rows, dtype=np.int64) * shape[1] + np.asarray(columns, dtype=np.int64)
-    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
 
 
 def average_by_module(features: Floats, sample_labels: Labels, num_modules: int) -> Floats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -30,8 +29,6 @@ from ulcmod_dist.iterd.search import Checkpoint, Search
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
-
-logger = logging.getLogger(__name__)
 
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
@@ -144,25 +141,9 @@ def discover_all(
 ) -> dict[int, Modules]:
     """Find modules for several K at once; all K and restarts share passes over the matrix.
 
-    Args:
-        activations: NumPy or Dask array of floats [samples, units], used as given, or a
-            `Standardised`.
-        modules: Every K to search for, distinct, in place of those of ``config``.
-        config: Options for every K.
-        executor: Where passes run; by default what ``config`` names.
-        block_units: Units in a block of the blockwise mode.
-        initial_sample_labels: Module of each sample at the start; needs a single K.
-        initial_unit_labels: Module of each unit at the start; needs a single K.
-        sweep_orders: Pairs (order of units, order of samples), one an iteration.
-        progress: Called with each `Iteration` as it is done.
-        checkpoint: Called with a `Checkpoint` after the start and after each iteration.
-        resume: A checkpoint of the same search, to go on from.
-
-    Returns:
-        The best modules for each K.
-
-    Raises:
-        InvalidInput: As `discover`.
+    ``modules`` holds every K to search for, in place of those of ``config``; initial labels need a
+    single K. The executor is by default the one that ``config`` names. All else is as in
+    `discover`. Returns the best modules for each K.
     """
     standardised = as_standardised(activations)
     if block_units is not None and block_units < 1:

@@ -94,9 +94,9 @@ def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
             search.sample_table, search.unit_table = sample_table, unit_table
         pending = [search for search in pending if search.fill_empty_modules()]
         for search in pending:
-            logger.warning(
-                "Start %d of the search for K = %d had empty modules; each was given the sample or "
-                "unit with the largest gain.",
+            logger.info(
+                "Restart %d for K = %d began with empty modules; each was given the sample or unit "
+                "that gains most by it.",
                 search.restart,
                 search.num_modules,
             )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 
@@ -116,9 +117,10 @@ def stability(
     if not others:
         return np.full(len(best_samples), np.nan), np.full(len(best_units), np.nan)
     samples, units = np.zeros(len(best_samples)), np.zeros(len(best_units))
+    shape = (num_modules, num_modules)
     for other_samples, other_units in others:
-        overlap = _overlap(best_samples, other_samples, num_modules) / len(samples)
-        overlap += _overlap(best_units, other_units, num_modules) / len(units)
+        overlap = count_pairs(best_samples, other_samples, shape) / len(samples)
+        overlap += count_pairs(best_units, other_units, shape) / len(units)
         ours, theirs = linear_sum_assignment(overlap, maximize=True)
         as_ours = np.empty(num_modules, np.int64)
         as_ours[theirs] = ours
@@ -127,8 +129,7 @@ def stability(
     return samples / len(others), units / len(others)
 
 
-def _overlap(ours: LabelArray, theirs: LabelArray, num_modules: int) -> FloatArray:
-    cells = np.bincount(
-        ours.astype(np.int64) * num_modules + theirs, minlength=num_modules * num_modules
-    )
-    return cells.reshape(num_modules, num_modules).astype(np.float64)
+def count_pairs(rows: LabelArray, columns: LabelArray, shape: tuple[int, int]) -> NDArray[np.int64]:
+    """How often each pair of labels occurs, int64 of shape ``shape``."""
+    flat = np.asarray(rows, np.int64) * shape[1] + np.asarray(columns, np.int64)
+    return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)

@@ -1,9 +1,17 @@
-"""Block kernels: what one pass does with one block of raw activations held in memory.
+"""Block kernels: what one pass does with one block of raw activations in memory.
 
-Pure functions of arrays, called by `map_reduce`: they return a part for the block's samples and one
-for its units. Sums are float64 whatever the block's precision. Searches share a pass: the labels of
-several searches are stacked, each search's modules numbered after those of the one before, so that
-one table holds the modules of all.
+Pure functions of arrays, called by `map_reduce`: each returns a summand for the block's samples
+[samples, modules] and one for its units [modules, units], or None. Sums are float64 for a block of
+any precision. Their arguments:
+
+    block                       raw activations [samples, units]
+    sample_labels, unit_labels  module of each sample or unit in each search [searches, items]
+    before, after               such labels, earlier and later
+    weights                     weight of each unit, 1 / std [units]
+    num_modules                 modules of all searches together
+
+Searches share a pass: each search's modules are numbered after those of the one before, so that one
+table holds the modules of all.
 """
 
 from __future__ import annotations
@@ -26,16 +34,7 @@ _TOGETHER = 4
 def unit_sums(
     block: AnyArray, sample_labels: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
-    """Sums of the raw block over the samples of each module.
-
-    Args:
-        block: Raw activations [samples, units].
-        sample_labels: Module of each sample in each search [searches, samples].
-        num_modules: Modules of all searches together.
-
-    Returns:
-        None, and sums [modules, units].
-    """
+    """Sums over the samples of each module."""
     sums = np.zeros((num_modules, block.shape[1]))
     _add_unit_sums(_summable(block), sample_labels, sums)
     return None, sums
@@ -44,17 +43,7 @@ def unit_sums(
 def sample_sums(
     block: AnyArray, unit_labels: LabelArray, weights: FloatArray, *, num_modules: int
 ) -> tuple[FloatArray, None]:
-    """Weighted sums of the raw block over the units of each module.
-
-    Args:
-        block: Raw activations [samples, units].
-        unit_labels: Module of each unit in each search [searches, units].
-        weights: Weight of each unit, 1 / std [units].
-        num_modules: Modules of all searches together.
-
-    Returns:
-        Sums [samples, modules], and None.
-    """
+    """Weighted sums over the units of each module."""
     sums = np.zeros((block.shape[0], num_modules))
     _add_sample_sums(_summable(block), unit_labels, weights, sums)
     return sums, None
@@ -68,7 +57,7 @@ def both_sums(
     *,
     num_modules: int,
 ) -> tuple[FloatArray, FloatArray]:
-    """`sample_sums` and `unit_sums` from one look at the block."""
+    """`sample_sums` and `unit_sums`, reading the block once."""
     by_sample = np.zeros((block.shape[0], num_modules))
     by_unit = np.zeros((num_modules, block.shape[1]))
     _add_both_sums(_summable(block), sample_labels, unit_labels, weights, by_sample, by_unit)
@@ -83,18 +72,7 @@ def sample_changes(
     *,
     num_modules: int,
 ) -> tuple[FloatArray, None]:
-    """What `sample_sums` gain when units change their modules.
-
-    Args:
-        block: Raw activations [samples, units].
-        before: Module of each unit in each search [searches, units].
-        after: The same, later.
-        weights: Weight of each unit, 1 / std [units].
-        num_modules: Modules of all searches together.
-
-    Returns:
-        Changes [samples, modules], from the columns of the units that moved, and None.
-    """
+    """Change of `sample_sums` when units move; reads only the columns of those that moved."""
     changes = np.zeros((block.shape[0], num_modules))
     _add_sample_changes(_summable(block), before, after, weights, changes)
     return changes, None
@@ -103,24 +81,15 @@ def sample_changes(
 def unit_changes(
     block: AnyArray, before: LabelArray, after: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
-    """What `unit_sums` gain when samples change their modules.
-
-    Args:
-        block: Raw activations [samples, units].
-        before: Module of each sample in each search [searches, samples].
-        after: The same, later.
-        num_modules: Modules of all searches together.
-
-    Returns:
-        None, and changes [modules, units], from the rows of the samples that moved.
-    """
+    """Change of `unit_sums` when samples move; reads only the rows of those that moved."""
     changes = np.zeros((num_modules, block.shape[1]))
     _add_unit_changes(_summable(block), before, after, changes)
     return None, changes
 
 
 def _summable(block: AnyArray) -> AnyArray:
-    # numba adds up float32 and float64; every float16 is a float32 exactly. One layout, one kernel.
+    # numba has no float16 on CPUs; the conversion to float32 is exact. Other layouts than C order
+    # would each compile a kernel of their own.
     dtype = np.float32 if block.dtype == np.float16 else block.dtype
     return np.ascontiguousarray(block, dtype)
 
