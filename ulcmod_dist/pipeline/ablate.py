@@ -64,7 +64,6 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     """Ablate each module of each K and measure the loss increase, beside random sets.
 
     Args:
-        context: The job and its run directory.
         num_modules: The numbers of modules; None for those of the job.
 
     Raises:
@@ -96,7 +95,6 @@ def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None
     """Measure the ablation of the modules for several K with one pool of actors.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         wanted: ``ablation`` -> the numbers of modules.
     """
     run, config = Run(context.run), context.job.extract

@@ -38,9 +38,6 @@ class Context:
     """A job and the run directory it writes to.
 
     Attributes:
-        job: The job.
-        run: Its run directory.
-        on_progress: Called with the progress of every long step.
         lease: The lease that is held on the run directory, if any.
     """
 

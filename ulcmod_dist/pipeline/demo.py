@@ -20,7 +20,6 @@ def demo_context(
     Args:
         run: Run directory, local path or URL.
         overrides: Further ``key=value`` pairs.
-        on_progress: Called with the progress of every long step.
     """
     job = Job.from_yaml(demo_folder() / "demo.yaml", [f"run={run}", *overrides])
     return Context(job, RunDir.at(job.run), on_progress)

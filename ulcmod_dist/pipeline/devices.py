@@ -22,7 +22,6 @@ def choose_batch_tokens(context: Context, longest: int | None) -> int:
     """Tokens of a batch: as in the job, else as in the run's plan, else as the memory allows.
 
     Args:
-        context: The job and its run directory.
         longest: Tokens that a prompt may have; None for no limit.
 
     Raises:
@@ -54,7 +53,6 @@ def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
     """Host memory that the model takes in an actor.
 
     Args:
-        job: The job.
         tokens: Tokens of the largest batch, padding included.
         longest: Tokens of the longest prompt.
     """

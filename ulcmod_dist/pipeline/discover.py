@@ -76,7 +76,6 @@ def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summ
     that was killed continues from there and ends with the same labels.
 
     Args:
-        context: The job and its run directory.
         num_modules: The numbers of modules; None for those of the job.
 
     Raises:
@@ -110,7 +109,6 @@ def make_modules(
     """Search for the modules of several K together and store them.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         wanted: ``modules`` -> the numbers of modules.
         starts: Labels to continue from, for each K that has some.
 

@@ -88,7 +88,6 @@ def describe(
     """Put together what is known of the modules of one K; no pass over the matrix.
 
     Args:
-        job: The job.
         found: The modules and their features.
         samples: Samples by split.
         null: Objectives of the null model.

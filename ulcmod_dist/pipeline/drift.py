@@ -25,7 +25,6 @@ class Drift:
     """How the modules for one K have changed, over what both versions have.
 
     Attributes:
-        num_modules: K.
         units_rand: Adjusted Rand index of the units' modules; None where no unit is shared.
         samples_rand: The same for the train samples.
         objective: L per sample and unit, as a multiple of that before. L itself grows with both

@@ -77,7 +77,6 @@ def evaluate(context: Context, num_modules: Sequence[int] | None = None) -> Summ
     """Evaluate the modules for each K; what was evaluated before stays.
 
     Args:
-        context: The job and its run directory.
         num_modules: The numbers of modules; None for those of the job.
 
     Raises:
@@ -108,7 +107,6 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
     the page shows of the prompts changes no comparison.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         wanted: Name of each artifact -> the numbers of modules to make it for.
     """
     run = Run(context.run)

@@ -18,7 +18,6 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
     """Compute the rows that are not there yet and make the corpus the run's snapshot.
 
     Args:
-        context: The job and its run directory.
         update: Whether the corpus or the model may have changed since an earlier extraction.
         retry_quarantined: Whether prompts in quarantine are tried again.
 

@@ -40,7 +40,6 @@ def import_context(
         files: Keys of the job's matrix section: path, and samples and units if given.
         out: Run directory to write.
         overrides: Further ``key=value`` pairs of the job.
-        on_progress: Called with the progress of every long step.
     """
     given = {key: value for key, value in files.items() if value is not None}
     text = yaml.safe_dump({"run": out, "matrix": given, "discover": {"modules": [DEFAULT_MODULES]}})

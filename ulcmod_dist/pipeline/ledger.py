@@ -62,8 +62,6 @@ class Ledger:
     """The records of a run at one moment, held against its job.
 
     Args:
-        run: The run directory.
-        job: The job.
         observed: Name of an artifact -> those of its inputs that had to be read, such as the
             corpus. Without them, such inputs are taken to be as recorded.
         shown: The numbers of modules that the page is to show; None for all that it can.
@@ -225,7 +223,6 @@ def update(
     something is made again is logged.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         names: Names of artifacts.
         num_modules: The numbers of modules; None for those of the job.
         options: Further arguments of a function, by name of its module.
@@ -295,7 +292,6 @@ def replacing(
     """Replace an artifact within the block: its record is removed first and written last.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         name: Name of the artifact.
         num_modules: K, where there is one artifact for each.
         observed: Inputs that only reading them tells.

@@ -35,7 +35,6 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     """Plan extraction and search, and measure a few batches; nothing is written into the run.
 
     Args:
-        context: The job and its run directory.
         measure: Whether to load the model and run a few batches, to project the time.
 
     Raises:
@@ -89,7 +88,6 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
     """The plan of a job and the corpus it was made for.
 
     Args:
-        context: The job and its run directory.
         save: Whether a new plan becomes the run's.
         update: Whether a job that has changed makes a new plan, which reuses rows that still hold.
     """

@@ -66,7 +66,6 @@ def report(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
 
     Args:
-        context: The job and its run directory.
         num_modules: The numbers of modules to show; None for all that are evaluated.
 
     Raises:
@@ -112,7 +111,6 @@ def make_report(
     """Make page, figures and tables, as far as they are wanted.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         wanted: ``page``, ``figures``, ``tables``: what is to be made.
         shown: The numbers of modules to show; None for all that are evaluated.
 

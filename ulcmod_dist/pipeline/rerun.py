@@ -66,7 +66,6 @@ def rerun(context: Context, *, accept: bool = False) -> Summary:
     finds what this one would have found.
 
     Args:
-        context: The job and its run directory.
         accept: Whether the drift of the present version is to raise no alarm any more.
 
     Raises:
@@ -123,7 +122,6 @@ def make_version(context: Context, wanted: Mapping[str, Any] | None = None) -> N
     """Keep the present results as a version, after comparing them with the version before.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         wanted: Not used: drift and version are made together.
     """
     run, before = context.run, newest_version(context.run)

@@ -43,7 +43,6 @@ def make_snapshot(context: Context, wanted: Mapping[str, Any] | None = None) -> 
     """Make the snapshot of the store from the job's corpus or from its matrix.
 
     Args:
-        context: The job and its run directory.
         wanted: Not used: there is one snapshot.
     """
     # Ray and torch are imported only where prompts are run, not for an imported matrix.
@@ -60,7 +59,6 @@ def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
     """Update everything that is made from the snapshot, for each K of the job.
 
     Args:
-        context: The job and its run directory, whose lease is held.
         options: As of `update`.
     """
     save_job(context)
