@@ -31,3 +31,9 @@ def one_line(error: object) -> str:
     """The message of a library's error on one line, without obstore's debug output."""
     message = str(error).partition("\n\nDebug source:")[0]
     return " ".join(message.split()).rstrip(".")
+
+
+def describe_error(error: BaseException) -> str:
+    """The type and message of an exception on one line."""
+    text = one_line(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -47,7 +47,7 @@ def test_extract__a_poisonous_prompt_is_listed_and_tried_again_on_request(
     log = [json.loads(line) for line in first.err.splitlines() if line.startswith("{")]
     warnings = [line["message"] for line in log if line["event"] == "warning"]
     assert [line for line in warnings if "Attempt 3 of 3 at a shard failed" in line]
-    assert "Into quarantine, prompts: 1. A unit is not a number." in warnings
+    assert "Prompts quarantined: 1. A unit is not a number." in warnings
     assert (log[-1]["event"], log[-1]["exit_code"], log[-1]["level"]) == ("result", 3, "warning")
     assert log[-1]["closing"] == [f"In quarantine: {name}: A unit is not a number."]
     assert ulcmod("status", sick / "run", "--json").json()["quarantined"] == [name]

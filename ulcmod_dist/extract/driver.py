@@ -19,8 +19,8 @@ from ulcmod_dist.extract.planner import (
     PreparedExtraction,
     PromptEncoder,
     ShardTask,
-    corpus_fingerprint,
     list_changes,
+    list_provenance_changes,
     list_remaining_tasks,
     load_plan,
     make_plan,
@@ -32,7 +32,7 @@ from ulcmod_dist.extract.worker import EventCallback, ModelLoader
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.records import (
     QuarantineEntry,
@@ -56,14 +56,12 @@ class ExtractionResult:
         snapshot: The published snapshot.
         progress: The last progress.
         quarantined: Prompts of the corpus in quarantine; with any, the run is incomplete.
-        computed: Digests of the shards computed now.
         reused: Samples whose rows were committed before.
     """
 
     snapshot: Snapshot
     progress: ExtractionProgress
     quarantined: tuple[QuarantineEntry, ...]
-    computed: tuple[str, ...]
     reused: int
 
     @property
@@ -105,13 +103,13 @@ def prepare(
     digests = tuple(corpus.digests())
     old = load_plan(run)
     if old is not None:
-        changes = list_changes(
-            old,
-            provenance,
-            corpus=corpus_fingerprint(digests),
-            shard_samples=shard_samples,
-            batch_tokens=batch_tokens,
-        )
+        planned = {
+            "corpus": fingerprint(list(digests)),
+            "shard_samples": shard_samples,
+            "batch_tokens": batch_tokens,
+        }
+        changes = list_provenance_changes(old.provenance, provenance)
+        changes += list_changes({name: getattr(old, name) for name in planned}, planned)
         if not changes:
             return PreparedExtraction(old, corpus, digests)
         if not update:
@@ -174,7 +172,6 @@ def extract(
     commits = list_reusable_commits(run, plan.provenance)
     committed = {prompt for commit in commits for prompt in commit.prompts}
     tasks = list_remaining_tasks(plan, digests, committed | set(quarantined))
-    computed: list[str] = []
     progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
         check_disk_space(run, plan, tasks)
@@ -190,9 +187,7 @@ def extract(
                 config.placement_timeout,
                 stop,
             )
-            monitor = ExtractionMonitor(
-                run, prepared, fence, pool, tasks, on_progress, quarantined, computed
-            )
+            monitor = ExtractionMonitor(run, prepared, fence, pool, tasks, on_progress, quarantined)
             try:
                 progress = monitor.follow()
             finally:
@@ -209,7 +204,6 @@ def extract(
         quarantined=tuple(
             entry for prompt, entry in sorted(quarantined.items()) if prompt in in_corpus
         ),
-        computed=tuple(computed),
         reused=sum(digest in committed for digest in digests),
     )
 

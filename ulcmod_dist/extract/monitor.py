@@ -37,7 +37,6 @@ class ExtractionMonitor:
         tasks: All tasks; a shard of which prompts are quarantined is replaced by its rest.
         on_progress: Called at least every half second, and after each shard.
         quarantined: What is in quarantine, by the prompt's digest.
-        committed: Digests of the shards committed.
     """
 
     run: RunDir
@@ -47,7 +46,6 @@ class ExtractionMonitor:
     tasks: list[ShardTask]
     on_progress: Callable[[ExtractionProgress], None]
     quarantined: dict[str, QuarantineEntry]
-    committed: list[str] = field(default_factory=list)
     _done: list[ShardTask] = field(default_factory=list)
     _began: float | None = None
     _peak_bytes: int = 0
@@ -97,7 +95,6 @@ class ExtractionMonitor:
             self._quarantine(outcome.task, outcome.result)
         else:
             self._done.append(outcome.task)
-            self.committed.append(outcome.result.digest)
             self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
 
     def _quarantine(self, task: ShardTask, failure: TaskFailure) -> None:
@@ -109,7 +106,7 @@ class ExtractionMonitor:
             if digest in failing:
                 samples[digest].append(ids[row].as_py())
         self.fence.check()
-        logger.warning("Into quarantine, prompts: %d. %s", len(samples), failure.reason)
+        logger.warning("Prompts quarantined: %d. %s", len(samples), failure.reason)
         for prompt, sample_ids in sorted(samples.items()):
             entry = QuarantineEntry(prompt, tuple(sample_ids), failure.reason, task.attempt)
             add_to_quarantine(self.run, entry)

@@ -6,7 +6,7 @@ follows it, so that a rerun on the same hardware gives the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
@@ -181,11 +181,6 @@ def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dic
     }
 
 
-def corpus_fingerprint(digests: Iterable[str]) -> str:
-    """Fingerprint of the prompts of a corpus, in order."""
-    return fingerprint(list(digests))
-
-
 def make_plan(
     corpus: Corpus,
     digests: Sequence[str],
@@ -236,7 +231,7 @@ def make_plan(
             largest = max(largest, *(len(batch) * lengths[batch[0]] for batch in batches))
             longest = max(longest, *lengths)
     return ExtractionPlan(
-        corpus=corpus_fingerprint(digests),
+        corpus=fingerprint(list(digests)),
         provenance=provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
@@ -285,29 +280,18 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     return ExtractionPlan(**value)
 
 
-def list_changes(old: ExtractionPlan, provenance: Mapping[str, str], **settings: Any) -> list[str]:
-    """List the fields in which a job differs from the plan it would resume, with both values.
-
-    Args:
-        old: The plan in the run directory.
-        provenance: What the job's rows would depend on.
-        settings: Other fields of ``ExtractionPlan`` by name, such as ``corpus``.
-    """
-    others = {name: getattr(old, name) for name in settings}
-    return [*list_provenance_changes(old.provenance, provenance), *_differences(others, settings)]
-
-
-def list_provenance_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
-    """List what has changed of all that rows depend on, with both values."""
-    return _differences(cache_key(dict(old)), cache_key(dict(new)))
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """List the entries in which two mappings differ, with both values."""
     return [
         f"{name} (was {_shorten(before.get(name))}, now {_shorten(after.get(name))})"
         for name in sorted({*before, *after})
         if before.get(name) != after.get(name)
     ]
+
+
+def list_provenance_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """List what has changed of all that rows depend on, with both values."""
+    return list_changes(cache_key(dict(before)), cache_key(dict(after)))
 
 
 def list_remaining_tasks(

@@ -9,10 +9,10 @@ from typing import Any
 import ray
 
 from ulcmod_dist.config.schema import ExtractConfig
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, describe_error
 from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.pool import define_worker
-from ulcmod_dist.extract.worker import ModelLoader, TaskFailure, describe_error
+from ulcmod_dist.extract.worker import ModelLoader, TaskFailure
 from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,

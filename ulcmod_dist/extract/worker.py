@@ -23,7 +23,7 @@ import ray
 
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import Prompt
-from ulcmod_dist.errors import UlcmodError, one_line
+from ulcmod_dist.errors import UlcmodError, describe_error
 from ulcmod_dist.extract.planner import ShardTask
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import (
@@ -138,14 +138,8 @@ class ShardProgress:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A committed shard.
+    """A shard was committed; with the largest resident memory of the actor so far."""
 
-    Attributes:
-        digest: Its digest.
-        peak_bytes: Largest resident memory of the actor so far.
-    """
-
-    digest: str
     peak_bytes: int
 
 
@@ -314,7 +308,7 @@ class Worker:
     ) -> ShardResult | TaskFailure:
         writer = replace(self._writer, on_event=lambda step: self._on_event(step, task.digest))
         try:
-            commit = writer.write(content, origin)
+            writer.write(content, origin)
         except UlcmodError as error:
             return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
@@ -328,7 +322,7 @@ class Worker:
             return TaskFailure(
                 "store", f"Writing a shard to {self._writer.run.url} failed: {reason}"
             )
-        return ShardResult(commit.digest, _peak_bytes())
+        return ShardResult(_peak_bytes())
 
 
 class _ShardBuffer:
@@ -396,12 +390,6 @@ class _ShardBuffer:
             except Exception:
                 failing.append(index)
         return failing
-
-
-def describe_error(error: BaseException) -> str:
-    """The type and message of an exception on one line."""
-    text = one_line(error)
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _peak_bytes() -> int:
