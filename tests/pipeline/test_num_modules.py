@@ -32,14 +32,22 @@ def test_num_modules__restricts_a_command_and_leaves_the_job(run: Path, ulcmod: 
     assert (run / "job.yaml").read_text() == job
     seen = ulcmod("status", run, "--json").json()["rows"]
     assert [(row["num_modules"], row["modules"], row["evaluation"]) for row in seen] == [
-        (k, "done", "done") for k in (2, 3, 4)
+        (k, "fresh", "fresh") for k in (2, 3, 4)
     ]
 
 
-@pytest.mark.parametrize("command", ["discover", "evaluate", "report"])
-def test_num_modules__refuses_a_number_that_is_none_of_the_job(
-    run: Path, ulcmod: Ulcmod, command: str
-) -> None:
-    refused = ulcmod(command, run, "--num-modules", 7)
-    assert refused.code == 2
-    assert "--num-modules names K = 7, and the job searches K = 2, 3, 4." in refused.err
+def test_num_modules__may_be_one_that_the_job_does_not_name(run: Path, ulcmod: Ulcmod) -> None:
+    job = (run / "job.yaml").read_text()
+    missing = ulcmod("evaluate", run, "--num-modules", 5)
+    assert missing.code == 2
+    assert f"Run `ulcmod discover {run} --num-modules 5` first." in missing.err
+    for command in ("discover", "evaluate", "report"):
+        assert ulcmod(command, run, "--num-modules", 5).code == 0
+    assert (run / "job.yaml").read_text() == job
+    rows = {row["num_modules"]: row for row in ulcmod("status", run, "--json").json()["rows"]}
+    assert {k: row["in_job"] for k, row in rows.items()} == {2: True, 3: True, 4: True, 5: False}
+    assert (rows[5]["modules"], rows[5]["evaluation"], rows[2]["modules"]) == (
+        "fresh",
+        "fresh",
+        "missing",
+    )

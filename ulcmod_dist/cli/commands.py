@@ -30,7 +30,7 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 NumModules = Annotated[
     list[int] | None,
-    typer.Option("--num-modules", metavar="K", help="Only this K of the job; repeatable."),
+    typer.Option("--num-modules", metavar="K", help="Work on this K alone; repeatable."),
 ]
 JobFile = Annotated[str, typer.Argument(metavar="JOB", help="A job file (YAML).")]
 ClusterOption = Annotated[

@@ -18,8 +18,8 @@ from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
-from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
+from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.summary import Summary
@@ -69,7 +69,7 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
     """
-    if (reason := why_not_ablated(Run(context.run).snapshot.provenance)) is not None:
+    if (reason := explain_no_ablation(Run(context.run).snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
     numbers = require_modules(context, num_modules)
     save_job(context)

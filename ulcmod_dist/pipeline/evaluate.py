@@ -27,11 +27,11 @@ from ulcmod_dist.passes.linalg import COMPONENT_PASSES, principal_components
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
+from ulcmod_dist.pipeline.inputs import read_texts
 from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.search import job_executor
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
-from ulcmod_dist.pipeline.texts import texts_of
 from ulcmod_dist.results.discovery import Discovery, MethodRow
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.progress import Step, track
@@ -129,7 +129,7 @@ def _store(context: Context, name: str, num_modules: int, value: Any) -> None:
 
 
 def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
-    texts = texts_of(context, run)
+    texts = read_texts(context.job, run)
     table = run.snapshot.samples
     split = table["split"].to_numpy()
     samples = {}

@@ -1,13 +1,19 @@
-"""What a snapshot is made from beside the keys of the job."""
+"""What steps read of a run's corpus and model beside its store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
+from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.prompts import Corpus
+from ulcmod_dist.corpus.prompts import Corpus, read_corpus
+from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.provenance import FORWARD_VERSION, get_model_cache_key
+from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.rundir import fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 def observe_inputs(job: Job, corpus: Corpus, digests: Sequence[str]) -> dict[str, str]:
@@ -23,3 +29,45 @@ def observe_inputs(job: Job, corpus: Corpus, digests: Sequence[str]) -> dict[str
         "model files": fingerprint(get_model_cache_key(model)),
         "forward pass": FORWARD_VERSION,
     }
+
+
+def read_texts(job: Job, run: Run) -> dict[str, str] | Absent:
+    """Text of each sample of the run by its id, read again from the corpus; or why there is none.
+
+    An unreadable or changed corpus costs the texts, never the rest of the evaluation.
+    """
+    if job.report.prompts == "none":
+        return Absent("The job leaves the prompts' texts out (report.prompts is none).")
+    if job.corpus is None:
+        return Absent("The matrix was imported without its prompts.")
+    try:
+        table = read_corpus(job.corpus).table
+    except UlcmodError as error:
+        reason = f"The corpus could not be read again: {error.fact}"
+        logger.warning(reason)
+        return Absent(reason)
+    texts = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+    missing = [sample_id for sample_id in run.sample_ids(None) if sample_id not in texts]
+    if missing:
+        reason = (
+            f"The corpus has changed since extraction: {len(missing)} samples are no longer in it, "
+            f"the first is {missing[0]}."
+        )
+        logger.warning(reason)
+        return Absent(reason)
+    return texts
+
+
+def explain_no_ablation(provenance: Mapping[str, str]) -> str | None:
+    """Why ablation has no loss to measure, by the provenance of a store; None where it has."""
+    if "model.architecture" not in provenance:
+        return "The matrix was imported without its model, so no unit can be ablated."
+    # transformers takes a second to import, which an imported matrix need not wait for.
+    from ulcmod_dist.forward.architectures import FAMILIES
+
+    if FAMILIES[provenance["model.architecture"]].decoder:
+        return None
+    return (
+        f"{provenance['model.id']} is an encoder without a head that predicts the next token, so "
+        "its prompts have no loss that ablating a module could increase."
+    )

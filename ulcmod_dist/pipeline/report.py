@@ -17,8 +17,8 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.structure import count_overlap
-from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, stored_job, writes
+from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.pipeline.summary import Summary
@@ -178,7 +178,7 @@ def _discovery(context: Context, run: Run, num_modules: int) -> Discovery:
     if Ledger(context.run, context.job).is_current("ablation", num_modules):
         ablation = read_result(context.run, "ablation", num_modules, Ablation)
         return replace(stored, ablation=ablation)
-    reason = why_not_ablated(run.snapshot.provenance)
+    reason = explain_no_ablation(run.snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
 
 

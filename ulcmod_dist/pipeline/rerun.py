@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -118,12 +118,8 @@ def _rerun(context: Context, accept: bool) -> Summary:
     return _summary(context, facts, reasons, found, closing, extracted.exit_code)
 
 
-def make_version(context: Context, wanted: Mapping[str, Any] | None = None) -> None:
-    """Keep the present results as a version, after comparing them with the version before.
-
-    Args:
-        wanted: Not used: drift and version are made together.
-    """
+def make_version(context: Context) -> None:
+    """Keep the present results as a version, after comparing them with the version before."""
     run, before = context.run, newest_version(context.run)
     results = fingerprint(Ledger(run, context.job).expected("version").inputs)
     # A rerun that was killed may have kept the version and not yet recorded it.

@@ -8,9 +8,9 @@ from typing import Any
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.pipeline.ablatable import why_not_ablated
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluation_rows
+from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Updated, update
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
@@ -39,12 +39,8 @@ def run(job: Job) -> Summary:
     return run_all(Context(job, RunDir.at(job.run)))
 
 
-def make_snapshot(context: Context, wanted: Mapping[str, Any] | None = None) -> Summary:
-    """Make the snapshot of the store from the job's corpus or from its matrix.
-
-    Args:
-        wanted: Not used: there is one snapshot.
-    """
+def make_snapshot(context: Context) -> Summary:
+    """Make the snapshot of the store from the job's corpus or from its matrix."""
     # Ray and torch are imported only where prompts are run, not for an imported matrix.
     if context.job.matrix is None:
         from ulcmod_dist.pipeline.extract import extract
@@ -56,15 +52,11 @@ def make_snapshot(context: Context, wanted: Mapping[str, Any] | None = None) -> 
 
 
 def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
-    """Update everything that is made from the snapshot, for each K of the job.
-
-    Args:
-        options: As of `update`.
-    """
+    """Update everything that is made from the snapshot; options as of `update`."""
     save_job(context)
     ablates = (
         context.job.ablate.with_run
-        and why_not_ablated(Run(context.run).snapshot.provenance) is None
+        and explain_no_ablation(Run(context.run).snapshot.provenance) is None
     )
     names = [name for name in RESULTS if ablates or name != "ablation"]
     return update(context, names, None, **options)
