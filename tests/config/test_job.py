@@ -58,6 +58,12 @@ def test_job__messages_column_replaces_text_column(folder: Path) -> None:
         (["discover.modules=0"], ["discover.modules", "positive"]),
         (["discover.modules=[5, 5]"], ["distinct"]),
         (["discover.restarts=many"], ["discover.restarts", "many"]),
+        (["discover.max_iterations=0"], ["discover.max_iterations", "greater than 0 (it is 0)"]),
+        (
+            ["discover.memory=8 bananas"],
+            ["discover.memory", "'8 bananas' is no size such as 8 GiB"],
+        ),
+        (["discover.memory=8.5.1 GiB"], ["is no size such as 8 GiB"]),
         (["model.revision=main"], ["model.revision", "main", "40 hexadecimal"]),
         (["model.id=someone/something"], ["someone/something", "revision"]),
         (["model.dtype=float16"], ["model.dtype", "float32", "bfloat16"]),
@@ -73,6 +79,21 @@ def test_job__what_is_wrong_is_named(overrides: list[str], words: list[str], fol
     message = str(caught.value)
     assert "\n" not in message
     assert [word for word in words if word not in message] == []
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ("8 GiB", 8 * 2**30),
+        ("500 MB", 500_000_000),
+        ("1.5gb", 1_500_000_000),
+        ("8Gi", 8 * 2**30),
+        ("2e9", 2_000_000_000),
+        ("4096", 4096),
+    ],
+)
+def test_job__memory_may_be_a_size(size: str, expected: int, folder: Path) -> None:
+    assert parse(COMPLETE, folder, f"discover.memory={size}").discover.memory == expected
 
 
 def test_job__missing_file_is_named(tmp_path: Path) -> None:

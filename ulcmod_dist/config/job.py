@@ -63,11 +63,14 @@ class Job(Config):
     cluster: ClusterConfig | None = None
 
     @model_validator(mode="after")
-    def _require_one_source(self) -> Self:
+    def _check(self) -> Self:
         extracted = self.model is not None and self.corpus is not None
         partial = self.model is not None or self.corpus is not None
         if extracted == (self.matrix is not None) or partial != extracted:
             raise ValueError("name model and corpus, or matrix alone")
+        # `um.discover` accepts 0, which evaluates given labels; a run must search.
+        if self.discover.max_iterations == 0:
+            raise ValueError("discover.max_iterations: Input should be greater than 0 (it is 0)")
         return self
 
     @classmethod
