@@ -119,12 +119,12 @@ def open_run(url: str | Path, version: int | None = None) -> Run:
 def mask_modules(
     model: Any, run: Run, modules: Sequence[int], num_modules: int | None = None
 ) -> Iterator[None]:
-    """Silence modules in a live Hugging Face model within the block.
+    """Ablate modules in a live Hugging Face model within the block.
 
     Args:
         model: A model of transformers with the units of the run's model.
         run: The run, as ``open_run`` gives it.
-        modules: The modules to silence.
+        modules: The modules to ablate.
         num_modules: K; may be left out where modules were found for a single K.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``ulcmod ablate``: what silencing each module costs, in the real forward pass."""
+"""``ulcmod ablate``: the loss increase when a module is ablated in the forward pass."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ray_session
 from ulcmod_dist.store.modules import StoredModules
 
-# At most: the logits of a whole batch are held, for which extraction's batches leave no room.
-BATCH_TOKENS = 4096
+MAX_BATCH_TOKENS = 4096
+"""Batches of extraction can be too large here: the logits of a whole batch take memory as well."""
 
 COLUMNS = {
     "num_modules": "K",
@@ -43,17 +43,10 @@ COLUMNS = {
 
 
 @dataclass(frozen=True, eq=False)
-class _Subjects:
-    """The samples that are measured.
+class _Samples:
+    """The samples that are measured, the batches that they run in, and their groups."""
 
-    Attributes:
-        encoded: Their tokens.
-        batches: Indices of samples run together.
-        modules: Module of each.
-        categories: Category of each, None where it has none.
-    """
-
-    encoded: list[TokenizedPrompt]
+    prompts: list[TokenizedPrompt]
     batches: tuple[tuple[int, ...], ...]
     modules: NDArray[np.int64]
     categories: list[str | None]
@@ -116,7 +109,7 @@ def _corpus(context: Context, run: Run) -> Corpus:
         raise InvalidInput(
             f"The corpus has changed since extraction: it lacks {len(missing)} samples, the first "
             f"is {missing[0]}.",
-            "Restore the corpus, or extract it anew.",
+            "Restore the corpus, or extract it again.",
         )
     return prompts
 
@@ -127,65 +120,63 @@ def _measure(
     settings = context.job.ablate
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
-    subjects = _subjects(context, stored, corpus, generator)
+    samples = _draw_samples(context, stored, corpus, generator)
     units = list_units(load_config(context.job.require_model()))
     masks = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
     random = [
         mask.draw_random_like(generator) for mask in masks for _ in range(settings.random_sets)
     ]
     if settings.method == "mean":
-        means = pool.compute_unit_means(subjects.encoded, subjects.batches)
+        means = pool.compute_unit_means(samples.prompts, samples.batches)
         masks, random = ([mask.with_means(means) for mask in each] for each in (masks, random))
-    name = f"Silencing, K = {num_modules}"
-    with track(context.on_progress, name, len(subjects.encoded), "samples") as step:
+    name = f"Ablating, K = {num_modules}"
+    with track(context.on_progress, name, len(samples.prompts), "samples") as step:
         measured = pool.measure(
-            subjects.encoded,
-            subjects.batches,
+            samples.prompts,
+            samples.batches,
             [*masks, *random],
-            lambda samples: step.update(step.done + samples),
+            lambda count: step.update(step.done + count),
         )
     increase = measured.loss_increase
     return summarize_ablation(
         increase[:num_modules],
         increase[num_modules:],
-        subjects.modules,
-        subjects.categories,
+        samples.modules,
+        samples.categories,
         settings,
         generator,
     )
 
 
-def _subjects(
+def _draw_samples(
     context: Context, stored: StoredModules, corpus: Corpus, generator: np.random.Generator
-) -> _Subjects:
-    """The samples of each module that are measured, drawn from its train samples."""
+) -> _Samples:
+    """Draw as many train samples of each module as the job says, and tokenize them."""
+    job = context.job
     train = stored.samples.filter(stored.samples["split"].to_numpy() == "train")
     labels = stored.sample_labels("train").astype(np.int64)
-    drawn = np.concatenate([_drawn(labels, k, context, generator) for k in np.unique(labels)])
+    members = [np.flatnonzero(labels == module) for module in np.unique(labels)]
+    drawn = np.concatenate(
+        [
+            np.sort(generator.choice(rows, min(len(rows), job.ablate.samples), replace=False))
+            for rows in members
+        ]
+    )
     chosen = train.take(drawn)
-    place = {name: row for row, name in enumerate(corpus.table["sample_id"].to_pylist())}
-    rows = [place[name] for name in chosen["sample_id"].to_pylist()]
-    # The template and the system message are the same for all; the loss is of the prompt's own.
-    rule = context.job.prompt.model_copy(update={"tokens": "prompt"})
-    encoder = PromptTokenizer.load(context.job.require_model(), rule)
-    encoded = list(encoder.encode(corpus.prompts(rows)))
-    lengths = [len(entry.ids) for entry in encoded]
-    return _Subjects(
-        encoded=encoded,
-        batches=plan_batches(
-            lengths, min(BATCH_TOKENS, context.job.extract.batch_tokens or BATCH_TOKENS)
-        ),
+    row_of_id = {name: row for row, name in enumerate(corpus.table["sample_id"].to_pylist())}
+    # Template and system message are the same for all prompts: measure the prompt's own text.
+    tokenization = job.prompt.model_copy(update={"tokens": "prompt"})
+    tokenizer = PromptTokenizer.load(job.require_model(), tokenization)
+    prompts = tokenizer.encode(
+        corpus.prompts([row_of_id[name] for name in chosen["sample_id"].to_pylist()])
+    )
+    batch_tokens = min(MAX_BATCH_TOKENS, job.extract.batch_tokens or MAX_BATCH_TOKENS)
+    return _Samples(
+        prompts=prompts,
+        batches=plan_batches([len(prompt.ids) for prompt in prompts], batch_tokens),
         modules=labels[drawn],
         categories=chosen["category"].to_pylist(),
     )
-
-
-def _drawn(
-    labels: NDArray[np.int64], module: int, context: Context, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    members = np.flatnonzero(labels == module)
-    size = min(len(members), context.job.ablate.samples)
-    return np.sort(generator.choice(members, size, replace=False))
 
 
 def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:

@@ -22,7 +22,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         retry_quarantined: Whether prompts in quarantine are tried again.
 
     Raises:
-        InvalidInput: The job cannot be used, or the run holds the extraction of another job.
+        InvalidInput: The job cannot be used, or the run was made from a different one.
         UlcmodError: The cluster, the disk or the model does not allow it.
     """
     with writing(context, "extract") as held:

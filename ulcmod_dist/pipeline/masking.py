@@ -29,7 +29,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
 
     Args:
         context: The run; its job names the model.
-        modules: Modules silenced together by one mask; none for a mask of each module.
+        modules: Modules ablated together by one mask; none for a mask of each module.
         out: Folder to write.
 
     Raises:
