@@ -237,7 +237,7 @@ def test_compare__a_run_with_itself_agrees_wholly(
     answer = ulcmod("compare", run, run, "--num-modules", 3, "--out", page, "--json")
     assert answer.json()["adjusted_rand_of_units"] == 1.0
     assert answer.json()["units_moved"] == 0
-    assert "Modules that correspond" in page.read_text(encoding="utf-8")
+    assert "Matched modules" in page.read_text(encoding="utf-8")
     other = ulcmod("compare", run, run, "--num-modules", 3, "--other-num-modules", 4, "--json")
     assert len(other.json()["rows"]) == 3
     smaller, larger = other.json()["runs"]

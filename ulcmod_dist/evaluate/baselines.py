@@ -31,13 +31,7 @@ from ulcmod_dist.passes.standardised import LabelArray, Standardised
 
 Floats = NDArray[np.float64]
 
-METHODS = (
-    "k-means",
-    "mini-batch k-means",
-    "agglomerative",
-    "spectral",
-    "spectral co-clustering",
-)
+METHODS = ("k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering")
 
 MAX_PRECLUSTERS = 10_000
 """Pre-clusters at most, as published; smaller models have one for each four units."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,14 +31,6 @@ _FOLDS = 5
 _DRAWS = 1000
 
 
-@dataclass(frozen=True)
-class _Problem:
-    train: Floats
-    train_truth: NDArray[np.str_]
-    test: Floats
-    test_truth: NDArray[np.str_]
-
-
 def score_downstream(
     train_features: Floats,
     train_categories: Sequence[str | None],
@@ -65,7 +56,7 @@ def score_downstream(
         The scores, the support vector machine first, with intervals from bootstrap draws of the
         scored samples; or why there are none (no categories, or too few samples of one).
     """
-    train, train_truth = _known(train_features, train_categories)
+    train, train_truth = _drop_unknown(train_features, train_categories)
     names, counts = np.unique(train_truth, return_counts=True)
     if len(names) < 2:
         return Absent(
@@ -73,24 +64,32 @@ def score_downstream(
             if len(names) == 0
             else f"Classifiers were skipped: all samples are of the category {names[0]}."
         )
-    train, train_truth = _subsample(train, train_truth, seed)
+    train, train_truth = _draw_subsample(train, train_truth, seed)
     empty = np.empty((0, train_features.shape[1]))
-    test, test_truth = _known(empty if test_features is None else test_features, test_categories)
+    test, test_truth = _drop_unknown(
+        empty if test_features is None else test_features, test_categories
+    )
     if len(test_truth) == 0 and counts.min() < 2:
         return Absent(
             f"Classifiers were skipped: there are no held-out samples, and the category "
             f"{names[counts.argmin()]} has a single train sample."
         )
-    problem = _Problem(train, train_truth, test, test_truth)
     held_out = len(test_truth) > 0
     truth = test_truth if held_out else train_truth
     folds = min(_FOLDS, int(np.unique(train_truth, return_counts=True)[1].min()))
     categories = np.unique(np.concatenate([names, truth]))
+
+    def predict(model: Pipeline) -> NDArray[np.str_]:
+        if held_out:
+            return np.asarray(model.fit(train, train_truth).predict(test))
+        cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        return np.asarray(cross_val_predict(model, train, train_truth, cv=cut))
+
     return Downstream(
         categories=tuple(str(name) for name in categories),
         classifiers=tuple(
-            _scores(name, truth, _predictions(model, problem, folds, seed), categories, seed)
-            for name, model in _classifiers(seed).items()
+            _score(name, truth, predict(model), categories, seed)
+            for name, model in _build_classifiers(seed).items()
         ),
         folds=None if held_out else folds,
         num_train=len(train_truth),
@@ -124,7 +123,7 @@ def measure_agreement(
     )
 
 
-def _classifiers(seed: int) -> dict[str, Pipeline]:
+def _build_classifiers(seed: int) -> dict[str, Pipeline]:
     logistic = LogisticRegression(random_state=seed, solver="liblinear", max_iter=1000)
     return {
         "SVC (RBF)": make_pipeline(StandardScaler(), SVC(random_state=seed)),
@@ -134,13 +133,15 @@ def _classifiers(seed: int) -> dict[str, Pipeline]:
     }
 
 
-def _known(features: Floats, categories: Sequence[str | None]) -> tuple[Floats, NDArray[np.str_]]:
+def _drop_unknown(
+    features: Floats, categories: Sequence[str | None]
+) -> tuple[Floats, NDArray[np.str_]]:
     known = np.array([name is not None for name in categories], dtype=bool)
     truth = np.array([name for name in categories if name is not None], dtype=str)
     return features[: len(known)][known], truth
 
 
-def _subsample(
+def _draw_subsample(
     features: Floats, truth: NDArray[np.str_], seed: int
 ) -> tuple[Floats, NDArray[np.str_]]:
     if len(truth) <= MAX_TRAIN:
@@ -156,14 +157,7 @@ def _subsample(
     return features[rows], truth[rows]
 
 
-def _predictions(model: Pipeline, problem: _Problem, folds: int, seed: int) -> NDArray[np.str_]:
-    if len(problem.test_truth) > 0:
-        return np.asarray(model.fit(problem.train, problem.train_truth).predict(problem.test))
-    cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return np.asarray(cross_val_predict(model, problem.train, problem.train_truth, cv=cut))
-
-
-def _scores(
+def _score(
     name: str,
     truth: NDArray[np.str_],
     predicted: NDArray[np.str_],

@@ -115,11 +115,7 @@ def describe_modules(
 
 
 def find_keywords(
-    texts: Sequence[str],
-    sample_labels: Labels,
-    num_modules: int,
-    num_keywords: int,
-    seed: int = 0,
+    texts: Sequence[str], sample_labels: Labels, num_modules: int, num_keywords: int, seed: int = 0
 ) -> tuple[tuple[str, ...] | Absent, ...]:
     """Keywords of each module by class-based TF-IDF over prompts.
 
@@ -201,10 +197,7 @@ def _length_quantiles(
 
 
 def _name_module(
-    module: int,
-    rows: Labels,
-    categories: Sequence[str | None],
-    keywords: tuple[str, ...] | Absent,
+    module: int, rows: Labels, categories: Sequence[str | None], keywords: tuple[str, ...] | Absent
 ) -> str:
     """One line of the commonest categories and the strongest keywords."""
     counts = Counter(name for row in rows if (name := categories[row]) is not None)

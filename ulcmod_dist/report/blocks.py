@@ -77,27 +77,16 @@ class ShareBar:
 
 @dataclass(frozen=True)
 class ModuleCard:
-    """What the page tells about one module when it is picked.
-
-    Attributes:
-        number: Its number.
-        name: Its one-line name.
-        summary: Size, depth and stability in plain sentences.
-        keywords: Its keywords, or why there are none.
-        prompts: Its typical prompts, or why none are shown.
-        categories: Its category mix, or why there is none.
-        layers: The share of each layer's units it holds, or why that is unknown.
-        effects: What ablating it costs, or why that is unknown.
-    """
+    """What the page tells about one module when it is picked; or why a part of it is absent."""
 
     number: int
     name: str
-    summary: str
+    summary: str  # size, depth and stability in plain sentences
     keywords: tuple[str, ...] | Absent
-    prompts: tuple[TypicalPrompt, ...] | Absent
-    categories: tuple[ShareBar, ...] | Absent
-    layers: tuple[ShareBar, ...] | Absent
-    effects: tuple[ShareBar, ...] | Absent
+    prompts: tuple[TypicalPrompt, ...] | Absent  # its typical prompts
+    categories: tuple[ShareBar, ...] | Absent  # its category mix
+    layers: tuple[ShareBar, ...] | Absent  # the share of each layer's units it holds
+    effects: tuple[ShareBar, ...] | Absent  # what ablating it costs
 
 
 @dataclass(frozen=True)
@@ -113,21 +102,13 @@ Block = Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | Mo
 
 @dataclass(frozen=True)
 class Section:
-    """One question and its answer.
+    """One question and its answer."""
 
-    Attributes:
-        key: Anchor on the page.
-        title: The question, as a heading.
-        lead: The answer in a sentence or two, the same for each K; may be empty.
-        shared: Blocks that hold for each K.
-        by_num_modules: Blocks of each K, K ascending.
-    """
-
-    key: str
-    title: str
-    lead: str
-    shared: tuple[Block, ...] = ()
-    by_num_modules: tuple[tuple[int, tuple[Block, ...]], ...] = ()
+    key: str  # anchor on the page
+    title: str  # the question, as a heading
+    lead: str  # the answer in a sentence or two, the same for each K; may be empty
+    shared: tuple[Block, ...] = ()  # blocks that hold for each K
+    by_num_modules: tuple[tuple[int, tuple[Block, ...]], ...] = ()  # blocks of each K, K ascending
 
     def blocks(self) -> Iterator[Block]:
         """Yield all blocks, those of each K first, in order."""

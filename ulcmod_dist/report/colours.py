@@ -15,33 +15,19 @@ CELL_INKS = ("#000000", "#ffffff")
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of one brightness.
+    """The colours of one brightness."""
 
-    Attributes:
-        background: Behind a figure.
-        ink: Text and what stands out.
-        muted: Axis texts.
-        rule: Grid and axis lines.
-        faint: Lines in the background of a figure.
-        accent: The one colour that stands out.
-        second: What the accent is compared with.
-        palette: Up to eight parts or groups (after Okabe and Ito).
-        rest: The part that gathers what is left.
-        sequential: Colours from zero to the largest value.
-        diverging: Colours from the most negative over zero to the most positive value.
-    """
-
-    background: str
-    ink: str
-    muted: str
-    rule: str
-    faint: str
-    accent: str
-    second: str
-    palette: tuple[str, ...]
-    rest: str
-    sequential: tuple[str, ...]
-    diverging: tuple[str, ...]
+    background: str  # behind a figure
+    ink: str  # text and what stands out
+    muted: str  # axis texts
+    rule: str  # grid and axis lines
+    faint: str  # lines in the background of a figure
+    accent: str  # the one colour that stands out
+    second: str  # what the accent is compared with
+    palette: tuple[str, ...]  # up to eight parts or groups (after Okabe and Ito)
+    rest: str  # the part that gathers what is left
+    sequential: tuple[str, ...]  # from zero to the largest value
+    diverging: tuple[str, ...]  # from the most negative over zero to the most positive value
 
     def scale(self, scale: Scale) -> tuple[str, ...]:
         """Return the evenly spaced colours of a scale."""
@@ -150,17 +136,11 @@ def get_legend(spec: Figure) -> tuple[LegendEntry, ...]:
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """What the colours of a heatmap mean.
+    """What the colours of a heatmap mean."""
 
-    Attributes:
-        title: Name of the values.
-        ends: The values at the two ends, printed.
-        colours: The evenly spaced colours, each on a light and on a dark page.
-    """
-
-    title: str
-    ends: tuple[str, str]
-    colours: tuple[tuple[str, str], ...]
+    title: str  # name of the values
+    ends: tuple[str, str]  # the values at the two ends, printed
+    colours: tuple[tuple[str, str], ...]  # evenly spaced, on a light and on a dark page
 
 
 def get_scale_bar(spec: Figure) -> ScaleBar | None:

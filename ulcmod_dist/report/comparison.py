@@ -16,11 +16,12 @@ from ulcmod_dist.report.blocks import (
     Picture,
     Section,
 )
+from ulcmod_dist.report.figures.modules import build_hover, share_rows
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.comparison import Comparison, Matching, VersionDrift
-from ulcmod_dist.results.types import Counts, Fact, Floats
+from ulcmod_dist.results.types import Counts, Fact
 from ulcmod_dist.runtime.text import DASH, count, number, percent
 
 
@@ -32,15 +33,15 @@ def render_comparison(comparison: Comparison, past: Sequence[VersionDrift] = ())
         past: The versions of the run that the second are of, these last; none for other runs.
     """
     title = f"{comparison.names[0]} and {comparison.names[1]}"
-    parts = [_agreement(comparison), _matches(comparison)]
+    parts = [_build_agreement(comparison), _build_matches(comparison)]
     if past:
-        parts.append(_over_time(past))
+        parts.append(_build_drift(past))
     return render_document(title, parts)
 
 
-def _over_time(past: Sequence[VersionDrift]) -> Section:
+def _build_drift(past: Sequence[VersionDrift]) -> Section:
     lead = (
-        "Small steps may add up: each version is held against the one before it, and against the "
+        "Small steps may add up: each version is compared with the one before it and with the "
         "present modules, over the units and samples that both have."
     )
     return Section("time", "Drift over time", lead, shared=(tabulate_versions(past),))
@@ -70,7 +71,7 @@ def tabulate_matches(matching: Matching) -> Table:
     """Which modules correspond and how much they share."""
     return build_table(
         "matches",
-        "Modules that correspond",
+        "Matched modules",
         (
             Column("module", "Module", ColumnKind.COUNT),
             Column("other", "Other module", ColumnKind.COUNT),
@@ -110,13 +111,13 @@ def tabulate_moves(comparison: Comparison) -> Table:
     )
 
 
-def _agreement(comparison: Comparison) -> Section:
+def _build_agreement(comparison: Comparison) -> Section:
     matching = comparison.matching
     figures = (
-        _agreement_figure("units", matching.units_adjusted_rand),
-        _agreement_figure("samples", matching.samples_adjusted_rand),
-        _moved("units", matching.units_moved, matching.shared_units),
-        _moved("samples", matching.samples_moved, matching.shared_samples),
+        _format_agreement("units", matching.units_adjusted_rand),
+        _format_agreement("samples", matching.samples_adjusted_rand),
+        _format_moved("units", matching.units_moved, matching.shared_units),
+        _format_moved("samples", matching.samples_moved, matching.shared_samples),
     )
     facts = tuple(
         Fact(f"L of {name}", number(value))
@@ -126,22 +127,20 @@ def _agreement(comparison: Comparison) -> Section:
         f"Compared over {count(matching.shared_units, 'unit')} and "
         f"{count(matching.shared_samples, 'sample')} that both runs have."
     )
-    return Section(
-        "agreement", "How alike they are", lead, shared=(KeyFigures(figures), Facts(facts))
-    )
+    return Section("agreement", "Agreement", lead, shared=(KeyFigures(figures), Facts(facts)))
 
 
-def _agreement_figure(what: str, value: float | None) -> KeyFigure:
+def _format_agreement(what: str, value: float | None) -> KeyFigure:
     note = "1: the same modules, 0: chance" if value is not None else f"no {what} are shared"
     return KeyFigure(DASH if value is None else number(value), f"adjusted Rand of {what}", note)
 
 
-def _moved(what: str, moved: int, shared: int) -> KeyFigure:
+def _format_moved(what: str, moved: int, shared: int) -> KeyFigure:
     note = percent(moved / shared) if shared else f"no {what} are shared"
     return KeyFigure(f"{moved:,}", f"{what} moved", note)
 
 
-def _matches(comparison: Comparison) -> Section:
+def _build_matches(comparison: Comparison) -> Section:
     matching = comparison.matching
     alone = [
         Note(f"Modules of {name} without a partner: {', '.join(map(str, left))}.")
@@ -151,11 +150,8 @@ def _matches(comparison: Comparison) -> Section:
         if left
     ]
     pictures = [
-        Picture(f"shared-{what}", _heatmap(comparison, counts, what))
-        for what, counts in (
-            ("units", matching.unit_counts),
-            ("samples", matching.sample_counts),
-        )
+        Picture(f"shared-{what}", _draw_shared(comparison, counts, what))
+        for what, counts in (("units", matching.unit_counts), ("samples", matching.sample_counts))
         if counts.sum()
     ]
     lead = (
@@ -165,18 +161,11 @@ def _matches(comparison: Comparison) -> Section:
     moves = tabulate_moves(comparison)
     moved = (Collapsible(moves),) if moves.rows else ()
     blocks: tuple[Block, ...] = (tabulate_matches(comparison.matching), *alone, *pictures, *moved)
-    return Section("matches", "Which modules correspond", lead, shared=blocks)
+    return Section("matches", "Matched modules", lead, shared=blocks)
 
 
-def _heatmap(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
-    shares: Floats = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    hover = tuple(
-        tuple(
-            f"{counts[row, column]:,} {what} of module {row} lie in the other run's {column}"
-            for column in range(counts.shape[1])
-        )
-        for row in range(counts.shape[0])
-    )
+def _draw_shared(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
+    shares = share_rows(counts)
     kept = percent(float(shares.max(axis=1).mean()))
     return Heatmap(
         title=f"Shared {what}",
@@ -186,11 +175,16 @@ def _heatmap(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
         ),
         alternative=f"On average {kept} of a module's {what} lie in one module of the other run.",
         values=shares,
-        row_labels=tuple(map(str, range(counts.shape[0]))),
+        row_labels=tuple(map(str, range(len(counts)))),
         column_labels=tuple(map(str, range(counts.shape[1]))),
         row_axis=f"Module of {comparison.names[0]}",
         column_axis=f"Module of {comparison.names[1]}",
         value_axis=f"Share of the row's {what}",
-        hover=hover,
+        hover=build_hover(
+            counts.shape,
+            lambda row, column: (
+                f"{counts[row, column]:,} {what} of module {row} lie in the other run's {column}"
+            ),
+        ),
         scale=Scale.SEQUENTIAL,
     )

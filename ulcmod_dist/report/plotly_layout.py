@@ -25,15 +25,10 @@ MAX_LABELS = 48
 
 @dataclass(frozen=True)
 class PlotStyle:
-    """What a figure adapts to.
+    """What a figure adapts to."""
 
-    Attributes:
-        theme: Its colours.
-        narrow: Whether it is drawn on a phone: shorter labels.
-    """
-
-    theme: Theme = LIGHT
-    narrow: bool = False
+    theme: Theme = LIGHT  # its colours
+    narrow: bool = False  # whether it is drawn on a phone: shorter labels
 
     @property
     def label_limit(self) -> int:

@@ -24,90 +24,52 @@ class Scale(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FigureSpec:
-    """What every figure has.
+    """What every figure has."""
 
-    Attributes:
-        title: Short heading.
-        caption: What the picture shows and how to read it.
-        alternative: What a reader who cannot see the picture should know.
-        basis: Seeds and restarts behind the picture; empty where neither matters.
-    """
-
-    title: str
-    caption: str
-    alternative: str
-    basis: str = ""
+    title: str  # short heading
+    caption: str  # what the picture shows and how to read it
+    alternative: str  # what a reader who cannot see the picture should know
+    basis: str = ""  # seeds and restarts behind the picture; empty where neither matters
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heatmap(FigureSpec):
-    """A matrix as coloured cells.
+    """A matrix as coloured cells."""
 
-    Attributes:
-        values: The matrix, shape (rows, columns).
-        row_labels: One label a row, top to bottom.
-        column_labels: One label a column, left to right.
-        row_axis: Name of the rows.
-        column_axis: Name of the columns.
-        value_axis: Name of the values, with their unit.
-        hover: Text of each cell, lines separated by newlines.
-        scale: How values become colours.
-        cell_texts: Text printed inside each cell where there is room, or None for bare cells.
-        marks: A position along the columns to mark in each row, or None.
-        row_modules: Module number of each row where a row is a module, else None.
-    """
-
-    values: Floats
-    row_labels: tuple[str, ...]
-    column_labels: tuple[str, ...]
-    row_axis: str
-    column_axis: str
-    value_axis: str
-    hover: tuple[tuple[str, ...], ...]
-    scale: Scale
-    cell_texts: tuple[tuple[str, ...], ...] | None = None
-    marks: tuple[float, ...] | None = None
-    row_modules: tuple[int, ...] | None = None
+    values: Floats  # the matrix, shape (rows, columns)
+    row_labels: tuple[str, ...]  # one label a row, top to bottom
+    column_labels: tuple[str, ...]  # one label a column, left to right
+    row_axis: str  # name of the rows
+    column_axis: str  # name of the columns
+    value_axis: str  # name of the values, with their unit
+    hover: tuple[tuple[str, ...], ...]  # text of each cell, lines separated by newlines
+    scale: Scale  # how values become colours
+    cell_texts: tuple[tuple[str, ...], ...] | None = None  # text in each cell where there is room
+    marks: tuple[float, ...] | None = None  # a position along the columns to mark in each row
+    row_modules: tuple[int, ...] | None = None  # module of each row, where rows are modules
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StackedBars(FigureSpec):
-    """Horizontal bars of equal length, each divided into shares.
+    """Horizontal bars of equal length, each divided into shares."""
 
-    Attributes:
-        labels: One label a bar, top to bottom.
-        parts: Names of the parts.
-        shares: Share of each part in each bar, shape (bars, parts); rows sum to 1 or are 0.
-        hover: Text of each part of each bar.
-        value_axis: Name of the shares.
-        row_modules: Module number of each bar where a bar is a module, else None.
-    """
-
-    labels: tuple[str, ...]
-    parts: tuple[str, ...]
-    shares: Floats
-    hover: tuple[tuple[str, ...], ...]
-    value_axis: str
-    row_modules: tuple[int, ...] | None = None
+    labels: tuple[str, ...]  # one label a bar, top to bottom
+    parts: tuple[str, ...]  # names of the parts
+    shares: Floats  # shape (bars, parts); rows sum to 1 or are 0
+    hover: tuple[tuple[str, ...], ...]  # text of each part of each bar
+    value_axis: str  # name of the shares
+    row_modules: tuple[int, ...] | None = None  # module of each bar, where bars are modules
 
 
 @dataclass(frozen=True)
 class DotSeries:
-    """One value a row, with intervals.
+    """One value a row, with intervals."""
 
-    Attributes:
-        name: Name in the legend.
-        values: One number a row; NaN leaves the row empty.
-        low: Lower ends of the intervals; NaN for none.
-        high: Upper ends of the intervals; NaN for none.
-        hover: One text a row.
-    """
-
-    name: str
-    values: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    hover: tuple[str, ...]
+    name: str  # name in the legend
+    values: tuple[float, ...]  # one number a row; NaN leaves the row empty
+    low: tuple[float, ...]  # lower ends of the intervals; NaN for none
+    high: tuple[float, ...]  # upper ends of the intervals; NaN for none
+    hover: tuple[str, ...]  # one text a row
 
     @classmethod
     def from_intervals(
@@ -135,19 +97,12 @@ def format_interval(value: Interval) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dots(FigureSpec):
-    """Dots with intervals on a common horizontal axis that includes zero.
+    """Dots with intervals on a common horizontal axis that includes zero."""
 
-    Attributes:
-        labels: One label a row, top to bottom.
-        series: One or several values a row; a legend is drawn for several.
-        value_axis: Name of the values, with their unit.
-        row_modules: Module number of each row where a row is a module, else None.
-    """
-
-    labels: tuple[str, ...]
-    series: tuple[DotSeries, ...]
-    value_axis: str
-    row_modules: tuple[int, ...] | None = None
+    labels: tuple[str, ...]  # one label a row, top to bottom
+    series: tuple[DotSeries, ...]  # one or several values a row
+    value_axis: str  # name of the values, with their unit
+    row_modules: tuple[int, ...] | None = None  # module of each row, where rows are modules
 
     def offset(self, index: int) -> float:
         """Return how far below its row a series lies, so that intervals do not cover each other."""
@@ -165,100 +120,60 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lines(FigureSpec):
-    """Lines of which one stands out.
-
-    Attributes:
-        lines: The lines.
-        highlighted: Index of the line that stands out.
-        x_axis: Name of the horizontal axis.
-        y_axis: Name of the vertical axis.
-    """
+    """Lines of which one stands out."""
 
     lines: tuple[Line, ...]
-    highlighted: int
-    x_axis: str
-    y_axis: str
+    highlighted: int  # index of the line that stands out
+    x_axis: str  # name of the horizontal axis
+    y_axis: str  # name of the vertical axis
 
 
 @dataclass(frozen=True)
 class Branch:
-    """One joint of a dendrogram: two branches that meet.
+    """One joint of a dendrogram: two branches that meet."""
 
-    Attributes:
-        distances: Distance at the four corners of the bracket.
-        rows: Row at the four corners, leaf i lying at row i.
-        hover: What meets here.
-    """
-
-    distances: tuple[float, ...]
-    rows: tuple[float, ...]
-    hover: str
+    distances: tuple[float, ...]  # distance at the four corners of the bracket
+    rows: tuple[float, ...]  # row at the four corners, leaf i lying at row i
+    hover: str  # what meets here
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dendrogram(FigureSpec):
-    """A tree whose leaves are rows, the root at the right.
+    """A tree whose leaves are rows, the root at the right."""
 
-    Attributes:
-        labels: One label a leaf, top to bottom.
-        branches: The joints.
-        value_axis: Name of the distances.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # one label a leaf, top to bottom
     branches: tuple[Branch, ...]
-    value_axis: str
+    value_axis: str  # name of the distances
 
 
 @dataclass(frozen=True)
 class FlowNode:
-    """One module at one level of a flow.
+    """One module at one level of a flow."""
 
-    Attributes:
-        level: Level, from 0 at the left.
-        number: The module's number.
-        label: Its label.
-        size: Units in it.
-        group: Index of the module of the first level that it mostly comes from.
-    """
-
-    level: int
+    level: int  # from 0 at the left
     number: int
     label: str
-    size: float
-    group: int
+    size: float  # units in it
+    group: int  # index of the module of the first level that it mostly comes from
 
 
 @dataclass(frozen=True)
 class FlowLink:
-    """Units that two modules of neighbouring levels share.
+    """Units that two modules of neighbouring levels share."""
 
-    Attributes:
-        source: Index of the left node.
-        target: Index of the right node.
-        size: Units shared.
-        hover: What the link shows, in words.
-    """
-
-    source: int
-    target: int
-    size: float
-    hover: str
+    source: int  # index of the left node
+    target: int  # index of the right node
+    size: float  # units shared
+    hover: str  # what the link shows, in words
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Flow(FigureSpec):
-    """How modules split and join from level to level.
+    """How modules split and join from level to level."""
 
-    Attributes:
-        levels: Heading of each level.
-        nodes: The modules of all levels, level by level.
-        links: What neighbouring levels share.
-    """
-
-    levels: tuple[str, ...]
-    nodes: tuple[FlowNode, ...]
-    links: tuple[FlowLink, ...]
+    levels: tuple[str, ...]  # heading of each level
+    nodes: tuple[FlowNode, ...]  # the modules of all levels, level by level
+    links: tuple[FlowLink, ...]  # what neighbouring levels share
 
     def columns(self) -> list[list[int]]:
         """Return the nodes of each level from top to bottom, those of one origin together."""

@@ -46,21 +46,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table."""
 
-    Attributes:
-        name: Name of its file, without ending.
-        title: Its heading.
-        caption: What it shows, in plain sentences; may be empty.
-        columns: Its columns.
-        rows: Its rows; None is an empty cell.
-    """
-
-    name: str
-    title: str
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    name: str  # name of its file, without ending
+    title: str  # its heading
+    caption: str  # what it shows, in plain sentences; may be empty
+    columns: tuple[Column, ...]  # its columns
+    rows: tuple[tuple[Cell, ...], ...]  # its rows; None is an empty cell
 
     def to_arrow(self) -> pa.Table:
         """Return the table for Parquet; ``to_pandas`` of the result gives a DataFrame."""

@@ -26,14 +26,7 @@ from ulcmod_dist.report.figures.modules import (
 )
 from ulcmod_dist.report.figures.relations import draw_flow, draw_tree
 from ulcmod_dist.report.tables import Cell, Column, ColumnKind, Table, build_table
-from ulcmod_dist.results.discovery import (
-    Categories,
-    Discovery,
-    Layers,
-    Module,
-    Overlap,
-    ReportData,
-)
+from ulcmod_dist.results.discovery import Categories, Discovery, Layers, Module, Overlap, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import count, number, percent, strip_control_chars
 
@@ -48,11 +41,7 @@ def build_modules_section(data: ReportData) -> Section:
         "Names are made from keywords and categories, not by a language model."
     )
     return Section(
-        "modules",
-        "Modules",
-        lead,
-        shared=_flow(data),
-        by_num_modules=build_choices(data, _blocks),
+        "modules", "Modules", lead, shared=_flow(data), by_num_modules=build_choices(data, _blocks)
     )
 
 

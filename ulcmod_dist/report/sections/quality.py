@@ -51,11 +51,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         _key_figures(found),
         Note(describe_sizes(found)),
-        build_picture(
-            "activation",
-            found,
-            draw_activation(found),
-        ),
+        build_picture("activation", found, draw_activation(found)),
         *_comparison(found),
         *_downstream(found),
         *_agreement(found),
@@ -65,7 +61,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
 def _key_figures(found: Discovery) -> KeyFigures:
     score = found.objective
     figures = [
-        KeyFigure(number(score.value, 6), "Objective L", _against_null(found)),
+        KeyFigure(number(score.value, 6), "Objective L", _compare_with_null(found)),
         KeyFigure(number(score.xi), "Modularity ξ"),
         KeyFigure(number(score.balance, 6), "Balance B"),
     ]
@@ -84,7 +80,7 @@ def estimate_null(found: Discovery) -> Interval | None:
     return Interval(statistics.fmean(values), min(values), max(values))
 
 
-def _against_null(found: Discovery) -> str:
+def _compare_with_null(found: Discovery) -> str:
     null = estimate_null(found)
     if null is None or null.mean <= 0:
         return ""
@@ -101,7 +97,7 @@ def _comparison(found: Discovery) -> tuple[Block, ...]:
         return compared
     methods, values = [name for name, _ in rows], [value for _, value in rows]
     spec = draw_objective_by_method(methods, values, _pooled_basis(found))
-    return (build_picture("methods", found, spec), *_unlike_null(found), *compared)
+    return (build_picture("methods", found, spec), *_warn_of_single_start(found), *compared)
 
 
 def _pooled_basis(found: Discovery) -> str:
@@ -119,15 +115,15 @@ def _pooled_basis(found: Discovery) -> str:
     return f"K = {found.num_modules}, {', '.join(parts)}."
 
 
-def _unlike_null(found: Discovery) -> tuple[Note, ...]:
-    """Return what is to be known before the modules' L is held against that of the null model."""
+def _warn_of_single_start(found: Discovery) -> tuple[Note, ...]:
+    """Return a caveat for comparing the modules' L with that of the null model."""
     tries = len(found.restarts)
     if isinstance(found.null, Absent) or tries < 2:
         return ()
     return (
         Note(
-            f"Each search of the null model has one start, where the modules are the best of "
-            f"{tries} restarts: part of their distance is that choice."
+            f"Each search of the null model has one start, while the modules are the best of "
+            f"{tries} restarts; part of the difference in L comes from that choice."
         ),
     )
 
@@ -178,6 +174,7 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
 
 
 def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
+    title = "Categories predicted from the modules"
     columns = (
         Column("classifier", "Classifier"),
         *interval_columns("accuracy", "Accuracy"),
@@ -189,14 +186,12 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
     )
     chance = percent(1 / max(1, len(downstream.categories)))
     caption = (
-        f"Classifiers that see only a sample's {found.num_modules} module features and name its "
-        f"category among {len(downstream.categories)}; evenly guessing gives {chance}. Fitted on "
+        f"Classifiers that predict which of {len(downstream.categories)} categories a sample has "
+        f"from its {found.num_modules} module features; guessing evenly gives {chance}. Fitted on "
         f"{count(downstream.num_train, 'sample')}, scored on {downstream.num_scored:,} "
         f"({_scored_on(downstream)}); intervals from bootstrap draws of these."
     )
-    return build_table(
-        name_for("downstream", found), "Categories read from the modules", columns, rows, caption
-    )
+    return build_table(name_for("downstream", found), title, columns, rows, caption)
 
 
 def _scored_on(downstream: Downstream) -> str:
