@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import dask.array as da
 import numpy as np
@@ -78,6 +78,12 @@ class ObjectChecksum:
     size: int
     sha256: str
 
+    @classmethod
+    def of(cls, data: Any) -> Self:
+        """The checksum of bytes, or of an array's memory."""
+        view = memoryview(data)
+        return cls(view.nbytes, hashlib.sha256(view).hexdigest())
+
 
 class _ReadBackStore(StrictStore):
     """A store that keeps the checksum of every object read through it."""
@@ -91,14 +97,8 @@ class _ReadBackStore(StrictStore):
     ) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
         if value is not None:
-            self.seen[key] = checksum_bytes(value.as_numpy_array())
+            self.seen[key] = ObjectChecksum.of(value.as_numpy_array())
         return value
-
-
-def checksum_bytes(data: Any) -> ObjectChecksum:
-    """Size and SHA-256 of bytes."""
-    view = memoryview(data)
-    return ObjectChecksum(view.nbytes, hashlib.sha256(view).hexdigest())
 
 
 def write_group(
@@ -126,21 +126,14 @@ def write_group(
             target[slab] = array.data[slab]
 
 
-@dataclass(frozen=True)
-class ReadBack:
-    """Checksums of a freshly written group, computed from what the store returned.
-
-    Attributes:
-        objects: Key below the group's folder -> its checksum.
-        arrays: Name of an array -> SHA-256 of its values (little-endian, slab after slab).
-    """
-
-    objects: dict[str, ObjectChecksum]
-    arrays: dict[str, str] = field(default_factory=dict)
-
-
-def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
+def read_back(
+    run: RunDir, folder: str, arrays: list[ShardArray]
+) -> tuple[dict[str, ObjectChecksum], dict[str, str]]:
     """Read a group from the store and compare it with the arrays that were written.
+
+    Returns:
+        Key below the folder -> checksum of the object, and name of an array -> SHA-256 of its
+        values (little-endian, slab after slab).
 
     Raises:
         CorruptionError: A value differs, or a key is missing or not part of the group.
@@ -148,7 +141,7 @@ def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
     inner = RunDir(run.show(folder))
     store = _ReadBackStore(inner)
     group = zarr.open_group(store, mode="r")
-    found = ReadBack(store.seen)
+    digests = {}
     for array in arrays:
         stored = group[array.schema.name]
         assert isinstance(stored, zarr.Array)
@@ -160,10 +153,10 @@ def read_back(run: RunDir, folder: str, arrays: list[ShardArray]) -> ReadBack:
                     f"{run.show(folder)}/{array.schema.name} reads back differently."
                 )
             content.update(values)
-        found.arrays[array.schema.name] = content.hexdigest()
-    if dict(inner.keys()) != {key: value.size for key, value in found.objects.items()}:
+        digests[array.schema.name] = content.hexdigest()
+    if dict(inner.keys()) != {key: value.size for key, value in store.seen.items()}:
         raise CorruptionError(f"The listing of {run.show(folder)} does not match what was written.")
-    return found
+    return store.seen, digests
 
 
 @lru_cache(maxsize=512)
@@ -190,38 +183,24 @@ def read_region(
 
 
 @dataclass(frozen=True)
-class RowRange:
-    """Rows of one block that are read from one shard together.
-
-    Attributes:
-        folder: The shard's group.
-        start, stop: The rows of the shard that are read.
-        take: Which of these rows to keep, in which order; None for all of them.
-        place: Their positions in the block; None where they are the whole block.
-    """
-
-    folder: str
-    start: int
-    stop: int
-    take: NDArray[np.intp] | None
-    place: NDArray[np.intp] | None
-
-
-@dataclass(frozen=True)
 class BlockRows:
     """What one block of the Dask array is read from.
 
     Attributes:
         run: The run directory.
-        rows: Number of rows.
+        folders: Groups of the shards.
+        shard: For each row of the block, the index of its shard in ``folders``.
+        row: For each row of the block, its row in the shard.
         columns: First unit and the one after the last.
-        ranges: Where the rows come from.
+        chunk_rows: Rows of a chunk of the store.
     """
 
     run: RunDir
-    rows: int
+    folders: tuple[str, ...]
+    shard: NDArray[np.integer]
+    row: NDArray[np.integer]
     columns: tuple[int, int]
-    ranges: tuple[RowRange, ...]
+    chunk_rows: int
 
 
 def lazy_rows(
@@ -262,24 +241,26 @@ def lazy_rows(
 
 
 def read_block(block: BlockRows) -> NDArray[np.float32]:
-    """Read one block [rows, units of the block].
+    """Read one block [rows, units of the block]; rows of one chunk are read together.
 
     Raises:
         CorruptionError: A chunk is missing or damaged.
     """
-    columns = slice(*block.columns)
-    out: NDArray[np.float32] | None = None
-    for piece in block.ranges:
-        region = (slice(piece.start, piece.stop), columns)
-        values = read_region(block.run, piece.folder, ACTIVATION_ARRAY, region)
-        if piece.take is not None:
-            values = values[piece.take]
-        if piece.place is None:
+    first, end = block.columns
+    out = np.empty((len(block.row), end - first), np.float32)
+    cells = _cells(block.shard, block.row, block.chunk_rows)
+    for cell in dict.fromkeys(cells.tolist()):
+        place = np.flatnonzero(cells == cell)
+        rows = block.row[place]
+        start, stop = int(rows.min()), int(rows.max()) + 1
+        region = (slice(start, stop), slice(first, end))
+        folder = block.folders[int(block.shard[place[0]])]
+        values = read_region(block.run, folder, ACTIVATION_ARRAY, region)
+        consecutive = np.array_equal(rows, np.arange(start, stop))
+        if consecutive and len(rows) == len(out):
+            # The common case, a block of neighbouring rows, needs no copy.
             return values
-        if out is None:
-            out = np.empty((block.rows, values.shape[1]), np.float32)
-        out[piece.place] = values
-    assert out is not None
+        out[place] = values if consecutive else values[rows - start]
     return out
 
 
@@ -296,10 +277,10 @@ class _Blocks(ArrayBlockwiseDep):
         folders: tuple[str, ...],
         shard: NDArray[np.integer],
         row: NDArray[np.integer],
-        height: int,
+        chunk_rows: int,
     ) -> None:
         super().__init__(chunks)
-        self.run, self.folders, self.height = run, folders, height
+        self.run, self.folders, self.chunk_rows = run, folders, chunk_rows
         self.shard, self.row = shard, row
         self.starts = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in chunks]
 
@@ -307,24 +288,10 @@ class _Blocks(ArrayBlockwiseDep):
         (first, last), columns = (
             (int(starts[i]), int(starts[i + 1])) for starts, i in zip(self.starts, idx, strict=True)
         )
-        shard, row = self.shard[first:last], self.row[first:last]
-        cells = _cells(shard, row, self.height)
-        names = list(dict.fromkeys(cells.tolist()))
-        pieces = (self._piece(np.flatnonzero(cells == name), shard, row) for name in names)
-        if len(names) == 1:
-            only = next(pieces)
-            only = RowRange(only.folder, only.start, only.stop, only.take, None)
-            return BlockRows(self.run, last - first, columns, (only,))
-        return BlockRows(self.run, last - first, columns, tuple(pieces))
-
-    def _piece(
-        self, place: NDArray[np.intp], shard: NDArray[np.integer], row: NDArray[np.integer]
-    ) -> RowRange:
-        rows = row[place]
-        start, stop = int(rows.min()), int(rows.max()) + 1
-        whole = len(rows) == stop - start and bool(np.all(np.diff(rows) == 1))
-        take = None if whole else (rows - start).astype(np.intp)
-        return RowRange(self.folders[int(shard[place[0]])], start, stop, take, place)
+        used, shard = np.unique(self.shard[first:last], return_inverse=True)
+        folders = tuple(self.folders[int(i)] for i in used)
+        row = self.row[first:last]
+        return BlockRows(self.run, folders, shard, row, columns, self.chunk_rows)
 
 
 def _cells(shard: NDArray[np.integer], row: NDArray[np.integer], height: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
-from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes, read_region
+from ulcmod_dist.store.arrays import ObjectChecksum, read_region
 from ulcmod_dist.store.records import dump_checksummed, list_snapshots
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
@@ -68,7 +68,7 @@ def write_manifest(
     moments = _train_moments(run, samples, named, units.num_rows)
     tables = {"samples": samples, "units": _with_statistics(units, moments)}
     contents = {name: parquet_bytes(table) for name, table in tables.items()}
-    stamp = {name: checksum_bytes(data) for name, data in contents.items()}
+    stamp = {name: ObjectChecksum.of(data) for name, data in contents.items()}
     digest = fingerprint(
         {
             "record": cache_key(provenance),

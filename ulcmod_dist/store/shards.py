@@ -223,8 +223,8 @@ class ShardWriter:
         arrays = _arrays(content, self.chunk_shape)
         write_group(self.run, folder, arrays, {"digest": digest, "record": origin.provenance})
         self.on_event("written")
-        found = read_back(self.run, folder, arrays)
-        self.run.sync(*(f"{folder}/{key}" for key in found.objects))
+        objects, digests = read_back(self.run, folder, arrays)
+        self.run.sync(*(f"{folder}/{key}" for key in objects))
         self.on_event("checked")
         return Commit(
             digest=digest,
@@ -233,8 +233,8 @@ class ShardWriter:
             units=content.activations.shape[1],
             chunk_shape=self.chunk_shape,
             tokens=int(content.token_counts.sum()),
-            arrays=found.arrays,
-            objects=found.objects,
+            arrays=digests,
+            objects=objects,
             origin=origin,
         )
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes, lazy_rows
+from ulcmod_dist.store.arrays import ObjectChecksum, lazy_rows
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
 from ulcmod_dist.store.schema import SHARDS, ChunkShape
 from ulcmod_dist.store.shards import Commit, Moments, read_commits
@@ -174,7 +174,7 @@ def load_snapshot(
             data = run.read(entry["key"])
         except FileNotFoundError as error:
             raise CorruptionError(f"{run.show(entry['key'])} is missing.") from error
-        if checksum_bytes(data) != ObjectChecksum(entry["size"], entry["sha256"]):
+        if ObjectChecksum.of(data) != ObjectChecksum(entry["size"], entry["sha256"]):
             raise CorruptionError(
                 f"{run.show(entry['key'])} is damaged: its checksum does not match."
             )

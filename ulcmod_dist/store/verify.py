@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
-from ulcmod_dist.store.arrays import ObjectChecksum, checksum_bytes
+from ulcmod_dist.store.arrays import ObjectChecksum
 from ulcmod_dist.store.records import (
     CorruptionError,
     committed_digests,
@@ -210,7 +210,7 @@ def _check_records(run: RunDir, findings: list[Finding]) -> None:
 
 def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
     try:
-        found = checksum_bytes(run.read(key))
+        found = ObjectChecksum.of(run.read(key))
     except FileNotFoundError:
         return "missing"
     except Exception as error:
