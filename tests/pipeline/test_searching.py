@@ -18,9 +18,7 @@ extract: {{address: "10.0.0.1:6379"}}
 """
 
 
-@pytest.mark.parametrize(
-    ("executor", "joined"), [("ray", ["10.0.0.1:6379", None]), ("threads", [])]
-)
+@pytest.mark.parametrize(("executor", "joined"), [("ray", ["10.0.0.1:6379"]), ("threads", [])])
 def test_job_executor__ray_is_the_cluster_that_the_job_names(
     executor: str, joined: list[str], monkeypatch: pytest.MonkeyPatch, local_ray: None
 ) -> None:

@@ -172,17 +172,21 @@ class _TaskCounter(Callback):
 
 
 @contextmanager
-def open_executor(executor: str | Executor) -> Iterator[Executor]:
+def open_executor(
+    executor: str | Executor, *, ray_address: str | None = None
+) -> Iterator[Executor]:
     """The executor of a name, or the given one, for as long as it is needed.
 
     Args:
         executor: ``threads``; ``distributed`` for a Dask cluster of this machine's processes; the
-            address of a Dask scheduler; ``ray`` for the Ray this process is connected to, or else
-            RAY_ADDRESS, or else a local one; or an executor.
+            address of a Dask scheduler; ``ray`` for the Ray that this process is connected to, or
+            else that of ``ray_address`` or RAY_ADDRESS, or else a local one; or an executor.
+        ray_address: Address of a Ray cluster.
 
     Raises:
-        InvalidInput: No executor has this name, or RAY_ADDRESS is another machine and there is no
-            token.
+        InvalidInput: No executor has this name, or the Ray cluster is on another machine and there
+            is no token.
+        UlcmodError: There is no Ray cluster at the address.
     """
     if not isinstance(executor, str):
         yield executor
@@ -196,7 +200,7 @@ def open_executor(executor: str | Executor) -> Iterator[Executor]:
         from ulcmod_dist.runtime.ray_session import ray_session
 
         # Persisted chunks live in the object store: let Ray size it by the machine's memory.
-        with ray_session(None, object_store_bytes=None):
+        with ray_session(ray_address, object_store_bytes=None):
             yield RayExecutor()
     else:
         raise InvalidInput(f"There is no executor {executor!r}.", f"Use {_NAMES}.")

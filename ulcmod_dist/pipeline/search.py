@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager
 
 import dask.array as da
 import numpy as np
@@ -16,22 +15,9 @@ from ulcmod_dist.pipeline.summary import format_bytes
 from ulcmod_dist.store.schema import ChunkShape
 
 
-@contextmanager
-def job_executor(job: Job) -> Iterator[Executor]:
-    """The executor that the job names; ``ray`` uses the Ray cluster of ``extract.address``.
-
-    Raises:
-        InvalidInput: No executor has this name.
-        UlcmodError: There is no cluster at the address.
-    """
-    name, address = job.discover.executor, job.extract.address
-    with ExitStack() as stack:
-        if name == "ray" and address is not None:
-            # Importing Ray takes two seconds; other executors do not need it.
-            from ulcmod_dist.runtime.ray_session import ray_session
-
-            stack.enter_context(ray_session(address))
-        yield stack.enter_context(open_executor(name))
+def job_executor(job: Job) -> AbstractContextManager[Executor]:
+    """The executor that the job names; ``ray`` uses the Ray cluster of ``extract.address``."""
+    return open_executor(job.discover.executor, ray_address=job.extract.address)
 
 
 def placeholder_activations(samples: int, units: int, chunks: ChunkShape) -> Standardised:
