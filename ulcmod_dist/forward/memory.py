@@ -7,7 +7,6 @@ engine, which costs the time of the failed attempt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import psutil
@@ -89,8 +88,10 @@ class DeviceMemory:
 def get_device_memory(device: str) -> DeviceMemory:
     """Memory of a device of torch; for ``cpu`` that of the machine, or the container's limit."""
     if device == "cpu":
-        # distributed reads cgroup limits, which psutil does not.
-        limit = int(import_module("distributed.system").MEMORY_LIMIT)
+        # distributed reads cgroup limits, which psutil does not; it is slow to import.
+        from distributed.system import MEMORY_LIMIT
+
+        limit = int(MEMORY_LIMIT)
         return DeviceMemory(limit, min(limit, int(psutil.virtual_memory().available)))
     free, total = torch.cuda.mem_get_info(device)
     return DeviceMemory(int(total), int(free))

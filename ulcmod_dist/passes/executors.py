@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any, Protocol
 
 import dask.base
@@ -53,8 +52,10 @@ class ThreadExecutor:
     in_process = True
 
     def __init__(self, workers: int | None = None) -> None:
+        from distributed.system import MEMORY_LIMIT
+
         self.workers = workers or CPU_COUNT
-        self.memory = int(import_module("distributed.system").MEMORY_LIMIT)
+        self.memory = int(MEMORY_LIMIT)
         self._blas = ThreadpoolController()
         self._run: dict[str, Any] = {"scheduler": "threads", "num_workers": self.workers}
 
@@ -96,7 +97,8 @@ class DaskExecutor:
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept by the cluster's workers."""
-        distributed: Any = import_module("distributed")
+        import distributed
+
         persisted = self._client.persist(array)
         with self._client.as_current():
             distributed.wait(persisted)
@@ -109,9 +111,11 @@ class RayExecutor:
     in_process = False
 
     def __init__(self) -> None:
-        ray: Any = import_module("ray")
-        self._get = import_module("ray.util.dask").ray_dask_get
-        resources = ray.cluster_resources()
+        import ray
+        from ray.util.dask import ray_dask_get
+
+        self._get = ray_dask_get
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = max(1, int(resources.get("CPU", 1)))
         self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
@@ -208,7 +212,8 @@ def open_executor(
 
 @contextmanager
 def _client(name: str) -> Iterator[Any]:
-    distributed: Any = import_module("distributed")
+    import distributed
+
     if name != "distributed":
         with distributed.Client(name, set_as_default=False) as client:
             yield client
