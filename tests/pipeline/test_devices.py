@@ -10,13 +10,13 @@ from tests.pipeline.conftest import Ulcmod
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT, ExtractConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.planner import load_plan
+from ulcmod_dist.extract.planner import ExtractionPlan, load_plan
 from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.memory import DeviceMemory
-from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.devices import choose_batch_tokens
 from ulcmod_dist.pipeline.extract import extract
-from ulcmod_dist.pipeline.plan import prepared_for
+from ulcmod_dist.pipeline.plan import prepare_extraction
 from ulcmod_dist.runtime.ray_session import ray_session
 from ulcmod_dist.runtime.rundir import RunDir
 
@@ -59,18 +59,23 @@ def test_batch_tokens__follow_memory_unless_the_job_says_them(
     assert chosen(make_context(tmp_path, ", batch_tokens: 77")) == 77
 
 
+def save_plan(context: Context) -> ExtractionPlan:
+    with writing(context, "plan") as held:
+        return prepare_extraction(held, save=True).plan
+
+
 def test_batch_tokens__of_the_plan_are_kept_whatever_memory_is_there_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = make_context(tmp_path)
     set_memory(monkeypatch, 2**21)
-    first = prepared_for(context, save=True).plan
+    first = save_plan(context)
     assert first.batch_tokens < 4096
     set_memory(monkeypatch, 2**33)
-    assert prepared_for(context, save=True).plan == first
+    assert save_plan(context) == first
     assert load_plan(context.run) == first
     with pytest.raises(InvalidInput, match=rf"batch_tokens \(was {first.batch_tokens}, now 77\)"):
-        prepared_for(make_context(tmp_path, ", batch_tokens: 77"), save=True)
+        save_plan(make_context(tmp_path, ", batch_tokens: 77"))
 
 
 def test_batch_tokens__are_those_that_plan_shows(
@@ -79,7 +84,7 @@ def test_batch_tokens__are_those_that_plan_shows(
     context = make_context(tmp_path)
     set_memory(monkeypatch, 2**21)
     shown = ulcmod("plan", tmp_path / "job.yaml", "--no-probe", "--json").json()
-    planned = prepared_for(context, save=True).plan
+    planned = save_plan(context)
     assert shown["batch_tokens"] == planned.batch_tokens == chosen(context)
 
 

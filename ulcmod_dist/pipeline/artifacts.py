@@ -78,9 +78,10 @@ _WHOLE_JOB = tuple(Job.model_fields)
 GRAPH: Mapping[str, Artifact] = {
     artifact.name: artifact
     for artifact in (
-        Artifact("plan", 1, "plan:make_plan", "plan", files=(PLAN,)),
+        Artifact("plan", 1, "plan:prepare_extraction", "plan", files=(PLAN,)),
         Artifact(
-            "snapshot", 1, "run:make_snapshot", "extract", config=("model", "prompt", "matrix")
+            "snapshot", 1, "run:make_snapshot", "extract",
+            inputs=("plan",), config=("model", "prompt", "matrix"),
         ),
         Artifact(
             "modules", 1, "discover:make_modules", "discover",

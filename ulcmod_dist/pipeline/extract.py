@@ -7,7 +7,7 @@ from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
 from ulcmod_dist.pipeline.inputs import observe_inputs
 from ulcmod_dist.pipeline.ledger import replacing
-from ulcmod_dist.pipeline.plan import make_model_loader, prepared_for
+from ulcmod_dist.pipeline.plan import make_model_loader, prepare_extraction
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.signals import defer_sigterm
@@ -26,7 +26,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         UlcmodError: The cluster, the disk or the model does not allow it.
     """
     with writing(context, "extract") as held:
-        prepared = prepared_for(held, save=True, update=update)
+        prepared = prepare_extraction(held, save=True, update=update)
         save_job(held)
         with (
             track(held.on_progress, "Extracting", prepared.plan.prompts, "prompts") as step,

@@ -151,10 +151,31 @@ class Ledger:
         return Status(artifact, num_modules, "stale" if reasons else "fresh", tuple(reasons))
 
     def statuses(self) -> Iterator[Status]:
-        """The state of every artifact, those of each K for all ``num_modules``."""
+        """The state of every artifact that is stored or that `ulcmod run` would make."""
+        optional = {
+            "plan": self.job.matrix is None,
+            "ablation": self.job.ablate.with_run,
+            "drift": False,
+            "version": False,
+        }
         for artifact in GRAPH.values():
             for k in self.num_modules if artifact.each_k else [None]:
-                yield self.status(artifact.name, k)
+                status = self.status(artifact.name, k)
+                named = k is None or k in self.job.discover.modules
+                if status.state != "missing" or (named and optional.get(artifact.name, True)):
+                    yield status
+
+    def describe_pending(self) -> str:
+        """What `ulcmod run` would make, such as ``snapshot; modules for K = 5, 7``."""
+        pending: dict[str, list[str]] = {}
+        for status in self.statuses():
+            if status.state != "fresh" and status.num_modules in (None, *self.job.discover.modules):
+                numbers = pending.setdefault(status.artifact.name, [])
+                numbers += [] if status.num_modules is None else [str(status.num_modules)]
+        return "; ".join(
+            f"{name} for K = {', '.join(numbers)}" if numbers else name
+            for name, numbers in pending.items()
+        )
 
     def on_page(self) -> list[int]:
         """The numbers of modules that the page shows: those evaluated in the present snapshot.

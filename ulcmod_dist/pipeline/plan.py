@@ -22,6 +22,7 @@ from ulcmod_dist.pipeline.devices import (
     choose_batch_tokens,
     estimate_model_bytes,
 )
+from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.search import (
     describe_plan,
     job_executor,
@@ -29,6 +30,8 @@ from ulcmod_dist.pipeline.search import (
 )
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
+from ulcmod_dist.runtime.rundir import fingerprint
+from ulcmod_dist.store.schema import cache_key
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
@@ -42,7 +45,7 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             search cannot do with the memory it may use.
         UlcmodError: The cluster cannot give an actor what it asks for.
     """
-    prepared = prepared_for(context, save=False)
+    prepared = prepare_extraction(context, save=False)
     search = _search_plan(context.job, prepared)
     counts = prepared.plan.summary()
     figures = {**counts, "search": asdict(search)}
@@ -61,7 +64,13 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             "time, projected": f"{projection.seconds / 3600:,.2f} h",
             "GPU hours, projected": round(projection.gpu_hours, 2),
         }
-    return Summary(title="Plan", facts={**facts, **describe_plan(search)}, data=figures)
+    ledger = Ledger(context.run, context.job)
+    figures["artifacts"] = [status.as_json() for status in ledger.statuses()]
+    pending = ledger.describe_pending()
+    closing = [f"`ulcmod run` would make: {pending}." if pending else "Everything is up to date."]
+    return Summary(
+        title="Plan", facts={**facts, **describe_plan(search)}, data=figures, closing=closing
+    )
 
 
 def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
@@ -84,7 +93,7 @@ def _projection(context: Context, prepared: PreparedExtraction) -> Projection:
         )
 
 
-def prepared_for(context: Context, *, save: bool, update: bool = False) -> PreparedExtraction:
+def prepare_extraction(context: Context, *, save: bool, update: bool = False) -> PreparedExtraction:
     """The plan of a job and the corpus it was made for.
 
     Args:
@@ -111,6 +120,13 @@ def prepared_for(context: Context, *, save: bool, update: bool = False) -> Prepa
             save=save,
         )
         step.update(len(prompts))
+    if save:
+        with replacing(context, "plan") as record:
+            plan = prepared.plan
+            record.identity = fingerprint(
+                [plan.corpus, cache_key(plan.provenance), plan.shard_samples, plan.batch_tokens]
+            )
+            record.facts = plan.summary()
     return prepared
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.ledger import Ledger, Status
+from ulcmod_dist.pipeline.ledger import Ledger, stale_sentences
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.lease import TIMEOUT, read_holder
 from ulcmod_dist.runtime.progress import read_current_step
@@ -56,13 +56,12 @@ def status(context: Context) -> Summary:
     works = holder is not None and holder["alive"]
     step = read_current_step(run, holder["started"]) if works else None
     facts = _facts(run, ledger, extraction)
-    statuses = [each for each in ledger.statuses() if _is_shown(ledger, each)]
     data = {
         **extraction,
         "step": step,
         **{name.replace(" ", "_"): value for name, value in facts.items()},
         "quarantined": sorted(name for entry in quarantined for name in entry["samples"]),
-        "artifacts": [each.as_json() for each in statuses],
+        "artifacts": [each.as_json() for each in ledger.statuses()],
     }
     facts["now"] = _step(step)
     return Summary(
@@ -71,7 +70,7 @@ def status(context: Context) -> Summary:
         rows=[_row(ledger, k) for k in ledger.num_modules],
         facts=facts,
         data=data,
-        closing=[*_quarantine_sentences(quarantined), *_stale_sentences(statuses)],
+        closing=[*_quarantine_sentences(quarantined), *stale_sentences(context)],
     )
 
 
@@ -122,21 +121,6 @@ def _facts(run: RunDir, ledger: Ledger, extraction: dict[str, Any]) -> dict[str,
     return facts
 
 
-def _is_shown(ledger: Ledger, status: Status) -> bool:
-    """Whether an artifact is stored or one that `ulcmod run` would make."""
-    if status.state != "missing":
-        return True
-    name, job = status.artifact.name, ledger.job
-    optional = {
-        "plan": job.matrix is None,
-        "ablation": job.ablate.with_run,
-        "drift": False,
-        "version": False,
-    }
-    in_job = status.num_modules is None or status.num_modules in job.discover.modules
-    return in_job and optional.get(name, True)
-
-
 def _row(ledger: Ledger, num_modules: int) -> dict[str, Any]:
     record = ledger.record("modules", num_modules)
     return {
@@ -145,16 +129,6 @@ def _row(ledger: Ledger, num_modules: int) -> dict[str, Any]:
         "objective": None if record is None else record.facts["objective"],
         "in_job": num_modules in ledger.job.discover.modules,
     }
-
-
-def _stale_sentences(statuses: list[Status]) -> list[str]:
-    """What is stale, and why, a sentence an artifact."""
-    return [
-        f"{each.label[0].upper()}{each.label[1:]} is stale: {'; '.join(each.reasons)}. "
-        f"`ulcmod {each.artifact.command}` updates it."
-        for each in statuses
-        if each.state == "stale"
-    ]
 
 
 def _quarantine_sentences(quarantined: list[dict[str, Any]]) -> list[str]:
