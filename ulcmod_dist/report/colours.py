@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars, shows_cell_texts
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, Scale, StackedBars
 from ulcmod_dist.runtime.text import number
 
 CELL_INKS = ("#000000", "#ffffff")
@@ -92,7 +92,7 @@ def get_colour_limits(spec: Heatmap) -> tuple[float, float]:
 
 def place_cell_texts(spec: Heatmap, theme: Theme) -> Iterator[tuple[int, int, str, str]]:
     """Yield row, column, text and ink of each text that a heatmap prints in its cells."""
-    if spec.cell_texts is None or not shows_cell_texts(spec):
+    if spec.cell_texts is None or not spec.shows_cell_texts:
         return
     low, high = get_colour_limits(spec)
     for (row, column), value in np.ndenumerate(spec.values):

@@ -18,7 +18,7 @@ from ulcmod_dist.report.blocks import Block, Collapsible, Picture, Section
 from ulcmod_dist.report.colours import define_css_colours, get_legend, get_scale_bar
 from ulcmod_dist.report.plotly_traces import build_figure, build_variants
 from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars, shows_cell_texts
+from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
 from ulcmod_dist.report.tables import Cell, ColumnKind, Table, format_cell
 from ulcmod_dist.results.discovery import ReportData
 from ulcmod_dist.runtime.text import label, shorten, strip_control_chars
@@ -108,31 +108,25 @@ def _exact(value: Cell, kind: ColumnKind) -> Markup:
 
 def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
     """Yield blocks alone and narrow pictures in pairs."""
-    waiting: Picture | None = None
+    row: list[Block] = []
     for block in blocks:
-        narrow = isinstance(block, Picture) and not (block.wide or _needs_room(block.spec))
-        if waiting is not None:
-            if narrow:
-                yield (waiting, block)
-                waiting = None
-                continue
-            yield (waiting,)
-            waiting = None
-        if isinstance(block, Picture) and narrow:
-            waiting = block
-        else:
-            yield (block,)
-    if waiting is not None:
-        yield (waiting,)
+        narrow = isinstance(block, Picture) and not (block.wide or _needs_width(block.spec))
+        if row and (not narrow or len(row) == 2):
+            yield tuple(row)
+            row = []
+        row.append(block)
+        if not narrow:
+            yield tuple(row)
+            row = []
+    if row:
+        yield tuple(row)
 
 
-def _needs_room(spec: Figure) -> bool:
+def _needs_width(spec: Figure) -> bool:
     """Return whether the texts in a figure's cells would not fit into half a laptop's width."""
-    return (
-        isinstance(spec, Heatmap)
-        and shows_cell_texts(spec)
-        and len(spec.column_labels) > HALF_COLUMNS
-    )
+    if not isinstance(spec, Heatmap) or not spec.shows_cell_texts:
+        return False
+    return len(spec.column_labels) > HALF_COLUMNS
 
 
 def _figures(parts: Iterable[Section]) -> Markup:

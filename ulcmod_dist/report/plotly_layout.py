@@ -60,11 +60,6 @@ def round_all(values: Iterable[float]) -> list[float | None]:
     return [round_digits(value) for value in values]
 
 
-def build_colorscale(colours: Sequence[str]) -> list[list[Any]]:
-    """Return evenly spaced colours as plotly's colour scale."""
-    return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
-
-
 def figure_height(rows: int, extra: int) -> float:
     """Return the height in pixels of a figure with so many rows and so much around them."""
     return min(MAX_HEIGHT, max(3, rows) * ROW_HEIGHT) + extra

@@ -17,7 +17,6 @@ from ulcmod_dist.report.plotly_layout import (
     Json,
     PlotStyle,
     build_axis,
-    build_colorscale,
     build_column_axis,
     build_layout,
     build_legend,
@@ -38,7 +37,6 @@ from ulcmod_dist.report.specs import (
     Heatmap,
     Lines,
     StackedBars,
-    shows_cell_texts,
 )
 from ulcmod_dist.runtime.text import label
 
@@ -91,13 +89,14 @@ def _changes(a: Any, b: Any, path: list[str | int]) -> Iterable[list[Any]]:
 def build_heatmap(spec: Heatmap, style: PlotStyle) -> Json:
     """Return a matrix as coloured cells."""
     low, high = get_colour_limits(spec)
+    stops = style.theme.scale(spec.scale)
     cells: Json = {
         "type": "heatmap",
         "z": [round_all(row) for row in spec.values],
         "hovertext": [escape_all(row) for row in spec.hover],
         "hoverinfo": "text",
         "showscale": False,  # the page has its own; saved files show it
-        "colorscale": build_colorscale(style.theme.scale(spec.scale)),
+        "colorscale": [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)],
         "zmin": round_digits(low),
         "zmax": round_digits(high),
         "xgap": 1,
@@ -130,7 +129,7 @@ def _cell_texts(spec: Heatmap, style: PlotStyle) -> list[Json]:
     Plotly's own texts in cells come in two fixed inks, which many colours swallow. The page hides
     these traces, known by their name, where the cells turn out too small.
     """
-    if not shows_cell_texts(spec):
+    if not spec.shows_cell_texts:
         return []
     cells: dict[str, list[tuple[int, int, str]]] = {ink: [] for ink in CELL_INKS}
     for row, column, text, ink in place_cell_texts(spec, style.theme):

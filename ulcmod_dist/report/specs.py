@@ -48,6 +48,11 @@ class Heatmap(FigureSpec):
     marks: tuple[float, ...] | None = None  # a position along the columns to mark in each row
     row_modules: tuple[int, ...] | None = None  # module of each row, where rows are modules
 
+    @property
+    def shows_cell_texts(self) -> bool:
+        """Whether texts are printed in the cells, of which there may be too many a row."""
+        return self.cell_texts is not None and len(self.column_labels) <= MAX_TEXT_COLUMNS
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StackedBars(FigureSpec):
@@ -185,10 +190,3 @@ class Flow(FigureSpec):
 
 
 Figure = Heatmap | StackedBars | Dots | Lines | Dendrogram | Flow
-
-
-def shows_cell_texts(spec: Figure) -> bool:
-    """Return whether a figure prints texts in cells, of which there may be too many a row."""
-    if not isinstance(spec, Heatmap) or spec.cell_texts is None:
-        return False
-    return len(spec.column_labels) <= MAX_TEXT_COLUMNS

@@ -7,23 +7,14 @@ from ulcmod_dist.results.types import Counts
 
 @dataclass(frozen=True)
 class ModulePair:
-    """Two modules that correspond.
+    """Two modules that correspond."""
 
-    Attributes:
-        module: Module of the first run.
-        other: Module of the second run.
-        units: Units in both.
-        units_overlap: Those units as a share of the units in either (Jaccard index).
-        samples: Samples in both.
-        samples_overlap: Likewise.
-    """
-
-    module: int
-    other: int
-    units: int
-    units_overlap: float
-    samples: int
-    samples_overlap: float
+    module: int  # module of the first run
+    other: int  # module of the second run
+    units: int  # units in both
+    units_overlap: float  # those units as a share of the units in either (Jaccard index)
+    samples: int  # samples in both
+    samples_overlap: float  # likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,17 +56,11 @@ class Matching:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """The modules of two runs, or of two versions of one run.
+    """The modules of two runs, or of two versions of one run."""
 
-    Attributes:
-        names: Names of the two.
-        objectives: Objective L of each.
-        matching: Their modules matched.
-    """
-
-    names: tuple[str, str]
-    objectives: tuple[float, float]
-    matching: Matching
+    names: tuple[str, str]  # names of the two
+    objectives: tuple[float, float]  # objective L of each
+    matching: Matching  # their modules matched
 
 
 @dataclass(frozen=True)

@@ -34,44 +34,26 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's modules: a row of the comparison; the first row is IterD.
+    """One method's modules: a row of the comparison; the first row is IterD."""
 
-    Attributes:
-        method: The method's name, e.g. "IterD" or "k-means".
-        value: Objective L over the seeds.
-        xi: Activation modularity over the seeds.
-        balance: Balance B over the seeds.
-        accuracy: Downstream accuracy on held-out samples, or None where not measured.
-        macro_f1: Downstream macro-F1, or None where not measured.
-        num_seeds: Number of seeds behind the estimates.
-    """
-
-    method: str
-    value: Interval
-    xi: Interval
-    balance: Interval
-    accuracy: Interval | None
-    macro_f1: Interval | None
-    num_seeds: int
+    method: str  # such as "IterD" or "k-means"
+    value: Interval  # objective L over the seeds
+    xi: Interval  # activation modularity over the seeds
+    balance: Interval  # balance B over the seeds
+    accuracy: Interval | None  # downstream accuracy on held-out samples, or None where not measured
+    macro_f1: Interval | None  # downstream macro-F1, or None where not measured
+    num_seeds: int  # number of seeds behind the estimates
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier that reads a sample's category from its module features.
-
-    Attributes:
-        name: The classifier's name.
-        accuracy: Share of the held-out samples put into their own category.
-        macro_f1: Mean of the categories' F1 scores.
-        f1: F1 of each category, in the order of ``Downstream.categories``.
-        confusion: Held-out samples, true category (rows) by predicted category (columns).
-    """
+    """A classifier that reads a sample's category from its module features."""
 
     name: str
-    accuracy: Interval
-    macro_f1: Interval
-    f1: tuple[float, ...]
-    confusion: Counts
+    accuracy: Interval  # share of the held-out samples put into their own category
+    macro_f1: Interval  # mean of the categories' F1 scores
+    f1: tuple[float, ...]  # F1 of each category, in the order of ``Downstream.categories``
+    confusion: Counts  # held-out samples, true category (rows) by predicted category (columns)
 
 
 @dataclass(frozen=True)
@@ -96,36 +78,22 @@ class Downstream:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the modules of the samples agree with their categories.
+    """How far the modules of the samples agree with their categories."""
 
-    Attributes:
-        split: "train" or "test" (held-out samples go to the module of largest mean activation).
-        adjusted_rand: Adjusted Rand index (1: same partition, 0: chance).
-        mutual_information: Normalised mutual information, 0 to 1.
-        purity: Share of samples in the commonest category of their module.
-    """
-
-    split: str
-    adjusted_rand: float
-    mutual_information: float
-    purity: float
+    split: str  # "train" or "test" (held-out samples go to the module of largest mean activation)
+    adjusted_rand: float  # adjusted Rand index (1: same partition, 0: chance)
+    mutual_information: float  # normalised mutual information, 0 to 1
+    purity: float  # share of samples in the commonest category of their module
 
 
 @dataclass(frozen=True)
 class TypicalPrompt:
-    """One typical prompt of a module. Untrusted text.
+    """One typical prompt of a module. Untrusted text."""
 
-    Attributes:
-        sample_id: The sample's id in the corpus.
-        text: The whole prompt; the page shortens it.
-        margin: Mean activation in its module minus the largest one elsewhere.
-        category: The sample's category, if it has one.
-    """
-
-    sample_id: str
-    text: str
-    margin: float
-    category: str | None = None
+    sample_id: str  # the sample's id in the corpus
+    text: str  # the whole prompt; the page shortens it
+    margin: float  # mean activation in its module minus the largest one elsewhere
+    category: str | None = None  # the sample's category, if it has one
 
 
 @dataclass(frozen=True)
@@ -193,17 +161,11 @@ class Layers:
 
 @dataclass(frozen=True)
 class Restart:
-    """One run of the search.
+    """One run of the search."""
 
-    Attributes:
-        number: The restart's number, from 0.
-        objectives: Objective at the start and after each iteration.
-        converged: Whether it ended because nothing moved.
-    """
-
-    number: int
-    objectives: tuple[float, ...]
-    converged: bool
+    number: int  # the restart's number, from 0
+    objectives: tuple[float, ...]  # objective at the start and after each iteration
+    converged: bool  # whether it ended because nothing moved
 
 
 class PromptProperty(StrEnum):
@@ -311,33 +273,19 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What it takes to get the same modules again.
+    """What it takes to get the same modules again."""
 
-    Attributes:
-        commands: Shell commands, in order.
-        job: The job's YAML text.
-        versions: Versions of the software.
-        digests: Digests of corpus, model, store and code.
-    """
-
-    commands: tuple[str, ...]
-    job: str
-    versions: tuple[Fact, ...]
-    digests: tuple[Fact, ...]
+    commands: tuple[str, ...]  # shell commands, in order
+    job: str  # the job's YAML text
+    versions: tuple[Fact, ...]  # versions of the software
+    digests: tuple[Fact, ...]  # digests of corpus, model, store and code
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything the report shows.
+    """Everything the report shows."""
 
-    Attributes:
-        run: What was run.
-        discoveries: The modules of each K, K ascending, at least one.
-        overlaps: Overlaps between successive K, in order.
-        reproduction: How to get the same again.
-    """
-
-    run: RunFacts
-    discoveries: tuple[Discovery, ...]
-    overlaps: tuple[Overlap, ...] | Absent
-    reproduction: Reproduction
+    run: RunFacts  # what was run
+    discoveries: tuple[Discovery, ...]  # the modules of each K, K ascending, at least one
+    overlaps: tuple[Overlap, ...] | Absent  # overlaps between successive K, in order
+    reproduction: Reproduction  # how to get the same again

@@ -11,13 +11,9 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Absent:
-    """Stands where a part of the report would be.
+    """Stands where a part of the report would be."""
 
-    Attributes:
-        reason: Why the part is not there, as one full sentence.
-    """
-
-    reason: str
+    reason: str  # why the part is not there, as one full sentence
 
 
 @dataclass(frozen=True)
@@ -30,17 +26,11 @@ class Fact:
 
 @dataclass(frozen=True)
 class Interval:
-    """A number with the interval that its seeds, folds or bootstrap draws support.
+    """A number with the interval that its seeds, folds or bootstrap draws support."""
 
-    Attributes:
-        mean: The number itself.
-        low: Lower end of the interval, or None where only one value was measured.
-        high: Upper end of the interval, or None likewise.
-    """
-
-    mean: float
-    low: float | None = None
-    high: float | None = None
+    mean: float  # the number itself
+    low: float | None = None  # lower end of the interval, or None where only one value was measured
+    high: float | None = None  # upper end of the interval, or None likewise
 
 
 @dataclass(frozen=True)
