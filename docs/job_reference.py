@@ -77,10 +77,15 @@ def default_text(field: FieldInfo) -> str:
     return f"`{text.split(chr(10))[0]}`"
 
 
+def meaning(field: FieldInfo) -> str:
+    """The docstring of a key on one line."""
+    return " ".join((field.description or "").split())
+
+
 def rows(section: type[BaseModel]) -> list[str]:
     """One table row a key."""
     return [
-        f"| `{name}` | {value_name(field)} | {default_text(field)} | {field.description} |"
+        f"| `{name}` | {value_name(field)} | {default_text(field)} | {meaning(field)} |"
         for name, field in section.model_fields.items()
         if section_of(field.annotation) is None
     ]

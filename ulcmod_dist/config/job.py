@@ -8,29 +8,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
-from ulcmod_dist.config.schema import (
-    AblateConfig,
-    ClusterConfig,
-    Config,
-    CorpusConfig,
-    EvaluateConfig,
-    ExtractConfig,
-    MatrixConfig,
-    ModelConfig,
-    ReportConfig,
-    RerunConfig,
-    SearchConfig,
-    TokenizationConfig,
-)
+from ulcmod_dist.config import schema
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.credentials import REDACTED, REMEDY, has_credentials, iter_texts, redact
 
@@ -42,25 +28,26 @@ def is_url(location: str) -> bool:
     return _URL.match(location) is not None
 
 
-class Job(Config):
+class Job(schema.Config):
     """Everything that a run depends on.
 
     Raises:
         InvalidInput: From the constructors below, one line that names key, value and remedy.
     """
 
-    run: str = Field(description="Run directory: local path or URL.")
-    model: ModelConfig | None = None
-    corpus: CorpusConfig | None = None
-    matrix: MatrixConfig | None = None
-    prompt: TokenizationConfig = TokenizationConfig()
-    extract: ExtractConfig = ExtractConfig()
-    discover: SearchConfig
-    evaluate: EvaluateConfig = EvaluateConfig()
-    ablate: AblateConfig = AblateConfig()
-    report: ReportConfig = ReportConfig()
-    rerun: RerunConfig = RerunConfig()
-    cluster: ClusterConfig | None = None
+    run: str
+    """Run directory: local path or URL."""
+    model: schema.ModelConfig | None = None
+    corpus: schema.CorpusConfig | None = None
+    matrix: schema.MatrixConfig | None = None
+    prompt: schema.TokenizationConfig = schema.TokenizationConfig()
+    extract: schema.ExtractConfig = schema.ExtractConfig()
+    discover: schema.SearchConfig
+    evaluate: schema.EvaluateConfig = schema.EvaluateConfig()
+    ablate: schema.AblateConfig = schema.AblateConfig()
+    report: schema.ReportConfig = schema.ReportConfig()
+    rerun: schema.RerunConfig = schema.RerunConfig()
+    cluster: schema.ClusterConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -139,7 +126,7 @@ class Job(Config):
             InvalidInput: The model is no folder and has no fixed revision. An absolute path is
                 accepted without its folder if ``require_model_folder`` is false.
         """
-        changes: dict[str, Config] = {}
+        changes: dict[str, schema.Config] = {}
         if self.model is not None:
             local = _make_absolute(self.model.id, folder)
             if is_url(self.model.id) or Path(local).exists():
@@ -164,12 +151,8 @@ class Job(Config):
             changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)
 
-    def require_model(self) -> ModelConfig:
-        """The model that the job names.
-
-        Raises:
-            InvalidInput: The job has none: its run was made of a matrix.
-        """
+    def require_model(self) -> schema.ModelConfig:
+        """The job's model; InvalidInput if its run was made of a matrix."""
         if self.model is None:
             raise InvalidInput(
                 f"The run {self.run} was made of an imported matrix: there is no model to run.",
@@ -183,11 +166,7 @@ class Job(Config):
 
 
 def _refuse_credentials(data: Any, key: str = "") -> None:
-    """Refuse URLs that carry credentials: a job is stored, shown and sent.
-
-    Raises:
-        InvalidInput: The message names the key and never the value.
-    """
+    """Refuse URLs that carry credentials; the message names the key and never the value."""
     for place, text in iter_texts(data, key):
         # In a system message a URL ends at a space; elsewhere a password may contain one.
         parts = text.split() if place.startswith("prompt.") else [text]
@@ -245,18 +224,15 @@ def _describe_validation_error(error: ValidationError) -> str:
 
 def _describe_unknown_key(location: tuple[str, ...]) -> str:
     *parents, key = location
-    section: type[BaseModel] = Job
+    section: type[schema.Config] = Job
     for parent in parents:
-        section = next(_iter_sections(section.model_fields[parent].annotation))
+        annotation = section.model_fields[parent].annotation
+        section = next(
+            part
+            for part in (annotation, *typing.get_args(annotation))
+            if isinstance(part, type) and issubclass(part, schema.Config)
+        )
     known = list(section.model_fields)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
     place = ".".join([*parents, near[0]])
     return f"unknown key {'.'.join(location)}; the nearest known one is {place}."
-
-
-def _iter_sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        for part in typing.get_args(annotation):
-            yield from _iter_sections(part)
