@@ -10,7 +10,7 @@ import pytest
 from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.infinity import (
     choose_categories,
-    find_single_category,
+    find_categories,
     load_category_map,
     split_infinity,
     write_split,
@@ -46,9 +46,9 @@ def published(tmp_path: Path) -> Path:
 
 
 def test_single_category__listed_abilities_must_agree() -> None:
-    assert find_single_category(["python programming", "code writing", "logic"]) == "Coding"
-    assert find_single_category(["python programming", "mathematical proof"]) is None
-    assert find_single_category(["logic"]) is None
+    assert find_categories(["python programming", "code writing", "logic"]) == {"Coding"}
+    assert find_categories(["python programming", "mathematical proof"]) == {"Coding", "Math"}
+    assert find_categories(["logic"]) == set()
 
 
 def test_split_infinity__cuts_each_category_and_counts_what_was_dropped(published: Path) -> None:

@@ -1,7 +1,5 @@
 """Find the files of samples at a location and read the columns of each."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,13 +34,9 @@ _SAVED_SPLITS = "dataset_dict.json"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of samples.
+    """A file of samples: "parquet", "csv", "json" (one object a line) or "arrow".
 
-    Attributes:
-        files: The file system that holds it.
-        path: Its path there.
-        format: "parquet", "json" (one object a line), "csv" or "arrow" (written by Hugging Face
-            datasets' ``save_to_disk``).
+    The last is written by Hugging Face datasets' ``save_to_disk``.
     """
 
     files: FileSystem
@@ -63,10 +57,9 @@ class _Location:
 def find_files(location: str, split: str) -> tuple[SourceFile, ...]:
     """Find the files of samples at a location, in the order of their paths.
 
-    Args:
-        location: A file, a folder (searched recursively; hidden files and unknown suffixes are
-            skipped), a glob, a URL, or a folder that Hugging Face datasets saved to disk.
-        split: "train" or "test": which split to take of a data set that was saved with several.
+    A location is a file, a folder (searched recursively; hidden files and unknown suffixes are
+    skipped), a glob, a URL, or a folder that Hugging Face datasets saved to disk; ``split`` is the
+    one to take of several that were saved together.
 
     Raises:
         InvalidInput: The location does not exist or has no file that can be read.
@@ -90,7 +83,11 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
         return _known_files(resolved, listing.glob(path))
     if not listing.isdir(path):
         listing.info(path)
-        return [_make_source(resolved, path)]
+        if (kind := _detect_format(path)) is None:
+            raise InvalidInput(
+                f"{path} has no suffix that names its format.", f"Known are {', '.join(FORMATS)}."
+            )
+        return [SourceFile(resolved.files, path, kind)]
     if listing.exists(f"{path}/{_SAVED_SPLITS}"):
         return _list_saved_files(resolved, f"{path}/{_choose_split(resolved, split)}")
     if listing.exists(f"{path}/{_SAVED}"):
@@ -103,22 +100,18 @@ def _resolve(location: str) -> _Location:
         return _Location(
             location, fsspec.filesystem("file"), LocalFileSystem(), location.rstrip("/")
         )
-    # Arrow's own file systems read with several threads outside the GIL; fsspec knows more schemes.
     try:
-        files, path = FileSystem.from_uri(quote(location, safe="/:?=&*[]%+@~,;"))
-        return _Location(location, ArrowFSWrapper(files), files, path.rstrip("/"))
-    except pa.ArrowInvalid:
-        return _resolve_by_fsspec(location)
-    except OSError as error:
+        # Arrow's own file systems read with several threads outside the GIL; fsspec knows more
+        # schemes.
+        try:
+            files, path = FileSystem.from_uri(quote(location, safe="/:?=&*[]%+@~,;"))
+            listing = ArrowFSWrapper(files)
+        except pa.ArrowInvalid:
+            listing, path = fsspec.url_to_fs(location)
+            files = PyFileSystem(FSSpecHandler(listing))
+    except (ImportError, ValueError, OSError) as error:
         raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
-
-
-def _resolve_by_fsspec(location: str) -> _Location:
-    try:
-        listing, path = fsspec.url_to_fs(location)
-    except (ImportError, ValueError) as error:
-        raise InvalidInput(f"{location} cannot be opened: {one_line(error)}.") from error
-    return _Location(location, listing, PyFileSystem(FSSpecHandler(listing)), path.rstrip("/"))
+    return _Location(location, listing, files, path.rstrip("/"))
 
 
 def _detect_format(path: str) -> str | None:
@@ -129,25 +122,13 @@ def _detect_format(path: str) -> str | None:
 
 
 def _known_files(resolved: _Location, paths: list[str]) -> list[SourceFile]:
-    return [
-        SourceFile(resolved.files, path, kind)
-        for path in sorted(paths)
-        if not _is_hidden(path, resolved.path) and (kind := _detect_format(path))
-    ]
-
-
-def _is_hidden(path: str, base: str) -> bool:
-    below = path.removeprefix(base)
-    return any(part.startswith((".", "_")) for part in PurePosixPath(below).parts)
-
-
-def _make_source(resolved: _Location, path: str) -> SourceFile:
-    kind = _detect_format(path)
-    if kind is None:
-        raise InvalidInput(
-            f"{path} has no suffix that names its format.", f"Known are {', '.join(FORMATS)}."
-        )
-    return SourceFile(resolved.files, path, kind)
+    found = []
+    for path in sorted(paths):
+        parts = PurePosixPath(path.removeprefix(resolved.path)).parts
+        is_hidden = any(part.startswith((".", "_")) for part in parts)
+        if not is_hidden and (kind := _detect_format(path)):
+            found.append(SourceFile(resolved.files, path, kind))
+    return found
 
 
 def _choose_split(resolved: _Location, split: str) -> str:
@@ -188,15 +169,15 @@ def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str
     Raises:
         InvalidInput: The file cannot be read, or lacks a column (the existing ones are named).
     """
-    read = {"parquet": _read_parquet, "arrow": _read_arrow, "csv": _read_csv}
     try:
         if source.format == "json":
-            return _read_json(source, list(columns), texts)
-        return read[source.format](source, list(columns))
+            return _read_json(source, columns, texts)
+        if source.format == "arrow":
+            return _read_arrow(source, columns)
+        return _read_dataset(source, columns)
     except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
-        reason = one_line(error)
         raise InvalidInput(
-            f"{source.path} cannot be read as {source.format}: {reason}.",
+            f"{source.path} cannot be read as {source.format}: {one_line(error)}.",
             "Replace the file or leave it out.",
         ) from error
 
@@ -210,20 +191,28 @@ def _require_columns(source: SourceFile, columns: Sequence[str], existing: Seque
         )
 
 
-def _read_parquet(source: SourceFile, columns: list[str]) -> pa.Table:
+def _read_dataset(source: SourceFile, columns: Sequence[str]) -> pa.Table:
     # Imports pandas, a second that commands which read no corpus need not spend.
     import pyarrow.dataset as pads
 
-    dataset = pads.dataset([source.path], format="parquet", filesystem=source.files)
+    file_format = pads.ParquetFileFormat()
+    if source.format == "csv":
+        file_format = pads.CsvFileFormat(
+            parse_options=pacsv.ParseOptions(newlines_in_values=True),
+            convert_options=pacsv.ConvertOptions(
+                column_types={name: pa.string() for name in columns}
+            ),
+        )
+    dataset = pads.dataset([source.path], format=file_format, filesystem=source.files)
     _require_columns(source, columns, dataset.schema.names)
-    return _decode_class_labels(dataset.to_table(columns=columns), dataset.schema)
+    return _decode_class_labels(dataset.to_table(columns=list(columns)), dataset.schema)
 
 
-def _read_arrow(source: SourceFile, columns: list[str]) -> pa.Table:
+def _read_arrow(source: SourceFile, columns: Sequence[str]) -> pa.Table:
     with source.files.open_input_file(source.path) as file:
         reader = pa.ipc.open_stream(file)
         _require_columns(source, columns, reader.schema.names)
-        batches = [batch.select(columns) for batch in reader]
+        batches = [batch.select(list(columns)) for batch in reader]
         schema = pa.schema([reader.schema.field(name) for name in columns])
         return _decode_class_labels(pa.Table.from_batches(batches, schema), reader.schema)
 
@@ -242,24 +231,7 @@ def _decode_class_labels(table: pa.Table, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _read_csv(source: SourceFile, columns: list[str]) -> pa.Table:
-    import pyarrow.dataset as pads
-
-    table = pads.dataset(
-        [source.path],
-        filesystem=source.files,
-        format=pads.CsvFileFormat(
-            parse_options=pacsv.ParseOptions(newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in columns}
-            ),
-        ),
-    )
-    _require_columns(source, columns, table.schema.names)
-    return table.to_table(columns=columns)
-
-
-def _read_json(source: SourceFile, columns: list[str], texts: Collection[str]) -> pa.Table:
+def _read_json(source: SourceFile, columns: Sequence[str], texts: Collection[str]) -> pa.Table:
     # Line by line with the standard library: Arrow's reader infers one type a field from a whole
     # block, so it fails on files whose other fields vary, and would not tell "1" from 1.
     values: dict[str, list[str | None]] = {name: [] for name in columns}

@@ -5,12 +5,11 @@ categories. A prompt is kept when all of its mapped abilities belong to the same
 prompts of each category are shuffled with a seed; the first are train samples, the next held out.
 """
 
-from __future__ import annotations
-
 import difflib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -32,13 +31,10 @@ _BATCH = 4096
 
 @dataclass(frozen=True)
 class InfinitySplit:
-    """The paper's corpus, split with a seed.
+    """The paper's corpus: tables like ``SCHEMA``, categories in the order of the map.
 
-    Attributes:
-        train: Columns id, category, text; categories in the order of the map.
-        test: The same for held-out samples; no text is in both.
-        available: Number of kept prompts of each category, before the split.
-        dropped: Number of dropped prompts by reason.
+    No text is in both; ``available`` counts the kept prompts of each category before the split,
+    ``dropped`` the dropped ones by reason.
     """
 
     train: pa.Table
@@ -56,11 +52,7 @@ def load_category_map() -> Mapping[str, tuple[str, ...]]:
 
 
 def choose_categories(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The categories named, or all of them, in the order of the map.
-
-    Raises:
-        InvalidInput: A name is not in the map; the nearest known one is given.
-    """
+    """The categories named, or all of them, in the order of the map."""
     known = load_category_map()
     for name in names or ():
         if name not in known:
@@ -72,14 +64,13 @@ def choose_categories(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in known if names is None or name in names)
 
 
-def find_single_category(abilities: Sequence[str]) -> str | None:
-    """The category that all listed abilities among these belong to; None where none or several."""
-    found = {
+def find_categories(abilities: Sequence[str]) -> set[str]:
+    """The categories of the listed abilities among these."""
+    return {
         category
         for category, listed in load_category_map().items()
         if not set(listed).isdisjoint(abilities)
     }
-    return found.pop() if len(found) == 1 else None
 
 
 def split_infinity(
@@ -92,12 +83,8 @@ def split_infinity(
 ) -> InfinitySplit:
     """Select and split the paper's corpus from the published files.
 
-    Args:
-        locations: Files, folders, globs or URLs of the published data set.
-        train: Train samples of each category.
-        test: Held-out samples of each category.
-        seed: Seed of the shuffle within each category.
-        categories: The categories wanted; all seven by default.
+    ``train`` and ``test`` are numbers of samples of each category; ``seed`` shuffles within each.
+    All seven categories are taken by default.
 
     Raises:
         InvalidInput: Files cannot be read or lack the published fields, a category is not known,
@@ -147,37 +134,35 @@ def _select(
     for location in locations:
         for source in find_files(location, "train"):
             for row_id, text, abilities in _iter_rows(source):
-                category = find_single_category(abilities)
-                reason = _explain_drop(text, abilities, category, wanted, seen)
+                categories = find_categories(abilities)
+                reason = _explain_drop(text, abilities, categories, wanted, seen)
                 if reason is not None:
                     dropped[reason] += 1
-                elif category is not None and text is not None:
+                else:
                     seen.add(text)
-                    kept[category].append((row_id, text))
+                    kept[categories.pop()].append((row_id, text))
     return kept, dropped
 
 
 def _explain_drop(
-    text: str | None,
+    text: str,
     abilities: Sequence[str],
-    category: str | None,
+    categories: AbstractSet[str],
     wanted: Sequence[str],
     seen: set[str],
 ) -> str | None:
     """Why a prompt is dropped, or None if it is kept."""
-    if text is None or not text.strip() or not abilities:
+    if not text.strip() or not abilities:
         return "no text by a human in the first turn, or no abilities"
-    if category is None:
-        categories = load_category_map().values()
-        several = any(not set(listed).isdisjoint(abilities) for listed in categories)
-        return "abilities of several categories" if several else "no listed ability"
-    if category not in wanted:
+    if len(categories) != 1:
+        return "abilities of several categories" if categories else "no listed ability"
+    if categories.isdisjoint(wanted):
         return "another category"
     return "repeated text" if text in seen else None
 
 
-def _iter_rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]]:
-    """Id, prompt (None where there is none) and English abilities of each published row."""
+def _iter_rows(source: SourceFile) -> Iterator[tuple[str, str, list[str]]]:
+    """Id, prompt (empty where there is none) and English abilities of each published row."""
     for batch in read_table(source, _FIELDS).to_batches(max_chunksize=_BATCH):
         columns = (batch.column(name).to_pylist() for name in _FIELDS)
         for number, conversations, label in zip(*columns, strict=True):
@@ -187,7 +172,7 @@ def _iter_rows(source: SourceFile) -> Iterator[tuple[str, str | None, list[str]]
             abilities = _get_field(_decode(label), "ability_en")
             yield (
                 str(number),
-                text if isinstance(text, str) else None,
+                text if isinstance(text, str) else "",
                 abilities if isinstance(abilities, list) else [],
             )
 

@@ -1,7 +1,5 @@
 """The corpus: prompts read from files, checked, and cut into shards."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -42,12 +40,10 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 
 @dataclass(frozen=True)
 class Corpus:
-    """The samples of a job in memory: train samples first, then held-out ones.
+    """The samples of a job in memory: train samples first, then held-out ones, a row each.
 
-    Attributes:
-        table: One row a sample, columns as in ``SCHEMA``. ``chat`` is the canonical JSON of the
-            messages where the job names a messages column, else null; ``text`` is then the user's
-            messages joined by empty lines.
+    Where the job names a column of messages, ``chat`` is their canonical JSON and ``text`` the
+    user's messages joined by empty lines; else ``chat`` is null.
     """
 
     table: pa.Table
@@ -88,6 +84,12 @@ class _Split:
         if len({column.type for column in columns}) > 1:
             columns = [column.cast(pa.large_string()) for column in columns]
         return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
+
+    def string_column(self, name: str, kind: str) -> pa.ChunkedArray:
+        column = self.column(name)
+        if pa.types.is_integer(column.type):
+            raise InvalidInput(f"Column {name!r} holds numbers.", f"Name a column of {kind}.")
+        return column
 
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables)
@@ -170,19 +172,19 @@ def _raise_for_rows(split: _Split, faulty: Sequence[int], fault: str, remedy: st
     """Raise if there are faulty rows: their number and the first few of them."""
     if not faulty:
         return
-    shown = ", ".join(split.describe_row(row) for row in faulty[:_MAX_SHOWN])
-    more = f" and {len(faulty) - _MAX_SHOWN} more" if len(faulty) > _MAX_SHOWN else ""
+    places = _join_first([split.describe_row(row) for row in faulty[:_MAX_SHOWN]], len(faulty))
     raise InvalidInput(
-        f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {shown}{more} "
-        "(the first row is row 0).",
-        remedy,
+        f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {places}.", remedy
     )
 
 
+def _join_first(places: Sequence[str], total: int) -> str:
+    more = f" and {total - _MAX_SHOWN} more" if total > _MAX_SHOWN else ""
+    return f"{', '.join(places[:_MAX_SHOWN])}{more} (the first row is row 0)"
+
+
 def _read_texts(split: _Split, name: str) -> pa.ChunkedArray:
-    column = split.column(name)
-    if pa.types.is_integer(column.type):
-        raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of strings.")
+    column = split.string_column(name, "strings")
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
     faulty = np.flatnonzero(empty.to_numpy()).tolist()
     _raise_for_rows(split, faulty, f"have no text in {name!r}", "Correct or remove them.")
@@ -215,19 +217,15 @@ def _require_unique_ids(splits: Sequence[_Split], tables: Sequence[pa.Table]) ->
             else:
                 seen[sample_id] = f"{split.name} sample {row}"
     if repeated:
-        more = f" and {len(repeated) - _MAX_SHOWN} more" if len(repeated) > _MAX_SHOWN else ""
         raise InvalidInput(
-            f"{len(repeated)} ids occur again: {', '.join(repeated[:_MAX_SHOWN])}{more} "
-            "(the first row is row 0).",
+            f"{len(repeated)} ids occur again: {_join_first(repeated, len(repeated))}.",
             "Ids are unique over train and test samples.",
         )
 
 
 def _read_chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
     """The user's text and the canonical JSON of every chat."""
-    column = split.column(name)
-    if pa.types.is_integer(column.type):
-        raise InvalidInput(f"Column {name!r} holds numbers.", "Name a column of chat messages.")
+    column = split.string_column(name, "chat messages")
     texts, chats, faulty = [], [], []
     for row, encoded in enumerate(column.to_pylist()):
         messages = _parse_messages(encoded)
@@ -280,24 +278,13 @@ def plan_shards(
     A prompt with a known digest is reused, so prompts added to a corpus form new shards and leave
     the old ones as they are. Samples with equal prompts share one row.
 
-    Args:
-        digests: One digest a sample, in corpus order.
-        known: Digests of the prompts whose rows are committed.
-        shard_samples: Samples of every shard but the last, which takes the rest.
-
-    Returns:
-        For each shard the indices of its samples.
-
-    Raises:
-        InvalidInput: ``shard_samples`` is not positive.
+    Each shard is the indices of its ``shard_samples`` samples; the last takes the rest.
     """
     if shard_samples < 1:
         raise InvalidInput(f"A shard holds at least 1 sample, not {shard_samples}.")
-    seen = set(known)
-    rows = []
+    first_rows: dict[str, int] = {}
     for row, digest in enumerate(digests):
-        if digest not in seen:
-            seen.add(digest)
-            rows.append(row)
+        first_rows.setdefault(digest, row)
+    rows = [row for digest, row in first_rows.items() if digest not in known]
     starts = range(0, len(rows), shard_samples)
     return [tuple(rows[start : start + shard_samples]) for start in starts]
