@@ -6,14 +6,14 @@ import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Concatenate, Literal, ParamSpec
 
-import typer
 from rich.console import Console
 from rich.text import Text
+from typer import Exit, Option, Typer
 
 from ulcmod_dist.pipeline.context import Context, open_target
 from ulcmod_dist.pipeline.summary import Summary
@@ -29,7 +29,7 @@ from ulcmod_dist.runtime.text import strip_control_chars
 if TYPE_CHECKING:
     from ulcmod_dist.cli.metrics import Metrics
 
-app = typer.Typer(
+app = Typer(
     name="ulcmod",
     help="Find modules of a large language model: groups of neurons and the prompts they react to.",
     no_args_is_help=True,
@@ -37,9 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-corpus_app = typer.Typer(help="Create a corpus.", no_args_is_help=True)
+corpus_app = Typer(help="Create a corpus.", no_args_is_help=True)
 app.add_typer(corpus_app, name="corpus")
 
+P = ParamSpec("P")
 LogFormat = Literal["text", "json"]
 
 _STYLES = {"warning": "bold yellow", "error": "bold red"}
@@ -47,17 +48,11 @@ _STYLES = {"warning": "bold yellow", "error": "bold red"}
 
 @dataclass
 class _Output:
-    """Where a command writes messages and progress, chosen by the options before it.
-
-    Attributes:
-        log_format: Text for people, or JSON lines for programs.
-        metrics: Serves progress to Prometheus, with ``--metrics``.
-        console: Standard error. Messages and progress bars share it, so that rich prints messages
-            above the bars.
-    """
+    """Where a command writes messages and progress, chosen by the options before it."""
 
     log_format: LogFormat = "text"
     metrics: Metrics | None = None
+    # Messages and progress bars share one console, so that rich prints messages above the bars.
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
 
@@ -102,16 +97,16 @@ def log_to_stderr() -> Iterator[None]:
 
 @app.callback()
 def set_options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[bool, Option("--debug", help="Show tracebacks of errors.")] = False,
     log_format: Annotated[
         LogFormat,
-        typer.Option(
+        Option(
             envvar="ULCMOD_LOG_FORMAT", help="Print progress, errors and results as JSON lines."
         ),
     ] = "text",
     metrics: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="HOST:PORT",
             envvar="ULCMOD_METRICS",
             help="Export progress to Prometheus while the command runs.",
@@ -152,11 +147,17 @@ def print_summary(summary: Summary, as_json: bool) -> None:
             answer=summary.as_json(),
         )
     if summary.exit_code:
-        raise typer.Exit(summary.exit_code)
+        raise Exit(summary.exit_code)
 
 
 def run_command(
-    command: Callable[[Context], Summary], target: str, overrides: list[str] | None, as_json: bool
+    command: Callable[Concatenate[Context, P], Summary],
+    target: str,
+    overrides: Sequence[str],
+    as_json: bool,
+    *args: P.args,
+    **options: P.kwargs,
 ) -> None:
     """Run a command on a job file or run directory and print its summary."""
-    print_summary(command(open_target(target, overrides or [], show_progress())), as_json)
+    context = open_target(target, overrides, show_progress())
+    print_summary(command(context, *args, **options), as_json)

@@ -14,11 +14,7 @@ from ulcmod_dist.runtime.progress import ProgressUpdate
 class Metrics:
     """The gauges of one command, served over HTTP until its process ends.
 
-    Args:
-        address: ``host:port``; without a host, all network interfaces.
-
-    Attributes:
-        warnings: Counter of the warnings logged.
+    The address is ``host:port``; without a host, all network interfaces.
 
     Raises:
         InvalidInput: The address cannot be used.

@@ -13,30 +13,23 @@ import os
 import secrets
 import socket
 import stat
+import tempfile
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from ulcmod_dist.errors import InvalidInput
-
-_QUIET_ENV = {
-    # Usage statistics would leave the machine; the other two only fill logs.
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SCHEDULER_EVENTS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-_LOCAL_ADDRESSES = ("", "auto", "local")
-"""Addresses for which Ray finds or starts a cluster on this machine."""
-
-_RAY_JOB_ENV = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set by Ray, together with RAY_ADDRESS, for the driver of a submitted job."""
 
 
 def quiet_ray(environment: MutableMapping[str, str] = os.environ) -> None:
     """Turn off Ray's usage statistics and noisy logs; call before Ray starts in a process."""
-    for name, value in _QUIET_ENV.items():
-        environment.setdefault(name, value)
+    # Usage statistics would leave the machine; the other two only fill logs.
+    environment.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    environment.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 @dataclass(frozen=True)
@@ -91,12 +84,8 @@ def get_token(address: str, environment: Mapping[str, str], home: Path) -> Token
 def require_token(address: str, environment: Mapping[str, str], home: Path) -> None:
     """Refuse to join a Ray cluster on another machine without a token.
 
-    The driver of a Ray job may join the cluster that started it.
-
-    Args:
-        address: As ``ray.init`` takes it: ``10.0.0.1:6379``, ``ray://head:10001``, ``auto``.
-        environment: Environment of this process.
-        home: Home directory of the user.
+    The driver of a Ray job may join the cluster that started it. The address is as ``ray.init``
+    takes it: ``10.0.0.1:6379``, ``ray://head:10001``, ``auto``.
 
     Raises:
         InvalidInput: The address is on another machine, and Ray would send no token.
@@ -104,7 +93,8 @@ def require_token(address: str, environment: Mapping[str, str], home: Path) -> N
     ray_address = environment.get("RAY_ADDRESS")
     if address == "auto" and ray_address:  # as ray.init resolves it
         address = ray_address
-    is_own_cluster = _RAY_JOB_ENV in environment and address == ray_address
+    # Ray sets both variables for the driver of a submitted job.
+    is_own_cluster = "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment and address == ray_address
     if is_own_cluster or _is_local(address):
         return
     # With an explicit address, Ray sends a token only in this mode. Unlike find_token this accepts
@@ -128,7 +118,12 @@ def ensure_token(environment: Mapping[str, str], home: Path) -> None:
     # If the home directory is not writable, Ray's own error says so.
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _create_file(path, secrets.token_hex(32))
+        # A temporary file has mode 600 from the start. The link is atomic, so processes that start
+        # together never see half a token, and it fails if another of them was first.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
+            draft.write(secrets.token_hex(32))
+            draft.flush()
+            os.link(draft.name, path)
 
 
 def is_loopback(address: str) -> bool:
@@ -158,42 +153,13 @@ def _get_path(environment: Mapping[str, str], home: Path) -> Path:
     return home / ".ray" / "auth_token"
 
 
-def _create_file(path: Path, text: str) -> None:
-    """Create a file with mode 600 and its full content, unless it exists: `os.link` is atomic."""
-    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-            file.write(text)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
 def _is_local(address: str) -> bool:
     """Whether an address, as ``ray.init`` takes it, is on this machine."""
-    if address in _LOCAL_ADDRESSES:
-        return True
+    if address in ("", "auto", "local"):
+        return True  # Ray finds or starts a cluster on this machine.
     url = address if "://" in address else f"ray://{address}"
     if is_loopback(url):
         return True
     host = urlsplit(url).hostname or ""
-    return host == socket.gethostname().lower() or _is_own_ip(host)
-
-
-def _is_own_ip(host: str) -> bool:
-    """Whether this machine has an IP address: packets to it would come from itself.
-
-    Connecting a datagram socket picks the source address and sends nothing.
-    """
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError:
-        return False
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((host, 9))
-        except OSError:
-            return False
-        return str(probe.getsockname()[0]) == host
+    own = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
+    return host == socket.gethostname().lower() or host in own
