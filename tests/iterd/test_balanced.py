@@ -38,7 +38,7 @@ def least_cost(costs: np.ndarray) -> float:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 30), st.integers(0, 2**32 - 1), st.integers(0, 8))
-def test_transport__is_optimal(groups: int, further: int, seed: int, rounds: int) -> None:
+def test_balance_exactly__is_optimal(groups: int, further: int, seed: int, rounds: int) -> None:
     costs = np.random.default_rng(seed).random((groups + further, groups))
     labels = transported(costs, rounds)
     sizes = np.bincount(labels, minlength=groups)
@@ -47,11 +47,11 @@ def test_transport__is_optimal(groups: int, further: int, seed: int, rounds: int
     assert found == pytest.approx(least_cost(costs), abs=1e-9)
 
 
-def test_transport__equal_costs_still_balance() -> None:
+def test_balance_exactly__equal_costs_still_balance() -> None:
     assert sorted(np.bincount(transported(np.ones((23, 5)), 10))) == [4, 4, 5, 5, 5]
 
 
-def test_fill_up__costs_little_more_than_the_optimum() -> None:
+def test_balance_greedily__costs_little_more_than_the_optimum() -> None:
     rng = np.random.default_rng(0)
     points, centres = rng.normal(size=(5003, 2)), rng.normal(size=(7, 2))
     costs = ((points[:, None] - centres) ** 2).sum(axis=2)

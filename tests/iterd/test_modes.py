@@ -214,7 +214,7 @@ def test_warm_start__new_samples_and_units_go_to_their_largest_mean(easy: Plante
     assert np.array_equal(modules.unit_labels, easy.by_unit)
 
 
-def test_held_out__modules_hold_on_new_samples() -> None:
+def test_assign_held_out__modules_hold_on_new_samples() -> None:
     problem = planted(samples=240)
     train, test = problem.raw[:160], problem.raw[160:]
     modules = discover(train, 4)
@@ -228,12 +228,12 @@ def test_held_out__modules_hold_on_new_samples() -> None:
     "wrong",
     [{"mode": "fast"}, {"keep": "int8"}, {"restarts": 0}, {"block_units": 0}],
 )
-def test_settings__refuse_what_they_do_not_know(easy: Planted, wrong: dict[str, Any]) -> None:
+def test_options__refuse_unknown_values(easy: Planted, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         discover(easy.raw, 4, **wrong)
 
 
-def test_settings__orders_over_all_units_are_not_for_blocks(easy: Planted) -> None:
+def test_options__orders_over_all_units_are_not_for_blocks(easy: Planted) -> None:
     orders = [(np.arange(200), np.arange(120))]
     with pytest.raises(InvalidInput, match="exact"):
         discover(easy.raw, 4, mode="blockwise", sweep_orders=orders)

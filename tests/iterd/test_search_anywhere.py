@@ -1,4 +1,4 @@
-"""The search answers the same on every executor, and outlives a lost worker."""
+"""Searches run the same on every executor, and outlive a lost worker."""
 
 import contextlib
 import os

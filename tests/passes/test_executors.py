@@ -1,4 +1,4 @@
-"""Executors: the same answers wherever tasks run."""
+"""Executors: the same tables wherever tasks run, and progress of their passes."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,13 @@ import pytest
 import ray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.executors import DaskExecutor, Executor, ThreadExecutor, open_executor
+from ulcmod_dist.passes.executors import (
+    DaskExecutor,
+    Executor,
+    ProgressExecutor,
+    ThreadExecutor,
+    open_executor,
+)
 from ulcmod_dist.passes.linalg import matmat
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import as_standardised
@@ -49,7 +55,7 @@ def test_executors__know_their_machines(executor: Executor) -> None:
     assert executor.memory > 2**28
 
 
-def test_executor_named__an_address_is_a_scheduler() -> None:
+def test_open_executor__an_address_is_a_scheduler() -> None:
     import distributed
 
     cluster_of: Any = distributed.LocalCluster
@@ -62,18 +68,18 @@ def test_executor_named__an_address_is_a_scheduler() -> None:
         assert executor.workers == 2
 
 
-def test_executor_named__refuses_a_name_it_does_not_know() -> None:
+def test_open_executor__refuses_a_name_it_does_not_know() -> None:
     with pytest.raises(InvalidInput, match="no executor 'spark'"), open_executor("spark"):
         pass
 
 
-def test_executor_named__hands_an_executor_on() -> None:
+def test_open_executor__returns_a_given_executor() -> None:
     threads = ThreadExecutor(1)
     with open_executor(threads) as executor:
         assert executor is threads
 
 
-def test_executor_named__a_dask_of_this_machine_listens_on_it_alone() -> None:
+def test_open_executor__a_dask_of_this_machine_listens_on_it_alone() -> None:
     before = listening()  # such as a Ray of other tests
     with open_executor("distributed"):
         assert {ip for ip, _ in listening() - before} == {"127.0.0.1"}
@@ -100,7 +106,7 @@ def fresh_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
-def test_executor_named__a_local_ray_is_quiet_and_its_token_closed(
+def test_open_executor__a_local_ray_is_quiet_and_its_token_closed(
     fresh_ray: list[str], tmp_path: Path
 ) -> None:
     with open_executor("ray"):
@@ -109,10 +115,26 @@ def test_executor_named__a_local_ray_is_quiet_and_its_token_closed(
     assert (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600
 
 
-def test_executor_named__a_ray_elsewhere_needs_a_token(
+def test_open_executor__a_ray_elsewhere_needs_a_token(
     fresh_ray: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "198.51.100.7:6379")
     with pytest.raises(InvalidInput, match="without token authentication"), open_executor("ray"):
         pass
     assert fresh_ray == []
+
+
+def test_progress_executor__reports_every_pass_and_changes_no_result() -> None:
+    raw = np.random.default_rng(0).random((40, 30)).astype(np.float32)
+    lazy = as_standardised(chunked(raw, chunks=(10, 10)))
+    labels = np.arange(30, dtype=np.int32) % 3
+    seen: list[float] = []
+    reporting = ProgressExecutor(ThreadExecutor(2), seen.append)
+    for _ in range(2):
+        (table,) = ActivationMatrix(lazy, reporting).sample_tables([labels], [3])
+        np.testing.assert_array_equal(
+            table, ActivationMatrix(lazy, ThreadExecutor(2)).sample_tables([labels], [3])[0]
+        )
+    assert seen == sorted(seen)
+    assert seen[-1] == 2
+    assert sum(0 < value < 1 for value in seen) > 5

@@ -1,4 +1,4 @@
-"""A pass over blocks at hand gives the bits of a graph's."""
+"""A pass over blocks in memory gives the bits of a pass by graph."""
 
 from functools import partial
 from typing import Any
@@ -60,7 +60,7 @@ def test_tree_sum__adds_up_every_part_and_changes_none(count: int) -> None:
     assert TreeSum().result() is None
 
 
-def test_block_columns__of_held_chunks_are_held() -> None:
+def test_select_block_columns__of_local_chunks_are_local() -> None:
     raw = np.arange(60.0, dtype=np.float32).reshape(6, 10)
     held = ThreadExecutor(2).persist(DASK.from_array(raw, chunks=(4, 3)) + 0)
     part = select_block_columns(held, 1, 3)

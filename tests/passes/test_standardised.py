@@ -14,7 +14,7 @@ from ulcmod_dist.passes.standardised import Standardised, as_standardised
 chunked: Any = da.from_array  # untyped in Dask
 
 
-def test_from_array__leaves_activations_as_given() -> None:
+def test_as_standardised__leaves_activations_as_given() -> None:
     activations = as_standardised(np.ones((3, 2), np.float32))
     assert activations.shape == (3, 2)
     assert activations.mean.tolist() == [0.0, 0.0]
@@ -23,7 +23,7 @@ def test_from_array__leaves_activations_as_given() -> None:
 
 
 @pytest.mark.parametrize("raw", [np.ones(3), np.ones((2, 2), int), np.ones((1, 2, 3))])
-def test_from_array__refuses_what_is_no_matrix_of_floats(raw: np.ndarray) -> None:
+def test_as_standardised__refuses_what_is_no_matrix_of_floats(raw: np.ndarray) -> None:
     with pytest.raises(InvalidInput, match="floats"):
         as_standardised(raw)
 

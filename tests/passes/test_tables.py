@@ -58,7 +58,7 @@ def test_tables__equal_sums_of_standardised_activations(
 
 @settings(max_examples=30, deadline=None)
 @given(problems(), st.integers(1, 5))
-def test_products__equal_those_of_standardised_activations(
+def test_matmat_and_rmatmat__equal_those_of_standardised_activations(
     problem: tuple[Standardised, np.ndarray, np.ndarray, int], width: int
 ) -> None:
     activations = problem[0]

@@ -1,4 +1,4 @@
-"""Small shards and views for the tests of the store."""
+"""Small shards and snapshots for the tests of the store."""
 
 import zlib
 from collections.abc import Callable, Sequence

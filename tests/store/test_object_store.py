@@ -15,7 +15,7 @@ from tests.store.conftest import GRID, RECORD, content_of, corpus_of, units_tabl
 from ulcmod_dist.runtime.lease import Lease, LeaseHeld, LeaseLost
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.manifest import write_manifest
-from ulcmod_dist.store.matrix import import_matrix
+from ulcmod_dist.store.matrix_files import import_matrix
 from ulcmod_dist.store.records import CorruptionError
 from ulcmod_dist.store.shards import Origin, ShardWriter
 from ulcmod_dist.store.snapshot import open_snapshot
@@ -58,14 +58,14 @@ def test_bucket__write_publish_open_verify(bucket: RunDir) -> None:
     writer = ShardWriter(bucket, GRID)
     shards = [writer.write(content_of(part), Origin(RECORD)) for part in (prompts[:5], prompts[5:])]
     write_manifest(bucket, corpus_of(prompts), units_table(), shards, provenance=RECORD)
-    view = open_snapshot(bucket)
-    raw = view.activations().raw.compute()
+    snapshot = open_snapshot(bucket)
+    raw = snapshot.activations().raw.compute()
     np.testing.assert_array_equal(raw, content_of(prompts).activations)
     assert verify(bucket).findings == ()
     assert find_orphans(bucket) == []
     bucket.delete(f"{shards[0].folder}/activations/c/0/0")
     with pytest.raises(CorruptionError, match="missing"):
-        view.activations().raw.compute()
+        snapshot.activations().raw.compute()
     assert [finding.problem for finding in verify(bucket).findings] == ["missing"]
 
 
@@ -89,8 +89,8 @@ def test_bucket__lease_and_fence(bucket: RunDir) -> None:
 
 def test_bucket__a_matrix_is_imported(bucket: RunDir) -> None:
     matrix = np.random.default_rng(0).gamma(1.0, size=(20, 5)).astype(np.float32)
-    view = import_matrix(bucket, matrix)
-    np.testing.assert_array_equal(view.activations().raw.compute(), matrix)
+    snapshot = import_matrix(bucket, matrix)
+    np.testing.assert_array_equal(snapshot.activations().raw.compute(), matrix)
 
 
 def test_bucket__actors_write_into_it_and_no_credential_is_printed(

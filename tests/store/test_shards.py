@@ -119,7 +119,7 @@ def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir) -
     assert committed_digests(run) == set()
 
 
-def test_digest__covers_record_and_prompts_but_no_library_version() -> None:
+def test_digest__covers_provenance_and_prompts_but_no_library_version() -> None:
     digest = shard_digest(RECORD, ["a", "b"])
     assert shard_digest({**RECORD, "model.dtype": "bfloat16"}, ["a", "b"]) != digest
     assert shard_digest(RECORD, ["b", "a"]) != digest
@@ -128,7 +128,7 @@ def test_digest__covers_record_and_prompts_but_no_library_version() -> None:
 
 @pytest.mark.parametrize("units", [1, 9216, 126 * 53248, 396_288])
 @pytest.mark.parametrize("rows", [1, 512, 3000])
-def test_grid__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
+def test_chunk_shape__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
     grid = ChunkShape.of(rows, units)
     size = 4 * grid.rows * grid.columns
     assert grid.rows <= 1024
@@ -137,7 +137,7 @@ def test_grid__chunks_are_bounded_on_both_axes(rows: int, units: int) -> None:
         assert size >= 4 * 2**20
 
 
-def test_seal__any_changed_byte_is_noticed() -> None:
+def test_load_checksummed__any_changed_byte_is_noticed() -> None:
     data = dump_checksummed({"name": "x", "values": [1, 2.5, None]})
     assert load_checksummed(data, "it") == {"name": "x", "values": [1, 2.5, None]}
     for place in range(len(data)):

@@ -1,4 +1,4 @@
-"""Damage is found, all of it; leftovers are found, and nothing else is removed."""
+"""Verification finds all damage; orphans are found, and nothing else is deleted."""
 
 import random
 from pathlib import Path
@@ -16,7 +16,7 @@ from ulcmod_dist.store.verify import Orphan, delete_orphans, find_orphans, verif
 
 @pytest.fixture
 def whole(run: RunDir, write: Write) -> RunDir:
-    """A run with two shards, a view and an entry in quarantine."""
+    """A run with two shards, a snapshot and an entry in quarantine."""
     prompts = [f"prompt {number}" for number in range(9)]
     shards = [write(prompts[:5]), write(prompts[5:])]
     write_manifest(run, corpus_of(prompts), units_table(), shards, provenance=RECORD)
@@ -74,11 +74,11 @@ def test_verify__a_missing_commit_is_found_through_the_manifest(whole: RunDir) -
     assert ["names the absent shard" in f.problem for f in verify(whole).findings] == [True]
 
 
-def test_leftovers__nothing_committed_is_named(whole: RunDir) -> None:
+def test_find_orphans__lists_nothing_committed(whole: RunDir) -> None:
     assert find_orphans(whole) == []
 
 
-def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole: RunDir) -> None:
+def test_find_orphans__lists_attempts_tables_and_staged_files(whole: RunDir) -> None:
     folder = next(key for key in stored(whole) if "/shards/" in key).split("/")[2]
     strays = [
         f"activations.zarr/shards/{folder}/2-00000000/activations/c/0/0",
@@ -99,7 +99,7 @@ def test_leftovers__attempts_tables_and_staged_files_are_named_and_removed(whole
     assert open_snapshot(whole).digest == digest
 
 
-def test_remove__what_is_in_use_is_never_removed(whole: RunDir) -> None:
+def test_delete_orphans__refuses_what_is_in_use(whole: RunDir) -> None:
     key = next(key for key in stored(whole) if "/shards/" in key)
     with pytest.raises(UlcmodError, match="in use"):
         delete_orphans(whole, [Orphan(key, 1)])

@@ -20,8 +20,8 @@ from ulcmod_dist.pipeline.ledger import replacing
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress, track
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.matrix import import_matrix as write_matrix
-from ulcmod_dist.store.matrix import open_matrix
+from ulcmod_dist.store.matrix_files import import_matrix as write_matrix
+from ulcmod_dist.store.matrix_files import open_matrix
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 # K where the command names none; `discover` takes any other.

@@ -1,4 +1,4 @@
-"""A matrix from elsewhere becomes a run."""
+"""A matrix extracted elsewhere becomes a run."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.matrix import SHARD_ROWS, import_matrix, open_matrix
+from ulcmod_dist.store.matrix_files import SHARD_ROWS, import_matrix, open_matrix
 from ulcmod_dist.store.records import committed_digests
 from ulcmod_dist.store.snapshot import open_snapshot
 
@@ -20,7 +20,7 @@ def matrix() -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
-def test_import__every_format_becomes_the_same_view(
+def test_import__every_format_becomes_the_same_snapshot(
     run: RunDir, tmp_path: Path, matrix: NDArray[np.float64], kind: str
 ) -> None:
     path = tmp_path / f"matrix.{kind}"
@@ -31,11 +31,11 @@ def test_import__every_format_becomes_the_same_view(
     else:
         zarr.create_array(str(path), data=matrix)
     import_matrix(run, open_matrix(str(path)))
-    view = open_snapshot(run)
-    np.testing.assert_array_equal(view.activations().raw.compute(), matrix.astype(np.float32))
-    np.testing.assert_allclose(view.activations().std, matrix.std(0, ddof=1), rtol=1e-6)
-    assert view.sample_ids()[:3] == ["0", "1", "2"]
-    assert view.units["layer"].null_count == 7
+    snapshot = open_snapshot(run)
+    np.testing.assert_array_equal(snapshot.activations().raw.compute(), matrix.astype(np.float32))
+    np.testing.assert_allclose(snapshot.activations().std, matrix.std(0, ddof=1), rtol=1e-6)
+    assert snapshot.sample_ids()[:3] == ["0", "1", "2"]
+    assert snapshot.units["layer"].null_count == 7
 
 
 def test_import__again_writes_nothing(run: RunDir, matrix: NDArray[np.float64]) -> None:
