@@ -33,7 +33,7 @@ def test_evaluate__baselines_take_the_seeds_of_the_search(
         return search_null_model(activations, found, permutations, seed)
 
     monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.score_methods", score)
-    monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.null_objectives", search)
+    monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.search_null_model", search)
     run = planted.path.parent / "run"
     words = [word for setting in JOB for word in ("--set", setting)]
     assert ulcmod("import", planted.path, "--out", run, *words).code == 0

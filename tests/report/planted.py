@@ -25,11 +25,10 @@ from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.discovery import Found, describe
+from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, ReportData, Reproduction, RunFacts
-from ulcmod_dist.results.serialize import from_json
 from ulcmod_dist.results.types import Absent, Fact, Floats
-from ulcmod_dist.runtime.rundir import RunDir, evaluation_key
 
 HOSTILE_CATEGORY = "<script>window.pwned=1</script> & <b>poems"
 CATEGORIES = (
@@ -181,8 +180,7 @@ def describe_planted(
         )[0]
         for split in ("train", "test")
     )
-    content = RunDir.at(run.directory.url).read_json(evaluation_key(f"K={num_modules:03d}"))
-    evaluated = from_json(content.get("content", content), Discovery)
+    evaluated = read_result(run.directory, "evaluation", num_modules, Discovery)
     found = describe(
         job,
         Found(stored, train, test),

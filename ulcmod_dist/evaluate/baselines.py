@@ -28,8 +28,7 @@ from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
 from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-
-Floats = NDArray[np.float64]
+from ulcmod_dist.results.types import Floats
 
 METHODS = ("k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering")
 

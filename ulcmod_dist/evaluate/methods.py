@@ -1,4 +1,4 @@
-"""The table of methods: L, xi, B and downstream scores of each, over seeds."""
+"""Compare methods: L, xi, B and downstream scores of each, over seeds."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def score_methods(
         train_categories: Category of each train sample.
         test_categories: Category of each held-out sample.
         executor: Where the passes run.
-        advance: Told how many candidates are scored, after each.
+        advance: Called with the number of candidates scored, after each.
     """
     labels = [candidate.unit_labels for candidate in candidates]
     numbers = [candidate.num_modules for candidate in candidates]
@@ -93,10 +93,10 @@ def score_methods(
 
 def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelArray:
     """Module of each sample; those left open go to the module with the largest mean activation."""
-    placed = features.assign()
+    assigned = features.assign()
     if candidate.sample_labels is None:
-        return placed
-    return np.where(candidate.sample_labels >= 0, candidate.sample_labels, placed)
+        return assigned
+    return np.where(candidate.sample_labels >= 0, candidate.sample_labels, assigned)
 
 
 def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[MethodRow, ...]:
