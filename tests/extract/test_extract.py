@@ -1,4 +1,4 @@
-"""Prompts become committed rows, once each, whoever fails on the way."""
+"""Prompts become committed rows, once each, whatever fails on the way."""
 
 import time
 from itertools import pairwise

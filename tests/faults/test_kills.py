@@ -59,7 +59,7 @@ def driver(
 
 
 def orphans() -> list[psutil.Process]:
-    """Actors of extractions, whoever started them."""
+    """Actors of extractions, from any driver."""
     return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
 
 

@@ -78,6 +78,8 @@ class TaskOutcome:
 
 @dataclass
 class _Actor:
+    """An actor from its creation to its end; ``node`` is empty until it has its resources."""
+
     handle: ActorHandle
     node: str = ""
     ready: bool = False
