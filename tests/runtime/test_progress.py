@@ -17,9 +17,9 @@ from rich.console import Console
 from tests.pipeline.conftest import Ulcmod, ulcmod
 from ulcmod_dist.runtime.progress import (
     ConsoleProgress,
-    JsonProgress,
     ProgressUpdate,
     broadcast,
+    json_progress,
     throttle,
     track,
 )
@@ -101,7 +101,7 @@ def test_throttle__passes_changes_of_state_and_few_moves() -> None:
 
 def test_json_progress__is_one_object_a_line() -> None:
     stream = io.StringIO()
-    with track(JsonProgress(stream, interval=0), "Extracting", 10, "prompts") as step:
+    with track(json_progress(stream, interval=0), "Extracting", 10, "prompts") as step:
         step.update(4, "2 actors")
     lines = parse_lines(stream.getvalue())
     assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)

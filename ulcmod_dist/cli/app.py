@@ -19,9 +19,9 @@ from ulcmod_dist.pipeline.context import Context, open_target
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import (
     ConsoleProgress,
-    JsonProgress,
     ProgressCallback,
     broadcast,
+    json_progress,
     write_json_line,
 )
 from ulcmod_dist.runtime.text import strip_control_chars
@@ -126,7 +126,7 @@ def show_progress() -> ProgressCallback:
     """The callback that shows progress in the format chosen before the command."""
     output = _output.get()
     json_lines = output.log_format == "json"
-    shown = JsonProgress(sys.stderr) if json_lines else ConsoleProgress(output.console)
+    shown = json_progress(sys.stderr) if json_lines else ConsoleProgress(output.console)
     return shown if output.metrics is None else broadcast(shown, output.metrics.set_step)
 
 

@@ -25,7 +25,6 @@ from ulcmod_dist.runtime.rundir import (
     EVALUATION,
     PLAN,
     REPORT,
-    evaluation_key,
 )
 
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
@@ -68,7 +67,7 @@ class Artifact:
 
 def _stored(name: str) -> str:
     """Key of an evaluation file of one K."""
-    return evaluation_key(f"{name}K={{k:03d}}")
+    return f"{EVALUATION}/{name}K={{k:03d}}.json"
 
 
 _PLACES = ("discover.modules", "discover.executor")

@@ -13,11 +13,11 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.compare import compare_modules
 from ulcmod_dist.report.comparison import render_comparison, tabulate_versions
 from ulcmod_dist.results.comparison import Comparison, VersionDrift
-from ulcmod_dist.runtime.rundir import DRIFT, RunDir, drift_key
+from ulcmod_dist.runtime.rundir import DRIFT, RunDir
 from ulcmod_dist.store.modules import StoredModules
 from ulcmod_dist.store.versions import list_versions, read_version, version_directory
 
-MEASURES = drift_key("drift.json")
+MEASURES = f"{DRIFT}/drift.json"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
         if last is not None:
             names = (f"version {kept[-1]}, K = {k}", f"now, K = {k}")
             page = render_comparison(replace(last, names=names), past[k])
-            run.write(drift_key(f"K={k:03d}.html"), page.encode("utf-8"))
+            run.write(f"{DRIFT}/K={k:03d}.html", page.encode("utf-8"))
     content = {
         "before": kept[-1],
         "accepted": False,

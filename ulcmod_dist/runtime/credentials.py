@@ -37,7 +37,6 @@ def has_credentials(text: str) -> bool:
 
 
 def _is_secret_url(scheme: str, rest: str) -> bool:
-    """Whether the rest of a URL, after ``://``, carries credentials."""
     host = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if scheme in _AZURE:
         host = _CONTAINER.sub("", host)
@@ -54,26 +53,21 @@ def _is_secret_url(scheme: str, rest: str) -> bool:
 
 def iter_texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Every text in nested values and in their keys, each with its dotted key."""
-    return _iter_texts(value, key, set())
-
-
-def _iter_texts(value: Any, key: str, seen: set[int]) -> Iterator[tuple[str, str]]:
-    if isinstance(value, bytes):
-        yield key, value.decode("utf-8", "replace")
-    elif isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict | list | tuple | set):
+    pending: list[tuple[str, Any]] = [(key, value)]
+    seen: set[int] = set()
+    while pending:
+        place, inner = pending.pop(0)
+        if isinstance(inner, bytes):
+            yield place, inner.decode("utf-8", "replace")
+        elif isinstance(inner, str):
+            yield place, inner
         # A YAML alias puts one value in many places, even inside itself.
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield from _iter_texts(name, key, seen)
-                yield from _iter_texts(inner, f"{key}.{name}" if key else str(name), seen)
-        else:
-            for inner in value:
-                yield from _iter_texts(inner, key, seen)
+        elif isinstance(inner, dict | list | tuple | set) and id(inner) not in seen:
+            seen.add(id(inner))
+            pending += [(place, part) for part in inner]
+            if isinstance(inner, dict):
+                prefix = f"{place}." if place else ""
+                pending += [(f"{prefix}{name}", part) for name, part in inner.items()]
 
 
 def reject_credentials(url: str, what: str) -> None:

@@ -17,7 +17,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import psutil
@@ -47,22 +46,13 @@ class LeaseLost(UlcmodError):
 
 @dataclass(frozen=True)
 class Fence:
-    """Checks before each commit that a lease still holds; cheap to pickle, for workers.
-
-    Attributes:
-        run: The run directory.
-        epoch: The lease under which the worker was started.
-    """
+    """Checks before each commit that a lease still holds; cheap to pickle, for workers."""
 
     run: RunDir
     epoch: int
 
     def check(self) -> None:
-        """Return if the lease still holds.
-
-        Raises:
-            LeaseLost: A higher epoch exists.
-        """
+        """Raise `LeaseLost` if a higher epoch exists."""
         newest = max(_list_epochs(self.run), default=0)
         if newest > self.epoch:
             raise LeaseLost(
@@ -73,12 +63,7 @@ class Fence:
 
 @dataclass
 class Lease:
-    """A lease held by this process; a context manager that releases it.
-
-    Attributes:
-        fence: What workers check before they commit.
-        renew_interval: Seconds between two heartbeats.
-    """
+    """A lease held by this process; a context manager that releases it."""
 
     fence: Fence
     renew_interval: float = RENEW_INTERVAL
@@ -97,11 +82,8 @@ class Lease:
     ) -> Self:
         """Acquire the lease on a run, or take an abandoned one over.
 
-        Args:
-            run: The run directory.
-            purpose: What the holder does, for people, such as the command's name.
-            renew_interval: Seconds between two heartbeats.
-            timeout: Seconds to wait for another holder's heartbeat.
+        The purpose is for people: what the holder does, such as the command's name. ``timeout`` is
+        how many seconds to wait for another holder's heartbeat.
 
         Raises:
             LeaseHeld: Another process holds it; the message names process and host.
@@ -118,9 +100,11 @@ class Lease:
         if newest > current + 1:
             # This epoch was held, released and deleted by others since it was listed as free.
             raise _lease_held(run, newest)
-        _delete_epochs(run, below=current + 1)
+        for epoch in (each for each in _list_epochs(run) if each <= current):
+            run.delete(_beat_key(epoch))
+            run.delete(_holder_key(epoch))
         lease = cls(Fence(run, current + 1), renew_interval)
-        lease._write_beat(released=False)
+        lease._write_beat()
         lease._thread = threading.Thread(target=lease._renew, name="lease", daemon=True)
         lease._thread.start()
         return lease
@@ -137,12 +121,7 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _renew(self) -> None:
@@ -150,9 +129,9 @@ class Lease:
             self._beats += 1
             # A store that fails once is tried again at the next heartbeat.
             with contextlib.suppress(Exception):
-                self._write_beat(released=False)
+                self._write_beat()
 
-    def _write_beat(self, *, released: bool) -> None:
+    def _write_beat(self, *, released: bool = False) -> None:
         # The time is for people: other processes only check whether the heartbeat changes.
         beat = {"beats": self._beats, "released": released, "time": time.time()}
         self.fence.run.write_json(_beat_key(self.fence.epoch), beat)
@@ -161,9 +140,8 @@ class Lease:
 def read_holder(run: RunDir) -> dict[str, Any] | None:
     """The process that holds the lease, or held it last without releasing it; or None.
 
-    Returns:
-        Process id, host, purpose, time of the start and of the last heartbeat (seconds since 1970,
-        by the holder's clock), and ``alive``: False if the process is known to have ended.
+    With process id, host, purpose, time of the start and of the last heartbeat (seconds since 1970,
+    by the holder's clock), and ``alive``: False if the process is known to have ended.
     """
     epoch = max(_list_epochs(run), default=0)
     beat = _read(run, _beat_key(epoch))
@@ -232,13 +210,6 @@ def _has_ended(holder: dict[str, Any]) -> bool:
 def _list_epochs(run: RunDir) -> list[int]:
     matches = (_EPOCH.fullmatch(key) for key, _ in run.keys(FOLDER))
     return [int(match[1]) for match in matches if match]
-
-
-def _delete_epochs(run: RunDir, below: int) -> None:
-    for epoch in _list_epochs(run):
-        if epoch < below:
-            run.delete(_beat_key(epoch))
-            run.delete(_holder_key(epoch))
 
 
 def _holder_key(epoch: int) -> str:

@@ -31,16 +31,10 @@ State = Literal["started", "running", "finished", "failed"]
 
 @dataclass(frozen=True)
 class ProgressUpdate:
-    """The state of one long step.
+    """The state of one long step: work done so far and in all (None if unknown), in ``unit``.
 
-    Attributes:
-        step: What is being done, for people.
-        done: Amount of work done so far, in ``unit``.
-        total: Amount of all work, or None if unknown.
-        unit: What is counted, in the plural.
-        note: A few words beside the numbers.
-        seconds: Time since the step started.
-        state: Failed means ended by an exception.
+    ``step`` and ``note`` are words for people, ``unit`` is a plural, ``seconds`` counts from the
+    start of the step, and failed means ended by an exception.
     """
 
     step: str
@@ -65,15 +59,8 @@ class ProgressUpdate:
 
     def as_json(self) -> dict[str, Any]:
         """The update as JSON values."""
-        return {
-            "step": self.step,
-            "done": self.done,
-            "total": self.total,
-            "unit": self.unit,
-            "rate": self.rate,
-            "seconds_left": self.seconds_left,
-            "note": self.note,
-        }
+        names = ("step", "done", "total", "unit", "rate", "seconds_left", "note")
+        return {name: getattr(self, name) for name in names}
 
 
 ProgressCallback = Callable[[ProgressUpdate], None]
@@ -135,14 +122,7 @@ class Step:
 def track(
     on_progress: ProgressCallback, name: str, total: float | None, unit: str
 ) -> Iterator[Step]:
-    """Report a long step to a callback while the block runs.
-
-    Args:
-        on_progress: Called at the start, with every `Step.update`, and at the end.
-        name: What is being done, for people.
-        total: Amount of all work, or None if unknown.
-        unit: What is counted, in the plural.
-    """
+    """Report a long step to a callback: at its start, with every `Step.update`, and at its end."""
     step = Step(name, total, unit, on_progress)
     step._report("started")
     try:
@@ -222,34 +202,25 @@ def write_json_line(stream: TextIO, level: str, event: str, **values: Any) -> No
     stream.flush()
 
 
-class JsonProgress:
+def json_progress(stream: TextIO, interval: float = LOG_INTERVAL) -> ProgressCallback:
     """Progress as JSON lines: ``started``, now and then ``progress``, and ``ended`` of a step."""
 
-    def __init__(self, stream: TextIO, interval: float = LOG_INTERVAL) -> None:
-        self._stream = stream
-        self._show = throttle(self._write, interval)
-
-    def __call__(self, update: ProgressUpdate) -> None:
-        """Write the update as a line if one is due."""
-        self._show(update)
-
-    def _write(self, update: ProgressUpdate) -> None:
-        values = update.as_json()
+    def write(update: ProgressUpdate) -> None:
+        values: dict[str, Any]
         if update.state == "running":
-            write_json_line(self._stream, "info", "progress", **values)
+            write_json_line(stream, "info", "progress", **update.as_json())
         elif update.state == "started":
-            values = {key: values[key] for key in ("step", "total", "unit")}
-            write_json_line(self._stream, "info", "started", **values)
+            values = {"step": update.step, "total": update.total, "unit": update.unit}
+            write_json_line(stream, "info", "started", **values)
         elif update.state == "finished":
-            values = {key: values[key] for key in ("step", "done", "unit")}
-            write_json_line(self._stream, "info", "ended", **values, seconds=update.seconds)
+            values = {"step": update.step, "done": update.done, "unit": update.unit}
+            write_json_line(stream, "info", "ended", **values, seconds=update.seconds)
+
+    return throttle(write, interval)
 
 
 def record_progress(run: RunDir) -> ProgressCallback:
-    """A callback that writes updates to the run directory, for ``ulcmod status``.
-
-    Only for the holder of the run's lease.
-    """
+    """A callback that writes updates to the run directory, which this process holds, for status."""
 
     def record(update: ProgressUpdate) -> None:
         if update.state == "failed":
@@ -264,10 +235,8 @@ def record_progress(run: RunDir) -> ProgressCallback:
 def read_current_step(run: RunDir, since: float) -> dict[str, Any] | None:
     """The step that the holder of a run has recorded last, as JSON values, or None.
 
-    Args:
-        run: The run directory.
-        since: When the holder acquired the lease, by its own clock (seconds since 1970). Earlier
-            steps are those of another process.
+    Steps recorded before ``since``, when the holder acquired the lease (seconds since 1970 by its
+    own clock), are those of another process.
     """
     try:
         step = run.read_json(STEP_FILE)

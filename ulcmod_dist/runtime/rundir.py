@@ -44,11 +44,6 @@ def modules_key(num_modules: int, name: str) -> str:
     return f"modules/K={num_modules:03d}/{name}"
 
 
-def evaluation_key(name: str) -> str:
-    """Key of one JSON file of the evaluation."""
-    return f"{EVALUATION}/{name}.json"
-
-
 def figure_key(name: str) -> str:
     """Key of one figure."""
     return f"figures/{name}.png"
@@ -62,11 +57,6 @@ def table_key(name: str) -> str:
 def version_folder(number: int) -> str:
     """Folder of one version of the results."""
     return f"{VERSIONS}/{number:06d}"
-
-
-def drift_key(name: str) -> str:
-    """Key of one file about what a rerun changed."""
-    return f"{DRIFT}/{name}"
 
 
 class KeyExists(UlcmodError):
@@ -129,11 +119,7 @@ class RunDir:
         return True
 
     def read(self, key: str) -> bytes:
-        """The bytes of a key.
-
-        Raises:
-            FileNotFoundError: The key does not exist.
-        """
+        """The bytes of a key; FileNotFoundError if it does not exist."""
         return bytes(obstore.get(self.objects, key).bytes())
 
     def write(self, key: str, data: bytes) -> None:
@@ -162,7 +148,7 @@ class RunDir:
         self.write(key, canonical_json(value))
 
     def read_parquet(self, key: str) -> pa.Table:
-        """The Parquet table of a key (FileNotFoundError when it is not there)."""
+        """The Parquet table of a key; FileNotFoundError if it does not exist."""
         import pyarrow.parquet as pq
 
         return pq.read_table(io.BytesIO(self.read(key)))

@@ -49,10 +49,7 @@ def defer_sigterm(grace: float = GRACE_SECONDS) -> Iterator[Callable[[], bool]]:
 
     Yields a function that tells whether SIGTERM was received. `Terminated` is then raised at the
     end of the block, or when the grace period is over. No-op if another SIGTERM handler is
-    installed.
-
-    Args:
-        grace: Seconds.
+    installed. ``grace`` is in seconds.
     """
     if signal.getsignal(signal.SIGTERM) is not _terminate:
         yield lambda: False

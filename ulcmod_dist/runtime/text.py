@@ -18,8 +18,6 @@ LABEL_LIMIT = 24
 
 MINUS, DASH, TIMES = "\u2212", "\u2013", "\u00d7"
 
-_SPACES = re.compile(r"\s+")
-
 
 def strip_control_chars(text: str) -> str:
     """Return the text without control and bidirectional characters, except tab and newline."""
@@ -36,7 +34,7 @@ def shorten(text: str, limit: int = PROMPT_LIMIT) -> str:
 
 def label(text: str, limit: int = LABEL_LIMIT) -> str:
     """Return a text as one line of at most ``limit`` characters."""
-    line = _SPACES.sub(" ", strip_control_chars(text)).strip()
+    line = " ".join(strip_control_chars(text).split())
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
