@@ -41,7 +41,7 @@ def test_summary__names_from_a_corpus_do_not_command_the_terminal() -> None:
     name = "train-\x1b[2J\x1b]0;title\x07\x9b31m\u202e=id"
     summary = Summary("Rows", {"id": "Id"}, [{"id": name}], {"held": [name]}, closing=[name])
     out = io.StringIO()
-    summary.print(Console(file=out, width=80))
+    Console(file=out, width=80).print(summary)
     assert out.getvalue().count("train-[2J]0;title31m=id") == 3
     assert not [c for c in out.getvalue() if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
 
@@ -55,7 +55,7 @@ def test_summary__breaks_no_number_however_narrow_the_terminal(width: int) -> No
     ]
     summary = Summary("Modules", {**columns, "state": "State"}, rows)
     out = io.StringIO()
-    summary.print(Console(file=out, width=width))
+    Console(file=out, width=width).print(summary)
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= width
     found = {word for line in lines for word in line.split()}

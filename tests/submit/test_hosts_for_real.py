@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ray.job_submission import JobSubmissionClient
 
 from tests.submit.hosts import Host, host, needs_root, network, wait_for
 from ulcmod_dist.runtime.rundir import RunDir
@@ -29,7 +30,7 @@ class Cluster:
     workers: tuple[Host, Host]
     token: str
 
-    def client(self, home: Path) -> ray_jobs.Client:
+    def client(self, home: Path) -> JobSubmissionClient:
         """A connection from outside, with the token."""
         address = f"http://{self.head.address}:8265"
         return ray_jobs.connect(address, {"RAY_AUTH_TOKEN": self.token}, home)

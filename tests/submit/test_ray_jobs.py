@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobSubmissionClient
 from typer.testing import CliRunner
 
 from tests.submit.job_files import HUB_JOB, MATRIX_JOB, job_file
@@ -34,7 +35,7 @@ def bundle(tmp_path: Path) -> JobBundle:
     return create_bundle(job_file(tmp_path, MATRIX_JOB.format(run="/shared/runs/mine")), [], "ray")
 
 
-def client(server: JobServer, home: Path) -> ray_jobs.Client:
+def client(server: JobServer, home: Path) -> JobSubmissionClient:
     return ray_jobs.connect(server.address, {}, home)
 
 

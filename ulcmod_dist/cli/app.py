@@ -136,7 +136,7 @@ def print_summary(summary: Summary, as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary.as_json(), indent=1, ensure_ascii=False))
     elif log_format == "text":
-        summary.print(Console())
+        Console().print(summary)
     if log_format == "json":
         write_json_line(
             sys.stderr,

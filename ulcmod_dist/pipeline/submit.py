@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm
-from ulcmod_dist.submit.bundle import ClusterJob, ClusterKind, JobBundle, create_bundle
-from ulcmod_dist.submit.tools import is_installed
+from ulcmod_dist.submit.bundle import ClusterKind, JobBundle, create_bundle
+
+ClusterJob: TypeAlias = kuberay.Manifest | slurm.BatchScript | ray_jobs.RayJob
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A job file, its overrides, and the cluster to run it on.
+    """A job file, its overrides ``section.key=value``, and the cluster to run it on.
 
-    Attributes:
-        job: The job file.
-        overrides: ``section.key=value`` each.
-        to: Kind of cluster.
-        address: Ray: HTTP address of the job server; None for the default.
+    The address is that of a Ray cluster's job server; None for the default.
     """
 
     job: str
@@ -55,11 +54,6 @@ class Submission:
         client = ray_jobs.connect(self.resolve_address(), os.environ, Path.home())
         return ray_jobs.RayJob(client, bundle)
 
-    def as_command(self) -> str:
-        """The shell command that makes this submission."""
-        words = ["ulcmod", "submit", self.job, "--to", self.to]
-        return shlex.join([*words, *(word for o in self.overrides for word in ("--set", o))])
-
 
 def preview(submission: Submission) -> str:
     """What would be sent, as text; contacts no cluster."""
@@ -78,10 +72,8 @@ def submit(
 ) -> Summary:
     """Submit a job, or attach to the same job if it is there.
 
-    Args:
-        submission: The job and the cluster.
-        again: Run it again although it has succeeded; Slurm does so in any case.
-        wait: Ray: called with the job's output until it ends; None returns at once.
+    ``again`` repeats one that has succeeded; Slurm does so in any case. On a Ray cluster, ``wait``
+    is called with the job's output until it ends; None returns at once.
 
     Raises:
         InvalidInput: The job cannot run there, or the remote cluster has no authentication.
@@ -92,7 +84,7 @@ def submit(
     if submission.to == "slurm":
         _require_inputs(bundle.job)
     job = submission.prepare(bundle)
-    if isinstance(job, kuberay.Manifest) and not is_installed("kubectl"):
+    if isinstance(job, kuberay.Manifest) and shutil.which("kubectl") is None:
         return _explain_missing_kubectl(submission, job)
     submitted = job.submit(again=again)
     state, exit_code = submitted.state, 0
@@ -114,23 +106,21 @@ def submit(
 
 
 def _explain_missing_kubectl(submission: Submission, manifest: kuberay.Manifest) -> Summary:
+    overrides = (word for override in submission.overrides for word in ("--set", override))
+    command = ["ulcmod", "submit", submission.job, "--to", submission.to, *overrides, "--dry-run"]
     return Summary(
         "Submission",
         facts={"submission": manifest.name, "sent": False},
         closing=[
             f"kubectl is not installed here, so {manifest.kind} {manifest.name} was not applied.",
-            f"Apply it with: {submission.as_command()} --dry-run | kubectl apply -f -",
+            f"Apply it with: {shlex.join(command)} | kubectl apply -f -",
         ],
         exit_code=1,
     )
 
 
 def _require_inputs(job: Job) -> None:
-    """Check that the inputs exist: a Slurm cluster shares the file system of this machine.
-
-    Raises:
-        InvalidInput: An input does not exist or holds no samples.
-    """
+    """Check that the inputs exist: a Slurm cluster shares the file system of this machine."""
     if job.matrix is not None:
         path = job.matrix.path
         if not is_url(path) and not Path(path).exists():

@@ -17,16 +17,10 @@ from ulcmod_dist.runtime.text import strip_control_chars
 
 @dataclass(frozen=True)
 class Summary:
-    """The result of a command.
+    """The result of a command: facts, then rows under a title, then closing sentences.
 
-    Attributes:
-        title: What the rows are.
-        columns: Key of each shown column -> its heading.
-        rows: Records of JSON values.
-        facts: Further JSON values, shown above the rows.
-        data: Replaces the facts in JSON, with other names and units.
-        closing: Sentences at the end, such as the path of a report.
-        exit_code: Exit code of the command.
+    ``columns`` maps the key of each shown column to its heading; ``data`` replaces the facts in
+    JSON, with other names and units.
     """
 
     title: str
@@ -44,21 +38,14 @@ class Summary:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.facts:
-            yield self._facts()
+            facts = Table.grid(padding=(0, 2))
+            for name, value in self.facts.items():
+                facts.add_row(Text(name.replace("_", " "), style="dim"), Text(format_value(value)))
+            yield facts
         if self.rows:
             yield from self._tables(console, options)
         # Text, not markup: paths and names may hold brackets.
         yield from (Text(strip_control_chars(line), overflow="fold") for line in self.closing)
-
-    def print(self, console: Console) -> None:
-        """Print facts, tables and closing sentences."""
-        console.print(self)
-
-    def _facts(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        for name, value in self.facts.items():
-            table.add_row(Text(name.replace("_", " "), style="dim"), Text(format_value(value)))
-        return table
 
     def _tables(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
         """The rows, in as many tables as the width requires; each begins with the first column."""

@@ -12,8 +12,9 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.errors import InvalidInput
@@ -28,17 +29,19 @@ ClusterKind = Literal["ray", "kuberay", "slurm"]
 
 @dataclass(frozen=True)
 class JobBundle:
-    """A job and the input files sent with it.
-
-    Attributes:
-        job: The job; its relative inputs are the files below, everything else is absolute.
-        name: ``ulcmod-`` and 16 hexadecimal digits, a digest of the job and the files.
-        files: Path relative to the job file -> file on this machine.
-    """
+    """A job and the files sent with it: its relative inputs, as (path in the job, file here)."""
 
     job: Job
-    name: str
-    files: tuple[tuple[str, Path], ...]
+    files: tuple[tuple[str, Path], ...] = ()
+
+    @cached_property
+    def name(self) -> str:
+        """``ulcmod-`` and 16 hexadecimal digits, a digest of the job and the files."""
+        digests = {}
+        for name, file in self.files:
+            with file.open("rb") as content:
+                digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
+        return make_name({"job": self.job.model_dump(mode="json"), "files": digests})
 
     @property
     def text(self) -> str:
@@ -67,15 +70,10 @@ class JobBundle:
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job on a cluster.
+    """A job on a cluster, whether this call submitted it (new) or found it there.
 
-    Attributes:
-        name: Its submission id (Ray), object name (Kubernetes) or job name (Slurm).
-        state: Its state in the cluster's own terms, such as ``RUNNING``.
-        new: Whether this call submitted it, rather than found it there.
-        label: Its name in messages.
-        details: Further facts, such as Slurm's number.
-        output: Lines to show to the user, such as those of kubectl.
+    The name is its submission id (Ray), object name (Kubernetes) or job name (Slurm), the label its
+    name in messages; the state is in the cluster's own terms, the output for the user.
     """
 
     name: str
@@ -84,22 +82,6 @@ class SubmittedJob:
     label: str
     details: Mapping[str, object] = field(default_factory=dict)
     output: str = ""
-
-
-class ClusterJob(Protocol):
-    """A job prepared for one kind of cluster."""
-
-    def submit(self, *, again: bool = False) -> SubmittedJob:
-        """Submit the job, or attach to it if it is there; ``again`` repeats one that succeeded."""
-
-    def find(self) -> SubmittedJob | None:
-        """The job on the cluster; None if it is not there any more."""
-
-    def read_logs(self, *, follow: bool) -> Iterator[str]:
-        """The job's output so far; with ``follow``, until it ends."""
-
-    def cancel(self) -> SubmittedJob | None:
-        """Ask the job to stop; None if it is not running."""
 
 
 def create_bundle(
@@ -119,7 +101,7 @@ def create_bundle(
         job = Job.from_yaml(path, overrides)
         if not is_url(job.run):
             job = job.model_copy(update={"run": str(Path(job.run).expanduser().resolve())})
-        return JobBundle(job, _name_bundle(job, ()), ())
+        return JobBundle(job)
     job = _read_job(path, overrides)
     if not _is_absolute(job.run):
         raise InvalidInput(
@@ -140,7 +122,7 @@ def create_bundle(
             f"The inputs beside {path} are {size:,} bytes; at most {MAX_BYTES:,} can be uploaded.",
             "Put them where the cluster can read them and use absolute paths or URLs.",
         )
-    return JobBundle(job, _name_bundle(job, files), files)
+    return JobBundle(job, files)
 
 
 def _read_job(path: Path, overrides: Sequence[str]) -> Job:
@@ -176,10 +158,9 @@ def _collect_inputs(job: Job, folder: Path) -> Iterator[tuple[str, Path]]:
     """The files of every relative input, by their path relative to the job file's folder."""
     seen: set[str] = set()
     for key, location in _list_inputs(job):
-        if _is_absolute(location):
+        is_hub_id = key == "model.id" and not (folder / location).exists()
+        if _is_absolute(location) or is_hub_id:
             continue
-        if key == "model.id" and not (folder / location).exists():
-            continue  # an id on the hub
         if ".." in Path(location).parts:
             raise InvalidInput(
                 f"{key} is {location!r}, outside the folder of the job file, so it is not "
@@ -220,14 +201,6 @@ def _list_folder(folder: Path) -> list[Path]:
         for file in folder.rglob("*")
         if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
     ]
-
-
-def _name_bundle(job: Job, files: Sequence[tuple[str, Path]]) -> str:
-    digests = {}
-    for name, file in files:
-        with file.open("rb") as content:
-            digests[name] = hashlib.file_digest(content, "sha256").hexdigest()
-    return make_name({"job": job.model_dump(mode="json"), "files": digests})
 
 
 def make_name(identity: object) -> str:

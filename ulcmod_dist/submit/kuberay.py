@@ -26,13 +26,7 @@ _STATE_PATHS = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """Kubernetes objects as YAML text.
-
-    Attributes:
-        kind: RayJob, RayCronJob or CronJob: the object that runs the job.
-        name: Its name.
-        text: All objects.
-    """
+    """Kubernetes objects as YAML text; kind and name are those of the one that runs the job."""
 
     kind: str
     name: str
@@ -41,11 +35,8 @@ class Manifest:
     def submit(self, *, again: bool = False) -> SubmittedJob:
         """Apply the objects to the cluster of kubectl's current context, or attach to the job.
 
-        A RayJob that waits, runs or has succeeded is kept; one that failed is replaced. A schedule
-        is applied in any case, so that a changed job replaces it.
-
-        Args:
-            again: Replace a RayJob that has succeeded, too; never one that runs.
+        A RayJob that waits or runs is kept, and without ``again`` one that has succeeded; one that
+        failed is replaced. A schedule is applied in any case, so that a changed job replaces it.
         """
         if self.kind == "RayJob" and (state := self._get_job_state()) is not None:
             failed = state.startswith(("Failed", "ValidationFailed")) or state.endswith("STOPPED")
@@ -65,11 +56,7 @@ class Manifest:
     def read_logs(self, *, follow: bool) -> Iterator[str]:
         """The output of the job, or of the schedule's newest one; with ``follow``, until it ends.
 
-        The output is that of the pod that submits the driver and follows it; the head's pod prints
-        Ray's own log.
-
-        Raises:
-            UlcmodError: The schedule has started no job yet.
+        It is that of the pod that submits the driver; the head's pod prints Ray's own log.
         """
         if self.kind == "RayJob":
             pods = f"--selector=job-name={self.name}"
@@ -101,7 +88,7 @@ class Manifest:
 
 
 def _find_newest(kind: str, label: str) -> str:
-    """The newest object with a label, in kubectl's form ``kind/name``."""
+    """The newest object with a label as ``kind/name``; UlcmodError if there is none."""
     order = "--sort-by=.metadata.creationTimestamp"
     names = call_tool(["kubectl", "get", kind, f"--selector={label}", order, "-o", "name"]).split()
     if not names:

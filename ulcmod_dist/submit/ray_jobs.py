@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import requests
 from ray.dashboard.utils import get_address_for_submission_client
@@ -25,9 +25,6 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.credentials import reject_credentials
 from ulcmod_dist.runtime.ray_token import get_token, require_token
 from ulcmod_dist.submit.bundle import JOB_FILE, JobBundle, SubmittedJob
-
-Client: TypeAlias = JobSubmissionClient
-"""A connection to the job server of a cluster."""
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 GRACE_SECONDS = 60
@@ -70,7 +67,7 @@ def resolve_address(address: str | None, environment: Mapping[str, str], home: P
     return resolved.rstrip("/")
 
 
-def connect(address: str, environment: Mapping[str, str], home: Path) -> Client:
+def connect(address: str, environment: Mapping[str, str], home: Path) -> JobSubmissionClient:
     """Connect to a cluster's job server, with the token if there is one.
 
     Raises:
@@ -79,7 +76,7 @@ def connect(address: str, environment: Mapping[str, str], home: Path) -> Client:
     """
     token = get_token(address, environment, home)
     with _translate_errors(address):
-        return Client(address, headers=token.headers() if token else None)
+        return JobSubmissionClient(address, headers=token.headers() if token else None)
 
 
 @contextlib.contextmanager
@@ -129,22 +126,16 @@ def _get_entrypoint(bundle: JobBundle) -> str:
 class RayJob:
     """A job for the job server of a Ray cluster."""
 
-    client: Client
+    client: JobSubmissionClient
     bundle: JobBundle
 
     def submit(self, *, again: bool = False, entrypoint: str | None = None) -> SubmittedJob:
         """Submit the job, or attach to its latest submission.
 
-        A submission that waits, runs or has succeeded is kept; after one that failed or was
-        stopped, a new one is made.
-
-        Args:
-            again: Submit again after a success, too.
-            entrypoint: Command of the driver, run beside the job file; by default the bundle's.
+        One that waits or runs is kept, and without ``again`` one that has succeeded; after one that
+        failed or was stopped, a new one is made. ``entrypoint`` replaces the driver's command.
         """
-        ended = {JobStatus.FAILED, JobStatus.STOPPED}
-        if again:
-            ended.add(JobStatus.SUCCEEDED)
+        ended = {JobStatus.FAILED, JobStatus.STOPPED, *([JobStatus.SUCCEEDED] if again else [])}
         with _translate_errors(self.client.get_address()):
             latest, attempt = self._find_latest()
             if latest is not None and latest.status not in ended:
@@ -154,11 +145,7 @@ class RayJob:
             return _as_submitted(name, self.client.get_job_status(name), new=new)
 
     def find(self) -> SubmittedJob:
-        """The latest submission of the job.
-
-        Raises:
-            UlcmodError: The cluster has none.
-        """
+        """The latest submission of the job; UlcmodError if the cluster has none."""
         address = self.client.get_address()
         with _translate_errors(address):
             latest, _ = self._find_latest()
@@ -181,8 +168,7 @@ class RayJob:
     def follow_logs(self, submission_id: str) -> Iterator[str]:
         """The output of a submission as it is printed, until it ends.
 
-        Raises:
-            UlcmodError: The cluster has not answered for ``RECONNECT_SECONDS``.
+        Raises UlcmodError if the cluster has not answered for ``RECONNECT_SECONDS``.
         """
         position, last_answer = 0, time.monotonic()
         while True:

@@ -54,11 +54,7 @@ class BatchScript:
         return self._as_submitted(*jobs[0].split(), new=False) if jobs else None
 
     def read_logs(self, *, follow: bool) -> Iterator[str]:
-        """The output of the job; with ``follow``, until it leaves the queue.
-
-        Raises:
-            UlcmodError: There is no output in the current folder.
-        """
+        """The job's output in the current folder; with ``follow``, until it leaves the queue."""
         if not self.log.is_file() and not (follow and self.find()):
             raise UlcmodError(
                 f"There is no {self.log} here.",
@@ -93,13 +89,10 @@ class BatchScript:
 def render_script(
     bundle: JobBundle, *, environment: Path | None = None, entrypoint: str | None = None
 ) -> BatchScript:
-    """Render the batch script of a job.
+    """Render the batch script of a job, whose paths are absolute.
 
-    Args:
-        bundle: The job; its paths are absolute.
-        environment: Folder of the programs ``ulcmod`` and ``ray`` on the compute nodes; by default
-            that of the running Python.
-        entrypoint: Command of the driver, followed by the job file; by default the bundle's.
+    ``environment`` is the folder of the programs ``ulcmod`` and ``ray`` on the compute nodes, by
+    default that of the running Python; ``entrypoint`` replaces the driver's command.
     """
     cluster = bundle.job.cluster or ClusterConfig()
     text = render_template(

@@ -16,19 +16,14 @@ import yaml
 
 from ulcmod_dist.errors import UlcmodError
 
-_PACKAGE = Path(__file__).parent.parent
-
-
-def get_template_folder() -> Path:
-    """The folder ``cluster``: in the installed package, or beside it in a checkout."""
-    installed = _PACKAGE / "cluster"
-    return installed if installed.is_dir() else _PACKAGE.parent / "cluster"
-
 
 @cache
 def _get_environment() -> jinja2.Environment:
+    package = Path(__file__).parent.parent
+    # In a checkout the folder is beside the package.
+    folders = [package / "cluster", package.parent / "cluster"]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(get_template_folder()),
+        loader=jinja2.FileSystemLoader(folders),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -56,17 +51,10 @@ def render_template(template: str, **values: Any) -> str:
     return _get_environment().get_template(template).render(**values)
 
 
-def is_installed(tool: str) -> bool:
-    """Whether a command-line tool is on the PATH."""
-    return shutil.which(tool) is not None
-
-
 def call_tool(command: Sequence[str], *, stdin: str | None = None) -> str:
     """Call a tool and return what it prints.
 
-    Args:
-        command: The tool and its arguments, which every user of the machine can list.
-        stdin: Text for its standard input, which nobody else can read.
+    Secrets go through ``stdin``: other users of the machine can list the arguments.
 
     Raises:
         UlcmodError: The tool is not installed or failed; the message holds its output.
@@ -94,7 +82,7 @@ def stream_tool(command: Sequence[str]) -> Iterator[str]:
 
 
 def _require_installed(tool: str) -> None:
-    if not is_installed(tool):
+    if shutil.which(tool) is None:
         raise UlcmodError(
             f"{tool} is not installed here.",
             "Run this on a machine that has it, or print the files with --dry-run.",
