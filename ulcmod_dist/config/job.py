@@ -4,8 +4,6 @@ Input paths (model, corpus, matrix) are relative to the job file's folder, so th
 any working directory; the run directory is relative to the working directory.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import typing
@@ -61,7 +59,7 @@ class Job(schema.Config):
         return self
 
     @classmethod
-    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Job:
+    def from_yaml(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
         """Read a job file; each override is ``section.key=value`` with a YAML value."""
         path = Path(path)
         try:
@@ -79,7 +77,7 @@ class Job(schema.Config):
         folder: Path,
         overrides: Sequence[str] = (),
         require_model_folder: bool = True,
-    ) -> Job:
+    ) -> Self:
         """Parse a job's YAML text.
 
         Args:
@@ -97,7 +95,7 @@ class Job(schema.Config):
         return job.resolve_paths(folder, require_model_folder=require_model_folder)
 
     @classmethod
-    def parse(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Job:
+    def parse(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Self:
         """Parse a job's YAML text and leave its input paths as they are."""
         try:
             data = yaml.safe_load(text)
@@ -119,7 +117,7 @@ class Job(schema.Config):
         _refuse_credentials(job.model_dump(mode="json"))
         return job
 
-    def resolve_paths(self, folder: Path, *, require_model_folder: bool = True) -> Job:
+    def resolve_paths(self, folder: Path, *, require_model_folder: bool = True) -> Self:
         """The same job with absolute input paths.
 
         Raises:

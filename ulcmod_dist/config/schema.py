@@ -1,7 +1,5 @@
 """The sections of a job: keys, meaning, defaults and validation."""
 
-from __future__ import annotations
-
 import os
 import re
 import typing

@@ -21,14 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerUnits:
-    """Neighbouring units: the input of one down-projection.
+    """Neighbouring units: the input of one down-projection, ``width`` many.
 
-    Attributes:
-        layer: Index of the layer, from 0.
-        path: Path of the torch module below the base model; for experts, of the module that holds
-            all experts of the layer.
-        width: Number of units.
-        expert: Index of the expert within the layer, or None.
+    ``path`` is that of the torch module below the base model; for an expert, of the module that
+    holds all experts of the layer.
     """
 
     layer: int
@@ -37,25 +33,19 @@ class LayerUnits:
     expert: int | None = None
 
 
-ListLayerUnits = Callable[[Any, int], Iterator[LayerUnits]]
-
-
 @dataclass(frozen=True)
 class Family:
-    """A model family.
+    """A model family: the units of a layer from the text configuration and the layer's index."""
 
-    Attributes:
-        list_layer_units: The units of one layer, from the text configuration and the layer's index.
-        base: Class of transformers that loads the model without its language-model head.
-        decoder: Whether the family predicts the next token, so that a prompt has a loss.
-        gated: Whether a unit is the product of a gate and a value, hence has three weight vectors
-            and not two; None where the configuration's ``is_gated_act`` tells.
-    """
-
-    list_layer_units: ListLayerUnits
+    list_layer_units: Callable[[Any, int], Iterator[LayerUnits]]
     base: str = "AutoModel"
+    """Class of transformers that loads the model without its language-model head."""
     decoder: bool = True
+    """Whether the family predicts the next token, so that a prompt has a loss."""
     gated: bool | None = True
+    """Whether a unit is the product of a gate and a value, hence has three weight vectors and not
+    two; None where the configuration's ``is_gated_act`` tells.
+    """
 
 
 def _dense(path: str, width: Callable[[Any], int], **options: Any) -> Family:
@@ -142,11 +132,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def get_family(config: PretrainedConfig) -> Family:
-    """The registry's entry for a configuration's model type.
-
-    Raises:
-        InvalidInput: The registry does not know the type.
-    """
+    """The registry's entry for a model type; InvalidInput names those that are known."""
     try:
         return FAMILIES[config.model_type]
     except KeyError:
@@ -157,11 +143,7 @@ def get_family(config: PretrainedConfig) -> Family:
 
 
 def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
-    """All units of a model, layer by layer, in the order of the activations' columns.
-
-    Raises:
-        InvalidInput: The registry does not know the model type.
-    """
+    """All units of a model, layer by layer, in the order of the activations' columns."""
     family = get_family(config)
     text = config.get_text_config()
     return tuple(
@@ -177,11 +159,7 @@ def count_units(units: Sequence[LayerUnits]) -> int:
 
 
 def count_unit_parameters(config: PretrainedConfig) -> int:
-    """Number of weights that belong to one unit alone and go when it is pruned, without biases.
-
-    Raises:
-        InvalidInput: The registry does not know the model type.
-    """
+    """Number of weights that belong to one unit alone and go when it is pruned, without biases."""
     gated = get_family(config).gated
     text = config.get_text_config()
     vectors = 3 if (text.is_gated_act if gated is None else gated) else 2

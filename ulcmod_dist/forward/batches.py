@@ -3,10 +3,9 @@
 Planning an extraction needs these without a model, so nothing here imports torch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +15,7 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """A prompt as the model reads it.
-
-    Attributes:
-        ids: Token ids, without padding.
-        token_mask: For each token, whether it enters the mean; at least one does.
-        truncated: Whether the prompt was longer than the limit.
-    """
+    """Token ids without padding, and which tokens enter the mean; at least one does."""
 
     ids: tuple[int, ...]
     token_mask: tuple[bool, ...]
@@ -50,7 +43,7 @@ class PooledActivations:
     routed: NDArray[np.int32] | None = None
 
     @classmethod
-    def concatenate(cls, parts: Sequence[PooledActivations]) -> PooledActivations:
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Join the rows of several batches of one model."""
         routed = [part.routed for part in parts if part.routed is not None]
         return cls(
@@ -59,32 +52,24 @@ class PooledActivations:
         )
 
 
-class RefusedPrompt(InvalidInput):
-    """A prompt that cannot be tokenized as the job's ``prompt`` section asks.
-
-    Attributes:
-        position: Index of the prompt within the call.
-    """
+class PromptError(UlcmodError):
+    """An error of the prompt at a position of the call."""
 
     def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
         super().__init__(fact, remedy)
         self.position = position
+
+
+class RefusedPrompt(PromptError, InvalidInput):
+    """A prompt that cannot be tokenized as the job's ``prompt`` section asks."""
+
+
+class NonFiniteActivation(PromptError):
+    """A forward pass that produced NaN or infinity."""
 
 
 class PromptTooLarge(UlcmodError):
     """A prompt that does not fit into the device's memory even in a batch of its own."""
-
-
-class NonFiniteActivation(UlcmodError):
-    """A forward pass that produced NaN or infinity.
-
-    Attributes:
-        position: Index of the prompt within the batch.
-    """
-
-    def __init__(self, position: int, fact: str, remedy: str | None = None) -> None:
-        super().__init__(fact, remedy)
-        self.position = position
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> tuple[tuple[int, ...], ...]:
@@ -93,13 +78,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> tuple[tuple[int, 
     Prompts are sorted by falling length, so that little is padded and the batch that needs most
     memory comes first; equal lengths keep their order. A batch padded to its longest prompt holds
     at most ``batch_tokens`` tokens, except that a prompt longer than that has a batch of its own.
-
-    Args:
-        lengths: Tokens of each prompt.
-        batch_tokens: Tokens of a batch, padding included.
-
-    Returns:
-        For each batch the indices of its prompts; each index occurs exactly once.
+    Each index of a prompt occurs in exactly one batch.
     """
     batches: list[list[int]] = []
     remaining = 0

@@ -4,14 +4,13 @@ The mean over tokens is taken on the device while the pass runs: [batch, units] 
 nothing is kept per token, and no logits are computed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -38,16 +37,13 @@ Result = TypeVar("Result")
 
 
 class Engine:
-    """A base model on a device that turns batches into pooled activations.
+    """A base model on a device that turns batches into pooled activations of ``units``.
 
     The same batch yields the same bytes on the same hardware.
-
-    Attributes:
-        units: The units of the activations' columns, in order.
     """
 
     def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
-        """Take a loaded base model in evaluation mode; ``Engine.load`` also loads it."""
+        """Take a loaded base model in evaluation mode."""
         self.units = list_units(model.config)
         self._model = model
         self._points = find_hook_points(self.units)
@@ -62,22 +58,11 @@ class Engine:
         device: str = "cpu",
         threads: int = 1,
         ranks: int = 1,
-    ) -> Engine:
-        """Load a model.
+    ) -> Self:
+        """Load a model as ``load_model`` does, and check that it has the planned ``units``.
 
         With several ranks each process holds a part of every layer's units and reduces these; all
         processes load the same model and run the same batches at the same time.
-
-        Args:
-            model: The model.
-            units: The units that the run was planned for, or None not to check them.
-            device: As in ``load_model``.
-            threads: Threads of this process for computing on the CPU.
-            ranks: As in ``load_model``.
-
-        Raises:
-            InvalidInput: The model cannot be used.
-            UlcmodError: Its units differ from ``units``.
         """
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
@@ -92,13 +77,10 @@ class Engine:
         return cls(load_model(model, config, device, ranks), ranks)
 
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
-        """Run one batch of at least one prompt, padded on the right.
-
-        Returns:
-            One row a prompt, in the same order; the same on all ranks.
+        """Run one batch of at least one prompt; the result is the same on all ranks.
 
         Raises:
-            NonFiniteActivation: A unit is NaN or infinite; the prompt's position is given.
+            NonFiniteActivation: A unit is NaN or infinite.
             UlcmodError: A hooked module was not called exactly once, or a token is not in the
                 vocabulary.
         """
@@ -118,15 +100,7 @@ class Engine:
     def run_within_memory(
         self, prompts: Sequence[TokenizedPrompt]
     ) -> tuple[PooledActivations, tuple[int, ...]]:
-        """Run one batch, split into smaller ones while the device runs out of memory.
-
-        Returns:
-            The activations in the order of ``prompts``, and the sizes of the batches that were run
-            in that order: ``(len(prompts),)`` where all fitted.
-
-        Raises:
-            UlcmodError: As ``run`` and ``split_on_oom``.
-        """
+        """Run one batch by ``split_on_oom``; returns the sizes of the parts that were run, too."""
         parts = split_on_oom(self.run, prompts, self._model.device, self._ranks)
         sizes = tuple(size for size, _ in parts)
         return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
@@ -163,12 +137,11 @@ class ActivationPooler:
         """Allocate the activations of ``prompts`` on ``device``."""
         self._rank = torch.distributed.get_rank() if ranks > 1 else 0
         self._ranks = ranks
-        self._shape = len(prompts), max(len(prompt.ids) for prompt in prompts)
-        weights = np.zeros(self._shape, np.float32)
-        for row, prompt in enumerate(prompts):
-            mask = np.array(prompt.token_mask, np.float32)
-            weights[row, : len(prompt.ids)] = mask / prompt.num_counted
-        self._weights = torch.from_numpy(weights).to(device)
+        weights = [
+            torch.tensor(prompt.token_mask, dtype=torch.float32) / prompt.num_counted
+            for prompt in prompts
+        ]
+        self._weights = pad_sequence(weights, batch_first=True).to(device)
         self._means = torch.zeros(len(prompts), points[-1].stop, device=device)
         slots = np.cumsum([0, *(point.experts for point in points)])
         self._slots = {point: slice(*slots[i : i + 2]) for i, point in enumerate(points)}
@@ -180,11 +153,11 @@ class ActivationPooler:
         if width == point.width and self._rank > 0:
             return  # tensor parallelism did not split this layer, so rank 0 reports it
         if routing is None:
-            magnitude = units.reshape(*self._shape, width).abs().float()
+            magnitude = units.reshape(*self._weights.shape, width).abs().float()
             means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
         else:
             means = self._pool_experts(point, units, routing)
-        columns = self._means[:, point.start : point.stop].view(self._shape[0], -1, point.width)
+        columns = self._means[:, point.start : point.stop].view(len(self._means), -1, point.width)
         columns[:, :, get_local_columns(width, point.width)] = means
 
     def _pool_experts(
@@ -195,7 +168,7 @@ class ActivationPooler:
         Rows come sorted by expert, then by token, hence by expert and prompt: each (expert, prompt)
         is one segment.
         """
-        batch, length = self._shape
+        batch, length = self._weights.shape
         weights = self._weights.to(units.device).flatten()[routing.token]
         segment = routing.expert * batch + routing.token // length
         lengths = torch.bincount(segment, minlength=point.experts * batch)
@@ -226,11 +199,9 @@ def pad_batch(
         UlcmodError: A token is not in the vocabulary. An embedding lookup out of range raises on
             the CPU, but on a GPU it is a device-side assertion, after which the process is lost.
     """
-    shape = len(prompts), max(len(prompt.ids) for prompt in prompts)
-    ids, mask = torch.zeros(shape, dtype=torch.int64), torch.zeros(shape, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        ids[row, : len(prompt.ids)] = torch.tensor(prompt.ids)
-        mask[row, : len(prompt.ids)] = 1
+    rows = [torch.tensor(prompt.ids) for prompt in prompts]
+    ids = pad_sequence(rows, batch_first=True)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     if int(ids.max()) >= vocabulary:
         raise UlcmodError(
             f"The tokenizer gave token {int(ids.max())}, but the model knows {vocabulary}.",
@@ -247,8 +218,7 @@ def split_on_oom(
 ) -> list[tuple[int, Result]]:
     """Run a batch of at least one prompt, halving it while the device runs out of memory.
 
-    Returns:
-        Size and result of each part, in the order of the batch.
+    Returns size and result of each part, in the order of the batch.
 
     Raises:
         PromptTooLarge: A single prompt does not fit.

@@ -9,9 +9,7 @@ implementations (``ALL_EXPERTS_FUNCTIONS``): the one registered here computes th
 calls hooks with the units on the way.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,17 +25,14 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.architectures import LayerUnits
 
-IMPLEMENTATION = "ulcmod"
-"""Name of the experts implementation that calls hooks."""
+_IMPLEMENTATION = "ulcmod"
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Token and expert of each row of units, sorted by expert, then by token.
+    """Token in the flattened batch and expert of each row of units, int64 [rows] both.
 
-    Attributes:
-        token: int64 [rows], index of the token in the flattened batch.
-        expert: int64 [rows], index of the expert.
+    Sorted by expert, then by token.
     """
 
     token: torch.Tensor
@@ -48,12 +43,8 @@ class Routing:
 class HookPoint:
     """One module whose units are hooked: a down-projection, or the fused experts of a layer.
 
-    Attributes:
-        layer: Index of the layer.
-        path: Path of the torch module below the base model.
-        width: Units of one down-projection.
-        start: First column of these units in the activations.
-        experts: Number of experts, or 0 for a module that gets every token.
+    ``width`` is that of one down-projection, ``start`` the first column in the activations;
+    ``experts`` is 0 for a module that gets every token.
     """
 
     layer: int
@@ -78,6 +69,11 @@ HookCallback: TypeAlias = Callable[[HookPoint, torch.Tensor, Routing | None], to
 A tensor that it returns replaces the units.
 """
 
+# transformers looks implementations up by name in one registry a process, so the hooks of a module
+# are kept here and not in a closure. Blocks may be nested, as when a masked model is captured: the
+# outer block's hook is called first.
+_EXPERTS_HOOKS: WeakKeyDictionary[nn.Module, list[ExpertsHook]] = WeakKeyDictionary()
+
 
 def find_hook_points(units: Sequence[LayerUnits]) -> tuple[HookPoint, ...]:
     """The hook points that together yield ``units``, in the order of the columns."""
@@ -97,14 +93,8 @@ def hooked(
 ) -> Iterator[dict[HookPoint, int]]:
     """Call ``callback`` with the units of every forward pass within the block.
 
-    Args:
-        model: A model of transformers, with or without a head.
-        points: Where to hook.
-        callback: Called with the hook point, the units and, for experts, their routing.
-        ranks: Processes that share the model; each may get its equal part of a point's units.
-
-    Yields:
-        How often each point was called so far.
+    Yields how often each point was called so far. Of several ranks that share the model each may
+    get its equal part of a point's units.
 
     Raises:
         UlcmodError: A hooked module is missing or has another width than its configuration says;
@@ -121,17 +111,18 @@ def hooked(
             )
         return callback(point, units, routing)
 
-    experts_hooks: dict[nn.Module, ExpertsHook] = {}
     with ExitStack() as stack:
         for point in points:
-            module = _get_module(base, point)
+            module, hook = _get_module(base, point), partial(call, point)
             if point.experts:
-                experts_hooks[module] = partial(call, point)
+                hooks = _EXPERTS_HOOKS.setdefault(module, [])
+                hooks.append(hook)
+                stack.callback(hooks.pop)
             else:
-                hook = _make_pre_hook(partial(call, point))
-                stack.callback(module.register_forward_pre_hook(hook).remove)
-        if experts_hooks:
-            stack.enter_context(hook_experts(base, experts_hooks))
+                stack.callback(module.register_forward_pre_hook(_make_pre_hook(hook)).remove)
+        if any(point.experts for point in points):
+            stack.callback(base.set_experts_implementation, base.get_experts_implementation())
+            base.set_experts_implementation(_IMPLEMENTATION)
         yield call_count
 
 
@@ -148,9 +139,7 @@ def get_local_columns(local_width: int, width: int) -> slice:
 def check_called_once(call_count: dict[HookPoint, int]) -> None:
     """Check that one forward pass has called each hook point exactly once.
 
-    Raises:
-        UlcmodError: A point was called another number of times; its layer is named. A model that
-            fuses its MLP or shares a layer would otherwise yield zeros or sums without notice.
+    A model that fuses its MLP or shares a layer would otherwise yield zeros or sums unnoticed.
     """
     for point, count in call_count.items():
         if count != 1:
@@ -180,45 +169,12 @@ def _make_pre_hook(call: ExpertsHook) -> Callable[..., Any]:
     return pre_hook
 
 
-# transformers looks implementations up by name in one registry a process, so the hooks of a module
-# are kept here and not in a closure. Blocks may be nested, as when a masked model is captured: the
-# outer block's hook is called first.
-_HOOKS: WeakKeyDictionary[nn.Module, tuple[ExpertsHook, ...]] = WeakKeyDictionary()
-
-
-@contextmanager
-def hook_experts(model: PreTrainedModel, hooks: Mapping[nn.Module, ExpertsHook]) -> Iterator[None]:
-    """Call a hook with the units [rows, width] of each layer's experts within the block.
-
-    A tensor that a hook returns replaces the units. ``model`` is switched to this implementation
-    of the experts, and back.
-
-    Args:
-        model: The model that the experts are part of.
-        hooks: A hook for each layer's module of experts.
-    """
-    before = model.get_experts_implementation()
-    model.set_experts_implementation(IMPLEMENTATION)
-    for experts, hook in hooks.items():
-        _HOOKS[experts] = (*_HOOKS.get(experts, ()), hook)
-    try:
-        yield
-    finally:
-        for experts in hooks:
-            _HOOKS[experts] = _HOOKS[experts][:-1]
-        model.set_experts_implementation(before)
-
-
 def _forward(
     experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, router_weights: torch.Tensor
 ) -> torch.Tensor:
     """The experts' output [tokens, hidden size], with the signature that transformers calls.
 
-    Args:
-        experts: The module that holds the weights of all experts of a layer.
-        hidden: [tokens, hidden size].
-        chosen: [tokens, k], the experts that the router chose.
-        router_weights: [tokens, k].
+    ``hidden`` is [tokens, hidden size]; ``chosen`` experts and ``router_weights`` are [tokens, k].
     """
     slots = chosen.shape[-1]
     # A stable sort keeps the tokens of an expert in order, which makes the sums reproducible.
@@ -230,7 +186,7 @@ def _forward(
     # and clamps them (gpt-oss); the parity tests on every sparse family would notice a change.
     activate = experts._apply_gate if experts.has_gate else experts.act_fn
     units = activate(_project(experts, first, hidden[routing.token], expert, stops))
-    for hook in _HOOKS.get(experts, ()):
+    for hook in _EXPERTS_HOOKS.get(experts, ()):
         replaced = hook(units, routing)
         units = units if replaced is None else replaced
     output = _project(experts, "down_proj", units, expert, stops)
@@ -246,7 +202,9 @@ def _project(
     """Each row times the matrix of its expert, plus the expert's bias."""
     weight = getattr(experts, name)
     matrices = weight if experts.is_transposed else weight.transpose(-2, -1)
-    if _can_group(rows, matrices):
+    # torch's grouped_mm wants compute capability 8.0 and strides that are multiples of 16 bytes.
+    is_aligned = all(size * rows.element_size() % 16 == 0 for size in matrices.shape[-2:])
+    if rows.is_cuda and is_aligned and torch.cuda.get_device_capability(rows.device) >= (8, 0):
         output = nn.functional.grouped_mm(rows, matrices, offs=stops.to(torch.int32))
     else:
         output = rows.new_empty(len(rows), matrices.shape[-1])
@@ -259,13 +217,4 @@ def _project(
     return output
 
 
-def _can_group(rows: torch.Tensor, matrices: torch.Tensor) -> bool:
-    """Whether one kernel can serve all experts.
-
-    torch's grouped_mm wants compute capability 8.0 and strides that are multiples of 16 bytes.
-    """
-    aligned = all(size * rows.element_size() % 16 == 0 for size in matrices.shape[-2:])
-    return rows.is_cuda and torch.cuda.get_device_capability(rows.device) >= (8, 0) and aligned
-
-
-ALL_EXPERTS_FUNCTIONS.register(IMPLEMENTATION, _forward)
+ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, _forward)

@@ -3,8 +3,6 @@
 Weights are read from safetensors only, and code that comes with a checkpoint is never run.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -46,9 +44,9 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
     get_family(config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
-        method = _get_setting(quantised, "quant_method")
+        settings = quantised if isinstance(quantised, dict) else vars(quantised)
         raise InvalidInput(
-            f"The checkpoint {model.id} is quantised ({method}).",
+            f"The checkpoint {model.id} is quantised ({settings.get('quant_method')}).",
             "Name the checkpoint of the same model in full precision.",
         )
     if getattr(config, "transformers_weights", None) is not None:
@@ -67,18 +65,13 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
 def load_model(
     model: ModelConfig, config: PretrainedConfig, device: str, ranks: int = 1, *, head: bool = False
 ) -> PreTrainedModel:
-    """Load the base model, or the model that predicts tokens, in evaluation mode.
+    """Load the base model, or with its language-model ``head``, in evaluation mode.
 
-    Args:
-        model: The model.
-        config: Its configuration.
-        device: Device of torch, such as ``cpu`` or ``cuda:0``. ``auto`` places whole layers on all
-            devices that this process sees. These work one after another, so it is for models that
-            fit no single device and have no tensor-parallel plan.
-        ranks: Processes that share the model by tensor parallelism; each calls this function at the
-            same time with the variables of torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE,
-            MASTER_ADDR, MASTER_PORT) in its environment. Its device is that of LOCAL_RANK.
-        head: Whether to load the language-model head as well.
+    The device ``auto`` places whole layers on all devices that this process sees. These work one
+    after another, so it is for models that fit no single device and have no tensor-parallel plan.
+    Ranks share the model by tensor parallelism; each calls this function at the same time with the
+    variables of torch.distributed (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT) in its
+    environment, and its device is that of LOCAL_RANK.
 
     Raises:
         InvalidInput: The weights cannot be read or are incomplete, or the family has no
@@ -136,9 +129,6 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     Keys that begin with ``LIBRARY_PREFIX`` name library versions, which change activations by
     rounding at most. A folder is identified by the digest of its weights and configuration, so that
     it may be moved.
-
-    Raises:
-        InvalidInput: As ``load_config``.
     """
     config = load_config(model)
     folder = get_local_folder(model)
@@ -146,7 +136,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         source = {"id": model.id, "revision": str(model.revision)}
     else:
         index = folder / SAFE_WEIGHTS_INDEX_NAME
-        files = [folder / "config.json", *_list_weights(folder)]
+        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         if index.exists():
             files.append(index)
         source = {"id": folder.name, "weights": hash_files(files)}
@@ -184,7 +174,7 @@ def get_local_folder(model: ModelConfig) -> Path | None:
 
 
 def _require_safetensors(folder: Path) -> None:
-    if not _list_weights(folder):
+    if not any(folder.glob("*.safetensors")):
         raise InvalidInput(
             f"The model folder {folder} holds no weights in safetensors.",
             "Save the model with save_pretrained, which writes model.safetensors.",
@@ -225,11 +215,3 @@ def _check_index(index: Path) -> None:
                 "its folder.",
                 "Save the model with save_pretrained, which writes safetensors.",
             )
-
-
-def _list_weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
-
-
-def _get_setting(settings: Any, key: str) -> Any:
-    return settings.get(key) if isinstance(settings, dict) else getattr(settings, key, None)

@@ -4,10 +4,9 @@ The estimates are meant to be a little too high: a batch that does not fit after
 engine, which costs the time of the failed attempt.
 """
 
-from __future__ import annotations
-
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
@@ -45,13 +44,8 @@ def estimate_token_bytes(
     """Peak bytes for each token of a batch, padding included, on top of the weights.
 
     The peak is in either a layer's attention or its MLP with the copies that pooling makes; the
-    pooled activations are held throughout.
-
-    Args:
-        config: The model.
-        dtype: ``float32`` or ``bfloat16``.
-        attention: ``sdpa`` or ``eager``, which holds the scores of every pair of tokens.
-        longest: Length of the longest prompt, to which masks and scores are proportional.
+    pooled activations are held throughout. Masks, and the scores that ``eager`` attention holds of
+    every pair of tokens, are proportional to the length of the ``longest`` prompt.
     """
     text = config.get_text_config()
     size, hidden, heads = _BYTES[dtype], int(text.hidden_size), int(text.num_attention_heads)
@@ -61,28 +55,30 @@ def estimate_token_bytes(
     scores = heads * longest * (3 * size + 4) if attention == "eager" else 0
     attention_bytes = 6 * heads * head * size + longest * (size + 1) + scores
     units = list_units(config)
+    is_sparse = any(part.expert is not None for part in units)
+    visited = int(text.num_experts_per_tok or 0) if is_sparse else 0
+    # Units that one token passes through. The experts of a layer are equally wide, so the first
+    # ones stand for those that it visits.
+    active = Counter[int]()
+    for part in units:
+        if part.expert is None or part.expert < visited:
+            active[part.layer] += part.width
     # Gate, up, activation and product in the model's precision; magnitudes twice in float32.
-    widest = max(_count_active_units(config, layer) for layer in {part.layer for part in units})
-    mlp_bytes = widest * (4 * size + 8) + _count_active_experts(config) * 3 * hidden * size
+    mlp_bytes = max(active.values()) * (4 * size + 8) + visited * 3 * hidden * size
     pooled = 4 * count_units(units) // _MIN_PROMPT_TOKENS
     return 4 * hidden * size + max(attention_bytes, mlp_bytes) + pooled
 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Memory of a device.
-
-    Attributes:
-        total: All of it, in bytes.
-        free: What is free at this moment.
-    """
+    """All memory of a device, and what is free at this moment, in bytes."""
 
     total: int
     free: int
 
-    def part(self, share: float) -> DeviceMemory:
+    def part(self, share: float) -> Self:
         """The memory of one of several actors that share the device."""
-        return DeviceMemory(int(self.total * share), int(self.free * share))
+        return type(self)(int(self.total * share), int(self.free * share))
 
 
 def get_device_memory(device: str) -> DeviceMemory:
@@ -111,16 +107,8 @@ def fit_batch_tokens(
 
     The largest useful batch is halved until it fits into a share of the total memory and into the
     free memory. The total decides unless others hold most of the device, so the same device gives
-    the same batches again and with them the same bytes.
-
-    Args:
-        memory: Memory of the device.
-        config: The model.
-        dtype: ``float32`` or ``bfloat16``.
-        kind: ``cpu`` or ``cuda``.
-        weights: Bytes of the weights that the device will hold.
-        attention: ``sdpa`` or ``eager``.
-        longest: Tokens that a prompt may have; None for no limit.
+    the same batches again and with them the same bytes. ``weights`` is the bytes that the device
+    will hold of them, ``longest`` the tokens that a prompt may have, or None for no limit.
     """
     available = min(_MEMORY_SHARE * (memory.total - weights), memory.free - weights)
 
@@ -133,17 +121,3 @@ def fit_batch_tokens(
     while tokens > _MIN_BATCH_TOKENS and not fits(tokens):
         tokens //= 2
     return tokens
-
-
-def _count_active_experts(config: PretrainedConfig) -> int:
-    """Experts that each token visits in a layer; 0 for a model without experts."""
-    has_experts = any(part.expert is not None for part in list_units(config))
-    return int(config.get_text_config().num_experts_per_tok or 0) if has_experts else 0
-
-
-def _count_active_units(config: PretrainedConfig, layer: int) -> int:
-    """Units of a layer that one token passes through."""
-    parts = [part for part in list_units(config) if part.layer == layer]
-    shared = sum(part.width for part in parts if part.expert is None)
-    experts = [part.width for part in parts if part.expert is not None]
-    return shared + (experts[0] * _count_active_experts(config) if experts else 0)

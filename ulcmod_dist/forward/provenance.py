@@ -1,7 +1,5 @@
 """What activations depend on from the model's side, found out without importing torch."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache

@@ -6,8 +6,6 @@ would wait in a collective until its timeout, so the caller's process exits at o
 the Ray actor; its shard goes to another one.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket
@@ -22,18 +20,12 @@ Member = TypeVar("Member")
 
 
 class RankGroup(Generic[Member]):
-    """An object on every rank, an engine each, whose methods are called on all of them at once.
-
-    Attributes:
-        local: The object of this process.
-    """
+    """An object on every rank, an engine each, whose methods are called on all of them at once."""
 
     def __init__(self, load: Callable[[int], Member], ranks: int) -> None:
-        """Start the other ranks and load the object of each.
+        """Start the other ranks and load each rank's object in its process by a picklable function.
 
-        Args:
-            load: Loads the object of a rank, in that rank's process; must be picklable.
-            ranks: Number of processes, this one included.
+        ``local`` is the object of this process, which is one of the ``ranks``.
         """
         self._followers: list[Connection] = []
         if ranks > 1:

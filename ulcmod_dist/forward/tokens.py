@@ -1,10 +1,8 @@
 """Tokenize prompts: chat template, length limit, and which tokens enter the mean."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
@@ -24,6 +22,9 @@ _FIXED_DATE = {
     "%Y": "2024", "%y": "24", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July",
     "%a": "Fri", "%A": "Friday", "%j": "208", "%H": "12", "%M": "00", "%S": "00",
 }  # fmt: skip
+_FILTERS = "".join(f" | replace({code!r}, {value!r})" for code, value in _FIXED_DATE.items())
+# Shadows the `strftime_now` that transformers gives to templates.
+_DATE_MACRO = f"{{%- macro strftime_now(format) -%}}{{{{ format{_FILTERS} }}}}{{%- endmacro -%}}"
 
 
 class PromptTokenizer:
@@ -33,10 +34,7 @@ class PromptTokenizer:
     added; the template brings its own special tokens, so none are added a second time. A template
     that refuses a system message gets none. Without a template the plain text is encoded with the
     tokenizer's special tokens; of messages, the user's contents are taken, joined by blank lines.
-
-    Attributes:
-        max_tokens: The length limit, or None: the least of the tokenizer's maximum, the model's
-            positions and the job's limit.
+    The limit ``max_tokens`` is the least of the tokenizer's, the model's positions and the job's.
     """
 
     def __init__(
@@ -45,11 +43,7 @@ class PromptTokenizer:
         config: PretrainedConfig,
         options: TokenizationConfig,
     ) -> None:
-        """Take a loaded tokenizer; ``PromptTokenizer.load`` also loads it.
-
-        Raises:
-            InvalidInput: The tokenizer or its template does not support these options.
-        """
+        """Take a loaded tokenizer; InvalidInput if it does not support the options."""
         if not tokenizer.is_fast:
             raise InvalidInput(
                 f"The tokenizer {type(tokenizer).__name__} gives no offsets into the text.",
@@ -70,14 +64,11 @@ class PromptTokenizer:
         self._system = (
             self._template.probe_system_message(options.system) if self._template else "none"
         )
+        self._system_message = options.system if self._system in ("used", "ignored") else None
 
     @classmethod
-    def load(cls, model: ModelConfig, options: TokenizationConfig) -> PromptTokenizer:
-        """Load a model's tokenizer.
-
-        Raises:
-            InvalidInput: The model or its tokenizer cannot be used.
-        """
+    def load(cls, model: ModelConfig, options: TokenizationConfig) -> Self:
+        """Load a model's tokenizer; InvalidInput if it cannot be used."""
         config = load_config(model)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -96,7 +87,7 @@ class PromptTokenizer:
             "tokenizer": self._digest,
             "template": self._template.digest if self._template else "none",
             "system": self._system,
-            "system_message": self._get_system_message() or "",
+            "system_message": self._system_message or "",
             "tokens": self._options.tokens,
             "max_tokens": "none" if self.max_tokens is None else str(self.max_tokens),
             "long": self._options.long,
@@ -123,7 +114,8 @@ class PromptTokenizer:
     def _render(self, position: int, prompt: Prompt) -> tuple[str, list[tuple[int, int]]]:
         """The text to tokenize, and the spans of the user's words in it."""
         if self._template is None:
-            text = prompt if isinstance(prompt, str) else _join_user_contents(prompt)
+            contents = [prompt] if isinstance(prompt, str) else _list_user_contents(prompt)
+            text = "\n\n".join(contents)
             return text, [(0, len(text))]
         messages = self._list_messages(prompt)
         try:
@@ -144,11 +136,9 @@ class PromptTokenizer:
         if not isinstance(prompt, str):
             return list(prompt)
         user = Message(role="user", content=prompt)
-        system = self._get_system_message()
-        return [user] if system is None else [Message(role="system", content=system), user]
-
-    def _get_system_message(self) -> str | None:
-        return self._options.system if self._system in ("used", "ignored") else None
+        if self._system_message is None:
+            return [user]
+        return [Message(role="system", content=self._system_message), user]
 
     def _make_prompt(
         self, position: int, encoding: Encoding, spans: Sequence[tuple[int, int]]
@@ -182,8 +172,8 @@ class PromptTokenizer:
         )
 
 
-def _join_user_contents(messages: Sequence[Message]) -> str:
-    return "\n\n".join(message["content"] for message in messages if message["role"] == "user")
+def _list_user_contents(messages: Sequence[Message]) -> list[str]:
+    return [message["content"] for message in messages if message["role"] == "user"]
 
 
 def _get_limit(
@@ -198,24 +188,17 @@ class ChatTemplate:
     """A model's chat template with the generation prompt added and a fixed date.
 
     Some templates write today's date into the prompt, which would change the activations from day
-    to day; here it is always 26 July 2024.
-
-    Attributes:
-        digest: SHA-256 of the template's text.
+    to day; here it is always 26 July 2024. ``digest`` is the SHA-256 of the template's text.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         source = tokenizer.get_chat_template()
         self.digest = hashlib.sha256(source.encode()).hexdigest()
-        self._source = _make_date_macro() + source if "strftime_now" in source else source
+        self._source = _DATE_MACRO + source if "strftime_now" in source else source
 
     def render(self, messages: Sequence[Message]) -> str:
-        """The text that the tokenizer reads, special tokens of the template included.
-
-        Raises:
-            jinja2.exceptions.TemplateError: The template refuses these messages.
-        """
+        """The text that the tokenizer reads; TemplateError if the template refuses the messages."""
         text = self._tokenizer.apply_chat_template(
             list(messages), chat_template=self._source, tokenize=False, add_generation_prompt=True
         )
@@ -225,10 +208,8 @@ class ChatTemplate:
     def probe_system_message(self, system: str | None) -> str:
         """What the template does with a system message: ``used``, ``ignored`` or ``refused``.
 
-        ``none`` where none is given. Nothing declares this, so the template is tried.
-
-        Raises:
-            InvalidInput: The template refuses a single user message as well.
+        ``none`` where none is given. Nothing declares this, so the template is tried; InvalidInput
+        if it refuses a single user message as well.
         """
         user = Message(role="user", content=_PLACEHOLDER)
         try:
@@ -259,7 +240,7 @@ class ChatTemplate:
             [m if m["role"] != "user" else {**m, "content": _PLACEHOLDER} for m in messages]
         )
         before, *after = rendered.split(_PLACEHOLDER)
-        contents = [message["content"] for message in messages if message["role"] == "user"]
+        contents = _list_user_contents(messages)
         if len(after) != len(contents) or not text.startswith(before):
             raise ValueError("the chat template drops or repeats the user's words")
         spans: list[tuple[int, int]] = []
@@ -277,9 +258,3 @@ def _find_end(content: str, text: str, start: int, following: str) -> int:
         if text.startswith(shown, start) and text.startswith(following, stop):
             return stop
     raise ValueError("the chat template changes the user's words")
-
-
-def _make_date_macro() -> str:
-    """A macro that shadows the ``strftime_now`` that transformers gives to templates."""
-    filters = "".join(f" | replace({code!r}, {value!r})" for code, value in _FIXED_DATE.items())
-    return "{%- macro strftime_now(format) -%}{{ format" + filters + " }}{%- endmacro -%}"
