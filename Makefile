@@ -9,8 +9,9 @@ PYTEST := $(BIN)/python -m pytest
 install: .venv/.installed
 demo: .venv/.installed
 	$(BIN)/ulcmod demo --run runs/demo
+# Two processes, each with a Ray of its own; the tests of a file share fixtures, so they stay together.
 test: .venv/.developer
-	$(PYTEST)
+	$(PYTEST) --numprocesses=2 --dist=loadscope
 acceptance: .venv/.developer
 	$(PYTEST) -m acceptance
 faults: .venv/.developer
