@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.corpus.files import find_files
@@ -17,8 +16,6 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm
 from ulcmod_dist.submit.bundle import ClusterKind, JobBundle, create_bundle
-
-ClusterJob: TypeAlias = kuberay.Manifest | slurm.BatchScript | ray_jobs.RayJob
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Submission:
         """The HTTP address of the Ray cluster's job server."""
         return ray_jobs.resolve_address(self.address, os.environ, Path.home())
 
-    def prepare(self, bundle: JobBundle) -> ClusterJob:
+    def prepare(self, bundle: JobBundle) -> kuberay.Manifest | slurm.BatchScript | ray_jobs.RayJob:
         """Render the job for its cluster; connects to a Ray cluster, and to no other."""
         if self.to == "kuberay":
             return kuberay.render_manifest(bundle)

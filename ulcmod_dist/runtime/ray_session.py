@@ -23,13 +23,7 @@ store. By default Ray takes 30% of the machine's memory."""
 
 @dataclass(frozen=True)
 class ActorResources:
-    """What Ray reserves for one actor.
-
-    Attributes:
-        cpus: CPUs; may be a fraction.
-        gpus: GPUs; may be a fraction.
-        memory: Bytes of memory; 0 to reserve none.
-    """
+    """What Ray reserves for one actor: CPUs and GPUs, also fractions, and bytes of memory."""
 
     cpus: float = 1.0
     gpus: float = 0.0
@@ -47,10 +41,9 @@ def ray_session(
 ) -> Iterator[None]:
     """Connect to Ray, unless this process is connected already; disconnect at the end if so.
 
-    Args:
-        address: Address of a cluster; None for RAY_ADDRESS, else a local Ray is started. (Ray alone
-            would join any cluster that it finds on this machine.)
-        object_store_bytes: Size of a local Ray's object store; None for Ray's default.
+    Without an address this connects to RAY_ADDRESS, or starts a local Ray. (Ray alone would join
+    any cluster that it finds on this machine.) ``object_store_bytes`` is the size of a local Ray's
+    object store; None for Ray's default.
 
     Raises:
         InvalidInput: The address is on another machine, and there is no token.
@@ -63,10 +56,7 @@ def ray_session(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # ray.init replaces the handler of SIGTERM, which here gives the lease back.
     with preserve_sigterm_handler():
-        if address == "local":
-            _start_local(object_store_bytes)
-        else:
-            _connect(address)
+        _connect(address, object_store_bytes)
     try:
         yield
     finally:
@@ -76,7 +66,7 @@ def ray_session(
 def node_resources() -> list[Mapping[str, float]]:
     """Total resources of each node that is alive and not draining, by Ray's names."""
     draining = draining_nodes()
-    return [n["Resources"] for n in _nodes() if n["Alive"] and n["NodeID"] not in draining]
+    return [node["Resources"] for node in _alive_nodes() if node["NodeID"] not in draining]
 
 
 def draining_nodes() -> frozenset[str]:
@@ -87,29 +77,20 @@ def draining_nodes() -> frozenset[str]:
 
 def node_alive(node_id: str) -> bool:
     """Whether the cluster counts a node as alive."""
-    return any(node["NodeID"] == node_id and node["Alive"] for node in _nodes())
+    return any(node["NodeID"] == node_id for node in _alive_nodes())
 
 
 def metrics_addresses() -> list[str]:
     """Addresses at which the nodes serve metrics to Prometheus."""
-    return [
-        f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}"
-        for node in _nodes()
-        if node["Alive"]
-    ]
+    return [f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in _alive_nodes()]
 
 
 def max_actors(resources: ActorResources, nodes: list[Mapping[str, float]]) -> int:
     """Number of actors of this size that fit on idle nodes."""
+    wanted = resources.as_ray().items()
     # Ray counts in units of 1/10,000; the tolerance keeps 3 * 0.1 within 0.3.
     return sum(
-        min(
-            (
-                int(node.get(name, 0.0) / amount + 1e-9)
-                for name, amount in resources.as_ray().items()
-            ),
-            default=1,
-        )
+        min((int(node.get(name, 0.0) / amount + 1e-9) for name, amount in wanted), default=1)
         for node in nodes
     )
 
@@ -138,8 +119,8 @@ def explain_shortage(resources: ActorResources, nodes: list[Mapping[str, float]]
     return f"An actor needs {parts} on one node; none of the {len(nodes)} nodes has that free."
 
 
-def _nodes() -> list[dict[str, Any]]:
-    return list(ray.nodes())  # type: ignore[no-untyped-call]
+def _alive_nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
 
 
 def _format(name: str, amount: float) -> str:
@@ -148,21 +129,20 @@ def _format(name: str, amount: float) -> str:
     return f"{amount:g} {name}"
 
 
-def _start_local(object_store_bytes: int | None) -> None:
-    ensure_token(os.environ, Path.home())
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=object_store_bytes,
-    )
-
-
-def _connect(address: str) -> None:
+def _connect(address: str, object_store_bytes: int | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        ensure_token(os.environ, Path.home())
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            object_store_memory=object_store_bytes,
+            **quiet,
+        )
+        return
     require_token(address, os.environ, Path.home())
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address=address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UlcmodError(
             f"There is no Ray cluster at {address}: {one_line(error)[:300]}",

@@ -158,8 +158,6 @@ def _is_local(address: str) -> bool:
     if address in ("", "auto", "local"):
         return True  # Ray finds or starts a cluster on this machine.
     url = address if "://" in address else f"ray://{address}"
-    if is_loopback(url):
-        return True
     host = urlsplit(url).hostname or ""
     own = {each.address for addresses in psutil.net_if_addrs().values() for each in addresses}
-    return host == socket.gethostname().lower() or host in own
+    return is_loopback(url) or host in own or host == socket.gethostname().lower()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ulcmod_dist.config.job import Job, is_url
+from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import fingerprint
 
@@ -51,13 +52,12 @@ class JobBundle:
     @property
     def command(self) -> str:
         """The command to run, followed by the job file: a job with a schedule is rerun."""
-        scheduled = self.job.cluster is not None and self.job.cluster.schedule is not None
-        return "ulcmod rerun" if scheduled else "ulcmod run"
+        return "ulcmod run" if self.cluster.schedule is None else "ulcmod rerun"
 
     @property
-    def log_format(self) -> str:
-        """``text`` or ``json``."""
-        return "text" if self.job.cluster is None else self.job.cluster.log_format
+    def cluster(self) -> ClusterConfig:
+        """The job's section `cluster`, or its defaults."""
+        return self.job.cluster or ClusterConfig()
 
     def write_to(self, folder: Path) -> None:
         """Write the job file and its inputs to an empty folder."""

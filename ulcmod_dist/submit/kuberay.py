@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.submit.bundle import JobBundle, SubmittedJob, make_name
 from ulcmod_dist.submit.tools import call_tool, render_template, stream_tool
@@ -108,7 +107,8 @@ def render_manifest(bundle: JobBundle) -> Manifest:
     Raises:
         InvalidInput: The job's section `cluster` lacks what Kubernetes needs.
     """
-    cluster = _require_cluster(bundle)
+    _validate(bundle)
+    cluster = bundle.cluster
     kind = "RayJob" if cluster.schedule is None else _SCHEDULE_KINDS[cluster.scheduler]
     name = bundle.name if cluster.schedule is None else make_name({"schedule": bundle.job.run})
     # The cluster of a CronJob runs between jobs, so by default it scales down to one node.
@@ -136,9 +136,8 @@ def render_manifest(bundle: JobBundle) -> Manifest:
     return Manifest(kind, name, text)
 
 
-def _require_cluster(bundle: JobBundle) -> ClusterConfig:
-    cluster = bundle.job.cluster
-    if cluster is None or cluster.image is None:
+def _validate(bundle: JobBundle) -> None:
+    if bundle.cluster.image is None:
         raise InvalidInput(
             "The job sets no container image for Kubernetes.",
             "Set cluster.image; cluster/Containerfile builds one.",
@@ -148,4 +147,3 @@ def _require_cluster(bundle: JobBundle) -> ClusterConfig:
             f"The job file has {len(bundle.text):,} characters; a ConfigMap takes at most "
             f"{MAX_JOB_BYTES:,} bytes."
         )
-    return cluster

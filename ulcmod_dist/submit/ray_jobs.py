@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -113,12 +114,11 @@ def preview_request(bundle: JobBundle) -> dict[str, Any]:
 
 def _get_entrypoint(bundle: JobBundle) -> str:
     command = f"{bundle.command} {JOB_FILE}"
-    cluster = bundle.job.cluster
-    if cluster is None or not cluster.hours:
+    if not bundle.cluster.hours:
         return command
     # Ray jobs have no time limit. In the foreground, `timeout` stays in the process group that Ray
     # kills when the job is stopped.
-    limit = math.ceil(cluster.hours * 3600)
+    limit = math.ceil(bundle.cluster.hours * 3600)
     return f"timeout --foreground --kill-after={GRACE_SECONDS} {limit} {command}"
 
 
@@ -135,7 +135,9 @@ class RayJob:
         One that waits or runs is kept, and without ``again`` one that has succeeded; after one that
         failed or was stopped, a new one is made. ``entrypoint`` replaces the driver's command.
         """
-        ended = {JobStatus.FAILED, JobStatus.STOPPED, *([JobStatus.SUCCEEDED] if again else [])}
+        ended = {JobStatus.FAILED, JobStatus.STOPPED}
+        if again:
+            ended.add(JobStatus.SUCCEEDED)
         with _translate_errors(self.client.get_address()):
             latest, attempt = self._find_latest()
             if latest is not None and latest.status not in ended:
@@ -205,17 +207,14 @@ class RayJob:
 
     def _find_latest(self) -> tuple[JobDetails | None, int]:
         """The submission with the highest attempt, and the number of that attempt."""
-        name = self.bundle.name
-        attempts = [
-            (int(suffix[1:]) if suffix else 1, details)
+        pattern = re.compile(rf"{self.bundle.name}(?:-(\d+))?")
+        attempts = {
+            int(match[1] or 1): details
             for details in self.client.list_jobs()
-            if (submission_id := details.submission_id or "").startswith(name)
-            and ((suffix := submission_id.removeprefix(name)) == "" or suffix[1:].isdigit())
-        ]
-        if not attempts:
-            return None, 0
-        attempt, details = max(attempts, key=lambda pair: pair[0])
-        return details, attempt
+            if (match := pattern.fullmatch(details.submission_id or ""))
+        }
+        latest = max(attempts, default=0)
+        return attempts.get(latest), latest
 
     def _start(self, submission_id: str, entrypoint: str) -> bool:
         """Submit the job under a new id; False if another process has just done so."""
@@ -229,7 +228,7 @@ class RayJob:
                         "working_dir": folder,
                         "env_vars": {
                             "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
-                            "ULCMOD_LOG_FORMAT": self.bundle.log_format,
+                            "ULCMOD_LOG_FORMAT": self.bundle.cluster.log_format,
                         },
                     },
                     metadata={"run": self.bundle.job.run},

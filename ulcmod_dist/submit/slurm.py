@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.submit.bundle import JobBundle, SubmittedJob
 from ulcmod_dist.submit.tools import call_tool, render_template
@@ -94,16 +93,15 @@ def render_script(
     ``environment`` is the folder of the programs ``ulcmod`` and ``ray`` on the compute nodes, by
     default that of the running Python; ``entrypoint`` replaces the driver's command.
     """
-    cluster = bundle.job.cluster or ClusterConfig()
     text = render_template(
         "slurm/job.sh.j2",
         name=bundle.name,
         job=bundle.text,
-        cluster=cluster,
-        minutes=math.ceil(cluster.hours * 60) if cluster.hours else None,
+        cluster=bundle.cluster,
+        minutes=math.ceil(bundle.cluster.hours * 60) if bundle.cluster.hours else None,
         environment=environment or Path(sys.executable).parent,
         entrypoint=entrypoint or bundle.command,
-        log_format=bundle.log_format,
+        log_format=bundle.cluster.log_format,
         port=PORT,
         restarts=MAX_RESTARTS,
     )
