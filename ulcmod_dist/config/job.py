@@ -18,12 +18,10 @@ from ulcmod_dist.config import schema
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.credentials import REDACTED, REMEDY, has_credentials, iter_texts, redact
 
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
-
 
 def is_url(location: str) -> bool:
     """Whether a location names its scheme, such as ``s3://bucket/key``."""
-    return _URL.match(location) is not None
+    return re.match(r"[a-z][a-z0-9+.-]*://", location) is not None
 
 
 class Job(schema.Config):
@@ -70,29 +68,20 @@ class Job(schema.Config):
 
     @classmethod
     def from_text(
-        cls,
-        text: str,
-        *,
-        source: str,
-        folder: Path,
-        overrides: Sequence[str] = (),
-        require_model_folder: bool = True,
+        cls, text: str, *, source: str, folder: Path, overrides: Sequence[str] = ()
     ) -> Self:
         """Parse a job's YAML text.
 
         Args:
             text: The text.
-            source: Its name in error messages.
+            source: Name of the text in error messages.
             folder: Folder that input paths are relative to.
             overrides: ``section.key=value`` each, with a YAML value.
-            require_model_folder: Whether a local model's folder must exist; a finished run can be
-                evaluated without it.
 
         Raises:
             InvalidInput: The text is no valid job.
         """
-        job = cls.parse(text, source=source, overrides=overrides)
-        return job.resolve_paths(folder, require_model_folder=require_model_folder)
+        return cls.parse(text, source=source, overrides=overrides).resolve_paths(folder)
 
     @classmethod
     def parse(cls, text: str, *, source: str, overrides: Sequence[str] = ()) -> Self:
@@ -120,9 +109,11 @@ class Job(schema.Config):
     def resolve_paths(self, folder: Path, *, require_model_folder: bool = True) -> Self:
         """The same job with absolute input paths.
 
+        Without ``require_model_folder`` an absolute path of a model is accepted where there is no
+        such folder: a finished run can be evaluated without it.
+
         Raises:
-            InvalidInput: The model is no folder and has no fixed revision. An absolute path is
-                accepted without its folder if ``require_model_folder`` is false.
+            InvalidInput: The model is no folder and has no fixed revision.
         """
         changes: dict[str, schema.Config] = {}
         if self.model is not None:

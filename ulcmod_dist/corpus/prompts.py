@@ -142,9 +142,7 @@ def _make_table(split: _Split, corpus: CorpusConfig) -> pa.Table:
     arrays = {
         "sample_id": _read_ids(split, corpus.id),
         "split": pa.repeat(pa.scalar(split.name, pa.string()), rows),
-        "category": pa.nulls(rows, pa.string())
-        if corpus.category is None
-        else _read_labels(split, corpus.category),
+        "category": _read_labels(split, corpus.category),
         "text": texts,
         "chat": chats,
     }
@@ -191,7 +189,9 @@ def _read_texts(split: _Split, name: str) -> pa.ChunkedArray:
     return column
 
 
-def _read_labels(split: _Split, name: str) -> pa.ChunkedArray:
+def _read_labels(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
+    if name is None:
+        return pa.nulls(split.rows(), pa.string())
     labels = split.column(name).cast(pa.string())
     return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
 
@@ -252,18 +252,16 @@ def _parse_messages(encoded: str | None) -> list[Message] | None:
         return None
     if not isinstance(turns, list):
         return None
-    messages = [_parse_message(turn) for turn in turns]
-    return None if None in messages else [m for m in messages if m is not None]
-
-
-def _parse_message(turn: Any) -> Message | None:
-    if not isinstance(turn, dict):
-        return None
-    role, content = _get_either(turn, "role", "from"), _get_either(turn, "content", "value")
-    role = _ROLES.get(role, role) if isinstance(role, str) else None
-    if role not in _KNOWN_ROLES or not isinstance(content, str):
-        return None
-    return Message(role=role, content=content)
+    messages = []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            return None
+        role, content = _get_either(turn, "role", "from"), _get_either(turn, "content", "value")
+        role = _ROLES.get(role, role) if isinstance(role, str) else None
+        if role not in _KNOWN_ROLES or not isinstance(content, str):
+            return None
+        messages.append(Message(role=role, content=content))
+    return messages
 
 
 def _get_either(turn: dict[str, Any], key: str, other: str) -> Any:

@@ -1,9 +1,7 @@
 """The registry of model families: where the units of each are, read from a configuration alone.
 
-A unit is one entry of the input of a layer's MLP down-projection. For each family the registry says
-which base model to load, where its down-projections are and how wide they are, so that what a
-forward pass captures can be checked against the configuration. To support another family, add an
-entry.
+A unit is one entry of the input of a layer's MLP down-projection. What a forward pass captures is
+checked against the registry. To support another family, add an entry.
 """
 
 from __future__ import annotations

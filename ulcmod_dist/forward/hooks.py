@@ -111,15 +111,19 @@ def hooked(
             )
         return callback(point, units, routing)
 
+    def pre_hook(point: HookPoint, _module: nn.Module, args: tuple[Any, ...]) -> Any:
+        replaced = call(point, args[0], None)
+        return None if replaced is None else (replaced, *args[1:])
+
     with ExitStack() as stack:
         for point in points:
-            module, hook = _get_module(base, point), partial(call, point)
+            module = _get_module(base, point)
             if point.experts:
                 hooks = _EXPERTS_HOOKS.setdefault(module, [])
-                hooks.append(hook)
+                hooks.append(partial(call, point))
                 stack.callback(hooks.pop)
             else:
-                stack.callback(module.register_forward_pre_hook(_make_pre_hook(hook)).remove)
+                stack.callback(module.register_forward_pre_hook(partial(pre_hook, point)).remove)
         if any(point.experts for point in points):
             stack.callback(base.set_experts_implementation, base.get_experts_implementation())
             base.set_experts_implementation(_IMPLEMENTATION)
@@ -159,14 +163,6 @@ def _get_module(base: PreTrainedModel, point: HookPoint) -> nn.Module:
         return base.get_submodule(point.path)
     except AttributeError as error:
         raise UlcmodError(f"The model has no module for {point}: {error}.") from error
-
-
-def _make_pre_hook(call: ExpertsHook) -> Callable[..., Any]:
-    def pre_hook(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        replaced = call(args[0], None)
-        return None if replaced is None else (replaced, *args[1:])
-
-    return pre_hook
 
 
 def _forward(

@@ -135,10 +135,8 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     if folder is None:
         source = {"id": model.id, "revision": str(model.revision)}
     else:
-        index = folder / SAFE_WEIGHTS_INDEX_NAME
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-        if index.exists():
-            files.append(index)
+        files += folder.glob(SAFE_WEIGHTS_INDEX_NAME)
         source = {"id": folder.name, "weights": hash_files(files)}
     return {
         **source,

@@ -111,13 +111,11 @@ def fit_batch_tokens(
     will hold of them, ``longest`` the tokens that a prompt may have, or None for no limit.
     """
     available = min(_MEMORY_SHARE * (memory.total - weights), memory.free - weights)
-
-    def fits(tokens: int) -> bool:
+    tokens = _MAX_BATCH_TOKENS[kind]
+    while tokens > _MIN_BATCH_TOKENS:
         length = min(tokens, longest or tokens)
         each = estimate_token_bytes(config, dtype, attention=attention, longest=length)
-        return tokens * each <= available
-
-    tokens = _MAX_BATCH_TOKENS[kind]
-    while tokens > _MIN_BATCH_TOKENS and not fits(tokens):
+        if tokens * each <= available:
+            break
         tokens //= 2
     return tokens

@@ -96,5 +96,4 @@ def _exit_when_any_ends(sentinels: Sequence[int]) -> None:
 def _find_free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        return int(listener.getsockname()[1])

@@ -56,7 +56,11 @@ class PromptTokenizer:
         self._backend.no_padding()
         self._backend.no_truncation()
         self._digest = hashlib.sha256(self._backend.to_str().encode()).hexdigest()
-        self.max_tokens = _get_limit(tokenizer, config, options)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+        limits = [tokenizer.model_max_length, positions, options.max_tokens]
+        self.max_tokens = min(
+            (int(limit) for limit in limits if limit and limit < _NO_LIMIT), default=None
+        )
         if self.max_tokens is not None and options.long == "truncate":
             self._backend.enable_truncation(self.max_tokens)
         has_template = options.template == "model" and tokenizer.chat_template is not None
@@ -100,15 +104,13 @@ class PromptTokenizer:
             RefusedPrompt: A prompt is over the limit under ``long: refuse``, the chat template
                 refuses it, or none of its tokens counts. Its ``position`` is the prompt's.
         """
-        texts, user_spans = [], []
-        for position, prompt in enumerate(prompts):
-            text, spans = self._render(position, prompt)
-            texts.append(text)
-            user_spans.append(spans)
-        encodings = self._backend.encode_batch(texts, add_special_tokens=self._template is None)
+        rendered = [self._render(position, prompt) for position, prompt in enumerate(prompts)]
+        encodings = self._backend.encode_batch(
+            [text for text, _ in rendered], add_special_tokens=self._template is None
+        )
         return [
             self._make_prompt(position, encoding, spans)
-            for position, (encoding, spans) in enumerate(zip(encodings, user_spans, strict=True))
+            for position, (encoding, (_, spans)) in enumerate(zip(encodings, rendered, strict=True))
         ]
 
     def _render(self, position: int, prompt: Prompt) -> tuple[str, list[tuple[int, int]]]:
@@ -117,28 +119,23 @@ class PromptTokenizer:
             contents = [prompt] if isinstance(prompt, str) else _list_user_contents(prompt)
             text = "\n\n".join(contents)
             return text, [(0, len(text))]
-        messages = self._list_messages(prompt)
+        if isinstance(prompt, str):
+            messages = [Message(role="user", content=prompt)]
+            if self._system_message is not None:
+                messages.insert(0, Message(role="system", content=self._system_message))
+        else:
+            messages = list(prompt)
+        spans = []
         try:
             text = self._template.render(messages)
-            spans = (
-                self._template.find_user_spans(messages, text)
-                if self._options.tokens == "prompt"
-                else []
-            )
+            if self._options.tokens == "prompt":
+                spans = self._template.find_user_spans(messages, text)
         except (TemplateError, ValueError) as error:
             raise RefusedPrompt(
                 position,
                 f"The prompt at position {position} does not fit the chat template: {error}.",
             ) from error
         return text, spans
-
-    def _list_messages(self, prompt: Prompt) -> list[Message]:
-        if not isinstance(prompt, str):
-            return list(prompt)
-        user = Message(role="user", content=prompt)
-        if self._system_message is None:
-            return [user]
-        return [Message(role="system", content=self._system_message), user]
 
     def _make_prompt(
         self, position: int, encoding: Encoding, spans: Sequence[tuple[int, int]]
@@ -174,14 +171,6 @@ class PromptTokenizer:
 
 def _list_user_contents(messages: Sequence[Message]) -> list[str]:
     return [message["content"] for message in messages if message["role"] == "user"]
-
-
-def _get_limit(
-    tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, options: TokenizationConfig
-) -> int | None:
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
-    limits = [tokenizer.model_max_length, positions, options.max_tokens]
-    return min((int(limit) for limit in limits if limit and limit < _NO_LIMIT), default=None)
 
 
 class ChatTemplate:

@@ -118,9 +118,8 @@ def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
             f"{run.url} is no run directory: it holds no {JOB}.", "Start one with `ulcmod run JOB`."
         ) from error
     folder = run.local or Path.cwd()
-    return Job.from_text(
-        text, source=run.show(JOB), folder=folder, overrides=overrides, require_model_folder=False
-    )
+    job = Job.parse(text, source=run.show(JOB), overrides=overrides)
+    return job.resolve_paths(folder, require_model_folder=False)
 
 
 def save_job(context: Context) -> None:
