@@ -50,19 +50,12 @@ DISK_MARGIN = 1.05
 
 @dataclass(frozen=True)
 class ExtractionResult:
-    """The result of an extraction.
-
-    Attributes:
-        snapshot: The published snapshot.
-        progress: The last progress.
-        quarantined: Prompts of the corpus in quarantine; with any, the run is incomplete.
-        reused: Samples whose rows were committed before.
-    """
+    """The published snapshot and how it came about."""
 
     snapshot: Snapshot
     progress: ExtractionProgress
-    quarantined: tuple[QuarantineEntry, ...]
-    reused: int
+    quarantined: tuple[QuarantineEntry, ...]  # of this corpus; with any, the run is incomplete
+    reused: int  # samples whose rows were committed before
 
     @property
     def exit_code(self) -> int:
@@ -83,19 +76,9 @@ def prepare(
     update: bool = False,
     save: bool = True,
 ) -> PreparedExtraction:
-    """Load the plan of a run, which must be of the same job, or make one.
+    """Load the plan of a run, which must be of the same job, or make one, which ``save`` keeps.
 
-    Args:
-        run: The run directory.
-        corpus: The corpus.
-        tokenizer: Tokenizes prompts, for their lengths.
-        units: What the columns of a row will be.
-        provenance: What rows depend on (``merge_provenance``).
-        shard_samples: Samples of a shard.
-        batch_tokens: Tokens of a batch, padding included.
-        model_bytes: Projected memory of the model in an actor.
-        update: Whether a changed job makes a new plan, which reuses rows that still hold.
-        save: Whether a new plan becomes the run's.
+    With ``update``, a changed job makes a new plan, which reuses rows that still hold.
 
     Raises:
         InvalidInput: The run follows the plan of another job; the message names each field.
@@ -150,16 +133,9 @@ def extract(
 ) -> ExtractionResult:
     """Compute what is left of a plan and publish all its rows as a snapshot.
 
-    Args:
-        run: The run directory.
-        prepared: Plan and corpus.
-        load_model: Loads the model in an actor.
-        config: Cluster, number and size of the actors.
-        fence: The lease under which shards are committed.
-        retry_quarantined: Whether to try prompts in quarantine again.
-        on_progress: Called at least every half second.
-        on_event: Called in the actors at each point of a shard's life; must survive pickling.
-        stop: Once it returns true, shards in progress are committed and `extract` raises.
+    ``on_progress`` is called at least every half second. ``on_event`` is called in the actors and
+    must survive pickling. Once ``stop`` returns true, shards in progress are committed and
+    `extract` raises.
 
     Raises:
         UlcmodError: Disk, memory or resources are short, the model cannot be loaded, the store
@@ -209,11 +185,7 @@ def extract(
 
 
 def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot:
-    """Make the committed rows of a corpus the run's snapshot.
-
-    Raises:
-        UlcmodError: Not one of its prompts has a row.
-    """
+    """Make the committed rows of a corpus the run's snapshot; raises `UlcmodError` without any."""
     plan = prepared.plan
     commits = _sort_commits(run, plan, list_reusable_commits(run, plan.provenance))
     rows = {prompt for commit in commits for prompt in commit.prompts}
@@ -241,11 +213,7 @@ def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Co
 
 
 def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
-    """Raise if a local disk lacks space for the rest of a plan.
-
-    Raises:
-        UlcmodError: With the space needed and the space there is.
-    """
+    """Raise `UlcmodError` if a local disk lacks space for the rest of a plan."""
     if run.local is None:
         return
     prompts = sum(len(task.rows) for task in tasks)
@@ -261,11 +229,7 @@ def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTas
 
 
 def reserve_memory(config: ExtractConfig, plan: ExtractionPlan) -> ActorResources:
-    """Get the resources of an actor, with the memory that the plan projects.
-
-    Raises:
-        UlcmodError: The projection exceeds the memory of every node.
-    """
+    """Get the resources of an actor; raises `UlcmodError` if no node has the memory projected."""
     largest = max((node.get("memory", 0.0) for node in node_resources()), default=0.0)
     if plan.actor_bytes > largest:
         raise UlcmodError(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from ray.util.metrics import Gauge
 
 from ulcmod_dist.extract.planner import PreparedExtraction, ShardTask, drop_prompts
-from ulcmod_dist.extract.pool import TaskOutcome, WorkerPool
+from ulcmod_dist.extract.pool import WorkerPool
 from ulcmod_dist.extract.progress import STATUS, ExtractionProgress
 from ulcmod_dist.extract.worker import TaskFailure
 from ulcmod_dist.runtime.lease import Fence
@@ -29,23 +29,16 @@ logger = logging.getLogger(__name__)
 class ExtractionMonitor:
     """Runs tasks on a pool, quarantines what fails for good, and reports progress.
 
-    Attributes:
-        run: The run directory.
-        prepared: Plan and corpus.
-        fence: Checked before a prompt is put into quarantine.
-        pool: The actors.
-        tasks: All tasks; a shard of which prompts are quarantined is replaced by its rest.
-        on_progress: Called at least every half second, and after each shard.
-        quarantined: What is in quarantine, by the prompt's digest.
+    ``on_progress`` is called at least every half second, and after each shard.
     """
 
     run: RunDir
     prepared: PreparedExtraction
-    fence: Fence
+    fence: Fence  # checked before a prompt is put into quarantine
     pool: WorkerPool
-    tasks: list[ShardTask]
+    tasks: list[ShardTask]  # a shard of which prompts are quarantined is replaced by its rest
     on_progress: Callable[[ExtractionProgress], None]
-    quarantined: dict[str, QuarantineEntry]
+    quarantined: dict[str, QuarantineEntry]  # by the prompt's digest
     _done: list[ShardTask] = field(default_factory=list)
     _began: float | None = None
     _peak_bytes: int = 0
@@ -57,7 +50,11 @@ class ExtractionMonitor:
             if self._began is None and self.pool.ready:
                 self._began = time.monotonic()
             if outcome is not None:
-                self._take(outcome)
+                if isinstance(outcome.result, TaskFailure):
+                    self._quarantine(outcome.task, outcome.result)
+                else:
+                    self._done.append(outcome.task)
+                    self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
             progress = self.progress()
             self.on_progress(progress)
             publisher.publish(progress)
@@ -90,13 +87,6 @@ class ExtractionMonitor:
             peak_bytes=self._peak_bytes,
         )
 
-    def _take(self, outcome: TaskOutcome) -> None:
-        if isinstance(outcome.result, TaskFailure):
-            self._quarantine(outcome.task, outcome.result)
-        else:
-            self._done.append(outcome.task)
-            self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
-
     def _quarantine(self, task: ShardTask, failure: TaskFailure) -> None:
         """Quarantine the prompts that fail, or else the whole shard, and queue the rest again."""
         failing = set(failure.prompts or task.prompts)
@@ -127,18 +117,16 @@ class _StatusPublisher:
 
     def publish(self, progress: ExtractionProgress, *, last: bool = False) -> None:
         """Set the metrics, and write the file if it is due or the progress is the last."""
-        values = progress.as_json()
+        values = asdict(progress)
         for name, value in values.items():
-            if value is not None:
-                self._gauge(name).set(float(value), tags={"run": self.run.url})
+            if value is None:
+                continue
+            if name not in self._gauges:
+                words = f"Extraction: {name.replace('_', ' ')}"
+                self._gauges[name] = Gauge(f"{METRIC_PREFIX}{name}", words, ("run",))
+            self._gauges[name].set(float(value), tags={"run": self.run.url})
         now = time.monotonic()
         if last or now - self._written >= STATUS_INTERVAL:
             self._written = now
             status = {"progress": values, "time": time.time(), "metrics": metrics_addresses()}
             self.run.write_json(STATUS, status)
-
-    def _gauge(self, name: str) -> Gauge:
-        if name not in self._gauges:
-            words = name.replace("_", " ")
-            self._gauges[name] = Gauge(f"{METRIC_PREFIX}{name}", f"Extraction: {words}", ("run",))
-        return self._gauges[name]

@@ -26,8 +26,7 @@ CHUNKS_IN_FLIGHT = 10
 its size meanwhile."""
 
 ModelBytes: TypeAlias = Callable[[int, int], int]
-"""Host memory of a model in an actor, from the tokens of its largest batch, padding included, and
-of its longest prompt."""
+"""From the tokens of the largest batch, with padding, and of the longest prompt: host memory."""
 
 
 class PromptEncoder(Protocol):
@@ -39,71 +38,41 @@ class PromptEncoder(Protocol):
 
 @dataclass(frozen=True)
 class ShardTask:
-    """One shard to compute.
-
-    Attributes:
-        digest: Its digest.
-        rows: Rows of the corpus that are its rows, in order.
-        prompts: The digest of the prompt of each.
-        batches: Rows of each batch.
-        tokens: Tokens of all prompts.
-        attempt: How often it has been handed out, this time included.
-    """
+    """One shard to compute."""
 
     digest: str
-    rows: tuple[int, ...]
-    prompts: tuple[str, ...]
-    batches: tuple[tuple[int, ...], ...]
+    rows: tuple[int, ...]  # rows of the corpus, in order
+    prompts: tuple[str, ...]  # the digest of the prompt of each
+    batches: tuple[tuple[int, ...], ...]  # indices into ``rows``
     tokens: int
-    attempt: int = 1
+    attempt: int = 1  # how often it has been handed out, this time included
 
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard as planned.
+    """A shard as planned."""
 
-    Attributes:
-        digest: What it will be committed as.
-        rows: Rows of the corpus, in order.
-        tokens: Tokens of its prompts.
-        batches: For each batch the indices into ``rows``.
-    """
-
-    digest: str
-    rows: tuple[int, ...]
+    digest: str  # what it will be committed as
+    rows: tuple[int, ...]  # rows of the corpus, in order
     tokens: int
-    batches: tuple[tuple[int, ...], ...]
+    batches: tuple[tuple[int, ...], ...]  # indices into ``rows``
 
 
 @dataclass(frozen=True)
 class ExtractionPlan:
-    """Everything an extraction follows.
+    """Everything an extraction follows."""
 
-    Attributes:
-        corpus: Fingerprint of the prompts of all samples, in order.
-        provenance: What rows depend on: model, tokenizer, token rule, versions.
-        shard_samples: Samples of a shard.
-        batch_tokens: Tokens of a batch, padding included.
-        units: What the columns are.
-        chunk_shape: Chunk shape of the store.
-        samples: Samples of the corpus.
-        reused: Those whose rows were there when the plan was made.
-        truncated: Prompts to be computed that exceed the length limit.
-        shards: The shards to be computed.
-        model_bytes: Projected memory of the model in an actor: weights and one batch.
-    """
-
-    corpus: str
-    provenance: dict[str, str]
+    corpus: str  # fingerprint of the prompts of all samples, in order
+    provenance: dict[str, str]  # what rows depend on: model, tokenizer, token rule, versions
     shard_samples: int
-    batch_tokens: int
-    units: tuple[LayerUnits, ...]
+    batch_tokens: int  # padding included
+    units: tuple[LayerUnits, ...]  # what the columns are
     chunk_shape: ChunkShape
-    samples: int
-    reused: int
-    truncated: int
+    samples: int  # of the corpus
+    reused: int  # samples whose rows were there when the plan was made
+    truncated: int  # prompts to be computed that exceed the length limit
     shards: tuple[PlannedShard, ...]
-    model_bytes: int = 0
+    model_bytes: int = 0  # projected memory of the model in an actor: weights and one batch
 
     @property
     def num_units(self) -> int:
@@ -160,13 +129,7 @@ class ExtractionPlan:
 
 @dataclass(frozen=True)
 class PreparedExtraction:
-    """A plan with the corpus it was made for.
-
-    Attributes:
-        plan: The plan that the run follows.
-        prompts: The corpus.
-        digests: The digest of each of its prompts.
-    """
+    """A plan with the corpus it was made for, and the digest of each of its prompts."""
 
     plan: ExtractionPlan
     prompts: Corpus
@@ -194,21 +157,10 @@ def make_plan(
     chunk_shape: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> ExtractionPlan:
-    """Plan the prompts that have no rows yet.
+    """Plan the prompts that have no rows yet: ``known`` are the digests of those that do.
 
-    Shards never mix splits, so that the statistics of the train samples merge from theirs.
-
-    Args:
-        corpus: The corpus.
-        digests: The digests of its prompts.
-        tokenizer: Tokenizes prompts, for their lengths.
-        units: What the columns of a row will be.
-        provenance: What rows depend on.
-        shard_samples: Samples of a shard.
-        batch_tokens: Tokens of a batch, padding included.
-        known: Digests of prompts whose rows are committed.
-        chunk_shape: Chunk shape of those rows, which new ones share.
-        model_bytes: Projected memory of the model in an actor.
+    Shards never mix splits, so that the statistics of the train samples merge from theirs. New rows
+    share the ``chunk_shape`` of those that are committed; None where there are none.
 
     Raises:
         InvalidInput: A prompt is refused; the message names its sample.
@@ -297,13 +249,7 @@ def list_provenance_changes(before: Mapping[str, str], after: Mapping[str, str])
 def list_remaining_tasks(
     plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
 ) -> list[ShardTask]:
-    """List what is left of a plan, in plan order.
-
-    Args:
-        plan: The plan.
-        digests: The digests of the prompts of its corpus.
-        done: Digests of prompts that are committed or in quarantine.
-    """
+    """List what is left of a plan, in plan order, without prompts committed or in quarantine."""
     tasks = []
     for shard in plan.shards:
         named = tuple(digests[row] for row in shard.rows)
@@ -323,11 +269,13 @@ def drop_prompts(
     if not left:
         return None
     named = tuple(task.prompts[index] for index in left)
+    number = {index: position for position, index in enumerate(left)}
+    kept = [tuple(number[index] for index in batch if index in number) for batch in task.batches]
     return ShardTask(
         digest=shard_digest(provenance, named),
         rows=tuple(task.rows[index] for index in left),
         prompts=named,
-        batches=_drop_from_batches(task.batches, left),
+        batches=tuple(batch for batch in kept if batch),
         tokens=task.tokens * len(left) // len(task.prompts),
     )
 
@@ -340,15 +288,6 @@ def _tokenize(
     except RefusedPrompt as error:
         sample = corpus.table["sample_id"][rows[error.position]].as_py()
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
-
-
-def _drop_from_batches(
-    batches: tuple[tuple[int, ...], ...], left: Sequence[int]
-) -> tuple[tuple[int, ...], ...]:
-    """Keep the rows in ``left`` and renumber them."""
-    number = {index: position for position, index in enumerate(left)}
-    kept = (tuple(number[index] for index in batch if index in number) for batch in batches)
-    return tuple(batch for batch in kept if batch)
 
 
 def _compress_ranges(rows: Sequence[int]) -> list[tuple[int, int]]:

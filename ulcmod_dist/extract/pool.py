@@ -35,8 +35,7 @@ SURVEY_INTERVAL = 2.0
 """Seconds between two looks at how many actors the cluster has room for."""
 PROGRESS_INTERVAL = 1.0
 """Seconds between two questions to an actor of how far its shards are."""
-MAX_POLLS_PER_SECOND = 20
-"""Limit of these questions over all actors, which would otherwise grow with the cluster."""
+MAX_POLLS_PER_SECOND = 20  # over all actors: their number would otherwise grow with the cluster
 PROGRESS_GROUP = "progress"
 
 logger = logging.getLogger(__name__)
@@ -65,12 +64,7 @@ def define_worker(resources: ActorResources) -> Any:
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """The end of a task.
-
-    Attributes:
-        task: The task, with the number of its last attempt.
-        result: The committed shard, or the failure for which the pool gave the task up.
-    """
+    """A task, at its last attempt, and its committed shard or the failure that ended it."""
 
     task: ShardTask
     result: ShardResult | TaskFailure
@@ -95,25 +89,17 @@ class WorkerPool:
 
     It starts as many actors as the cluster has room for, or as many as asked, and looks again every
     `SURVEY_INTERVAL`: actors come and go with nodes. The tasks of a lost actor go to others. On a
-    node that Ray drains, actors finish the shards in progress, get no others, and end.
-
-    Attributes:
-        start_worker: Starts an actor.
-        get_prompts: Looks up the prompts of a task when it is handed out.
-        resources: What an actor takes.
-        workers: Number of actors wanted, which may change; None for as many as there is room for.
-        placement_timeout: Seconds that actors may wait for resources.
-        stop: Once it returns true, shards in progress are finished and no others started.
-        failures: Failed attempts at a shard.
+    node that Ray drains, actors finish the shards in progress, get no others, and end. So do all
+    once ``stop`` returns true.
     """
 
     start_worker: Callable[[], ActorHandle]
-    get_prompts: Callable[[ShardTask], Sequence[Prompt]]
+    get_prompts: Callable[[ShardTask], Sequence[Prompt]]  # called when a task is handed out
     resources: ActorResources
-    workers: int | None = None
-    placement_timeout: float = PLACEMENT_TIMEOUT
+    workers: int | None = None  # may change; None for as many as there is room for
+    placement_timeout: float = PLACEMENT_TIMEOUT  # seconds that actors may wait for resources
     stop: Callable[[], bool] = lambda: False
-    failures: int = 0
+    failures: int = 0  # failed attempts at a shard
     _actors: list[_Actor] = field(default_factory=list)
     _starting: dict[ObjectRef, _Actor] = field(default_factory=dict)
     _polls: dict[ObjectRef, _Actor] = field(default_factory=dict)
@@ -182,7 +168,13 @@ class WorkerPool:
         if now - self._surveyed >= SURVEY_INTERVAL:
             self._surveyed = now
             self._target = self.workers or max(1, max_actors(self.resources, node_resources()))
-            self._update_draining()
+            draining = draining_nodes()
+            for node in sorted(draining - self._draining):
+                if any(actor.node == node for actor in self._actors):
+                    logger.warning(
+                        "Node %s is draining: its actors finish their shards and end.", node
+                    )
+            self._draining = draining
         staying = [actor for actor in self._actors if actor.node not in self._draining]
         busy = sum(bool(actor.tasks) for actor in staying)
         wanted = min(self._target, busy + len(self._queue))
@@ -201,19 +193,10 @@ class WorkerPool:
         else:
             self._check_placement(now - self._waiting_since)
 
-    def _update_draining(self) -> None:
-        draining = draining_nodes()
-        for node in sorted(draining - self._draining):
-            if any(actor.node == node for actor in self._actors):
-                logger.warning("Node %s is draining: its actors finish their shards and end.", node)
-        self._draining = draining
-
     def _check_placement(self, waited: float) -> None:
-        """Raise if the first actors have waited too long.
-
-        Resources that were free when the run began are reserved for them by now, and only their
-        processes are still starting.
-        """
+        """Raise if the first actors have waited too long."""
+        # Resources that were free when the run began are reserved for them by now, and only their
+        # processes are still starting.
         if waited > (STARTUP_TIMEOUT if self._was_free else self.placement_timeout):
             raise UlcmodError(
                 explain_shortage(self.resources, node_resources()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -30,27 +30,14 @@ MAX_BATCHES = 8
 
 @dataclass(frozen=True)
 class Projection:
-    """The cost of a whole plan, projected from a measurement.
+    """The cost of a whole plan, projected from a measurement."""
 
-    Attributes:
-        tokens_per_second: Of one actor.
-        load_seconds: Time to start an actor and load the model.
-        peak_bytes: Largest resident memory of the actor while it computed.
-        actors: Actors that the cluster has room for, or that the job asks for.
-        seconds: Time of the plan.
-        gpu_hours: GPU hours of the plan.
-    """
-
-    tokens_per_second: float
-    load_seconds: float
-    peak_bytes: int
-    actors: int
-    seconds: float
-    gpu_hours: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The projection as JSON values."""
-        return asdict(self)
+    tokens_per_second: float  # of one actor
+    load_seconds: float  # to start an actor and load the model
+    peak_bytes: int  # largest resident memory of the actor while it computed
+    actors: int  # as many as the cluster has room for, or as the job asks for
+    seconds: float  # of the plan
+    gpu_hours: float  # of the plan
 
 
 def probe(
@@ -63,12 +50,7 @@ def probe(
 ) -> Projection:
     """Run a few of a plan's batches in one actor and project the rest; nothing is written.
 
-    Args:
-        run: The run directory.
-        prepared: Plan and corpus.
-        load_model: Loads the model in the actor.
-        config: Cluster and size of the actors.
-        seconds: Time after which no further batch is started.
+    No further batch is started once ``seconds`` have passed.
 
     Raises:
         UlcmodError: The actor gets no resources, the model cannot be loaded or a batch fails.
@@ -97,10 +79,8 @@ def probe(
 def query_actor_memory(config: ExtractConfig) -> DeviceMemory:
     """Ask where an actor would run how much memory it has on its device.
 
-    Actors with less than a whole GPU share it, and those on CPUs share their machine.
-
-    Raises:
-        UlcmodError: The cluster cannot give an actor what it asks for.
+    Actors with less than a whole GPU share it, and those on CPUs share their machine. Raises
+    `UlcmodError` if the cluster cannot give an actor what it asks for.
     """
     device = "cuda" if config.gpus > 0 else "cpu"
     resources = ActorResources(config.cpus, config.gpus)

@@ -5,7 +5,7 @@ Imports no Ray, whose import takes two seconds, so that ``ulcmod status`` answer
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ulcmod_dist.extract.planner import load_plan
@@ -18,37 +18,21 @@ STATUS = "status/extract.json"
 
 @dataclass(frozen=True)
 class ExtractionProgress:
-    """How far an extraction is. Shards committed by earlier runs are not counted.
-
-    Attributes:
-        shards_done, shards: Shards committed, and in all.
-        prompts_done, prompts: Prompts computed, in shards committed or in progress, and in all.
-        tokens_done, tokens: The same for tokens.
-        prompts_per_second, tokens_per_second: Since the first model was loaded.
-        actors: Actors alive with a loaded model.
-        failures: Failed attempts at a shard.
-        quarantined: Prompts in quarantine.
-        seconds_left: Estimate from the tokens left; None before the first batch.
-        peak_bytes: Largest resident memory that an actor has had.
-    """
+    """How far an extraction is. Shards committed by earlier runs are not counted."""
 
     shards_done: int = 0
     shards: int = 0
-    prompts_done: int = 0
+    prompts_done: int = 0  # in shards committed or in progress
     prompts: int = 0
     tokens_done: int = 0
     tokens: int = 0
-    prompts_per_second: float = 0.0
+    prompts_per_second: float = 0.0  # since the first model was loaded
     tokens_per_second: float = 0.0
-    actors: int = 0
-    failures: int = 0
-    quarantined: int = 0
-    seconds_left: float | None = None
-    peak_bytes: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """The progress as JSON values."""
-        return asdict(self)
+    actors: int = 0  # alive with a loaded model
+    failures: int = 0  # failed attempts at a shard
+    quarantined: int = 0  # prompts
+    seconds_left: float | None = None  # from the tokens left; None before the first batch
+    peak_bytes: int = 0  # largest resident memory that an actor has had
 
 
 def read_extraction_status(run: RunDir) -> dict[str, Any]:

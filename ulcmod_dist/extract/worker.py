@@ -54,11 +54,7 @@ class ForwardModel(Protocol):
         """Tokenize prompts."""
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
-        """Compute one row for each prompt.
-
-        Returns:
-            The rows, and the sizes of the batches that were run: several if memory was short.
-        """
+        """Compute one row a prompt; returns them and the sizes of the batches, halved or not."""
 
 
 ModelLoader: TypeAlias = Callable[[], ForwardModel]
@@ -78,11 +74,11 @@ class ModelReplica:
         config: ExtractConfig,
         units: Sequence[LayerUnits],
     ) -> None:
-        """Load both; ``units`` are those that the plan was made for.
+        """Load both.
 
         Raises:
             InvalidInput: The model cannot be used.
-            UlcmodError: Its units are not those of the plan.
+            UlcmodError: Its units are not those of the plan, ``units``.
         """
         # torch takes seconds to import: only now, when the driver knows that the actor is placed.
         from ulcmod_dist.forward.ranks import RankGroup
@@ -121,14 +117,7 @@ def _load_engine(
 
 @dataclass(frozen=True)
 class ShardProgress:
-    """How much of a shard in progress is computed; nothing of it is committed yet.
-
-    Attributes:
-        digest: The shard.
-        attempt: The attempt at it.
-        prompts: Prompts computed.
-        tokens: Their tokens.
-    """
+    """Prompts and tokens computed of a shard in progress; nothing of it is committed yet."""
 
     digest: str
     attempt: int
@@ -145,37 +134,26 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class BatchTiming:
-    """What running one batch took.
+    """What running one batch took."""
 
-    Attributes:
-        seconds: Time, tokenization included.
-        tokens: Tokens, without padding.
-        peak_bytes: Largest resident memory of the actor so far.
-    """
-
-    seconds: float
-    tokens: int
-    peak_bytes: int
+    seconds: float  # tokenization included
+    tokens: int  # without padding
+    peak_bytes: int  # largest resident memory of the actor so far
 
 
 @dataclass(frozen=True)
 class TaskFailure:
     """Why a shard was not committed. A value, since not every exception survives pickling.
 
-    Attributes:
-        scope: What failed: some ``prompts``, the ``shard`` as a whole, the ``store`` that refused
-            it, or the ``run``, in which no further shard can succeed.
-        reason: The cause, in one line.
-        remedy: What helps, or None.
-        prompts: Digests of the prompts that fail by themselves.
-        clean: Whether the process is still fit for use.
+    What failed is some prompts, the shard as a whole, the store that refused it, or the run, in
+    which no further shard can succeed.
     """
 
     scope: Literal["prompts", "shard", "store", "run"]
-    reason: str
+    reason: str  # one line
     remedy: str | None = None
-    prompts: tuple[str, ...] = ()
-    clean: bool = True
+    prompts: tuple[str, ...] = ()  # digests of those that fail by themselves
+    clean: bool = True  # whether the process is still fit for use
 
 
 class _FailingPrompts(Exception):
@@ -187,15 +165,10 @@ class _FailingPrompts(Exception):
 
 
 class Worker:
-    """Computes shards with one model; its methods return failures as values.
+    """Computes shards with one model and commits them under the lease of an epoch.
 
-    Args:
-        load_model: Loads the model.
-        writer: Commits shards.
-        provenance: What rows depend on.
-        epoch: Lease under which shards are committed.
-        on_event: Called at the points of a shard's life: started, halfway, computed, written,
-            checked, committed.
+    Its methods return failures as values. ``on_event`` is called at the points of a shard's life:
+    started, halfway, computed, written, checked, committed.
     """
 
     def __init__(
@@ -342,11 +315,7 @@ class _ShardBuffer:
         self.num_tokens = 0
 
     def run(self, batch: tuple[int, ...]) -> None:
-        """Compute a batch of the plan.
-
-        Raises:
-            _FailingPrompts: Prompts fail by themselves, and the process may be damaged.
-        """
+        """Compute a batch of the plan; raises `_FailingPrompts` if the process may be damaged."""
         try:
             rows, sizes = self._model.run([self._tokenized[index] for index in batch])
         except (NonFiniteActivation, PromptTooLarge) as error:

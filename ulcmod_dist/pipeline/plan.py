@@ -56,7 +56,7 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     }
     if measure and figures["prompts"]:
         projection = _projection(context, prepared)
-        figures |= projection.as_json()
+        figures |= asdict(projection)
         facts |= {
             "memory of an actor, measured": format_bytes(projection.peak_bytes),
             "tokens a second and actor": round(projection.tokens_per_second),
