@@ -150,17 +150,15 @@ class ConsoleProgress:
             console=console,
             transient=True,
         )
-        self._show = self._draw if console.is_terminal else throttle(self._print, interval)
+        self._show = self._draw if console.is_terminal else throttle(self._log, interval)
 
     def __call__(self, update: ProgressUpdate) -> None:
         """Show the update; a finished step leaves one line with amount and time."""
         self._show(update)
         if update.state == "finished":
             amount = f"{update.done:,.0f} {update.unit}, " if update.done else ""
-            self._console.print(
-                f"[green]✓[/green] {update.step} [dim]({amount}{update.seconds:.1f} s)[/dim]",
-                highlight=False,
-                soft_wrap=True,
+            self._print(
+                f"[green]✓[/green] {update.step} [dim]({amount}{update.seconds:.1f} s)[/dim]"
             )
 
     def _draw(self, update: ProgressUpdate) -> None:
@@ -180,18 +178,19 @@ class ConsoleProgress:
             # A running display hides the cursor, and rich allows one display at a time.
             self._bars.stop()
 
-    def _print(self, update: ProgressUpdate) -> None:
+    def _log(self, update: ProgressUpdate) -> None:
         if update.state != "running":
             return
         share = f" of {update.total:,.0f}" if update.total else ""
         left = "" if update.seconds_left is None else f", {update.seconds_left:,.0f} s left"
         note = f", {update.note}" if update.note else ""
-        self._console.print(
+        self._print(
             f"{update.step}: {update.done:,.0f}{share} {update.unit}, "
-            f"{update.rate:,.1f} {update.unit}/s{left}{note}",
-            highlight=False,
-            soft_wrap=True,
+            f"{update.rate:,.1f} {update.unit}/s{left}{note}"
         )
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, soft_wrap=True)
 
 
 def write_json_line(stream: TextIO, level: str, event: str, **values: Any) -> None:

@@ -185,7 +185,8 @@ def _find_files(folder: Path, location: str, key: str) -> list[Path]:
     files: list[Path] = []
     for match in glob.glob(location, root_dir=folder, recursive=True):
         path = folder / match
-        files += [path] if path.is_file() else _list_folder(path)
+        # Of a folder, all but hidden files: Ray would obey a .gitignore and skip inputs.
+        files += [path] if path.is_file() else _list_visible(path)
     if not files:
         raise InvalidInput(
             f"{key} is {location!r}, and {folder.resolve()} contains no such file.",
@@ -194,13 +195,9 @@ def _find_files(folder: Path, location: str, key: str) -> list[Path]:
     return sorted(files)
 
 
-def _list_folder(folder: Path) -> list[Path]:
-    """All files of a folder except hidden ones: Ray would obey a .gitignore and skip inputs."""
-    return [
-        file
-        for file in folder.rglob("*")
-        if file.is_file() and not any(p.startswith(".") for p in file.relative_to(folder).parts)
-    ]
+def _list_visible(folder: Path) -> list[Path]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return [file for file in files if "/." not in f"/{file.relative_to(folder).as_posix()}"]
 
 
 def make_name(identity: object) -> str:
