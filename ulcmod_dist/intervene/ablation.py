@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import ray
@@ -25,23 +25,20 @@ from ulcmod_dist.runtime.ray_session import (
     node_resources,
 )
 
+MAX_RESTARTS = 3
+"""How often Ray restarts an actor that died, and retries its batch."""
+
 
 @dataclass(frozen=True)
 class AblationLosses:
-    """The loss of samples with and without ablation.
+    """The loss of samples, nats a token; NaN for a sample without a predicted token."""
 
-    Attributes:
-        intact: float64 [samples], nats a token of the model as it is; NaN for a sample without a
-            predicted token.
-        masked: float64 [masks, samples], the same with each mask.
-    """
-
-    intact: NDArray[np.float64]
-    masked: NDArray[np.float64]
+    intact: NDArray[np.float64]  # of the model as it is [samples]
+    masked: NDArray[np.float64]  # with each mask [masks, samples]
 
     @property
     def loss_increase(self) -> NDArray[np.float64]:
-        """Loss increase of each sample with each mask, float64 [masks, samples]."""
+        """Loss increase of each sample with each mask [masks, samples]."""
         return self.masked - self.intact
 
 
@@ -51,14 +48,7 @@ def measure_ablation(
     batches: Sequence[Sequence[int]],
     masks: Sequence[Mask],
 ) -> AblationLosses:
-    """Measure every sample's loss intact and with each mask.
-
-    Args:
-        engine: The model.
-        prompts: The samples.
-        batches: Indices of samples run together, such as ``plan_batches`` gives.
-        masks: What to ablate, one at a time.
-    """
+    """Measure every sample's loss intact and with each mask, in batches of sample indices."""
     losses = np.full((1 + len(masks), len(prompts)), np.nan)
     for batch in batches:
         given = [prompts[index] for index in batch]
@@ -80,10 +70,6 @@ def compute_unit_means(
     tokens = np.stack([count for _, count in totals]).sum(axis=0)
     means: NDArray[np.float64] = sums / np.maximum(tokens, 1)
     return means
-
-
-MAX_RESTARTS = 3
-"""How often Ray restarts an actor that died, and retries its batch."""
 
 
 class _LossRank:
@@ -121,23 +107,19 @@ class _LossActor:
             # Once, not with each batch: every rank is sent a copy.
             self._ranks.call("set_masks", masks)
             self._measurement = measurement
-        losses: NDArray[np.float64] = self._ranks.call("losses", batch)
-        return losses
+        return cast(NDArray[np.float64], self._ranks.call("losses", batch))
 
     def means(
         self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> NDArray[np.float64]:
         """Mean of each unit over the counted tokens [units]."""
-        means: NDArray[np.float64] = self._ranks.call("means", prompts, batches)
-        return means
+        return cast(NDArray[np.float64], self._ranks.call("means", prompts, batches))
 
 
 class AblationPool:
     """Actors that measure losses, for use as a context manager within a Ray session.
 
-    Args:
-        model: The model.
-        config: Number and size of the actors; by default as many as the cluster has room for.
+    Without a number of workers there are as many as the cluster has room for.
     """
 
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
@@ -169,10 +151,9 @@ class AblationPool:
         try:
             while not ray.wait([answer], timeout=self._timeout)[0]:
                 self._check_capacity()
-            means: NDArray[np.float64] = ray.get(answer)
+            return cast(NDArray[np.float64], ray.get(answer))
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
-        return means
 
     def measure(
         self,
@@ -204,11 +185,9 @@ class AblationPool:
     def _get_next(self, pool: ActorPool) -> NDArray[np.float64]:
         while True:
             try:
-                answer: NDArray[np.float64] = pool.get_next(timeout=self._timeout)
+                return cast(NDArray[np.float64], pool.get_next(timeout=self._timeout))
             except TimeoutError:
                 self._check_capacity()
-            else:
-                return answer
 
     def _check_capacity(self) -> None:
         """Raise if no node can hold an actor: Ray would wait for one for ever."""

@@ -34,11 +34,9 @@ from ulcmod_dist.intervene.masks import Mask
 def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[None]:
     """Ablate the units of a mask within the block, by the hooks that also capture activations.
 
-    Args:
-        model: A model of transformers, with or without a head. Any number of forward passes, and
-            generation as well, run within the block; afterwards the model is as before.
-        mask: What to ablate.
-        ranks: Tensor-parallel processes that share the model, each within such a block.
+    The model may have a head or none. Any number of forward passes, and generation as well, run
+    within the block; afterwards the model is as before. Tensor-parallel ``ranks`` that share it are
+    each within such a block.
 
     Raises:
         InvalidInput: The mask is of a model with other units.
@@ -66,15 +64,10 @@ def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[N
 
 @dataclass(frozen=True)
 class PrunedSize:
-    """The size of a model whose ablated units are cut out of its weights.
+    """The size of a model whose ablated units are cut out of its weights."""
 
-    Attributes:
-        parameters: Parameters of the base model.
-        removed: Those that belong to the ablated units alone, without biases.
-    """
-
-    parameters: int
-    removed: int
+    parameters: int  # of the base model
+    removed: int  # those that belong to the ablated units alone, without biases
 
     @property
     def share(self) -> float:
@@ -106,36 +99,23 @@ class _UnitAblator:
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of each prompt.
+    """The loss of each prompt over its predicted tokens: those counted, but never the first."""
 
-    Attributes:
-        total: float64 [prompts], nats summed over the prompt's predicted tokens.
-        tokens: int64 [prompts], predicted tokens: counted tokens other than the first of a prompt.
-    """
-
-    total: NDArray[np.float64]
-    tokens: NDArray[np.int64]
+    total: NDArray[np.float64]  # sum over the predicted tokens, nats [prompts]
+    tokens: NDArray[np.int64]  # predicted tokens [prompts]
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Nats a token, float64 [prompts]; NaN where no token is predicted."""
+        """Nats a token [prompts]; NaN where no token is predicted."""
         empty = np.full_like(self.total, np.nan)
         return np.divide(self.total, self.tokens, out=empty, where=self.tokens > 0)
 
 
 class LossEngine:
-    """A decoder with its language-model head, which turns batches into losses.
-
-    Attributes:
-        units: What the model's units are, in order.
-    """
+    """A decoder with its language-model head, which turns batches into losses."""
 
     def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
-        """Take a loaded model in evaluation mode; ``LossEngine.load`` also loads it.
-
-        Raises:
-            InvalidInput: The model is no decoder.
-        """
+        """Take a model in evaluation mode; raises `InvalidInput` if it is no decoder."""
         if not get_family(model.config).decoder:
             raise InvalidInput(
                 f"Models of type {model.config.model_type} are encoders without a head that "
@@ -166,13 +146,9 @@ class LossEngine:
     def losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask ablated.
 
-        A batch that does not fit into the device's memory is halved, except with ranks, which
-        cannot halve it together.
-
-        Args:
-            prompts: The prompts of the batch, at least one. The losses are those of the counted
-                tokens, each predicted from all tokens before it.
-            mask: What to ablate; None for nothing.
+        The losses are those of the counted tokens, each predicted from all tokens before it. A
+        batch that does not fit into the device's memory is halved, except with ranks, which cannot
+        halve it together.
 
         Raises:
             InvalidInput: The mask is of another model.
@@ -200,9 +176,7 @@ class LossEngine:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Sum the units over the counted tokens of one batch, signs kept.
 
-        Returns:
-            The sums and the number of tokens that reach each unit, both [units]; the units of an
-            expert get the tokens routed to it.
+        Returns sums and numbers of tokens, both [units]; an expert's are of tokens routed to it.
         """
         device = self._model.device
         ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
@@ -222,10 +196,7 @@ def _sum_loss(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
 
 
 class _UnitSums:
-    """Sums the units of one batch while its forward pass runs.
-
-    Each rank fills in the units that it holds and leaves zeros elsewhere.
-    """
+    """Sums the units of one batch while it runs; a rank leaves zeros where it holds no units."""
 
     def __init__(
         self, prompts: Sequence[TokenizedPrompt], points: Sequence[HookPoint], ranks: int

@@ -32,17 +32,11 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A set of units, and the value that each takes in place of its own.
+    """A set of units, and the value that each takes in place of its own."""
 
-    Attributes:
-        units: What the model's units are, in order.
-        ablated: bool [units].
-        values: float32 [units]; zero except where an ablated unit keeps its mean.
-    """
-
-    units: tuple[LayerUnits, ...]
-    ablated: NDArray[np.bool_]
-    values: NDArray[np.float32]
+    units: tuple[LayerUnits, ...]  # what the model's units are, in order
+    ablated: NDArray[np.bool_]  # [units]
+    values: NDArray[np.float32]  # [units], zero except where an ablated unit keeps its mean
 
     @classmethod
     def empty(cls, units: Sequence[LayerUnits]) -> Mask:
@@ -54,12 +48,7 @@ class Mask:
     def from_modules(
         cls, units: Sequence[LayerUnits], labels: NDArray[np.integer[Any]], modules: Collection[int]
     ) -> Mask:
-        """Make the mask that ablates whole modules.
-
-        Args:
-            units: What the model's units are, in order.
-            labels: [units], the module of each unit.
-            modules: The modules to ablate.
+        """Make the mask that ablates whole modules; ``labels`` [units] are those of the units.
 
         Raises:
             InvalidInput: The labels are of another number of units, or name no such module.

@@ -16,20 +16,19 @@ from ulcmod_dist.results.types import Absent, Interval
 Floats = NDArray[np.float64]
 Groups = NDArray[np.integer[Any]]
 
+INTERVAL = ((1 - 0.95) / 2, (1 + 0.95) / 2)
+"""Quantiles of the bootstrap draws that bound a 95% interval."""
+
 
 @dataclass(frozen=True)
 class Selectivity:
     """How much more masks increase the loss of their own samples than that of the others.
 
     Intervals are percentile bootstraps over the samples, drawn within each module's samples.
-
-    Attributes:
-        masks: One value a mask; NaN on the side where there are no samples.
-        mean: Mean selectivity of the masks, over those where it is known.
     """
 
-    masks: tuple[LossIncrease, ...]
-    mean: Interval
+    masks: tuple[LossIncrease, ...]  # NaN on the side where there are no samples
+    mean: Interval  # mean selectivity of the masks, over those where it is known
 
 
 def summarize_ablation(
@@ -43,13 +42,13 @@ def summarize_ablation(
     """Sum up the loss increases of all modules of one K beside those of their random sets.
 
     Args:
-        increase: Loss increase when each module is ablated [K, samples]; NaN for a sample without
-            a loss, which is left out.
+        increase: When each module is ablated [K, samples]; NaN for a sample without a loss, which
+            is left out.
         random_increase: The same for the random sets, those of a module beside each other
             [K * random_sets, samples]. They are averaged.
         modules: Module of each sample.
         categories: Category of each sample, None where it has none.
-        config: What was asked for.
+        config: Method, seed and number of random sets.
         generator: Draws the bootstrap resamples.
     """
     num_modules, num_samples = increase.shape
@@ -80,15 +79,10 @@ def summarize_ablation(
 
 
 def average_by_group(increase: Floats, groups: Groups, num_groups: int) -> Floats:
-    """Mean loss increase by group of samples, such as modules or categories.
+    """Mean loss increase [masks, groups] by group of samples; NaN for a group without samples.
 
-    Args:
-        increase: [masks, samples]; samples without a loss are NaN and left out.
-        groups: [samples], from 0; -1 for a sample that belongs to none.
-        num_groups: Number of groups.
-
-    Returns:
-        float64 [masks, groups]; NaN for a group without samples.
+    The increase [masks, samples] is NaN for samples without a loss, which are left out, as are
+    those of group -1.
     """
     parts = _split_by_group(increase, groups, num_groups)
     means = np.full((len(increase), num_groups), np.nan)
@@ -105,20 +99,18 @@ def compute_selectivity(
     generator: np.random.Generator,
     *,
     resamples: int = 1000,
-    level: float = 0.95,
 ) -> Selectivity:
-    """Selectivity of masks, each of which belongs to one group of samples.
+    """Selectivity of masks, each of which belongs to one group of samples, such as a module.
 
     A module's mask is owned by the module; so is a random set drawn in its likeness, which makes
     the two comparable.
 
     Args:
         increase: [masks, samples]; samples without a loss are NaN and left out.
-        groups: [samples], the module of each sample, from 0; -1 for one that is left out.
+        groups: [samples], from 0; -1 for a sample that is left out.
         owners: [masks], the group that each mask belongs to.
-        generator: Draws the resamples.
+        generator: Draws the bootstrap resamples.
         resamples: Number of bootstrap resamples.
-        level: Share of them within the interval.
     """
     num_groups = int(max(groups.max(initial=0), owners.max(initial=0))) + 1
     parts = _split_by_group(increase, groups, num_groups)
@@ -129,21 +121,17 @@ def compute_selectivity(
     for draw in draws:
         sums = np.stack([_resampled_sum(part, generator) for part in parts], axis=1)
         draw[:] = _own_other_selectivity(sums, counts, owners)
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(draws, INTERVAL, axis=0)
     masks = [
         LossIncrease(*(Interval(*map(float, side)) for side in mask))
         for mask in np.stack([measured, low, high], axis=-1).swapaxes(0, 1)
     ]
     known = np.isfinite(measured[2])
-    return Selectivity(tuple(masks), _mean_interval(measured[2, known], draws[:, 2, known], level))
-
-
-def _mean_interval(selectivity: Floats, draws: Floats, level: float) -> Interval:
-    """Mean over the masks with the interval of its draws [resamples, masks]; NaN over nothing."""
-    if not selectivity.size:
-        return Interval(np.nan, np.nan, np.nan)
-    low, high = np.quantile(draws.mean(axis=-1), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(selectivity.mean()), float(low), float(high))
+    mean = Interval(np.nan, np.nan, np.nan)
+    if known.any():
+        bounds = np.quantile(draws[:, 2, known].mean(axis=1), INTERVAL)
+        mean = Interval(float(measured[2, known].mean()), *map(float, bounds))
+    return Selectivity(tuple(masks), mean)
 
 
 def _split_by_group(increase: Floats, groups: Groups, num_groups: int) -> list[Floats]:
@@ -156,18 +144,14 @@ def _resampled_sum(part: Floats, generator: np.random.Generator) -> Floats:
     """Sum over as many samples of a group, drawn from it with replacement; float64 [masks]."""
     size = part.shape[1]
     drawn = generator.integers(size, size=size) if size else np.zeros(0, np.int64)
-    times: Floats = np.bincount(drawn, minlength=size).astype(np.float64)
-    sums: Floats = part @ times
+    sums: Floats = part @ np.bincount(drawn, minlength=size).astype(np.float64)
     return sums
 
 
 def _own_other_selectivity(sums: Floats, counts: NDArray[np.int64], owners: Groups) -> Floats:
     """Mean over the owner's samples, over all others, and their difference; [3, masks].
 
-    Args:
-        sums: Sums over the samples of each group [masks, groups].
-        counts: Samples of each group.
-        owners: Group that each mask belongs to.
+    ``sums`` [masks, groups] are over the samples of each group, whose numbers are ``counts``.
     """
     mine = sums[np.arange(len(owners)), owners]
     with np.errstate(invalid="ignore"):
