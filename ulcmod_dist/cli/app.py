@@ -62,8 +62,13 @@ _output: ContextVar[_Output] = ContextVar("output")
 class _LogHandler(logging.Handler):
     """Writes messages to standard error: ``Warning: ...`` for people, or JSON lines."""
 
+    def __init__(self, output: _Output) -> None:
+        super().__init__()
+        # Not looked up by `emit`: other threads, such as Ray's, do not see the context variable.
+        self._output = output
+
     def emit(self, record: logging.LogRecord) -> None:
-        output, message, level = _output.get(), record.getMessage(), record.levelname.lower()
+        output, message, level = self._output, record.getMessage(), record.levelname.lower()
         if level == "warning" and output.metrics is not None:
             output.metrics.warnings.inc()
         if output.log_format == "json":
@@ -83,8 +88,9 @@ def log_to_stderr() -> Iterator[None]:
     """Show the messages of the package's loggers while a command runs."""
     logger = logging.getLogger("ulcmod_dist")
     before = logger.handlers[:], logger.level, logger.propagate
-    token = _output.set(_Output())
-    logger.addHandler(_LogHandler())
+    output = _Output()
+    token = _output.set(output)
+    logger.addHandler(_LogHandler(output))
     logger.setLevel(logging.INFO)
     # A library that configures the root logger must not print every message a second time.
     logger.propagate = False
@@ -114,7 +120,9 @@ def set_options(
     ] = None,
 ) -> None:
     """Options before the command."""
-    output = _Output(log_format)
+    # Another program may call the app without `main`, and so without its log handler.
+    output = _output.get(None) or _Output()
+    output.log_format = log_format
     _output.set(output)
     if metrics is not None:
         from ulcmod_dist.cli.metrics import Metrics
