@@ -20,7 +20,6 @@ from ulcmod_dist.extract.planner import (
     PromptEncoder,
     ShardTask,
     list_changes,
-    list_provenance_changes,
     list_remaining_tasks,
     load_plan,
     make_plan,
@@ -91,7 +90,7 @@ def prepare(
             "shard_samples": shard_samples,
             "batch_tokens": batch_tokens,
         }
-        changes = list_provenance_changes(old.provenance, provenance)
+        changes = list_changes(cache_key(old.provenance), cache_key(provenance))
         changes += list_changes({name: getattr(old, name) for name in planned}, planned)
         if not changes:
             return PreparedExtraction(old, corpus, digests)

@@ -18,7 +18,6 @@ from ulcmod_dist.runtime.ray_session import metrics_addresses
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.records import QuarantineEntry, add_to_quarantine
 
-METRIC_PREFIX = "ulcmod_extract_"
 STATUS_INTERVAL = 5.0
 """Seconds between two writes of the status file of a running extraction."""
 
@@ -123,7 +122,7 @@ class _StatusPublisher:
                 continue
             if name not in self._gauges:
                 words = f"Extraction: {name.replace('_', ' ')}"
-                self._gauges[name] = Gauge(f"{METRIC_PREFIX}{name}", words, ("run",))
+                self._gauges[name] = Gauge(f"ulcmod_extract_{name}", words, ("run",))
             self._gauges[name].set(float(value), tags={"run": self.run.url})
         now = time.monotonic()
         if last or now - self._written >= STATUS_INTERVAL:

@@ -17,7 +17,7 @@ from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
-from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
+from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, shard_digest
 
 PROCESS_BYTES = 900 * 2**20
 """Memory of an actor before it has loaded a model: Python, Ray and torch."""
@@ -37,25 +37,21 @@ class PromptEncoder(Protocol):
 
 
 @dataclass(frozen=True)
-class ShardTask:
-    """One shard to compute."""
-
-    digest: str
-    rows: tuple[int, ...]  # rows of the corpus, in order
-    prompts: tuple[str, ...]  # the digest of the prompt of each
-    batches: tuple[tuple[int, ...], ...]  # indices into ``rows``
-    tokens: int
-    attempt: int = 1  # how often it has been handed out, this time included
-
-
-@dataclass(frozen=True)
 class PlannedShard:
     """A shard as planned."""
 
-    digest: str  # what it will be committed as
+    digest: str  # what it is committed as
     rows: tuple[int, ...]  # rows of the corpus, in order
     tokens: int
     batches: tuple[tuple[int, ...], ...]  # indices into ``rows``
+
+
+@dataclass(frozen=True)
+class ShardTask(PlannedShard):
+    """A shard to compute: one of the plan, or what is left of it."""
+
+    prompts: tuple[str, ...]  # the digest of the prompt of each row
+    attempt: int = 1  # how often it has been handed out, this time included
 
 
 @dataclass(frozen=True)
@@ -138,10 +134,8 @@ class PreparedExtraction:
 
 def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
     """Provenance of activations: that of the model and of the tokenizer, under prefixes."""
-    return {
-        **{f"model.{key}": value for key, value in model.items()},
-        **{f"prompt.{key}": value for key, value in prompt.items()},
-    }
+    named = {f"model.{key}": value for key, value in model.items()}
+    return named | {f"prompt.{key}": value for key, value in prompt.items()}
 
 
 def make_plan(
@@ -207,11 +201,7 @@ def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
 
 
 def load_plan(run: RunDir) -> ExtractionPlan | None:
-    """Load the plan that the run follows; None if it has none.
-
-    Raises:
-        CorruptionError: The plan's bytes have changed.
-    """
+    """Load the plan that the run follows, or None; raises `CorruptionError` if it is damaged."""
     try:
         value = load_checksummed(run.read(PLAN), run.show(PLAN))
     except FileNotFoundError:
@@ -222,10 +212,10 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     value["units"] = tuple(LayerUnits(**part) for part in value["units"])
     value["shards"] = tuple(
         PlannedShard(
-            digest=shard["digest"],
-            rows=tuple(row for start, stop in shard["rows"] for row in range(start, stop)),
-            tokens=shard["tokens"],
-            batches=tuple(tuple(batch) for batch in shard["batches"]),
+            shard["digest"],
+            tuple(row for start, stop in shard["rows"] for row in range(start, stop)),
+            shard["tokens"],
+            tuple(map(tuple, shard["batches"])),
         )
         for shard in value["shards"]
     )
@@ -241,11 +231,6 @@ def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[st
     ]
 
 
-def list_provenance_changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """List what has changed of all that rows depend on, with both values."""
-    return list_changes(cache_key(dict(before)), cache_key(dict(after)))
-
-
 def list_remaining_tasks(
     plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
 ) -> list[ShardTask]:
@@ -253,7 +238,7 @@ def list_remaining_tasks(
     tasks = []
     for shard in plan.shards:
         named = tuple(digests[row] for row in shard.rows)
-        whole = ShardTask(shard.digest, shard.rows, named, shard.batches, shard.tokens)
+        whole = ShardTask(shard.digest, shard.rows, shard.tokens, shard.batches, named)
         if (left := drop_prompts(whole, done, plan.provenance)) is not None:
             tasks.append(left)
     return tasks

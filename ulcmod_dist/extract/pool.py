@@ -190,14 +190,10 @@ class WorkerPool:
             self._kill(actor)
         if any(actor.node for actor in self._actors) or not self._queue:
             self._waiting_since = now
-        else:
-            self._check_placement(now - self._waiting_since)
-
-    def _check_placement(self, waited: float) -> None:
-        """Raise if the first actors have waited too long."""
-        # Resources that were free when the run began are reserved for them by now, and only their
-        # processes are still starting.
-        if waited > (STARTUP_TIMEOUT if self._was_free else self.placement_timeout):
+        # Resources that were free when the run began are reserved for the first actors by now, and
+        # only their processes are still starting.
+        timeout = STARTUP_TIMEOUT if self._was_free else self.placement_timeout
+        if now - self._waiting_since > timeout:
             raise UlcmodError(
                 explain_shortage(self.resources, node_resources()),
                 "Ask for less per actor, or give the cluster more.",

@@ -38,11 +38,8 @@ class ExtractionProgress:
 def read_extraction_status(run: RunDir) -> dict[str, Any]:
     """Read how far a run's extraction is, as JSON values, from its run directory alone.
 
-    Returns:
-        ``plan``: figures of the plan, or None; ``shards_committed``; ``quarantined``: samples and
-        reason of each prompt; ``holder``: who works on the run, or None; ``progress``, ``time`` and
-        ``metrics``: the last progress, when it was written (seconds since 1970), and where
-        Prometheus finds it while the run goes on; None before the first.
+    ``progress`` is the last one, written at ``time`` (seconds since 1970); Prometheus finds it at
+    ``metrics`` while the run goes on. All three are None before the first.
     """
     plan = load_plan(run)
     try:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 FENCE_INTERVAL = 2.0
 """Seconds between two checks, made between batches, that the run still belongs to its driver."""
-DISK_FULL = "No space left on device"
 
 
 class ForwardModel(Protocol):
@@ -286,7 +285,7 @@ class Worker:
             return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
             reason = describe_error(error)
-            if DISK_FULL in reason:
+            if "No space left on device" in reason:
                 return TaskFailure(
                     "run",
                     f"The disk that holds {self._writer.run.url} is full.",

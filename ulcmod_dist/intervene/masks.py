@@ -60,8 +60,7 @@ class Mask:
                 "Name the model that the run was made with.",
             )
         known = set(np.unique(labels).tolist())
-        unknown = sorted(set(modules) - known)
-        if unknown:
+        if unknown := sorted(set(modules) - known):
             raise InvalidInput(
                 f"There is no module {unknown[0]}; there are {min(known)} to {max(known)}."
             )

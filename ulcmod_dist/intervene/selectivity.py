@@ -84,12 +84,9 @@ def average_by_group(increase: Floats, groups: Groups, num_groups: int) -> Float
     The increase [masks, samples] is NaN for samples without a loss, which are left out, as are
     those of group -1.
     """
+    nothing = np.full(len(increase), np.nan)
     parts = _split_by_group(increase, groups, num_groups)
-    means = np.full((len(increase), num_groups), np.nan)
-    for group, part in enumerate(parts):
-        if part.shape[1]:
-            means[:, group] = part.mean(axis=1)
-    return means
+    return np.stack([part.mean(axis=1) if part.size else nothing for part in parts], axis=1)
 
 
 def compute_selectivity(

@@ -54,10 +54,7 @@ class _Samples:
 
 @writes
 def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
-    """Ablate each module of each K and measure the loss increase, beside random sets.
-
-    Args:
-        num_modules: The numbers of modules; None for those of the job.
+    """Ablate each module of each K, by default of the job's, beside random sets.
 
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
@@ -67,14 +64,23 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     numbers = require_modules(context, num_modules)
     save_job(context)
     updated = update(context, ["ablation"], numbers)
-    rows = [
-        _row(
-            k,
-            read_result(context.run, "ablation", k, Ablation),
-            updated.state("ablation", k, "measured"),
-        )
-        for k in numbers
-    ]
+    rows = []
+    for k in numbers:
+        result = read_result(context.run, "ablation", k, Ablation)
+        row = {
+            "num_modules": k,
+            "selectivity": result.selectivity.mean,
+            "low": result.selectivity.low,
+            "high": result.selectivity.high,
+            "random": result.random_selectivity.mean,
+            "advantage": result.advantage.mean,
+            "advantage_low": result.advantage.low,
+            "advantage_high": result.advantage.high,
+            "samples": result.num_samples,
+            "random_sets": result.num_random_sets,
+            "state": updated.state("ablation", k, "measured"),
+        }
+        rows.append(row)
     closing = [
         "Selectivity: loss increase on a module's own samples less that on others, in nats a token "
         "of the prompt's own text. Low and high bound its 95% interval; the advantage is over "
@@ -85,11 +91,7 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
 
 
 def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
-    """Measure the ablation of the modules for several K with one pool of actors.
-
-    Args:
-        wanted: ``ablation`` -> the numbers of modules.
-    """
+    """Measure the ablation of the modules for each K wanted with one pool of actors."""
     run, config = Run(context.run), context.job.extract
     corpus = _corpus(context, run)
     model = context.job.require_model()
@@ -177,19 +179,3 @@ def _draw_samples(
         modules=labels[drawn],
         categories=chosen["category"].to_pylist(),
     )
-
-
-def _row(num_modules: int, result: Ablation, state: str) -> dict[str, object]:
-    return {
-        "num_modules": num_modules,
-        "selectivity": result.selectivity.mean,
-        "low": result.selectivity.low,
-        "high": result.selectivity.high,
-        "random": result.random_selectivity.mean,
-        "advantage": result.advantage.mean,
-        "advantage_low": result.advantage.low,
-        "advantage_high": result.advantage.high,
-        "samples": result.num_samples,
-        "random_sets": result.num_random_sets,
-        "state": state,
-    }

@@ -21,8 +21,7 @@ from ulcmod_dist.pipeline.context import Context
 def choose_batch_tokens(context: Context, longest: int | None) -> int:
     """Tokens of a batch: as in the job, else as in the run's plan, else as the memory allows.
 
-    Args:
-        longest: Tokens that a prompt may have; None for no limit.
+    A prompt has at most ``longest`` tokens; None for no limit.
 
     Raises:
         InvalidInput: The job has no model.
@@ -50,12 +49,7 @@ def choose_batch_tokens(context: Context, longest: int | None) -> int:
 
 
 def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
-    """Host memory that the model takes in an actor.
-
-    Args:
-        tokens: Tokens of the largest batch, padding included.
-        longest: Tokens of the longest prompt.
-    """
+    """Host memory of the model in an actor; arguments as of `extract.planner.ModelBytes`."""
     model = job.require_model()
     config = load_config(model)
     weights = count_parameter_bytes(config, model.dtype)

@@ -11,15 +11,12 @@ from ulcmod_dist.pipeline.plan import make_model_loader, prepare_extraction
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.signals import defer_sigterm
-from ulcmod_dist.store.snapshot import Snapshot
 
 
 def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
     """Compute the rows that are not there yet and make the corpus the run's snapshot.
 
-    Args:
-        update: Whether the corpus or the model may have changed since an earlier extraction.
-        retry_quarantined: Whether prompts in quarantine are tried again.
+    With ``update``, corpus and model may have changed since an earlier extraction.
 
     Raises:
         InvalidInput: The job cannot be used, or the run was made from a different one.
@@ -34,7 +31,13 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         ):
 
             def show(progress: ExtractionProgress) -> None:
-                step.update(progress.prompts_done, _note(progress), total=progress.prompts)
+                note = (
+                    f"{progress.tokens_per_second:,.0f} tokens/s, "
+                    f"{progress.shards_done}/{progress.shards} shards, {progress.actors} actors"
+                )
+                if progress.failures:
+                    note += f", {progress.failures} failures"
+                step.update(progress.prompts_done, note, total=progress.prompts)
 
             done = run_extraction(
                 held.run,
@@ -47,34 +50,19 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 stop=stop,
             )
         inputs = observe_inputs(held.job, prepared.prompts, prepared.digests)
+        snapshot = done.snapshot
+        samples, units = snapshot.samples.num_rows, snapshot.units.num_rows
         with replacing(held, "snapshot", observed=inputs) as record:
-            record.identity = done.snapshot.digest
-            record.facts = snapshot_facts(done.snapshot)
+            record.identity = snapshot.digest
+            record.facts = {"version": snapshot.version, "samples": samples, "units": units}
     facts = {
-        "samples": done.snapshot.samples.num_rows,
+        "samples": samples,
         "reused": done.reused,
         "computed": done.progress.prompts_done,
-        "units": done.snapshot.units.num_rows,
+        "units": units,
     }
     closing = [
         f"In quarantine: {', '.join(entry.sample_ids)}: {entry.reason}"
         for entry in done.quarantined
     ]
     return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)
-
-
-def snapshot_facts(snapshot: Snapshot) -> dict[str, int]:
-    """What `ulcmod status` shows of a snapshot."""
-    samples, units = snapshot.samples.num_rows, snapshot.units.num_rows
-    return {"version": snapshot.version, "samples": samples, "units": units}
-
-
-def _note(progress: ExtractionProgress) -> str:
-    parts = [
-        f"{progress.tokens_per_second:,.0f} tokens/s",
-        f"{progress.shards_done}/{progress.shards} shards",
-        f"{progress.actors} actors",
-    ]
-    if progress.failures:
-        parts.append(f"{progress.failures} failures")
-    return ", ".join(parts)

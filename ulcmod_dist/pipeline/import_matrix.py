@@ -34,13 +34,7 @@ def import_context(
     overrides: Sequence[str],
     on_progress: ProgressCallback = ignore_progress,
 ) -> Context:
-    """The context of a new run made of a matrix.
-
-    Args:
-        files: Keys of the job's matrix section: path, and samples and units if given.
-        out: Run directory to write.
-        overrides: Further ``key=value`` pairs of the job.
-    """
+    """The context of a new run made of a matrix, whose ``files`` are the job's matrix section."""
     given = {key: value for key, value in files.items() if value is not None}
     text = yaml.safe_dump({"run": out, "matrix": given, "discover": {"modules": [DEFAULT_MODULES]}})
     job = Job.from_text(text, source="ulcmod import", folder=Path.cwd(), overrides=overrides)
@@ -71,14 +65,10 @@ def import_matrix(context: Context) -> Summary:
             check=context.fence.check,
             report=lambda rows: step.update(rows),
         )
+    facts = {"samples": snapshot.samples.num_rows, "units": snapshot.units.num_rows}
     with replacing(context, "snapshot") as record:
         record.identity = snapshot.digest
-        record.facts = {
-            "version": snapshot.version,
-            "samples": snapshot.samples.num_rows,
-            "units": snapshot.units.num_rows,
-        }
-    facts = {"samples": snapshot.samples.num_rows, "units": snapshot.units.num_rows}
+        record.facts = {"version": snapshot.version, **facts}
     closing = [f"Run: {context.run.url}"]
     return Summary(title="Import", facts=facts, closing=closing)
 

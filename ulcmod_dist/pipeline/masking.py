@@ -25,12 +25,9 @@ COLUMNS = {
 
 
 def export(context: Context, *, num_modules: int, modules: Sequence[int], out: Path) -> Summary:
-    """Write masks of modules as ``masks.safetensors`` and ``masks.parquet``.
+    """Write ``masks.safetensors`` and ``masks.parquet`` into the folder ``out``.
 
-    Args:
-        context: The run; its job names the model.
-        modules: Modules ablated together by one mask; none for a mask of each module.
-        out: Folder to write.
+    One mask ablates all ``modules`` together; without any there is a mask of each module.
 
     Raises:
         InvalidInput: There are no such modules, or the run's units are not those of a whole model.
@@ -40,9 +37,10 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
     labels = run.modules(num_modules).unit_labels
     together = tuple(dict.fromkeys(modules))
     chosen = [together] if together else [(module,) for module in range(num_modules)]
-    masks = {
-        mask_name(num_modules, each): Mask.from_modules(units, labels, each) for each in chosen
-    }
+    masks = {}
+    for each in chosen:
+        name = f"K{num_modules:03d}-module-" + "-".join(f"{module:02d}" for module in each)
+        masks[name] = Mask.from_modules(units, labels, each)
     out.mkdir(parents=True, exist_ok=True)
     (out / "masks.safetensors").write_bytes(masks_to_safetensors(masks, units))
     RunDir.at(out).write_parquet("masks.parquet", masks_to_table(masks))
@@ -66,8 +64,3 @@ def _pruned_sizes(job: Job, masks: Collection[Mask]) -> tuple[list[dict[str, flo
         {"parameters": size.parameters, "removed": size.removed, "share": size.share}
         for size in sizes
     ], []
-
-
-def mask_name(num_modules: int, modules: Sequence[int]) -> str:
-    """Name of a mask in files, such as ``K010-module-03``."""
-    return f"K{num_modules:03d}-module-" + "-".join(f"{module:02d}" for module in modules)

@@ -11,23 +11,16 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.extract.driver import prepare
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
-from ulcmod_dist.extract.probe import Projection, probe
+from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.pipeline.devices import (
-    choose_batch_tokens,
-    estimate_model_bytes,
-)
+from ulcmod_dist.pipeline.devices import choose_batch_tokens, estimate_model_bytes
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
-from ulcmod_dist.pipeline.search import (
-    describe_plan,
-    job_executor,
-    placeholder_activations,
-)
+from ulcmod_dist.pipeline.search import describe_plan, job_executor, placeholder_activations
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import fingerprint
@@ -35,10 +28,9 @@ from ulcmod_dist.store.schema import cache_key
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
-    """Plan extraction and search, and measure a few batches; nothing is written into the run.
+    """Plan extraction and search; nothing is written into the run.
 
-    Args:
-        measure: Whether to load the model and run a few batches, to project the time.
+    To ``measure`` is to load the model and run a few batches, which project the time.
 
     Raises:
         InvalidInput: The job's model or corpus cannot be used, the run holds another job, or the
@@ -55,7 +47,9 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
         "memory of an actor, projected": format_bytes(figures["actor_bytes"]),
     }
     if measure and figures["prompts"]:
-        projection = _projection(context, prepared)
+        loader = make_model_loader(context.job, prepared)
+        with track(context.on_progress, "Measuring a few batches", None, "batches"):
+            projection = probe(context.run, prepared, loader, context.job.extract)
         figures |= asdict(projection)
         facts |= {
             "memory of an actor, measured": format_bytes(projection.peak_bytes),
@@ -83,22 +77,10 @@ def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
         )
 
 
-def _projection(context: Context, prepared: PreparedExtraction) -> Projection:
-    with track(context.on_progress, "Measuring a few batches", None, "batches"):
-        return probe(
-            context.run,
-            prepared,
-            make_model_loader(context.job, prepared),
-            context.job.extract,
-        )
-
-
 def prepare_extraction(context: Context, *, save: bool, update: bool = False) -> PreparedExtraction:
-    """The plan of a job and the corpus it was made for.
+    """The plan of a job, which ``save`` makes the run's, and the corpus it was made for.
 
-    Args:
-        save: Whether a new plan becomes the run's.
-        update: Whether a job that has changed makes a new plan, which reuses rows that still hold.
+    With ``update``, a job that has changed makes a new plan, which reuses rows that still hold.
     """
     job = context.job
     spec, rule = job.require_model(), job.prompt

@@ -25,12 +25,7 @@ def verify(context: Context) -> Summary:
 
 
 def gc(context: Context, *, dry_run: bool) -> Summary:
-    """Remove what no commit and no manifest names, such as the rest of an attempt that was killed.
-
-    Args:
-        context: The run.
-        dry_run: Whether leftovers are only listed.
-    """
+    """Remove or list what no commit and no manifest names, such as a killed attempt's rest."""
     if dry_run:
         return _leftovers(find_orphans(context.run), "Would be removed")
     with writing(context, "gc") as held:
