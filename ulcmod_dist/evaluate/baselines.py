@@ -49,41 +49,24 @@ _NEIGHBOURS = 9
 
 @dataclass(frozen=True, eq=False)
 class UnitSpace:
-    """What the baselines know of the units.
+    """What the baselines know of the units."""
 
-    Attributes:
-        points: Principal components of the units, shape (units, 16).
-        preclusters: Pre-cluster of each unit, shape (units,).
-        centres: Centre of each pre-cluster, shape (pre-clusters, 16).
-        profiles: Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
-        drawn: Rows of the drawn samples, ascending; all of them where they fit.
-    """
-
-    points: Floats
-    preclusters: LabelArray
-    centres: Floats
-    profiles: Floats
-    drawn: NDArray[np.int64]
+    points: Floats  # principal components of the units, shape (units, 16)
+    preclusters: LabelArray  # pre-cluster of each unit, shape (units,)
+    centres: Floats  # centre of each pre-cluster, shape (pre-clusters, 16)
+    profiles: Floats  # mean z of each pre-cluster for the drawn samples, (pre-clusters, drawn)
+    drawn: NDArray[np.int64]  # rows of the drawn samples, ascending; all of them where they fit
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """Modules that some method found, before they are scored.
+    """Modules that some method found, before they are scored."""
 
-    Attributes:
-        method: Name of the method.
-        num_modules: K.
-        seed: Seed they were found with.
-        unit_labels: Module of each unit.
-        sample_labels: Module of each sample, -1 for one that goes to the module with the largest
-            mean activation; None where all do.
-    """
-
-    method: str
-    num_modules: int
-    seed: int
-    unit_labels: LabelArray
-    sample_labels: LabelArray | None = None
+    method: str  # name of the method
+    num_modules: int  # K
+    seed: int  # seed they were found with
+    unit_labels: LabelArray  # module of each unit
+    sample_labels: LabelArray | None = None  # -1 or None: the module of largest mean activation
 
 
 def build_unit_space(
@@ -94,14 +77,10 @@ def build_unit_space(
     num_preclusters: int | None = None,
     points: Floats | None = None,
 ) -> UnitSpace:
-    """Place the units in a space of few dimensions and pre-cluster them.
+    """Place the units in a space of few dimensions and pre-cluster them, in one pass.
 
-    Args:
-        activations: Standardised activations of the train samples.
-        executor: Where the passes run: one, and six more for the points.
-        seed: Seed of sketch, draws and pre-clustering.
-        num_preclusters: Pre-clusters; by default a quarter of the units, at most 10,000.
-        points: The units' `principal_components`, so that spaces of several seeds share the passes.
+    Without ``points``, the units' `principal_components`, it takes six more; spaces of several
+    seeds may share them. Pre-clusters are by default a quarter of the units, at most 10,000.
     """
     if points is None:
         points = principal_components(activations, executor, side="units", seed=seed)
@@ -147,13 +126,6 @@ def find_baselines(
     methods: Sequence[str] = METHODS,
 ) -> tuple[Candidate, ...]:
     """Find modules with the published clusterings; no pass over the matrix.
-
-    Args:
-        space: The units, prepared with the same seed.
-        num_samples: Samples of the matrix.
-        num_modules: K.
-        seed: Seed of the clusterings.
-        methods: Names among ``METHODS``.
 
     Raises:
         InvalidInput: A name is not known, or there are fewer pre-clusters than modules.

@@ -29,13 +29,8 @@ def measure_confounds(
     For each property: eta squared of its ranks (the share of their variance that the modules
     explain, ranks since lengths are skewed), less what as many random modules would explain
     (epsilon squared); the largest rank correlation with a module's feature; and the rank
-    correlation with each of the first three principal components of the module features.
-
-    Args:
-        properties: Values of each property, one a sample.
-        sample_labels: Module of each sample.
-        features: Module features x_s[k], shape (samples, K).
-        num_modules: K.
+    correlation with each of the first three principal components of the module features, shape
+    (samples, K).
     """
     varying = {name: rankdata(values) for name, values in properties.items() if np.ptp(values) > 0}
     if not varying or len(features) <= num_modules:

@@ -44,17 +44,9 @@ def score_downstream(
     Features are scaled to mean 0 and deviation 1 over the train samples. Classifiers are those of
     the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear).
     Without held-out samples each train sample is predicted by stratified 5-fold cross-validation.
-
-    Args:
-        train_features: Module features x_s[k], shape (train samples, K).
-        train_categories: Category of each train sample; samples without one are left out.
-        test_features: The same for held-out samples.
-        test_categories: Likewise.
-        seed: Seed of classifiers, folds, subsamples and bootstrap draws.
-
-    Returns:
-        The scores, the support vector machine first, with intervals from bootstrap draws of the
-        scored samples; or why there are none (no categories, or too few samples of one).
+    Features have the shape (samples, K); samples without a category are left out. The support
+    vector machine comes first; intervals come from bootstrap draws of the scored samples. There
+    are no scores without categories, or with too few samples of one.
     """
     train, train_truth = _drop_unknown(train_features, train_categories)
     names, counts = np.unique(train_truth, return_counts=True)
@@ -100,13 +92,7 @@ def score_downstream(
 def measure_agreement(
     split: str, sample_labels: Labels, categories: Sequence[str | None]
 ) -> Agreement | Absent:
-    """Agreement of the modules of samples with their categories.
-
-    Args:
-        split: "train" or "test", kept in the answer.
-        sample_labels: Module of each sample.
-        categories: Category of each sample; samples without one are left out.
-    """
+    """Agreement of the modules of samples with their categories, where they have one."""
     known = np.array([name is not None for name in categories], dtype=bool)
     truth = np.array([name for name in categories if name is not None], dtype=str)
     if len(np.unique(truth)) < 2:

@@ -21,15 +21,10 @@ from ulcmod_dist.results.types import Floats, Objective
 
 @dataclass(frozen=True, eq=False)
 class ModuleFeatures:
-    """Mean z of each sample over the units of each module.
+    """Mean z of each sample over the units of each module."""
 
-    Attributes:
-        values: x_s[k], shape (samples, K); zero for a module without units.
-        sizes: Units of each module, shape (K,).
-    """
-
-    values: Floats
-    sizes: NDArray[np.int64]
+    values: Floats  # x_s[k], shape (samples, K); zero for a module without units
+    sizes: NDArray[np.int64]  # units of each module, shape (K,)
 
     def assign(self) -> LabelArray:
         """Module of largest mean of each sample, among those with units; the lowest of equals."""
@@ -61,14 +56,7 @@ def compute_module_features(
     num_modules: Sequence[int],
     executor: Executor,
 ) -> list[ModuleFeatures]:
-    """Module features of the samples for several sets of modules, by one pass.
-
-    Args:
-        activations: Standardised activations of train or of held-out samples.
-        unit_labels: Module of each unit, one array a set.
-        num_modules: K of each set.
-        executor: Where the pass runs.
-    """
+    """Module features of the samples for several sets of modules, by one pass."""
     features = []
     tables = ActivationMatrix(activations, executor).sample_tables(unit_labels, num_modules)
     for table, labels, number in zip(tables, unit_labels, num_modules, strict=True):

@@ -40,15 +40,8 @@ def match_modules(
     """Match modules so that the shared units and samples agree most (Hungarian method).
 
     What is maximised is the sum over matches of the two Jaccard overlaps, of units and of samples;
-    where runs share only one kind of members, that one alone.
-
-    Args:
-        unit_labels: First run's module of each shared unit.
-        other_unit_labels: Second run's module of the same units.
-        sample_labels: First run's module of each shared sample.
-        other_sample_labels: Second run's module of the same samples.
-        num_modules: K of the first run.
-        other_num_modules: K of the second run.
+    where runs share only one kind of members, that one alone. Labels are those of the shared
+    units and samples, in the same order for both runs.
 
     Raises:
         InvalidInput: The runs share neither a unit nor a sample.

@@ -22,23 +22,14 @@ ITERD = "IterD"
 
 @dataclass(frozen=True)
 class MethodScore:
-    """How good the modules of one method are, for one K and seed.
+    """How good the modules of one method are, for one K and seed."""
 
-    Attributes:
-        method: Name of the method.
-        num_modules: K.
-        seed: Seed they were found with.
-        objective: Objective L with xi and B.
-        accuracy: Accuracy of the support vector machine on the module features, if measured.
-        macro_f1: Its macro-F1, if measured.
-    """
-
-    method: str
-    num_modules: int
-    seed: int
-    objective: Objective
-    accuracy: float | None
-    macro_f1: float | None
+    method: str  # name of the method
+    num_modules: int  # K
+    seed: int  # seed they were found with
+    objective: Objective  # objective L with xi and B
+    accuracy: float | None  # of the support vector machine on module features, if measured
+    macro_f1: float | None  # its macro-F1, if measured
 
 
 def score_methods(
@@ -52,14 +43,7 @@ def score_methods(
 ) -> tuple[MethodScore, ...]:
     """Score modules of any methods, K and seeds by one pass over train and one over held-out rows.
 
-    Args:
-        candidates: The modules.
-        train: Standardised activations of the train samples.
-        test: The same of held-out samples, or None.
-        train_categories: Category of each train sample.
-        test_categories: Category of each held-out sample.
-        executor: Where the passes run.
-        advance: Called with the number of candidates scored, after each.
+    ``advance`` is called with the number of candidates scored, after each.
     """
     labels = [candidate.unit_labels for candidate in candidates]
     numbers = [candidate.num_modules for candidate in candidates]
@@ -131,11 +115,7 @@ def interval_over_seeds(
 ) -> Interval:
     """Mean of independent runs with Student's interval of the mean; none for a single run.
 
-    Args:
-        values: One value a run.
-        least: Smallest possible value, where the interval is cut off: on few runs it reaches
-            beyond.
-        most: Largest possible value.
+    It is cut off at the possible values ``least`` to ``most``, which it passes on few runs.
     """
     mean = float(np.mean(values))
     if len(values) < 2:

@@ -26,14 +26,7 @@ _BLOCK_BYTES = 64 * 2**20
 def search_null_model(
     activations: Standardised, search: SearchFunction, permutations: int, seed: int
 ) -> tuple[Objective, ...]:
-    """Objectives of the search on activations permuted with seeds of their own.
-
-    Args:
-        activations: Standardised activations of the train samples.
-        search: The search to compare with, called as ``search(permuted, seed)``.
-        permutations: Number of permuted copies, one after another.
-        seed: Seed of the first permutation; the others count on from it.
-    """
+    """Objectives that ``search(permuted, seed)`` finds, for seeds that count on from ``seed``."""
     objectives = []
     for number in range(seed, seed + permutations):
         objectives.append(search(permute_columns(activations, number), number))

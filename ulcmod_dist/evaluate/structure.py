@@ -18,12 +18,8 @@ Labels = NDArray[np.int64]
 def average_by_module(features: Floats, sample_labels: Labels, num_modules: int) -> Floats:
     """Mean z of the samples of module k on the units of module l, shape (K, K).
 
-    A mean over samples of the module features, since each feature is already the mean over units.
-
-    Args:
-        features: Module features x_s[l], shape (samples, K).
-        sample_labels: Module of each sample.
-        num_modules: K. Rows of modules without samples are NaN.
+    A mean over samples of the module features, since each feature is already the mean over units;
+    NaN in rows of modules without samples.
     """
     sums = np.zeros((num_modules, features.shape[1]))
     np.add.at(sums, np.asarray(sample_labels), features)
@@ -34,14 +30,7 @@ def average_by_module(features: Floats, sample_labels: Labels, num_modules: int)
 def describe_categories(
     features: Floats, sample_labels: Labels, categories: Sequence[str | None], num_modules: int
 ) -> Categories | Absent:
-    """Modules over the categories of their samples; samples without a category are left out.
-
-    Args:
-        features: Module features x_s[k], shape (samples, K).
-        sample_labels: Module of each sample.
-        categories: Category of each sample, None where it has none.
-        num_modules: K.
-    """
+    """Modules over the categories of their samples; samples without a category are left out."""
     known = np.array([name is not None for name in categories], dtype=bool)
     if not known.any():
         return Absent("The corpus has no categories.")
@@ -77,13 +66,7 @@ def _category_similarity(features: Floats, classes: Labels, num_classes: int) ->
 
 
 def describe_layers(unit_labels: Labels, layers: Labels, num_modules: int) -> Layers:
-    """Modules over the layers of their units, and how far each keeps to few of them.
-
-    Args:
-        unit_labels: Module of each unit.
-        layers: Layer of each unit, from 0 at the input.
-        num_modules: K.
-    """
+    """Modules over the layers of their units (from 0), and how far each keeps to few of them."""
     num_layers = int(layers.max()) + 1
     counts = count_pairs(unit_labels, layers, (num_modules, num_layers))
     overall = _share_rows(counts.sum(axis=0, keepdims=True))
@@ -96,13 +79,9 @@ def describe_layers(unit_labels: Labels, layers: Labels, num_modules: int) -> La
 
 
 def link_modules(features: Floats) -> Floats | Absent:
-    """Tree of the modules by how alike the samples drive them (average linkage of 1 - r).
+    """Tree of the modules by how alike the samples drive them, as SciPy's matrix (K - 1, 4).
 
-    Args:
-        features: Module features x_s[k], shape (samples, K); r is the correlation of two columns.
-
-    Returns:
-        SciPy's linkage matrix, shape (K - 1, 4), or why there is none.
+    It is the average linkage of 1 - r, r being the correlation of two modules' features.
     """
     if features.shape[1] < 2:
         return Absent("One module alone has no hierarchy.")
@@ -114,13 +93,7 @@ def link_modules(features: Floats) -> Floats | Absent:
 def count_overlap(
     units: tuple[Labels, Labels], samples: tuple[Labels, Labels], num_modules: tuple[int, int]
 ) -> Overlap:
-    """How the modules of two searches, the one with the smaller K first, share their members.
-
-    Args:
-        units: Module of each unit in either search.
-        samples: Module of each sample in either search.
-        num_modules: K of each search.
-    """
+    """How the modules of two searches, the one with the smaller K first, share their members."""
     unit_counts, sample_counts = (count_pairs(*labels, num_modules) for labels in (units, samples))
     members = max(int(unit_counts.sum()), 1)
     return Overlap(

@@ -46,19 +46,12 @@ _NAME_WORDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """What is known of the samples of a split beside their activations.
+    """What is known of the samples of a split beside their activations."""
 
-    Attributes:
-        ids: Id of each sample.
-        categories: Category of each sample, None where it has none.
-        tokens: Token count of each sample; 0 where it is not known.
-        texts: Text of each sample, or why there is none. Untrusted text.
-    """
-
-    ids: list[str]
-    categories: list[str | None]
-    tokens: Labels
-    texts: list[str] | Absent
+    ids: list[str]  # id of each sample
+    categories: list[str | None]  # category of each sample, None where it has none
+    tokens: Labels  # token count of each sample; 0 where it is not known
+    texts: list[str] | Absent  # text of each sample, or why there is none. Untrusted text
 
 
 def describe_modules(
@@ -72,18 +65,10 @@ def describe_modules(
     unit_stability: Floats | None = None,
     seed: int = 0,
 ) -> tuple[Module, ...]:
-    """Describe every module by the samples in it.
+    """Describe every module by the train samples in it.
 
-    Args:
-        samples: The train samples.
-        margins: Margin of each sample (mean activation in its module minus the largest elsewhere).
-        sample_labels: Module of each sample.
-        unit_labels: Module of each unit.
-        num_modules: K.
-        config: How many typical prompts and keywords.
-        unit_stability: Share of the other restarts in which each unit lies in the same module;
-            None where there is a single restart.
-        seed: Seed of the draw of texts where a module has more than ``MAX_TEXTS``.
+    A margin is a sample's mean activation in its module minus the largest elsewhere. A stability is
+    the share of the other restarts in which a unit lies in the same module; None for one restart.
     """
     labels = np.asarray(sample_labels)
     num_units = np.bincount(unit_labels, minlength=num_modules)
@@ -121,8 +106,8 @@ def find_keywords(
 
     The score of word w in module k is p log(1 + 1/q) log(p/q), where p is the share of the module's
     prompts with w and q the mean of that share over the modules; words with p <= q score nothing.
-    Words common everywhere have p near q, so no list of stop words is needed, in any
-    language. A word must occur in two prompts.
+    Words common everywhere have p near q, so no list of stop words is needed, in any language. A
+    word must occur in two prompts.
     """
     rows = np.concatenate(list(_drawn_rows(sample_labels, num_modules, seed)))
     vectorizer = CountVectorizer(

@@ -39,15 +39,10 @@ def compare(
     other_num_modules: int | None = None,
     out: Path | None = None,
 ) -> Summary:
-    """Match the modules of two runs by the units and samples that both have.
+    """Match the modules of two run directories by the units and samples that both have.
 
-    Args:
-        one: A run directory.
-        other: Another one, or the same with another K.
-        num_modules: K of the first run; may be left out where it holds modules for one K, or for
-            one K in common with the other run.
-        other_num_modules: K of the other run; by default that of the first.
-        out: Page to write.
+    K of the first may be left out where it holds modules for one K; the second's is by default the
+    same.
 
     Raises:
         InvalidInput: K is not clear, or the runs share neither units nor samples.

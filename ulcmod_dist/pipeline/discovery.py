@@ -50,17 +50,11 @@ def read_samples(table: pa.Table, texts: dict[str, str] | Absent) -> Samples:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The modules of one K with their features.
+    """The modules of one K with their features."""
 
-    Attributes:
-        stored: The modules' tables and metrics.
-        train: Module features of the train samples.
-        test: Module features of the held-out samples, if there are any.
-    """
-
-    stored: StoredModules
-    train: ModuleFeatures
-    test: ModuleFeatures | None
+    stored: StoredModules  # the modules' tables and metrics
+    train: ModuleFeatures  # module features of the train samples
+    test: ModuleFeatures | None  # module features of the held-out samples, if there are any
 
     @property
     def num_modules(self) -> int:
@@ -85,14 +79,7 @@ def describe(
     null: tuple[Objective, ...] | Absent,
     methods: tuple[MethodRow, ...],
 ) -> Discovery:
-    """Put together what is known of the modules of one K; no pass over the matrix.
-
-    Args:
-        found: The modules and their features.
-        samples: Samples by split.
-        null: Objectives of the null model.
-        methods: Comparison with other methods.
-    """
+    """Put together what is known of the modules of one K; no pass over the matrix."""
     metrics = found.stored.metrics
     labels = found.sample_labels("train")
     features = found.train.values

@@ -22,18 +22,13 @@ MEASURES = f"{DRIFT}/drift.json"
 
 @dataclass(frozen=True)
 class Drift:
-    """How the modules for one K have changed, over what both versions have.
-
-    Attributes:
-        units_rand: Adjusted Rand index of the units' modules; None where no unit is shared.
-        samples_rand: The same for the train samples.
-        objective: L per sample and unit, as a multiple of that before. L itself grows with both
-            numbers: B(F) is a mean of products |S_k||U_k|.
-    """
+    """How the modules for one K have changed, over what both versions have."""
 
     num_modules: int
-    units_rand: float | None
-    samples_rand: float | None
+    units_rand: float | None  # adjusted Rand index of the units; None where no unit is shared
+    samples_rand: float | None  # the same for the train samples
+    # L per sample and unit, as a multiple of that before. L itself grows with both numbers: B(F) is
+    # a mean of products |S_k||U_k|.
     objective: float
 
     def alarms(self, limits: RerunConfig) -> list[str]:
@@ -52,13 +47,12 @@ class Drift:
 
 
 def write_drift(run: RunDir, modules: Sequence[int]) -> None:
-    """Compare the run's modules with those of its versions: figures, and a page for each K.
+    """Compare the run's modules, for every K that it shares with the newest of its versions.
 
-    Args:
-        run: The run directory; the newest of its versions is the one before.
-        modules: Every K that both have.
+    It writes how far they are from all versions, and a page for each K.
     """
-    _clear(run)
+    for key, _ in list(run.keys(DRIFT)):
+        run.delete(key)
     kept = list_versions(run)
     measures, past = [], {}
     for k in modules:
@@ -172,8 +166,3 @@ def _get_rands(comparison: Comparison | None) -> tuple[float | None, float | Non
 def _objective_density(stored: StoredModules) -> float:
     metrics = stored.metrics
     return float(metrics["objective"]) / int(metrics["samples"] * metrics["units"])
-
-
-def _clear(run: RunDir) -> None:
-    for key, _ in list(run.keys(DRIFT)):
-        run.delete(key)

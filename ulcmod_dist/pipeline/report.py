@@ -65,8 +65,7 @@ LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "num
 def report(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
     """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
 
-    Args:
-        num_modules: The numbers of modules to show; None for all that are evaluated.
+    It shows the modules for every K in ``num_modules``; None for all that are evaluated.
 
     Raises:
         InvalidInput: None of them, or one that is named, is not evaluated with these settings.
@@ -108,14 +107,9 @@ def _require_evaluated(context: Context, num_modules: Sequence[int] | None) -> l
 def make_report(
     context: Context, wanted: Mapping[str, Sequence[int]], shown: Sequence[int] | None = None
 ) -> dict[str, Any]:
-    """Make page, figures and tables, as far as they are wanted.
+    """Make page, figures and tables, as far as they are wanted; return the tables as records.
 
-    Args:
-        wanted: ``page``, ``figures``, ``tables``: what is to be made.
-        shown: The numbers of modules to show; None for all that are evaluated.
-
-    Returns:
-        The tables by name, each as records.
+    They show the modules for every K in ``shown``; None for all that are evaluated.
     """
     numbers = Ledger(context.run, context.job, shown=shown).on_page()
     data = report_data(context, Run(context.run), numbers)

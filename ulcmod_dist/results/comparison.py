@@ -19,29 +19,17 @@ class ModulePair:
 
 @dataclass(frozen=True, eq=False)
 class Matching:
-    """The modules of two runs matched one to one, over the units and samples that both have.
+    """The modules of two runs matched one to one, over the units and samples that both have."""
 
-    Attributes:
-        pairs: Modules that correspond, in order of the first run's modules.
-        unmatched: Modules of the first run without a partner.
-        other_unmatched: Modules of the second run without a partner.
-        unit_counts: Shared units, first run's module by second run's, shape (K, other K).
-        sample_counts: Shared samples, likewise.
-        units_adjusted_rand: Adjusted Rand index over shared units; None where none is shared.
-        samples_adjusted_rand: The same over shared samples.
-        units_moved: Shared units that left their module's partner.
-        samples_moved: Shared samples that did.
-    """
-
-    pairs: tuple[ModulePair, ...]
-    unmatched: tuple[int, ...]
-    other_unmatched: tuple[int, ...]
-    unit_counts: Counts
-    sample_counts: Counts
-    units_adjusted_rand: float | None
-    samples_adjusted_rand: float | None
-    units_moved: int
-    samples_moved: int
+    pairs: tuple[ModulePair, ...]  # modules that correspond, in order of the first run's modules
+    unmatched: tuple[int, ...]  # modules of the first run without a partner
+    other_unmatched: tuple[int, ...]  # modules of the second run without a partner
+    unit_counts: Counts  # shared units, first run's module by second run's, shape (K, other K)
+    sample_counts: Counts  # shared samples, likewise
+    units_adjusted_rand: float | None  # adjusted Rand index over shared units; None without any
+    samples_adjusted_rand: float | None  # the same over shared samples
+    units_moved: int  # shared units that left their module's partner
+    samples_moved: int  # shared samples that did
 
     @property
     def shared_units(self) -> int:
@@ -65,26 +53,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class VersionDrift:
-    """How far the modules of one version are from those before and from the present ones.
+    """How far the modules of one version are from those before and from the present ones."""
 
-    Attributes:
-        version: Its number.
-        made: When its modules were found, as text.
-        samples: Train samples that they were found on.
-        objective: Objective L.
-        units_rand: Adjusted Rand index to the version before over shared units; None where there
-            is no such version, or no unit is shared.
-        samples_rand: The same over shared samples.
-        units_rand_now: Adjusted Rand index to the present modules over shared units; None for
-            the present version, or where no unit is shared.
-        samples_rand_now: The same over shared samples.
-    """
-
-    version: int
-    made: str
-    samples: int
-    objective: float
-    units_rand: float | None
-    samples_rand: float | None
-    units_rand_now: float | None
-    samples_rand_now: float | None
+    version: int  # its number
+    made: str  # when its modules were found, as text
+    samples: int  # train samples that they were found on
+    objective: float  # objective L
+    units_rand: float | None  # adjusted Rand index to the version before; None where none is shared
+    samples_rand: float | None  # the same over shared samples
+    units_rand_now: float | None  # the same to the present modules; None for the present version
+    samples_rand_now: float | None  # the same over shared samples

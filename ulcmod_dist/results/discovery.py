@@ -13,23 +13,14 @@ from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Ob
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What was run.
+    """What was run."""
 
-    Attributes:
-        name: The run's name, the page's title.
-        model: Model whose units were split; None for an imported matrix.
-        num_samples: Train samples.
-        num_test_samples: Held-out samples; 0 where there are none.
-        num_units: Units of all layers.
-        facts: Further facts in the order to print: corpus, revision, template, token rule, ...
-    """
-
-    name: str
-    model: str | None
-    num_samples: int
-    num_test_samples: int
-    num_units: int
-    facts: tuple[Fact, ...] = ()
+    name: str  # the run's name, the page's title
+    model: str | None  # model whose units were split; None for an imported matrix
+    num_samples: int  # train samples
+    num_test_samples: int  # held-out samples; 0 where there are none
+    num_units: int  # units of all layers
+    facts: tuple[Fact, ...] = ()  # further facts in the order to print: corpus, revision,
 
 
 @dataclass(frozen=True)
@@ -58,22 +49,13 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Downstream:
-    """Scores of classifiers on the module features.
+    """Scores of classifiers on the module features."""
 
-    Attributes:
-        categories: Names of the categories.
-        classifiers: The classifiers, the main one first.
-        folds: Folds of the cross-validation on the train samples; None where held-out samples were
-            scored.
-        num_train: Samples that a classifier was fitted on.
-        num_scored: Samples that were scored.
-    """
-
-    categories: tuple[str, ...]
-    classifiers: tuple[Classifier, ...]
-    folds: int | None
-    num_train: int
-    num_scored: int
+    categories: tuple[str, ...]  # names of the categories
+    classifiers: tuple[Classifier, ...]  # the classifiers, the main one first
+    folds: int | None  # folds of the cross-validation; None where held-out samples were scored
+    num_train: int  # samples that a classifier was fitted on
+    num_scored: int  # samples that were scored
 
 
 @dataclass(frozen=True)
@@ -98,64 +80,43 @@ class TypicalPrompt:
 
 @dataclass(frozen=True)
 class Module:
-    """One module, described.
+    """One module, described."""
 
-    Attributes:
-        number: The module's number, from 0.
-        name: One line made from its keywords and categories. Untrusted text.
-        num_samples: Train samples in it.
-        num_units: Units in it.
-        keywords: Its keywords, the strongest first (untrusted text), or why there are none.
-        prompts: Its most typical prompts, the strongest first, or why none are shown.
-        length: Quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of its samples' token counts, if known.
-        stability: Share of the other restarts in which a unit of it lies in the same module (by
-            overlap), mean over its units; None where there is a single restart.
-    """
-
-    number: int
-    name: str
-    num_samples: int
-    num_units: int
-    keywords: tuple[str, ...] | Absent
-    prompts: tuple[TypicalPrompt, ...] | Absent
+    number: int  # the module's number, from 0
+    name: str  # one line made from its keywords and categories. Untrusted text
+    num_samples: int  # train samples in it
+    num_units: int  # units in it
+    keywords: tuple[str, ...] | Absent  # strongest first (untrusted text), or why there are none
+    prompts: tuple[TypicalPrompt, ...] | Absent  # the most typical first, or why none are shown
+    # Quantiles 0.05, 0.25, 0.5, 0.75, 0.95 of its samples' token counts, if known.
     length: tuple[float, float, float, float, float] | None = None
+    # Share of the other restarts in which a unit of it lies in the same module (by overlap), mean
+    # over its units; None where there is a single restart.
     stability: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Categories:
-    """Modules against the corpus's categories.
+    """Modules against the corpus's categories."""
 
-    Attributes:
-        names: Names of the C categories.
-        counts: Train samples, module by category, shape (K, C).
-        breadth: Effective number of categories of each module, exp of the entropy of its mix: 1
-            for a single category, C for an even mix, 0 for a module without such samples,
-            shape (K,).
-        similarity: Mean cosine of the module-feature vectors of two samples, category by category;
-            NaN where there are no two, shape (C, C).
-    """
-
-    names: tuple[str, ...]
-    counts: Counts
+    names: tuple[str, ...]  # names of the C categories
+    counts: Counts  # train samples, module by category, shape (K, C)
+    # Effective number of categories of each module, exp of the entropy of its mix: 1 for a single
+    # category, C for an even mix, 0 for a module without such samples, shape (K,).
     breadth: Floats
+    # Mean cosine of the module features of two samples, category by category; NaN where there are
+    # no two, shape (C, C).
     similarity: Floats
 
 
 @dataclass(frozen=True, eq=False)
 class Layers:
-    """Where the modules' units are.
+    """Where the modules' units are."""
 
-    Attributes:
-        names: Names of the layers from the input to the output.
-        units: Units, module by layer, shape (K, layers).
-        concentration: Distance (total variation) of each module's distribution over the layers from
-            that of all units: 0 for a module spread like the model, towards 1 for one in a single
-            layer of many, shape (K,).
-    """
-
-    names: tuple[str, ...]
-    units: Counts
+    names: tuple[str, ...]  # names of the layers from the input to the output
+    units: Counts  # units, module by layer, shape (K, layers)
+    # Distance (total variation) of each module's distribution over the layers from that of all
+    # units: 0 for a module spread like the model, towards 1 for a single layer of many, shape (K,).
     concentration: Floats
 
 
@@ -187,61 +148,36 @@ class ConfoundMeasure(StrEnum):
 
 @dataclass(frozen=True)
 class Confound:
-    """How strongly a property of the prompts is related to the modules.
+    """How strongly a property of the prompts is related to the modules."""
 
-    Attributes:
-        property: The property.
-        measure: What is measured; correlations are rank correlations.
-        value: Its value.
-        index: The module or the component (from 1) of a correlation; None for explained variance.
-    """
-
-    property: PromptProperty
-    measure: ConfoundMeasure
-    value: float
-    index: int | None = None
+    property: PromptProperty  # the property
+    measure: ConfoundMeasure  # what is measured; correlations are rank correlations
+    value: float  # its value
+    index: int | None = None  # module, or component from 1; None for explained variance
 
 
 @dataclass(frozen=True, eq=False)
 class Discovery:
-    """All that is known of the modules found for one K.
+    """All that is known of the modules found for one K."""
 
-    Attributes:
-        num_modules: K.
-        seed: Seed of the search.
-        objective: Objective of the modules kept.
-        activation: Mean z of a module's samples (rows) on a module's units, shape (K, K).
-        modules: The modules in ascending order.
-        restarts: The runs of the search; the modules come from the best.
-        restart_agreement: Mean adjusted Rand index between the restarts, of their units and of
-            their samples; None where there is a single restart.
-        null: Objectives found on the same data with each unit's column permuted.
-        methods: Comparison with other methods, IterD first; empty where it was not made.
-        downstream: Categories read from the module features.
-        agreement: Agreement of modules and categories, one value a split.
-        categories: Modules against categories.
-        layers: Modules against layers.
-        linkage: Hierarchy of the modules, as SciPy's linkage matrix, shape (K - 1, 4).
-        ablation: The causal check.
-        confounds: Properties of the prompts that are related to the modules.
-    """
-
-    num_modules: int
-    seed: int
-    objective: Objective
-    activation: Floats
-    modules: tuple[Module, ...]
-    restarts: tuple[Restart, ...]
+    num_modules: int  # K
+    seed: int  # seed of the search
+    objective: Objective  # objective of the modules kept
+    activation: Floats  # mean z of a module's samples (rows) on a module's units, shape (K, K)
+    modules: tuple[Module, ...]  # the modules in ascending order
+    restarts: tuple[Restart, ...]  # the runs of the search; the modules come from the best
+    # Mean adjusted Rand index between the restarts, of their units and of their samples; None where
+    # there is a single restart.
     restart_agreement: tuple[float, float] | None
-    null: tuple[Objective, ...] | Absent
-    methods: tuple[MethodRow, ...]
-    downstream: Downstream | Absent
-    agreement: tuple[Agreement, ...] | Absent
-    categories: Categories | Absent
-    layers: Layers | Absent
-    linkage: Floats | Absent
-    ablation: Ablation | Absent
-    confounds: tuple[Confound, ...] | Absent
+    null: tuple[Objective, ...] | Absent  # objectives with each unit's column permuted
+    methods: tuple[MethodRow, ...]  # iterD first; empty where the comparison was not made
+    downstream: Downstream | Absent  # categories read from the module features
+    agreement: tuple[Agreement, ...] | Absent  # of modules and categories, one value a split
+    categories: Categories | Absent  # modules against categories
+    layers: Layers | Absent  # modules against layers
+    linkage: Floats | Absent  # the modules' tree, SciPy's linkage matrix, shape (K - 1, 4)
+    ablation: Ablation | Absent  # the causal check
+    confounds: tuple[Confound, ...] | Absent  # properties of the prompts related to the modules
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -251,24 +187,14 @@ class Discovery:
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """How the modules of one K share their units with those of the next larger K.
+    """How the modules of one K share their units with those of the next larger K."""
 
-    Attributes:
-        num_modules: The smaller K.
-        next_num_modules: The larger K.
-        units: Units that two modules share, shape (smaller K, larger K).
-        samples: Samples that two modules share, same shape.
-        nestedness: Share of the units that lie in the module of the smaller K which holds most of
-            their own module.
-        expected: What that share would be if the two sets of modules were independent.
-    """
-
-    num_modules: int
-    next_num_modules: int
-    units: Counts
-    samples: Counts
-    nestedness: float
-    expected: float
+    num_modules: int  # the smaller K
+    next_num_modules: int  # the larger K
+    units: Counts  # units that two modules share, shape (smaller K, larger K)
+    samples: Counts  # samples that two modules share, same shape
+    nestedness: float  # share of units in the smaller-K module that holds most of theirs
+    expected: float  # what that share would be if the two sets of modules were independent
 
 
 @dataclass(frozen=True)

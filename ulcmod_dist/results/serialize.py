@@ -22,12 +22,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(content: Any, kind: type[T]) -> T:
-    """Convert what `to_json` returned back to a result.
-
-    Args:
-        content: The plain values.
-        kind: Type of the result, such as `Discovery` or `tuple[Overlap, ...]`.
-    """
+    """Convert what `to_json` returned back to a result, such as `tuple[Overlap, ...]`."""
     value: T = _CONVERTER.structure(content, kind)
     return value
 
@@ -50,10 +45,6 @@ def _array_from_lists(content: Any, kind: Any) -> np.ndarray[Any, Any]:
     return np.array(content, dtype=element)
 
 
-def _may_be_absent(kind: Any) -> bool:
-    return Absent in typing.get_args(kind)
-
-
 def _present_or_absent(content: Any, kind: Any) -> Any:
     if isinstance(content, dict) and content.keys() == {"reason"}:
         return Absent(content["reason"])
@@ -61,7 +52,9 @@ def _present_or_absent(content: Any, kind: Any) -> Any:
     return _CONVERTER.structure(content, present)
 
 
-_CONVERTER.register_structure_hook_func(_may_be_absent, _present_or_absent)
+_CONVERTER.register_structure_hook_func(
+    lambda kind: Absent in typing.get_args(kind), _present_or_absent
+)
 _CONVERTER.register_unstructure_hook_func(_is_array, _array_to_lists)
 _CONVERTER.register_structure_hook_func(_is_array, _array_from_lists)
 _CONVERTER.register_structure_hook(float, lambda value, _: float("nan") if value is None else value)
