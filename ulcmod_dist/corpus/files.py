@@ -27,7 +27,6 @@ FORMATS = {
 }
 """Format of a file by its suffix; a further .gz, .bz2 or .zst says how it is compressed."""
 
-_COMPRESSIONS = (".gz", ".bz2", ".zst")
 _SAVED = "state.json"
 _SAVED_SPLITS = "dataset_dict.json"
 
@@ -116,7 +115,7 @@ def _resolve(location: str) -> _Location:
 
 def _detect_format(path: str) -> str | None:
     suffixes = PurePosixPath(path).suffixes
-    if suffixes and suffixes[-1] in _COMPRESSIONS:
+    if suffixes and suffixes[-1] in (".gz", ".bz2", ".zst"):
         suffixes = suffixes[:-1]
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 

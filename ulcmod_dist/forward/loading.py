@@ -4,6 +4,7 @@ Weights are read from safetensors only, and code that comes with a checkpoint is
 """
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def load_model(
         _require_tp_plan(config)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        _check_hub_index(model)
+        if get_local_folder(model) is None:
+            _check_hub_index(model)
         loaded, info = base.from_pretrained(
             model.id,
             config=config,
@@ -150,11 +152,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
 
 
 def get_local_folder(model: ModelConfig) -> Path | None:
-    """The folder of a local model, or None for an id on the hub.
-
-    Raises:
-        InvalidInput: The folder does not exist, or a hub id has no fixed revision.
-    """
+    """The folder of a local model, or None for an id on the hub, which needs a fixed revision."""
     folder = Path(model.id)
     if folder.is_dir():
         return folder.resolve()
@@ -183,16 +181,12 @@ def _require_safetensors(folder: Path) -> None:
 
 def _check_hub_index(model: ModelConfig) -> None:
     """Check the index of a checkpoint on the hub where transformers would follow one."""
-    if get_local_folder(model) is not None:
-        return
+    find: Any = partial(
+        cached_file, model.id, revision=model.revision, _raise_exceptions_for_missing_entries=False
+    )
     # from_pretrained downloads model.safetensors where there is one, and else follows the index.
-    options: dict[str, Any] = {
-        "revision": model.revision, "_raise_exceptions_for_missing_entries": False
-    }  # fmt: skip
-    if cached_file(model.id, SAFE_WEIGHTS_NAME, **options) is None:
-        index = cached_file(model.id, SAFE_WEIGHTS_INDEX_NAME, **options)
-        if index is not None:
-            _check_index(Path(index))
+    if find(SAFE_WEIGHTS_NAME) is None and (index := find(SAFE_WEIGHTS_INDEX_NAME)) is not None:
+        _check_index(Path(index))
 
 
 def _check_index(index: Path) -> None:

@@ -34,8 +34,7 @@ def count_parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
     base: Any = getattr(transformers, name)
     with torch.device("meta"):
         model = base.from_config(config) if name == "AutoModel" else base(config)
-    count: int = sum(parameter.numel() for parameter in model.parameters())
-    return count * _BYTES[dtype]
+    return _BYTES[dtype] * int(sum(parameter.numel() for parameter in model.parameters()))
 
 
 def estimate_token_bytes(
