@@ -19,16 +19,14 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
 
-_NAMES = "'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'"
+# Untyped in Dask.
+_dask: Any = dask.base
 
 
 class Executor(Protocol):
-    """Runs Dask tasks.
+    """Runs Dask tasks, ``workers`` at once, on machines with ``memory`` bytes.
 
-    Attributes:
-        workers: Tasks that run at once.
-        in_process: Tasks run in this process, so that arrays in its memory need not travel.
-        memory: Bytes of memory of the machines that run its tasks.
+    ``in_process``: tasks run in this process, so that arrays in its memory need not travel.
     """
 
     workers: int
@@ -43,11 +41,7 @@ class Executor(Protocol):
 
 
 class ThreadExecutor:
-    """Threads of this process; kernels and codecs release the GIL.
-
-    Args:
-        workers: Threads; by default one a core this process may use.
-    """
+    """Threads of this process, by default one a core; kernels and codecs release the GIL."""
 
     in_process = True
 
@@ -63,7 +57,7 @@ class ThreadExecutor:
         """Run delayed values to their results, in the given order."""
         # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
         with self._blas.limit(limits=1, user_api="blas"):
-            return _compute(tasks, **self._run)
+            return list(_dask.compute(*tasks, **self._run))
 
     def map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
         """The result of a call for each item, in order, from a thread pool without a graph."""
@@ -72,15 +66,11 @@ class ThreadExecutor:
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks computed and kept in this process."""
-        return _persist(array, **self._run)
+        return _dask.persist(array, **self._run)[0]
 
 
 class DaskExecutor:
-    """A dask.distributed cluster: one of this machine's processes, or one with an address.
-
-    Args:
-        client: An open ``distributed.Client``.
-    """
+    """A dask.distributed cluster, by an open ``distributed.Client``."""
 
     in_process = False
 
@@ -93,7 +83,7 @@ class DaskExecutor:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        return _compute(tasks, scheduler=self._client)
+        return list(_dask.compute(*tasks, scheduler=self._client))
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept by the cluster's workers."""
@@ -121,22 +111,18 @@ class RayExecutor:
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
         """Run delayed values to their results, in the given order."""
-        return _compute(tasks, scheduler=self._get)
+        return list(_dask.compute(*tasks, scheduler=self._get))
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept in Ray's object store."""
-        return _persist(array, scheduler=self._get, ray_persist=True)
+        return _dask.persist(array, scheduler=self._get, ray_persist=True)[0]
 
 
 class ProgressExecutor:
-    """Another executor that reports how far its passes are.
+    """Another executor; calls ``on_update`` with the passes done, the one under way as a fraction.
 
     Dask's own schedulers call back after every task, so threads report within a pass; a cluster
     and Ray report when a pass is done.
-
-    Args:
-        executor: Where the tasks run.
-        on_update: Called with the number of passes done, the one under way as a fraction.
     """
 
     def __init__(self, executor: Executor, on_update: Callable[[float], None]) -> None:
@@ -181,11 +167,9 @@ def open_executor(
 ) -> Iterator[Executor]:
     """The executor of a name, or the given one, for as long as it is needed.
 
-    Args:
-        executor: ``threads``; ``distributed`` for a Dask cluster of this machine's processes; the
-            address of a Dask scheduler; ``ray`` for the Ray that this process is connected to, or
-            else that of ``ray_address`` or RAY_ADDRESS, or else a local one; or an executor.
-        ray_address: Address of a Ray cluster.
+    The names are ``threads``; ``distributed`` for a Dask cluster of this machine's processes; the
+    address of a Dask scheduler; ``ray`` for the Ray that this process is connected to, or else that
+    of ``ray_address`` or RAY_ADDRESS, or else a local one.
 
     Raises:
         InvalidInput: No executor has this name, or the Ray cluster is on another machine and there
@@ -196,8 +180,21 @@ def open_executor(
         yield executor
     elif executor == "threads":
         yield ThreadExecutor()
-    elif executor == "distributed" or "://" in executor:
-        with _client(executor) as client:
+    elif executor == "distributed":
+        import distributed
+
+        # The dashboard has no authentication. Without an address it is not off, but listens on
+        # every interface.
+        local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+        with (
+            distributed.LocalCluster(n_workers=CPU_COUNT, threads_per_worker=1, **local) as cluster,
+            distributed.Client(cluster, set_as_default=False) as client,
+        ):
+            yield DaskExecutor(client)
+    elif "://" in executor:
+        import distributed
+
+        with distributed.Client(executor, set_as_default=False) as client:
             yield DaskExecutor(client)
     elif executor == "ray":
         # Ray takes two seconds to import, which the other executors need not wait for.
@@ -207,32 +204,7 @@ def open_executor(
         with ray_session(ray_address, object_store_bytes=None):
             yield RayExecutor()
     else:
-        raise InvalidInput(f"There is no executor {executor!r}.", f"Use {_NAMES}.")
-
-
-@contextmanager
-def _client(name: str) -> Iterator[Any]:
-    import distributed
-
-    if name != "distributed":
-        with distributed.Client(name, set_as_default=False) as client:
-            yield client
-        return
-    # The dashboard has no authentication. Without an address it is not off, but listens on every
-    # interface.
-    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with (
-        distributed.LocalCluster(n_workers=CPU_COUNT, threads_per_worker=1, **local) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
-
-
-def _compute(tasks: Sequence[Any], **run: Any) -> list[Any]:
-    compute: Any = dask.base.compute  # untyped in Dask
-    return list(compute(*tasks, **run))
-
-
-def _persist(array: Any, **run: Any) -> Any:
-    persist: Any = dask.base.persist
-    return persist(array, **run)[0]
+        raise InvalidInput(
+            f"There is no executor {executor!r}.",
+            "Use 'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'.",
+        )

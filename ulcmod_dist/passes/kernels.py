@@ -36,7 +36,9 @@ def unit_sums(
 ) -> tuple[None, FloatArray]:
     """Sums over the samples of each module."""
     sums = np.zeros((num_modules, block.shape[1]))
-    _add_unit_sums(_summable(block), sample_labels, sums)
+    # Without labels of units, nothing is added up for samples.
+    unused = np.empty((0, 0))
+    _add_sums(_summable(block), sample_labels, sample_labels[:0], np.empty(0), unused, sums)
     return None, sums
 
 
@@ -45,7 +47,7 @@ def sample_sums(
 ) -> tuple[FloatArray, None]:
     """Weighted sums over the units of each module."""
     sums = np.zeros((block.shape[0], num_modules))
-    _add_sample_sums(_summable(block), unit_labels, weights, sums)
+    _add_sums(_summable(block), unit_labels[:0], unit_labels, weights, sums, np.empty((0, 0)))
     return sums, None
 
 
@@ -60,7 +62,7 @@ def both_sums(
     """`sample_sums` and `unit_sums`, reading the block once."""
     by_sample = np.zeros((block.shape[0], num_modules))
     by_unit = np.zeros((num_modules, block.shape[1]))
-    _add_both_sums(_summable(block), sample_labels, unit_labels, weights, by_sample, by_unit)
+    _add_sums(_summable(block), sample_labels, unit_labels, weights, by_sample, by_unit)
     return by_sample, by_unit
 
 
@@ -137,26 +139,7 @@ def _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes):  # type:
 
 
 @njit(cache=True, nogil=True)
-def _add_unit_sums(block, labels, sums):  # type: ignore[no-untyped-def]
-    rows, columns = block.shape
-    for s in range(0, rows, _PIECE_ROWS):
-        for u in range(0, columns, _PIECE_COLUMNS):
-            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
-            _add_unit_piece(block, s, t, u, v, labels, sums)
-
-
-@njit(cache=True, nogil=True)
-def _add_sample_sums(block, labels, weights, sums):  # type: ignore[no-untyped-def]
-    rows, columns = block.shape
-    lanes = np.zeros((sums.shape[1], _LANES))
-    for s in range(0, rows, _PIECE_ROWS):
-        for u in range(0, columns, _PIECE_COLUMNS):
-            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
-            _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes)
-
-
-@njit(cache=True, nogil=True)
-def _add_both_sums(block, sample_labels, unit_labels, weights, by_sample, by_unit):  # type: ignore[no-untyped-def]
+def _add_sums(block, sample_labels, unit_labels, weights, by_sample, by_unit):  # type: ignore[no-untyped-def]
     rows, columns = block.shape
     lanes = np.zeros((by_sample.shape[1], _LANES))
     for s in range(0, rows, _PIECE_ROWS):

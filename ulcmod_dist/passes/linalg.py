@@ -29,13 +29,7 @@ COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
 
 
 def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
-    """The product z W, float64 [samples, p], by one pass.
-
-    Args:
-        activations: Standardised activations.
-        right: The thin matrix W [units, p].
-        executor: Where the pass runs.
-    """
+    """The product z W, float64 [samples, p], of the thin matrix W [units, p], by one pass."""
     scaled = right / activations.std[:, None]
     product, _ = map_reduce(activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor)
     assert product is not None
@@ -43,13 +37,7 @@ def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> 
 
 
 def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
-    """The product z' W, float64 [units, p], by one pass.
-
-    Args:
-        activations: Standardised activations.
-        right: The thin matrix W [samples, p].
-        executor: Where the pass runs.
-    """
+    """The product z' W, float64 [units, p], of the thin matrix W [samples, p], by one pass."""
     _, product = map_reduce(activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor)
     assert product is not None
     centred = product.T - np.outer(activations.mean, right.sum(axis=0))
@@ -62,24 +50,13 @@ def principal_components(
     *,
     side: Literal["samples", "units"],
     seed: int,
-    dimensions: int = COMPONENTS,
 ) -> FloatArray:
     """Principal components of samples or of units, by a streaming randomized range finder.
 
-    Each round is a pass for z W and one for z' Q (Halko, Martinsson and Tropp 2011, algorithm 4.4);
-    neither z nor a centred copy of it is ever formed.
-
-    Args:
-        activations: Standardised activations.
-        executor: Where the passes run.
-        side: The points: rows of z, centred over the samples, or its columns, centred over the
-            units.
-        seed: Seed of the sketch.
-        dimensions: Components wanted; fewer come back from a matrix with fewer rows or columns.
-
-    Returns:
-        Scores float64 [samples or units, dimensions], by falling variance; the sign of each
-        component is arbitrary.
+    Each round is a pass for z W and one for z' Q (Halko, Martinsson and Tropp 2011, algorithm 4.4).
+    The points are the rows of z, centred over the samples, or its columns, centred over the units.
+    Returns scores float64 [samples or units, 16 or fewer], by falling variance; the sign of each
+    component is arbitrary.
 
     Raises:
         InvalidInput: NaN or infinite activations.
@@ -90,7 +67,7 @@ def principal_components(
     if not np.isfinite(sums).all():
         check_finite(activations, executor)
     centre = sums / points
-    width = min(dimensions + _OVERSAMPLING, points, features)
+    width = min(SKETCH_WIDTH, points, features)
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
     for _ in range(_POWER_ROUNDS):
         left = np.linalg.qr(forward(activations, right, executor) - centre @ right)[0]
@@ -98,7 +75,7 @@ def principal_components(
         right = np.linalg.qr(product - np.outer(centre, left.sum(axis=0)))[0]
     projected = forward(activations, right, executor) - centre @ right
     left, values, _ = np.linalg.svd(projected, full_matrices=False)
-    return np.asarray((left * values)[:, :dimensions])
+    return np.asarray((left * values)[:, :COMPONENTS])
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
@@ -107,8 +84,7 @@ def check_finite(activations: Standardised, executor: Executor) -> None:
     Sums show non-finite numbers too, so a search makes this pass only to say where they are.
 
     Raises:
-        InvalidInput: NaN or infinite activations; names the first sample and a unit of it, and how
-            many samples and units are concerned.
+        InvalidInput: NaN or infinite activations, or statistics computed from such.
     """
     by_sample, by_unit = map_reduce(activations.raw, _count_nonfinite, executor=executor)
     assert by_sample is not None

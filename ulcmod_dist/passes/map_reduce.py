@@ -8,8 +8,9 @@ add up in the same tree, so both give the same bits.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate, chain, pairwise
 from operator import getitem
 from typing import Any, TypeAlias
 
@@ -43,21 +44,17 @@ def map_reduce(
     only_samples: AnyArray | None = None,
     only_units: AnyArray | None = None,
 ) -> Parts:
-    """Run a kernel over the blocks of a matrix and add up its results.
+    """Run a kernel over the blocks of a matrix [samples, units] and add up its results.
 
-    Args:
-        raw: NumPy or Dask array [samples, units].
-        kernel: Called as ``kernel(block, *by_sample, *by_unit)``; returns a summand for the block's
-            samples [samples, p] and one for its units [q, units], or None.
-        by_sample: Arrays of which each block gets its samples' part, samples on the last axis.
-        by_unit: Arrays of which each block gets its units' part, units on the last axis.
-        executor: Where the kernels run.
-        only_samples: Ascending samples; blocks without any of them are not read.
-        only_units: The same for units.
+    ``kernel(block, *by_sample, *by_unit)`` returns a summand for the block's samples [samples, p]
+    and one for its units [q, units], or None. Each block gets its part of the arrays ``by_sample``
+    and ``by_unit``, whose last axis is that of samples or units.
+
+    Blocks without any of ``only_samples`` or ``only_units``, both ascending, are not read; only the
+    sum over the other axis is then meaningful.
 
     Returns:
-        The sum for the samples [samples, p] and for the units [q, units], or None. Where blocks
-        are left out, only a sum over the axis they are left out of is meaningful.
+        The sum for the samples [samples, p] and for the units [q, units], or None.
     """
     row_slices, column_slices = block_slices(raw)
     rows = _select_blocks(row_slices, only_samples)
@@ -71,13 +68,17 @@ def map_reduce(
             i, j = place
             return kernel(get_block(rows[i], columns[j]), *row_values[i], *column_values[j])
 
-        row_sums, column_sums = _sum_locally(run, len(rows), len(columns), executor)
+        row_trees, column_trees = ([TreeSum() for _ in parts] for parts in (rows, columns))
+        # Column by column: the sums for units, the larger ones, are soon complete.
+        places = [(i, j) for j in range(len(columns)) for i in range(len(rows))]
+        for (i, j), (of_samples, of_units) in zip(places, executor.map(run, places), strict=True):
+            row_trees[i].add(of_samples)
+            column_trees[j].add(of_units)
+        row_sums, column_sums = (
+            [tree.result() for tree in trees] for trees in (row_trees, column_trees)
+        )
     else:
-        graph = _Graph(raw, rows, columns, kernel, by_sample, by_unit)
-        every_row, every_column = range(len(rows)), range(len(columns))
-        sums = [graph.sum(0, [(i, j) for j in every_column]) for i in every_row]
-        sums += [graph.sum(1, [(i, j) for i in every_row]) for j in every_column]
-        results = executor.compute(graph.values(sums))
+        results = executor.compute(_plan_sums(raw, rows, columns, kernel, by_sample, by_unit))
         row_sums, column_sums = results[: len(rows)], results[len(rows) :]
     return _concatenate(row_sums, 0), _concatenate(column_sums, 1)
 
@@ -92,7 +93,13 @@ def block_slices(raw: AnyArray) -> tuple[list[slice], list[slice]]:
         starts = range(0, raw.shape[0], height)
         row_sizes = tuple(min(height, raw.shape[0] - start) for start in starts)
         column_sizes = (raw.shape[1],)
-    return list(_consecutive_slices(row_sizes)), list(_consecutive_slices(column_sizes))
+    return consecutive_slices(row_sizes), consecutive_slices(column_sizes)
+
+
+def consecutive_slices(sizes: Sequence[int]) -> list[slice]:
+    """Slices of the given sizes, each from where the one before ends."""
+    ends = list(accumulate(sizes, initial=0))
+    return [slice(first, end) for first, end in pairwise(ends)]
 
 
 def local_blocks(raw: AnyArray) -> BlockGetter | None:
@@ -127,10 +134,7 @@ def select_block_columns(raw: AnyArray, first: int, end: int) -> AnyArray:
 
 
 class TreeSum:
-    """The sum of parts that come one by one, added up in the same tree as a graph's.
-
-    Groups of ``FAN_IN`` parts are summed, then groups of these sums, until one is left.
-    """
+    """The sum of parts that come one by one, added up in the same tree as a graph's."""
 
     def __init__(self) -> None:
         self._groups: list[list[FloatArray]] = []
@@ -163,87 +167,60 @@ class TreeSum:
         return left[0] if left else None
 
 
-def _sum_locally(
-    run: Callable[[tuple[int, int]], Parts], rows: int, columns: int, executor: ThreadExecutor
-) -> tuple[list[FloatArray | None], list[FloatArray | None]]:
-    """The sum of each row of blocks and of each column, by threads."""
-    row_sums, column_sums = ([TreeSum() for _ in range(count)] for count in (rows, columns))
-    # Column by column: the sums for units, the larger ones, are soon complete.
-    places = [(i, j) for j in range(columns) for i in range(rows)]
-    for (i, j), (of_samples, of_units) in zip(places, executor.map(run, places), strict=True):
-        row_sums[i].add(of_samples)
-        column_sums[j].add(of_units)
-    return [one.result() for one in row_sums], [one.result() for one in column_sums]
+def _plan_sums(
+    raw: AnyArray,
+    rows: list[tuple[int, slice]],
+    columns: list[tuple[int, slice]],
+    kernel: Kernel,
+    by_sample: Sequence[AnyArray],
+    by_unit: Sequence[AnyArray],
+) -> list[Any]:
+    """Delayed sums of each row of blocks, then of each column, in one Dask graph.
 
-
-class _Graph:
-    """The tasks of a pass as a Dask graph.
-
-    Written down directly, since building it by `dask.delayed` takes longer than the kernels of
-    small blocks.
+    Written down directly: `dask.delayed` takes longer than the kernels of small blocks.
     """
+    name = f"pass-{uuid.uuid4().hex}"
+    tasks: dict[Any, Any] = {}
 
-    def __init__(
-        self,
-        raw: AnyArray,
-        rows: list[tuple[int, slice]],
-        columns: list[tuple[int, slice]],
-        kernel: Kernel,
-        by_sample: Sequence[AnyArray],
-        by_unit: Sequence[AnyArray],
-    ) -> None:
-        self._raw, self._rows, self._columns = raw, rows, columns
-        self._name = f"pass-{uuid.uuid4().hex}"
-        self._tasks: dict[Any, Any] = {}
-        apply = partial(_apply, kernel)
-        sides = [(by_sample, rows, "samples"), (by_unit, columns, "units")]
-        # One node for each array of a row or column, which all of its blocks read.
-        row_values, column_values = [
-            [
-                [self._put((side, n, i), _slice(array, part)) for n, array in enumerate(arrays)]
-                for i, (_, part) in enumerate(parts)
-            ]
-            for arrays, parts, side in sides
-        ]
-        for i in range(len(rows)):
-            for j in range(len(columns)):
-                task = (apply, self._block(i, j), *row_values[i], *column_values[j])
-                self._put(("block", i, j), task)
+    def put(place: tuple[Any, ...], task: Any) -> Any:
+        key = (f"{name}-{place[0]}", *place[1:])
+        tasks[key] = task
+        return key
 
-    def sum(self, side: int, blocks: Sequence[tuple[int, int]]) -> Any:
-        """Key of the sum of some blocks' parts, in a tree whose shape depends on them only."""
+    def put_sum(side: int, blocks: Sequence[tuple[int, int]]) -> Any:
+        # A tree whose shape depends on the blocks only.
         keys = [
-            self._put(("part", side, i, j), (getitem, (f"{self._name}-block", i, j), side))
-            for i, j in blocks
+            put(("part", side, i, j), (getitem, (f"{name}-block", i, j), side)) for i, j in blocks
         ]
         level = 0
         while len(keys) > 1:
             place = ("sum", side, *blocks[0], level)
-            keys = [
-                self._put((*place, first), (_add, keys[first : first + FAN_IN]))
-                for first in range(0, len(keys), FAN_IN)
-            ]
+            starts = range(0, len(keys), FAN_IN)
+            keys = [put((*place, i), (_add, keys[i : i + FAN_IN])) for i in starts]
             level += 1
         return keys[0]
 
-    def values(self, keys: Sequence[Any]) -> list[Any]:
-        """Delayed values of some keys."""
-        sources = [self._raw] if isinstance(self._raw, da.Array) else []
-        graph: Any = HighLevelGraph.from_collections
-        whole = graph(self._name, self._tasks, dependencies=sources)
-        value: Any = Delayed
-        return [value(key, whole, layer=self._name) for key in keys]
-
-    def _put(self, place: tuple[Any, ...], task: Any) -> Any:
-        key = (f"{self._name}-{place[0]}", *place[1:])
-        self._tasks[key] = task
-        return key
-
-    def _block(self, i: int, j: int) -> Any:
-        (row, rows), (column, columns) = self._rows[i], self._columns[j]
-        if isinstance(self._raw, da.Array):
-            return (self._raw.name, row, column)
-        return self._put(("raw", i, j), self._raw[rows, columns])
+    # One node for each array of a row or column, which all of its blocks read.
+    row_values, column_values = [
+        [
+            [put((side, n, i), _slice(array, part)) for n, array in enumerate(arrays)]
+            for i, (_, part) in enumerate(parts)
+        ]
+        for arrays, parts, side in [(by_sample, rows, "samples"), (by_unit, columns, "units")]
+    ]
+    lazily = isinstance(raw, da.Array)
+    places = [[(i, j) for j in range(len(columns))] for i in range(len(rows))]
+    for i, j in chain.from_iterable(places):
+        (row, samples), (column, units) = rows[i], columns[j]
+        block = (raw.name, row, column) if lazily else put(("raw", i, j), raw[samples, units])
+        task = (partial(_apply, kernel), block, *row_values[i], *column_values[j])
+        put(("block", i, j), task)
+    keys = [put_sum(0, blocks) for blocks in places]
+    keys += [put_sum(1, blocks) for blocks in zip(*places, strict=True)]
+    graph: Any = HighLevelGraph.from_collections
+    whole = graph(name, tasks, dependencies=[raw] if lazily else [])
+    value: Any = Delayed
+    return [value(key, whole, layer=name) for key in keys]
 
 
 def _apply(kernel: Kernel, block: AnyArray, *values: AnyArray) -> Parts:
@@ -279,10 +256,3 @@ def _slice(array: AnyArray, part: slice) -> AnyArray:
 def _concatenate(parts: list[FloatArray | None], axis: int) -> FloatArray | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known, axis=axis) if known else None
-
-
-def _consecutive_slices(sizes: Sequence[int]) -> Iterator[slice]:
-    first = 0
-    for size in sizes:
-        yield slice(first, first + size)
-        first += size

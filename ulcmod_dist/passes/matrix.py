@@ -18,16 +18,15 @@ from functools import partial
 import dask.array as da
 import numpy as np
 
+from ulcmod_dist.passes import kernels
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.kernels import (
-    both_sums,
-    sample_changes,
-    sample_sums,
-    unit_changes,
-    unit_sums,
-)
 from ulcmod_dist.passes.linalg import check_finite
-from ulcmod_dist.passes.map_reduce import block_slices, map_reduce, select_block_columns
+from ulcmod_dist.passes.map_reduce import (
+    block_slices,
+    consecutive_slices,
+    map_reduce,
+    select_block_columns,
+)
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
 # An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
@@ -40,12 +39,8 @@ class ActivationMatrix:
     """Standardised activations and where their passes run.
 
     Labels are one array a search: the module of each sample [samples] or unit [units]. Every table
-    is float64, and every method raises `InvalidInput` where activations are not finite.
-
-    Attributes:
-        activations: The activations.
-        executor: Where passes run.
-        resident: All chunks are in memory, so that parts of chunks can be read.
+    is float64, and every method raises `InvalidInput` where activations are not finite. If
+    ``resident``, all chunks are in memory, so that parts of chunks can be read.
     """
 
     activations: Standardised
@@ -58,7 +53,7 @@ class ActivationMatrix:
         """T_u [units, K] of every search: sums of z over the samples of each module."""
         _, sums = map_reduce(
             self.activations.raw,
-            partial(unit_sums, num_modules=sum(num_modules)),
+            partial(kernels.unit_sums, num_modules=sum(num_modules)),
             by_sample=[_stack_labels(sample_labels, num_modules)],
             executor=self.executor,
         )
@@ -70,7 +65,7 @@ class ActivationMatrix:
         """T_s [samples, K] of every search: sums of z over the units of each module."""
         sums, _ = map_reduce(
             self.activations.raw,
-            partial(sample_sums, num_modules=sum(num_modules)),
+            partial(kernels.sample_sums, num_modules=sum(num_modules)),
             by_unit=[_stack_labels(unit_labels, num_modules), self.activations.weights],
             executor=self.executor,
         )
@@ -85,7 +80,7 @@ class ActivationMatrix:
         """T_s and T_u of every search, by one pass."""
         by_sample, by_unit = map_reduce(
             self.activations.raw,
-            partial(both_sums, num_modules=sum(num_modules)),
+            partial(kernels.both_sums, num_modules=sum(num_modules)),
             by_sample=[_stack_labels(sample_labels, num_modules)],
             by_unit=[_stack_labels(unit_labels, num_modules), self.activations.weights],
             executor=self.executor,
@@ -104,12 +99,8 @@ class ActivationMatrix:
         """T_s of every search after units moved, from the old tables or by a full pass.
 
         Which of the two is decided by the bytes either would read: whole chunks where the matrix
-        is read from elsewhere, the moved columns of each search where it is in memory.
-
-        Args:
-            tables: T_s of each search, belonging to ``before``; may be changed in place.
-            before: Labels of the units.
-            after: The same, later.
+        is read from elsewhere, the moved columns of each search where it is in memory. The tables
+        belong to the labels ``before`` and may be changed in place.
         """
         num_modules = [table.shape[1] for table in tables]
         moved = _moved_items(before, after)
@@ -120,7 +111,7 @@ class ActivationMatrix:
         stacks = [_stack_labels(labels, num_modules) for labels in (before, after)]
         changes, _ = map_reduce(
             self.activations.raw,
-            partial(sample_changes, num_modules=sum(num_modules)),
+            partial(kernels.sample_changes, num_modules=sum(num_modules)),
             by_unit=[*stacks, self.activations.weights],
             executor=self.executor,
             only_units=moved,
@@ -137,13 +128,7 @@ class ActivationMatrix:
         before: Sequence[LabelArray],
         after: Sequence[LabelArray],
     ) -> list[FloatArray]:
-        """T_u of every search after samples moved, as `update_sample_tables`.
-
-        Args:
-            tables: T_u of each search, belonging to ``before``; may be changed in place.
-            before: Labels of the samples.
-            after: The same, later.
-        """
+        """T_u of every search after samples moved, as `update_sample_tables`."""
         num_modules = [table.shape[1] for table in tables]
         moved = _moved_items(before, after)
         if not moved.size:
@@ -152,7 +137,7 @@ class ActivationMatrix:
             return self.unit_tables(after, num_modules)
         _, changes = map_reduce(
             self.activations.raw,
-            partial(unit_changes, num_modules=sum(num_modules)),
+            partial(kernels.unit_changes, num_modules=sum(num_modules)),
             by_sample=[_stack_labels(labels, num_modules) for labels in (before, after)],
             executor=self.executor,
             only_samples=moved,
@@ -164,11 +149,7 @@ class ActivationMatrix:
         return list(tables)
 
     def load_blocks(self, blocks: Sequence[slice]) -> Iterator[ActivationMatrix]:
-        """Blocks of units in memory, one after the other, the next one loading meanwhile.
-
-        Args:
-            blocks: Units of each block, made of whole chunks, in the order wanted.
-        """
+        """Blocks of units, made of whole chunks, in memory; the next one loads meanwhile."""
         if self.resident:
             yield from (self._load_block(block) for block in blocks)
             return
@@ -205,7 +186,8 @@ class ActivationMatrix:
         """T_u, or its change, from sums of a [modules, units] (or theirs) and module sizes."""
         assert sums is not None
         mean, std = self.activations.mean[:, None], self.activations.std[:, None]
-        for part, size in zip(_module_slices([len(size) for size in sizes]), sizes, strict=True):
+        slices = consecutive_slices([len(size) for size in sizes])
+        for part, size in zip(slices, sizes, strict=True):
             yield np.ascontiguousarray((sums[part].T - mean * size) / std)
 
     def _mean_sums(
@@ -232,17 +214,9 @@ class ActivationMatrix:
 
 def _stack_labels(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:
     """Labels [searches, items], each search's modules numbered after those of the one before."""
-    offsets = [part.start for part in _module_slices(num_modules)]
-    shifted = [label + offset for label, offset in zip(labels, offsets, strict=True)]
+    slices = consecutive_slices(num_modules)
+    shifted = [label + part.start for label, part in zip(labels, slices, strict=True)]
     return np.stack(shifted).astype(np.int32)
-
-
-def _module_slices(num_modules: Sequence[int]) -> Iterator[slice]:
-    """The modules of each search among the modules of all."""
-    first = 0
-    for k in num_modules:
-        yield slice(first, first + k)
-        first += k
 
 
 def _sizes(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> list[AnyArray]:
@@ -253,7 +227,8 @@ def _sizes(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> list[Any
 def _sample_tables(sums: FloatArray | None, shifts: Sequence[FloatArray]) -> Iterator[FloatArray]:
     """T_s, or its change, from weighted sums of a [samples, modules] and those of the means."""
     assert sums is not None
-    for part, shift in zip(_module_slices([len(shift) for shift in shifts]), shifts, strict=True):
+    slices = consecutive_slices([len(shift) for shift in shifts])
+    for part, shift in zip(slices, shifts, strict=True):
         yield np.ascontiguousarray(sums[:, part] - shift)
 
 

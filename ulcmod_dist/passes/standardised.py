@@ -74,11 +74,7 @@ class Standardised:
 
 
 def as_standardised(activations: AnyArray) -> Standardised:
-    """Activations used as given: mean 0, standard deviation 1.
-
-    Args:
-        activations: NumPy or Dask array of floats [samples, units], or a `Standardised`, which is
-            returned as it is.
+    """Activations used as given, with mean 0 and standard deviation 1; a `Standardised` as it is.
 
     Raises:
         InvalidInput: Not a matrix of floats.
