@@ -40,19 +40,10 @@ def balanced_kmeans(
     rng: np.random.Generator,
     initialisations: int = INITIALISATIONS,
 ) -> LabelArray:
-    """Groups whose sizes are floor(N/K) or ceil(N/K), with small squared distances to their means.
+    """Groups of points [N, dimensions], of floor(N/K) or ceil(N/K) each, around their means.
 
     Up to 20,000 points the assignment to given centres is the best possible one; beyond that,
     centres are fitted on a random part and the points assigned under the same limits on size.
-
-    Args:
-        points: Points [N, dimensions].
-        num_groups: K, at most N.
-        rng: Source of the initial centres.
-        initialisations: Sets of initial centres that are tried.
-
-    Returns:
-        Group of each point [N].
     """
     if num_groups == 1:
         return np.zeros(len(points), np.int32)
@@ -66,7 +57,10 @@ def balanced_kmeans(
         labels, prices, _ = min(fits, key=lambda fit: fit[2])
         if len(fitted) == len(points):
             return labels
-        return _assign_all(points, _group_means(fitted, labels, num_groups), prices)
+        costs = _distances(points, _group_means(fitted, labels, num_groups))
+    labels = np.zeros(len(points), np.int32)
+    balance_greedily(costs, labels, adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS))
+    return labels
 
 
 def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, FloatArray, float]:
@@ -88,14 +82,6 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
     return labels, prices, spread
 
 
-def _assign_all(points: FloatArray, centres: FloatArray, prices: FloatArray) -> LabelArray:
-    costs = _distances(points, centres)
-    labels = np.zeros(len(points), np.int32)
-    sizes = adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS)
-    balance_greedily(costs, labels, sizes)
-    return labels
-
-
 def _distances(points: FloatArray, centres: FloatArray) -> FloatArray:
     """Squared distances [N, K]."""
     inner = points @ centres.T
@@ -111,13 +97,7 @@ def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> Flo
 
 @njit(cache=True, nogil=True)
 def assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
-    """Assign each point to the group of least cost + price; returns the group sizes.
-
-    Args:
-        costs: Cost of each point in each group [N, K].
-        prices: Price of each group [K].
-        labels: Group of each point [N]; written.
-    """
+    """Write to ``labels`` the group of least cost [N, K] + price [K]; returns the group sizes."""
     points, groups = costs.shape
     sizes = np.zeros(groups, np.int64)
     for i in range(points):
@@ -133,16 +113,9 @@ def assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def adjust_prices(costs, prices, labels, rounds):  # type: ignore[no-untyped-def]
-    """Move prices, in place, until the cheapest groups are nearly equal in size.
+    """Move prices, in place, until the cheapest groups, written to ``labels``, are nearly equal.
 
-    Args:
-        costs: Cost of each point in each group [N, K].
-        prices: Price of each group [K]; changed.
-        labels: Group of each point [N]; written.
-        rounds: Rounds at most.
-
-    Returns:
-        The group sizes.
+    Returns the group sizes.
     """
     points, groups = costs.shape
     target = points / groups
@@ -166,10 +139,7 @@ def adjust_prices(costs, prices, labels, rounds):  # type: ignore[no-untyped-def
 def balance_exactly(costs, labels, sizes):  # type: ignore[no-untyped-def]
     """Balance group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
 
-    Args:
-        costs: Cost of each point in each group [N, K].
-        labels: Group of each point [N], the optimal assignment for ``sizes``; changed.
-        sizes: Points in each group [K]; changed.
+    ``labels`` is the optimal assignment for ``sizes``, by the costs of each point [N, K].
     """
     points, groups = costs.shape
     least = points // groups
@@ -244,11 +214,6 @@ def balance_greedily(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -
 
     Not optimal, but a single sort for each group: for numbers of points at which `balance_exactly`
     takes too long and the imbalance left by `adjust_prices` is a small share.
-
-    Args:
-        costs: Cost of each point in each group [N, K].
-        labels: Group of each point [N]; changed.
-        sizes: Points in each group [K]; changed.
     """
     points, groups = costs.shape
     least, larger = divmod(points, groups)

@@ -203,9 +203,8 @@ def _iterate(
         else:
             moved = blockwise_iteration(matrix, active, blocks, config.seed)
         seconds = (time.perf_counter() - started) / len(active)
-        end_iteration(
-            [search.record(*counts, seconds) for search, counts in zip(active, moved, strict=True)]
-        )
+        counts = zip(active, moved, strict=True)
+        end_iteration([search.record(*count, seconds) for search, count in counts])
 
 
 def _select_best(

@@ -29,21 +29,14 @@ def init_searches(
 ) -> list[Search]:
     """Searches with labels for every K and restart; their tables are still missing.
 
-    Args:
-        matrix: The activations.
-        modules: Every K.
-        config: Options of the search.
-        sample_labels: Module of each sample, -1 where the largest mean z decides; balanced k-means
-            on the samples' principal components by default.
-        unit_labels: The same for units; all by the largest mean z by default.
+    Given labels are -1 where the largest mean z decides. By default, samples are grouped by
+    balanced k-means on their principal components and units by the largest mean z.
 
     Raises:
         InvalidInput: Labels that do not fit, or given for several K.
     """
-    given_samples = _parse_labels(sample_labels, matrix.activations.n_samples, modules)
-    given_units = _parse_labels(unit_labels, matrix.activations.n_units, modules)
     restarts = [(k, restart) for k in modules for restart in range(config.restarts)]
-    if given_samples is None and given_units is None:
+    if sample_labels is None and unit_labels is None:
         points = _sample_points(matrix, config.seed)
         # A generator for each restart: adding a K or a restart leaves the others' starts alone.
         samples = [
@@ -53,7 +46,12 @@ def init_searches(
         tables = matrix.unit_tables(samples, [k for k, _ in restarts])
         units = [assign_to_largest_mean(*pair) for pair in zip(tables, samples, strict=True)]
     else:
-        labels = _complete_labels(matrix, modules[0], given_samples, given_units)
+        if len(modules) > 1:
+            raise InvalidInput(
+                f"Initial labels belong to one K, not to {list(modules)}.",
+                "Search for one K at a time.",
+            )
+        labels = _complete_labels(matrix, modules[0], sample_labels, unit_labels)
         samples, units = ([side.copy() for _ in restarts] for side in labels)
     return [
         Search(restart, k, config.seed, by_sample, by_unit, tolerance=config.tolerance)
@@ -133,25 +131,16 @@ def _sample_points(matrix: ActivationMatrix, seed: int) -> FloatArray:
     return np.asarray(scores * np.where(signs == 0, 1.0, signs))
 
 
-def _parse_labels(
-    labels: AnyArray | None, length: int, modules: Sequence[int]
-) -> LabelArray | None:
-    if labels is None:
-        return None
-    if len(modules) > 1:
-        raise InvalidInput(
-            f"Initial labels belong to one K, not to {list(modules)}.",
-            "Search for one K at a time.",
-        )
-    return validate_labels(labels, length, modules[0], lowest=-1)
-
-
 def _complete_labels(
-    matrix: ActivationMatrix, k: int, samples: LabelArray | None, units: LabelArray | None
+    matrix: ActivationMatrix, k: int, sample_labels: AnyArray | None, unit_labels: AnyArray | None
 ) -> tuple[LabelArray, LabelArray]:
     """Given labels, with every -1 replaced by the module of the largest mean z."""
-    samples = np.full(matrix.activations.n_samples, -1, np.int32) if samples is None else samples
-    units = np.full(matrix.activations.n_units, -1, np.int32) if units is None else units
+    samples, units = (
+        validate_labels(np.full(length, -1) if given is None else given, length, k, lowest=-1)
+        for given, length in zip(
+            (sample_labels, unit_labels), matrix.activations.shape, strict=True
+        )
+    )
     if (samples < 0).all() and (units < 0).all():
         raise InvalidInput("None of the initial labels names a module.", "Leave them out.")
     if (samples < 0).all():

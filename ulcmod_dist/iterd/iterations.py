@@ -24,13 +24,7 @@ def exact_iteration(
 ) -> list[tuple[int, int]]:
     """All units in one random order, then all samples; whole tables, updated after each sweep.
 
-    Args:
-        matrix: The activations.
-        searches: Searches whose tables both belong to their labels.
-        orders: Given sweep orders, one pair an iteration.
-
-    Returns:
-        Units and samples moved, by search.
+    Given sweep orders hold one pair an iteration. Returns units and samples moved, by search.
     """
     pairs = [orders[s.iteration] if orders else (None, None) for s in searches]
     before = [search.unit_labels.copy() for search in searches]
@@ -60,23 +54,16 @@ def blockwise_iteration(
     """Blocks of units in random order, a random order inside each; then all samples.
 
     While a block is in memory, its part of T_u is built, its units are swept, and its part of T_s
-    is built from their new labels: one read of the matrix.
-
-    Args:
-        matrix: The activations.
-        searches: Searches whose T_s belongs to their labels.
-        blocks: Units of each block.
-        seed: Seed of the order of the blocks.
-
-    Returns:
-        Units and samples moved, by search.
+    is built from their new labels: one read of the matrix. Returns units and samples moved, by
+    search.
     """
     # Searches that share the reads share the order of the blocks.
     key = [seed, 3, searches[0].iteration + 1]
     order = np.random.default_rng(key).permutation(len(blocks))
     ks = [search.num_modules for search in searches]
     sizes = [search.unit_sizes for search in searches]
-    inside = [search.inside() for search in searches]
+    samples = np.arange(matrix.activations.n_samples)
+    inside = [float(np.sum(s.sample_table[samples, s.sample_labels])) for s in searches]
     tables = [np.zeros_like(search.sample_table) for search in searches]
     moved = [0] * len(searches)
     chosen = [blocks[i] for i in order]
@@ -94,5 +81,5 @@ def blockwise_iteration(
             table += part
     for search, table in zip(searches, tables, strict=True):
         search.sample_table = table
-    samples = [search.sweep_samples() for search in searches]
-    return list(zip(moved, samples, strict=True))
+    samples_moved = [search.sweep_samples() for search in searches]
+    return list(zip(moved, samples_moved, strict=True))

@@ -17,17 +17,10 @@ from ulcmod_dist.results.types import Objective
 
 @dataclass(frozen=True)
 class Iteration:
-    """One iteration of one restart.
+    """One iteration of one restart; iteration 0 is the start.
 
-    Attributes:
-        restart: Number of the restart, from 0.
-        iteration: Number of the iteration, from 1; 0 is the start.
-        objective: L(F) after the iteration.
-        xi: Activation modularity after the iteration.
-        balance: Harmonic mean of the module sizes after the iteration.
-        units_moved: Units that changed their module.
-        samples_moved: Samples that changed their module.
-        seconds: How long the iteration took; restarts that share passes bear equal parts.
+    ``objective``, ``xi`` and ``balance`` are those after it. Restarts that share passes bear equal
+    parts of their ``seconds``.
     """
 
     restart: int
@@ -85,11 +78,7 @@ class Modules:
 
 
 def mean_rand_index(labels: Sequence[LabelArray]) -> float:
-    """Mean adjusted Rand index over all pairs of restarts; NaN for a single one.
-
-    Args:
-        labels: Module of each item, one array [items] a restart.
-    """
+    """Mean adjusted Rand index of labels over all pairs of restarts; NaN for a single one."""
     pairs = list(combinations(labels, 2))
     return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else float("nan")
 
@@ -103,16 +92,8 @@ def stability(
     """Share of the other restarts in which an item lies in the same module as in the best.
 
     Modules of two restarts are the same if the matching that agrees on most samples and units,
-    either side counted by its share, pairs them (Hungarian method).
-
-    Args:
-        best_samples: Module of each sample in the best restart [samples].
-        best_units: Module of each unit in the best restart [units].
-        others: (samples, units) of each other restart.
-        num_modules: K.
-
-    Returns:
-        Stability of samples [samples] and of units [units]; NaN without other restarts.
+    either side counted by its share, pairs them (Hungarian method). Returns float64 [samples] and
+    [units]; NaN without other restarts.
     """
     if not others:
         return np.full(len(best_samples), np.nan), np.full(len(best_units), np.nan)

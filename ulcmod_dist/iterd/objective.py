@@ -48,12 +48,9 @@ def objective(
 
 
 def objective_from_table(table: FloatArray, labels: LabelArray, other_sizes: AnyArray) -> Objective:
-    """Objective from one complete table.
+    """Objective from one complete table: T_u [units, K] or T_s [samples, K].
 
-    Args:
-        table: T_u [units, K] or T_s [samples, K].
-        labels: Module of each unit or sample, as the table's rows.
-        other_sizes: |S_k| for T_u, |U_k| for T_s [K].
+    ``labels`` belong to its rows; ``other_sizes`` [K] are |S_k| for T_u, |U_k| for T_s.
     """
     inside = float(np.sum(table[np.arange(len(labels)), labels]))
     areas = np.bincount(labels, minlength=table.shape[1]) * np.asarray(other_sizes, np.float64)
@@ -65,16 +62,10 @@ def objective_from_table(table: FloatArray, labels: LabelArray, other_sizes: Any
 def validate_labels(
     labels: AnyArray, length: int, num_modules: int, *, lowest: int = 0
 ) -> LabelArray:
-    """Labels as an int32 copy, checked for length and range.
-
-    Args:
-        labels: Module of each item.
-        length: Number of items.
-        num_modules: Number of modules K.
-        lowest: Smallest label that is allowed: -1 where an item may lack a module.
+    """Labels as an int32 copy, each from ``lowest`` (-1 where an item may lack a module) to K-1.
 
     Raises:
-        InvalidInput: Another number of labels, or labels beyond the lowest to K-1.
+        InvalidInput: Another number of labels, or labels beyond this range.
     """
     array = np.asarray(labels)
     if array.shape != (length,) or array.dtype.kind not in "iu":
@@ -95,15 +86,8 @@ def assign_held_out(
 ) -> tuple[LabelArray, Objective]:
     """Assign held-out samples to the module of their largest mean z; L(F) of the modules on them.
 
-    Args:
-        activations: Held-out samples, standardised by the train statistics.
-        unit_labels: Module of each unit [units].
-        num_modules: K.
-        executor: Where the pass runs.
-
-    Returns:
-        Module of each held-out sample, and the objective on these samples alone. L grows with the
-        number of samples: compare values over the same samples.
+    The samples are standardised by the train statistics. L grows with the number of samples:
+    compare values over the same samples.
     """
     matrix = ActivationMatrix(activations, executor)
     (table,) = matrix.sample_tables([unit_labels], [num_modules])
@@ -115,12 +99,7 @@ def assign_held_out(
 def assign_to_largest_mean(table: FloatArray, other_labels: LabelArray) -> LabelArray:
     """Assign each item to the module with the largest mean z over that module's other side.
 
-    Args:
-        table: T_u [units, K], or T_s [samples, K].
-        other_labels: Module of each sample, or of each unit.
-
-    Returns:
-        Module of each item, int32; the lowest of equals.
+    Int32 [items], of T_u [units, K] or T_s [samples, K]; the lowest module of equals.
     """
     labels: LabelArray = np.argmax(table_means(table, other_labels), axis=1).astype(np.int32)
     return labels
@@ -133,14 +112,9 @@ def table_means(table: FloatArray, other_labels: LabelArray) -> FloatArray:
 
 
 def fill_empty_modules(labels: LabelArray, means: FloatArray) -> int:
-    """Move to each empty module the item whose mean z gains most (or loses least) by it, in place.
+    """Move to each empty module the item whose mean z gains most (or loses least) by it.
 
-    Args:
-        labels: Module of each item [items]; changed in place.
-        means: Mean z of each item in each module [items, K].
-
-    Returns:
-        Number of modules that were empty.
+    Means [items, K]; labels change in place. Returns how many modules were empty.
     """
     sizes = np.bincount(labels, minlength=means.shape[1])
     empty = np.flatnonzero(sizes == 0)

@@ -14,7 +14,7 @@ from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import SKETCH_WIDTH
 from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.matrix import ActivationMatrix
-from ulcmod_dist.passes.standardised import AnyArray, Standardised
+from ulcmod_dist.passes.standardised import AnyArray, Standardised, as_standardised
 
 # Share of the machines' memory that a search takes where no limit is given.
 _DEFAULT_SHARE = 0.7
@@ -31,18 +31,14 @@ class SearchPlan:
     """Memory and reads of a search. Sizes are bytes.
 
     Attributes:
-        mode: ``exact`` or ``blockwise``.
         resident: The whole matrix is kept in memory after its first read.
-        keep: Precision of what is kept.
         block_units: Units in a block of the blockwise mode; 0 in the exact mode.
         reads: Reads of the matrix from elsewhere in an iteration, at most.
-        matrix: Size of the matrix as it is read.
         kept: Matrix, or the two blocks of the blockwise mode, kept in memory.
         tables: Tables and labels of all searches, held by the driver.
         working: Chunks and partial sums of the tasks that run at once.
         start: Sketch and components of the start, before the tables are there.
         held_out: Table and labels of the held-out samples, once a search is over.
-        limit: Memory that the search may use.
     """
 
     mode: str
@@ -75,16 +71,10 @@ def plan_search(
     held_out: int = 0,
     block_units: int | None = None,
 ) -> SearchPlan:
-    """The plan that fits the memory: resident, else with the fewest reads.
+    """The plan that fits the memory: resident, else with the fewest reads. Nothing is read.
 
-    Args:
-        activations: Standardised activations; nothing is read.
-        modules: Every K that is searched for.
-        config: Options of the search.
-        executor: Where it will run.
-        held_out: Number of held-out samples that will be assigned to the modules.
-        block_units: Units in a block of the blockwise mode; by default as many as memory allows,
-            at most an eighth of all.
+    ``held_out`` samples will be assigned to the modules. ``block_units`` are those of a block of
+    the blockwise mode; by default as many as memory allows, at most an eighth of all.
 
     Raises:
         InvalidInput: K does not fit the matrix, or the memory is too small; names the smallest
@@ -134,12 +124,7 @@ def check_modules(activations: Standardised, modules: Sequence[int]) -> None:
 
 
 def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
-    """Blocks of the blockwise mode: neighbouring units, whole chunks where there are chunks.
-
-    Args:
-        activations: Standardised activations.
-        block_units: Units in a block, at least one chunk of them.
-    """
+    """Blocks of the blockwise mode: neighbouring units, whole chunks where there are chunks."""
     if not isinstance(activations.raw, da.Array):
         ends = [*range(block_units, activations.n_units, block_units), activations.n_units]
         return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
@@ -166,15 +151,13 @@ def open_matrix(
         chunks = [[part.stop - part.start for part in parts] for parts in (rows, columns)]
         from_array = getattr(da, "from_array")  # noqa: B009 - untyped in Dask
         raw = from_array(raw, chunks=chunks)
-        activations = Standardised(raw, activations.mean, activations.std)
+        activations = replace(activations, raw=raw)
     if not plan.resident:
         return ActivationMatrix(activations, executor)
     if plan.keep == "float16" and raw.dtype != np.float16:
         z = ((raw - activations.mean) / activations.std).astype(np.float16)
-        units = activations.n_units
-        kept = Standardised(executor.persist(z), np.zeros(units), np.ones(units))
-        return ActivationMatrix(kept, executor, resident=True)
-    kept = Standardised(executor.persist(raw), activations.mean, activations.std)
+        activations = as_standardised(z)
+    kept = replace(activations, raw=executor.persist(activations.raw))
     return ActivationMatrix(kept, executor, resident=True)
 
 

@@ -23,14 +23,8 @@ class Search:
     """The state of one restart for one K.
 
     Attributes:
-        restart: Number of the restart.
-        num_modules: K.
-        seed: Seed of its sweep orders.
-        sample_labels: Module of each sample [samples].
-        unit_labels: Module of each unit [units].
         unit_table: T_u [units, K], belonging to ``sample_labels``; empty in the blockwise mode.
         sample_table: T_s [samples, K], belonging to ``unit_labels``.
-        history: Its iterations so far.
         repaired: Modules that were empty at the start.
         tolerance: Share of L by which an iteration has to raise it for the search to go on.
     """
@@ -67,11 +61,8 @@ class Search:
         """Order in which the next iteration visits items.
 
         A function of seed, K, restart and iteration alone: a resumed search and one that shares its
-        passes with others visit in the same order.
-
-        Args:
-            items: Number of items.
-            stream: 0 for all units, 1 for all samples, 2 + first unit for a block of units.
+        passes with others visit in the same order. ``stream`` is 0 for all units, 1 for all
+        samples, 2 + first unit for a block of units.
         """
         key = [self.seed, 1, self.num_modules, self.restart, self.iteration + 1, stream]
         return np.random.default_rng(key).permutation(items).astype(np.int32)
@@ -94,11 +85,6 @@ class Search:
         """Sweep the samples in a given or a random order; returns how many moved."""
         order = self.random_order(len(self.sample_labels), 1) if order is None else order
         return sweep(self.sample_table, self.sample_labels, order, self.unit_labels)
-
-    def inside(self) -> float:
-        """Sum of z inside the modules, from T_s."""
-        rows = np.arange(len(self.sample_labels))
-        return float(np.sum(self.sample_table[rows, self.sample_labels]))
 
     def objective(self) -> Objective:
         """Objective of the current labels, from T_s."""
@@ -154,11 +140,7 @@ class Search:
 class Checkpoint:
     """All restarts for all K of a search, between two iterations.
 
-    Attributes:
-        seed: Seed of the search; its sweep orders are a function of seed, restart and iteration.
-        mode: ``exact`` or ``blockwise``.
-        block_units: Units in a block of the blockwise mode.
-        searches: The restarts, without their tables, which are rebuilt from the labels.
+    The searches come without their tables, which are rebuilt from the labels.
     """
 
     seed: int
@@ -183,36 +165,17 @@ class Checkpoint:
         """From the arrays of `to_arrays`."""
         seed, exact, block_units = (int(number) for number in arrays["search"])
         histories = np.split(arrays["history"], np.cumsum(arrays["lengths"])[:-1])
-        searches = tuple(
-            Search(
-                restart=restart,
-                num_modules=num_modules,
-                seed=seed,
-                sample_labels=samples.astype(np.int32),
-                unit_labels=units.astype(np.int32),
-                history=[_parse_iteration(row) for row in history.tolist()],
-                repaired=repaired,
-            )
-            for (restart, num_modules, repaired), samples, units, history in zip(
-                arrays["states"].tolist(),
-                arrays["sample_labels"],
-                arrays["unit_labels"],
-                histories,
-                strict=True,
-            )
-        )
-        return cls(seed, "exact" if exact else "blockwise", block_units, searches)
+        labels = arrays["sample_labels"].astype(np.int32), arrays["unit_labels"].astype(np.int32)
+        searches = []
+        states = arrays["states"].tolist()
+        for (restart, k, repaired), *sides, rows in zip(states, *labels, histories, strict=True):
+            search = Search(restart, k, seed, sides[0], sides[1], repaired=repaired)
+            search.history = [_parse_iteration(row) for row in rows.tolist()]
+            searches.append(search)
+        return cls(seed, "exact" if exact else "blockwise", block_units, tuple(searches))
 
 
 def _parse_iteration(row: Sequence[float]) -> Iteration:
     restart, iteration, objective, xi, balance, units_moved, samples_moved, seconds = row
-    return Iteration(
-        restart=int(restart),
-        iteration=int(iteration),
-        objective=objective,
-        xi=xi,
-        balance=balance,
-        units_moved=int(units_moved),
-        samples_moved=int(samples_moved),
-        seconds=seconds,
-    )
+    moved = int(units_moved), int(samples_moved)
+    return Iteration(int(restart), int(iteration), objective, xi, balance, *moved, seconds)

@@ -17,21 +17,15 @@ _RELATIVE_THRESHOLD = 64 * 2.0**-52
 def sweep(
     table: FloatArray, labels: LabelArray, order: LabelArray, other_labels: LabelArray
 ) -> int:
-    """Move each item to the module where L is highest, at once, in the given order.
+    """Move each item to the module where L is highest, at once, in order; returns how many moved.
 
     The other modules are tried in ascending order; a candidate replaces the best so far only if it
     beats it by more than max(1e-8, 64 * 2^-52 * |L|). No move empties a module. A candidate costs
     O(1): with |S_k||U_k| of two modules changed, the numerator changes by two entries of the table
     and the sum of inverse sizes by two terms; that sum is built anew after each accepted move.
 
-    Args:
-        table: T_u [units, K] to sweep units, T_s [samples, K] to sweep samples.
-        labels: Module of each item [items]; changed in place.
-        order: Items in the order of their visits.
-        other_labels: Module of each sample when units are swept, of each unit otherwise.
-
-    Returns:
-        How many items moved.
+    ``labels`` [items] change in place. The table is T_u [units, K] to sweep units, T_s [samples, K]
+    to sweep samples; ``other_labels`` are the modules of the other side.
     """
     modules = table.shape[1]
     sizes = np.bincount(labels, minlength=modules)
@@ -47,16 +41,9 @@ def sweep(
 def sweep_part(table, labels, order, sizes, other_sizes, inside):  # type: ignore[no-untyped-def]
     """Sweep some of the items, with the totals carried from part to part.
 
-    Args:
-        table: Rows of the table, one for each of ``labels``.
-        labels: Module of each of these items; changed in place.
-        order: Rows in the order of their visits.
-        sizes: Items in each module, counted over all parts [K]; changed in place.
-        other_sizes: Samples (or units) on the other side of each module [K].
-        inside: Sum of z inside the modules, over all parts.
-
-    Returns:
-        How many items moved, and the sum of z inside the modules after them.
+    ``table`` and ``labels`` hold these items alone, and ``order`` their rows. ``sizes`` [K] of the
+    modules and ``inside``, the sum of z inside them, count over all parts. Labels and sizes change
+    in place. Returns how many items moved, and the sum inside after them.
     """
     area, inverse = _totals(sizes, other_sizes)
     moved = 0
@@ -92,17 +79,10 @@ def sweep_part(table, labels, order, sizes, other_sizes, inside):  # type: ignor
 
 @njit(cache=True, nogil=True)
 def margins(table, labels, sizes, other_sizes):  # type: ignore[no-untyped-def]
-    """L lost by moving each item to the best other module, all else unchanged.
+    """L lost by moving each item to the best other module, all else unchanged, float64 [items].
 
-    Args:
-        table: T_u [units, K] or T_s [samples, K].
-        labels: Module of each item.
-        sizes: Items in each module [K].
-        other_sizes: Samples (or units) on the other side of each module [K].
-
-    Returns:
-        Margin of each item, float64 [items]: all of L for the last item of a module, which may not
-        leave it; NaN where there is no other module.
+    All of L for the last item of a module, which may not leave it; NaN where there is no other
+    module. The table is T_u [units, K] or T_s [samples, K].
     """
     result = np.full(labels.size, np.nan)
     if sizes.size == 1:
