@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Self
 
@@ -32,13 +32,7 @@ from ulcmod_dist.store.schema import ACTIVATION_ARRAY, ArraySchema, ChunkShape
 
 @dataclass(frozen=True)
 class ShardArray:
-    """An array about to be written.
-
-    Attributes:
-        schema: Its name, dimensions and type.
-        data: Its values.
-        chunks: Shape of a chunk.
-    """
+    """An array about to be written, and the shape of its chunks."""
 
     schema: ArraySchema
     data: NDArray[Any]
@@ -131,9 +125,8 @@ def read_back(
 ) -> tuple[dict[str, ObjectChecksum], dict[str, str]]:
     """Read a group from the store and compare it with the arrays that were written.
 
-    Returns:
-        Key below the folder -> checksum of the object, and name of an array -> SHA-256 of its
-        values (little-endian, slab after slab).
+    Returns the checksum of each object by its key below the folder, and the SHA-256 of each array's
+    values (little-endian, slab after slab) by its name.
 
     Raises:
         CorruptionError: A value differs, or a key is missing or not part of the group.
@@ -184,15 +177,10 @@ def read_region(
 
 @dataclass(frozen=True)
 class BlockRows:
-    """What one block of the Dask array is read from.
+    """What a block of the Dask array, or the whole of it, is read from.
 
-    Attributes:
-        run: The run directory.
-        folders: Groups of the shards.
-        shard: For each row of the block, the index of its shard in ``folders``.
-        row: For each row of the block, its row in the shard.
-        columns: First unit and the one after the last.
-        chunk_rows: Rows of a chunk of the store.
+    ``shard`` (an index in ``folders``) and ``row`` locate each row of the block; ``columns`` are
+    its first unit and the one after the last.
     """
 
     run: RunDir
@@ -215,15 +203,8 @@ def lazy_rows(
     """The activations of samples as a float32 Dask array [samples, units].
 
     Neighbouring samples that lie in one chunk's rows are read together; short stretches are
-    gathered until a block has the rows of a chunk.
-
-    Args:
-        run: The run directory.
-        folders: Groups of the shards.
-        shard: For each sample, the index of its shard in ``folders``.
-        row: For each sample, its row in the shard.
-        units: Number of units.
-        chunk_shape: Chunk shape of the store.
+    gathered until a block has the rows of a chunk. ``shard`` (an index in ``folders``) and ``row``
+    locate each sample.
     """
     bounds = _row_bounds(shard, row, chunk_shape.rows)
     widths = [
@@ -233,9 +214,11 @@ def lazy_rows(
     if len(shard) == 0:
         empty: da.Array = da.zeros((0, units), chunks=(0, chunk_shape.columns), dtype=np.float32)
         return empty
-    rule = _Blocks(chunks, run, tuple(folders), shard, row, chunk_shape.rows)
+    whole = BlockRows(run, tuple(folders), shard, row, (0, units), chunk_shape.rows)
     name = f"activations-{tokenize(run.url, folders, shard, row, chunks)}"
-    layer = blockwise(read_block, name, "su", rule, "su", numblocks={}, _data_producer=True)
+    layer = blockwise(
+        read_block, name, "su", _Blocks(chunks, whole), "su", numblocks={}, _data_producer=True
+    )
     graph = HighLevelGraph.from_collections(name, layer)
     return da.Array(graph, name, chunks, dtype=np.float32)
 
@@ -270,28 +253,19 @@ class _Blocks(ArrayBlockwiseDep):
     The graph of a million rows then holds this rule in place of a list of tasks, and pickles small.
     """
 
-    def __init__(
-        self,
-        chunks: tuple[tuple[int, ...], ...],
-        run: RunDir,
-        folders: tuple[str, ...],
-        shard: NDArray[np.integer],
-        row: NDArray[np.integer],
-        chunk_rows: int,
-    ) -> None:
+    def __init__(self, chunks: tuple[tuple[int, ...], ...], whole: BlockRows) -> None:
         super().__init__(chunks)
-        self.run, self.folders, self.chunk_rows = run, folders, chunk_rows
-        self.shard, self.row = shard, row
+        self.whole = whole
         self.starts = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in chunks]
 
     def __getitem__(self, idx: tuple[int, ...]) -> BlockRows:
         (first, last), columns = (
             (int(starts[i]), int(starts[i + 1])) for starts, i in zip(self.starts, idx, strict=True)
         )
-        used, shard = np.unique(self.shard[first:last], return_inverse=True)
-        folders = tuple(self.folders[int(i)] for i in used)
-        row = self.row[first:last]
-        return BlockRows(self.run, folders, shard, row, columns, self.chunk_rows)
+        used, shard = np.unique(self.whole.shard[first:last], return_inverse=True)
+        folders = tuple(self.whole.folders[int(i)] for i in used)
+        row = self.whole.row[first:last]
+        return replace(self.whole, folders=folders, shard=shard, row=row, columns=columns)
 
 
 def _cells(shard: NDArray[np.integer], row: NDArray[np.integer], height: int) -> NDArray[np.int64]:

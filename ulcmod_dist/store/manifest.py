@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
 from ulcmod_dist.store.arrays import ObjectChecksum, read_region
@@ -53,20 +52,16 @@ def write_manifest(
 ) -> Snapshot:
     """Publish the samples of a corpus that have committed rows as the run's next snapshot.
 
-    Args:
-        run: The run directory.
-        corpus: Table of ``CORPUS_SCHEMA``; samples without a row are left out.
-        units: Table of ``UNIT_SCHEMA``.
-        shards: Shards that may hold the rows; of equal prompts the first shard's row is taken.
-        provenance: What the rows depend on.
-        check: Called before the manifest is created; raises if it may not be.
-
-    Returns:
-        The new snapshot, or the newest one where its contents are the same.
+    The corpus has ``CORPUS_SCHEMA``, the units ``UNIT_SCHEMA``. Of equal prompts the first shard's
+    row is taken; samples without a row are left out. ``check`` is called before the manifest is
+    created and raises if it may not be. Returns the newest snapshot where its contents are equal.
     """
     samples, named = _samples(run, corpus, shards)
     moments = _train_moments(run, samples, named, units.num_rows)
-    tables = {"samples": samples, "units": _with_statistics(units, moments)}
+    described = units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
+    for name, values in [("mean", moments.mean), ("m2", moments.m2)]:
+        described = described.append_column(name, pa.array(values))
+    tables = {"samples": samples, "units": described}
     contents = {name: parquet_bytes(table) for name, table in tables.items()}
     stamp = {name: ObjectChecksum.of(data) for name, data in contents.items()}
     digest = fingerprint(
@@ -162,22 +157,13 @@ def _train_moments(run: RunDir, samples: pa.Table, shards: list[Commit], units: 
         if np.array_equal(rows, np.arange(commit.rows)):
             total = total.merge(shard_moments(run, commit))
         elif len(rows):
-            total = total.merge(_moments_of_rows(run, commit, rows, units))
+            # Column by column of chunks, which bounds the memory.
+            parts = []
+            for start in range(0, units, commit.chunk_shape.columns):
+                region = (slice(None), slice(start, min(start + commit.chunk_shape.columns, units)))
+                values = read_region(run, commit.folder, ACTIVATION_ARRAY, region)
+                parts.append(Moments.of(values[rows]))
+            mean = np.concatenate([part.mean for part in parts])
+            m2 = np.concatenate([part.m2 for part in parts])
+            total = total.merge(Moments(len(rows), mean, m2))
     return total
-
-
-def _moments_of_rows(run: RunDir, commit: Commit, rows: NDArray[np.int32], units: int) -> Moments:
-    parts = []
-    for start in range(0, units, commit.chunk_shape.columns):
-        region = (slice(None), slice(start, min(start + commit.chunk_shape.columns, units)))
-        values = read_region(run, commit.folder, ACTIVATION_ARRAY, region)
-        parts.append(Moments.of(values[rows]))
-    mean, m2 = (np.concatenate([getattr(part, name) for part in parts]) for name in ("mean", "m2"))
-    return Moments(len(rows), mean, m2)
-
-
-def _with_statistics(units: pa.Table, moments: Moments) -> pa.Table:
-    table = units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
-    return table.append_column("mean", pa.array(moments.mean)).append_column(
-        "m2", pa.array(moments.m2)
-    )

@@ -32,9 +32,7 @@ MatrixLike = Any
 def open_matrix(location: str) -> MatrixLike:
     """Open a matrix [samples, units] without reading it, where its format allows that.
 
-    Args:
-        location: A ``.npy``, an ``.npz`` or a ``.zarr``; of the latter two, the array named
-            ``activations`` or the only one.
+    Of an ``.npz`` or a ``.zarr``, the array named ``activations`` or the only one.
 
     Raises:
         InvalidInput: It cannot be read, or is no matrix of numbers.
@@ -64,25 +62,27 @@ def import_matrix(
     check: Callable[[], None] = lambda: None,
     report: Callable[[int], None] = lambda rows: None,
 ) -> Snapshot:
-    """Write a matrix as shards of a run and publish it as the run's next snapshot.
+    """Write a matrix [samples, units] as float32 shards and publish it as the run's next snapshot.
 
-    A shard's digest follows from its rows, so that importing again writes nothing twice.
-
-    Args:
-        run: The run directory.
-        matrix: Activations [samples, units], cut by rows; stored as float32.
-        samples: Columns sample_id, split, category; by default samples are numbered and train.
-        units: Table of ``UNIT_SCHEMA``; by default units are numbered and otherwise unknown.
-        check: Called before each commit; raises if this process may not commit.
-        report: Called with the number of rows stored so far.
+    A shard's digest follows from its rows, so that importing again writes nothing twice. By default
+    samples and units are numbered, the samples are all train and the units otherwise unknown.
+    ``check`` is called before each commit and raises if this process may not commit; ``report`` is
+    called with the number of rows stored so far.
 
     Raises:
         InvalidInput: An activation is NaN or infinite (the message names sample and unit), the
             tables do not fit the matrix, or the run holds activations of another origin.
     """
     count, width = map(int, matrix.shape)
-    samples = _numbered_samples(count) if samples is None else samples
-    units = _numbered_units(width) if units is None else units
+    if samples is None:
+        columns = {
+            "sample_id": [str(number) for number in range(count)],
+            "split": ["train"] * count,
+        }
+        samples = pa.table({**columns, "category": pa.nulls(count, pa.string())})
+    if units is None:
+        unknown = {field.name: pa.nulls(width, field.type) for field in UNIT_SCHEMA}
+        units = pa.table({**unknown, "unit": pa.array(range(width))}, schema=UNIT_SCHEMA)
     if (samples.num_rows, units.num_rows) != (count, width):
         raise InvalidInput(
             f"The matrix has shape {(count, width)}, but {samples.num_rows} samples and "
@@ -130,8 +130,7 @@ def _open_zarr(location: str) -> MatrixLike:
     opened = zarr.open(ObjectStore(RunDir.at(location).objects, read_only=True), mode="r")
     if isinstance(opened, zarr.Array):
         return opened
-    name = _only(sorted(opened.array_keys()), location)
-    return opened[name]
+    return opened[_only(sorted(opened.array_keys()), location)]
 
 
 def _only(names: list[str], location: str) -> str:
@@ -159,23 +158,6 @@ def _block(matrix: MatrixLike, start: int, samples: pa.Table) -> NDArray[np.floa
             "Activations must be finite numbers within the range of float32.",
         )
     return block
-
-
-def _numbered_samples(count: int) -> pa.Table:
-    return pa.table(
-        {
-            "sample_id": [str(number) for number in range(count)],
-            "split": pa.array(["train"] * count, pa.string()),
-            "category": pa.nulls(count, pa.string()),
-        }
-    )
-
-
-def _numbered_units(width: int) -> pa.Table:
-    columns = {"unit": pa.array(range(width), pa.int64())}
-    for field in UNIT_SCHEMA:
-        columns.setdefault(field.name, pa.nulls(width, field.type))
-    return pa.table(columns, schema=UNIT_SCHEMA)
 
 
 def _require_same_origin(run: RunDir) -> None:

@@ -22,14 +22,13 @@ _METRICS = re.compile(r"modules/K=(\d+)/metrics\.json")
 
 @dataclass(frozen=True)
 class StoredModules:
-    """Modules for one K.
+    """Modules for one K, with their objective and what they were found with as ``metrics``.
 
     Attributes:
         units: Columns unit, layer, index, expert, module, margin, stability; in unit order.
         samples: Columns sample_id, category, split, module, margin; train first, in view order.
         history: Columns restart, iteration, objective, xi, balance, units_moved, samples_moved,
             seconds; one row an iteration.
-        metrics: Objective, its parts and what they were found with.
     """
 
     units: pa.Table

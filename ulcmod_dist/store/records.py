@@ -12,9 +12,7 @@ from typing import Any
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import RunDir, canonical_json, fingerprint
-from ulcmod_dist.store.schema import COMMITS, MANIFESTS, QUARANTINE, manifest_key, quarantine_key
-
-CHECKSUM_KEY = "checksum"
+from ulcmod_dist.store.schema import COMMITS, MANIFESTS, QUARANTINE, manifest_key
 
 _VERSION = re.compile(rf"{MANIFESTS}/(\d+)\.json")
 
@@ -25,22 +23,18 @@ class CorruptionError(UlcmodError):
 
 def dump_checksummed(value: dict[str, Any]) -> bytes:
     """The canonical JSON of a value, with the SHA-256 of the value added as a key."""
-    return canonical_json({**value, CHECKSUM_KEY: fingerprint(value)})
+    return canonical_json({**value, "checksum": fingerprint(value)})
 
 
 def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
-    """The value of a record of ``dump_checksummed``.
-
-    Args:
-        data: The record's bytes.
-        name: Its full path or URL, for the error.
+    """The value of a record of ``dump_checksummed``; ``name`` is its path or URL, for the error.
 
     Raises:
         CorruptionError: The bytes are not those that ``dump_checksummed`` returned.
     """
     try:
         value = json.loads(data)
-        checksum = value.pop(CHECKSUM_KEY)
+        checksum = value.pop("checksum")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptionError(f"{name} is damaged: it is no record with a checksum.") from error
     # Compares bytes, so that a flipped bit in white space, which JSON ignores, is found as well.
@@ -57,21 +51,13 @@ def list_snapshots(run: RunDir) -> list[int]:
 
 
 def read_header(run: RunDir, version: int) -> dict[str, Any]:
-    """The JSON part of a manifest.
-
-    Raises:
-        CorruptionError: The manifest has another checksum.
-    """
+    """The JSON part of a manifest; CorruptionError where its checksum does not match."""
     key = manifest_key(version)
     return load_checksummed(run.read(key), run.show(key))
 
 
 def latest_provenance(run: RunDir) -> dict[str, str] | None:
-    """Provenance of the newest snapshot, None before the first; reads no shard.
-
-    Raises:
-        CorruptionError: The manifest has another checksum.
-    """
+    """Provenance of the newest snapshot, None before the first; reads no shard."""
     versions = list_snapshots(run)
     if not versions:
         return None
@@ -90,14 +76,7 @@ def committed_digests(run: RunDir) -> set[str]:
 
 @dataclass(frozen=True)
 class QuarantineEntry:
-    """A prompt that was given up after repeated failures.
-
-    Attributes:
-        prompt: Its digest.
-        sample_ids: Samples with this prompt.
-        reason: The last error, in one line.
-        attempts: Number of attempts.
-    """
+    """A prompt, by its digest, that was given up after repeated failures, and the last error."""
 
     prompt: str
     sample_ids: tuple[str, ...]
@@ -107,15 +86,11 @@ class QuarantineEntry:
 
 def add_to_quarantine(run: RunDir, entry: QuarantineEntry) -> None:
     """Quarantine a prompt; later runs skip it."""
-    run.write(quarantine_key(entry.prompt), dump_checksummed(asdict(entry)))
+    run.write(f"{QUARANTINE}/{entry.prompt}.json", dump_checksummed(asdict(entry)))
 
 
 def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
-    """The quarantine, by the prompt's digest.
-
-    Raises:
-        CorruptionError: An entry's bytes have changed.
-    """
+    """The quarantine, by the prompt's digest; CorruptionError where an entry has changed."""
     found = {}
     for key, _ in run.keys(QUARANTINE):
         value = load_checksummed(run.read(key), run.show(key))

@@ -31,14 +31,7 @@ change rows by rounding at most, so they are stored but are not part of the cach
 
 @dataclass(frozen=True)
 class ArraySchema:
-    """One array of a shard.
-
-    Attributes:
-        name: Name within the shard's group.
-        dims: Dimensions, by name.
-        dtype: NumPy's name of the element type; little-endian in the store.
-        fill: Zarr's fill value; never read, since the store refuses an absent chunk.
-    """
+    """One array of a shard, little-endian; its fill value is never read (see `StrictStore`)."""
 
     name: str
     dims: tuple[str, ...]
@@ -55,13 +48,9 @@ ROUTED_ARRAY = ArraySchema("routed", ("row", "expert_slot"), "int32", -1)
 
 @dataclass(frozen=True)
 class ChunkShape:
-    """How the activations of a store are cut into chunks.
+    """Rows and units of a chunk of activations; a smaller shard has chunks of fewer rows.
 
     All shards of a store share it, so that the columns of a snapshot line up.
-
-    Attributes:
-        rows: Rows of a chunk (a smaller shard has smaller chunks).
-        columns: Units of a chunk.
     """
 
     rows: int
@@ -106,11 +95,6 @@ def shard_digest(provenance: dict[str, str], prompts: Sequence[str]) -> str:
     return fingerprint({"record": cache_key(provenance), "prompts": list(prompts)})
 
 
-def attempt_folder(digest: str, attempt: str) -> str:
-    """Key of the group that one attempt at a shard writes."""
-    return f"{SHARDS}/{digest}/{attempt}"
-
-
 def commit_key(digest: str) -> str:
     """Key of a shard's commit record."""
     return f"{COMMITS}/{digest}.json"
@@ -119,8 +103,3 @@ def commit_key(digest: str) -> str:
 def manifest_key(version: int) -> str:
     """Key of a manifest."""
     return f"{MANIFESTS}/{version:06d}.json"
-
-
-def quarantine_key(prompt: str) -> str:
-    """Key of a quarantined prompt's record."""
-    return f"{QUARANTINE}/{prompt}.json"

@@ -37,9 +37,9 @@ from ulcmod_dist.store.schema import (
     M2_ARRAY,
     MEAN_ARRAY,
     ROUTED_ARRAY,
+    SHARDS,
     TOKEN_ARRAY,
     ChunkShape,
-    attempt_folder,
     commit_key,
     shard_digest,
     vector_chunks,
@@ -54,13 +54,7 @@ ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Moments:
-    """Count, mean and sum of squared deviations of each unit over some samples.
-
-    Attributes:
-        count: Number of samples.
-        mean: float64 [units].
-        m2: float64 [units], sum over the samples of (a - mean)^2.
-    """
+    """Count, mean [units] and ``m2`` [units], the sum of (a - mean)^2, over some samples."""
 
     count: int
     mean: NDArray[np.float64]
@@ -103,10 +97,9 @@ class Moments:
 
 @dataclass(frozen=True)
 class ShardContent:
-    """The rows of a shard.
+    """The rows of a shard, each with the digest of its prompt.
 
     Attributes:
-        prompts: Digest of the prompt of each row.
         activations: float32 [rows, units].
         token_counts: int64 [rows], the tokens that count in the mean of a row.
         routed: int32 [rows, expert slots], tokens routed to each expert; None without experts.
@@ -126,7 +119,6 @@ class Origin:
         provenance: What its rows depend on: model, tokenizer, rule, versions.
         batches: Rows of each batch that was run.
         splits: Batches of the plan (by their rows) that were split after running out of memory.
-        attempt: Number of the attempt, from 1.
         worker: Host and process.
         seconds: Time of its forward passes.
         epoch: Epoch of the lease under which it was written; 0 without one.
@@ -149,12 +141,9 @@ class Commit:
         digest: Digest of what the rows depend on.
         folder: Key of the group that holds them.
         prompts: Digest of the prompt of each row.
-        units: Number of units.
-        chunk_shape: Chunk shape of the store.
         tokens: Tokens that count, over all rows.
         arrays: Name of an array -> SHA-256 of its values.
         objects: Key below the folder -> size and SHA-256.
-        origin: How it was computed.
     """
 
     digest: str
@@ -172,21 +161,13 @@ class Commit:
         """Number of rows."""
         return len(self.prompts)
 
-    @property
-    def bytes(self) -> int:
-        """Stored bytes."""
-        return sum(entry.size for entry in self.objects.values())
-
 
 @dataclass(frozen=True)
 class ShardWriter:
     """Writes shards of one store.
 
-    Attributes:
-        run: The run directory.
-        chunk_shape: Chunk shape of the store.
-        check: Called before each commit; raises if this writer may not commit any more.
-        on_event: Called with the name of each finished step: written, checked, committed.
+    ``check`` is called before each commit and raises if this writer may not commit any more;
+    ``on_event`` is called with the name of each finished step: written, checked, committed.
     """
 
     run: RunDir
@@ -203,18 +184,19 @@ class ShardWriter:
         """
         _check_finite(content)
         digest = shard_digest(origin.provenance, content.prompts)
-        folder = attempt_folder(digest, f"{origin.attempt}-{secrets.token_hex(4)}")
+        folder = f"{SHARDS}/{digest}/{origin.attempt}-{secrets.token_hex(4)}"
         try:
             commit = self._store(content, origin, digest, folder)
             self.check()
             self.run.create(commit_key(digest), dump_checksummed(_commit_to_json(commit)))
-        except KeyExists:
-            # Another writer committed first; discard this attempt.
-            self._discard(folder)
-            return read_commit(self.run, digest)
-        except Exception:
+        except Exception as error:
             # On a full disk the next attempt needs the space.
-            self._discard(folder)
+            with contextlib.suppress(Exception):
+                for key, _ in self.run.keys(folder):
+                    self.run.delete(key)
+            if isinstance(error, KeyExists):
+                # Another writer committed first.
+                return read_commit(self.run, digest)
             raise
         self.on_event("committed")
         return commit
@@ -238,11 +220,6 @@ class ShardWriter:
             origin=origin,
         )
 
-    def _discard(self, folder: str) -> None:
-        with contextlib.suppress(Exception):
-            for key, _ in self.run.keys(folder):
-                self.run.delete(key)
-
 
 def _check_finite(content: ShardContent) -> None:
     # Row by row: a mask of the whole shard would take a quarter of its memory again.
@@ -257,11 +234,7 @@ def _check_finite(content: ShardContent) -> None:
 
 
 def read_commit(run: RunDir, digest: str) -> Commit:
-    """One commit record.
-
-    Raises:
-        CorruptionError: The record is missing, or its bytes have changed.
-    """
+    """One commit record; CorruptionError where it is missing or its bytes have changed."""
     key = commit_key(digest)
     try:
         value = load_checksummed(run.read(key), run.show(key))

@@ -7,7 +7,6 @@ samples. With the shards it names it is all that a reader needs.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -54,11 +53,9 @@ class Snapshot:
     """The samples and units of a run at one version; activations are read lazily.
 
     Attributes:
-        run: The run directory.
         version: Number of its manifest, from 1.
         digest: Digest of the contents; equal for equal contents, whoever computed them and when.
         provenance: What its rows depend on: model, tokenizer, rule, versions.
-        chunk_shape: Chunk shape of the store.
         samples: Table of ``SAMPLE_SCHEMA``, one row a sample, in corpus order.
         units: Table of ``UNIT_SCHEMA``, one row a unit, in order.
         moments: Statistics of the train samples.
@@ -138,18 +135,8 @@ def open_snapshot(run: RunDir, version: int | None = None) -> Snapshot:
     number = versions[-1] if version is None else version
     header = read_header(run, number)
     commits = read_commits(run, header["shards"])
-    check_objects(run, commits.values())
-    return load_snapshot(run, number, header, list(commits.values()))
-
-
-def check_objects(run: RunDir, commits: Iterable[Commit]) -> None:
-    """Require that every object of the shards is listed with its size.
-
-    Raises:
-        CorruptionError: One is not.
-    """
     listed = dict(run.keys(SHARDS))
-    for commit in commits:
+    for commit in commits.values():
         for name, entry in commit.objects.items():
             size = listed.get(f"{commit.folder}/{name}")
             if size != entry.size:
@@ -158,6 +145,7 @@ def check_objects(run: RunDir, commits: Iterable[Commit]) -> None:
                     f"{run.show(commit.folder)}/{name} {fact}.",
                     "Run `ulcmod verify` for all damage.",
                 )
+    return load_snapshot(run, number, header, list(commits.values()))
 
 
 def load_snapshot(

@@ -36,12 +36,7 @@ READERS = 4
 
 @dataclass(frozen=True)
 class Finding:
-    """Damage that a verification found.
-
-    Attributes:
-        key: Key below the run directory.
-        problem: What is wrong with it.
-    """
+    """Damage that a verification found: a key below the run directory and what is wrong with it."""
 
     key: str
     problem: str
@@ -49,13 +44,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """Result of a verification.
-
-    Attributes:
-        findings: All damage.
-        objects: Number of objects read.
-        bytes: Their bytes.
-    """
+    """Result of a verification: all damage, and the number of objects read and their bytes."""
 
     findings: tuple[Finding, ...]
     objects: int
@@ -64,12 +53,7 @@ class Verification:
 
 @dataclass(frozen=True)
 class Orphan:
-    """An object that no commit and no manifest names.
-
-    Attributes:
-        key: Key below the run directory.
-        size: Bytes.
-    """
+    """An object that no commit and no manifest names, by its key below the run directory."""
 
     key: str
     size: int
@@ -78,9 +62,7 @@ class Orphan:
 def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Verification:
     """Read every object of every commit and manifest again and compare its checksum.
 
-    Args:
-        run: The run directory.
-        report: Called with the number of bytes read so far.
+    ``report`` is called with the number of bytes read so far.
     """
     findings: list[Finding] = []
     commits = list(_commits(run, findings))
@@ -124,7 +106,12 @@ def find_orphans(run: RunDir) -> list[Orphan]:
         if "/".join(key.split("/")[:4]) not in kept
     ]
     found += [Orphan(key, size) for key, size in run.keys(MANIFESTS) if key not in named]
-    return found + list(_find_staged_files(run))
+    if run.local is not None:
+        # Half-written files, ``<name>#<number>``, which obstore's listing hides.
+        for path in sorted((run.local / ACTIVATIONS).rglob("*#*")):
+            if path.is_file():
+                found.append(Orphan(path.relative_to(run.local).as_posix(), path.stat().st_size))
+    return found
 
 
 def delete_orphans(run: RunDir, found: Iterable[Orphan]) -> None:
@@ -218,12 +205,3 @@ def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
     if found.size != entry.size:
         return f"has {found.size} bytes, not {entry.size}"
     return None if found == entry else "checksum does not match"
-
-
-def _find_staged_files(run: RunDir) -> Iterator[Orphan]:
-    """Half-written files of a local store, ``<name>#<number>``, which obstore's listing hides."""
-    if run.local is None:
-        return
-    for path in sorted((run.local / ACTIVATIONS).rglob("*#*")):
-        if path.is_file():
-            yield Orphan(path.relative_to(run.local).as_posix(), path.stat().st_size)

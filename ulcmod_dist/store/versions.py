@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from ulcmod_dist.runtime.rundir import (
@@ -37,11 +37,8 @@ _RECORD_KEY = re.compile(rf"{VERSIONS}/(\d+)/{RECORD}")
 class Version:
     """The record of a version.
 
-    Attributes:
-        number: Its number, from 1.
-        snapshot: Version of the snapshot that its modules were found in.
-        results: Fingerprint of its modules.
-        time: When it was copied, in seconds since 1970.
+    ``snapshot`` is the version of the snapshot that its modules were found in, ``results`` their
+    fingerprint, ``time`` when it was copied, in seconds since 1970.
     """
 
     number: int
@@ -81,17 +78,17 @@ def containing_run(directory: RunDir) -> RunDir | None:
 def keep_version(run: RunDir, results: str, check: Callable[[], None]) -> Version:
     """Copy the results in the run directory to the next version; its record is written last.
 
-    Args:
-        run: The run directory.
-        results: Fingerprint of the modules in it.
-        check: Called before the record is written; raises if this process may not write.
+    ``results`` is the fingerprint of the modules. ``check`` is called before the record is written
+    and raises if this process may not write.
     """
     last = newest_version(run)
     number = 1 if last is None else last.number + 1
     # A rerun that was killed here may have left files.
     _remove(run, version_folder(number))
     target = version_directory(run, number)
-    for key in _result_keys(run):
+    listed = [key for folder in FOLDERS for key, _ in run.keys(folder)]
+    kept = [key for key in listed if not key.startswith(CHECKPOINTS)]
+    for key in [*kept, *filter(run.exists, FILES)]:
         target.write(key, run.read(key))
     version = Version(number, list_snapshots(run)[-1], results, time.time())
     check()
@@ -108,12 +105,6 @@ def prune_versions(run: RunDir, keep: int) -> None:
             # The record first, so that a half-deleted folder is not listed as a version.
             run.delete(f"{version_folder(number)}/{RECORD}")
             _remove(run, version_folder(number))
-
-
-def _result_keys(run: RunDir) -> Iterator[str]:
-    for folder in FOLDERS:
-        yield from (key for key, _ in run.keys(folder) if not key.startswith(CHECKPOINTS))
-    yield from (key for key in FILES if run.exists(key))
 
 
 def _remove(run: RunDir, folder: str) -> None:
