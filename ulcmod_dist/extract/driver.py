@@ -43,8 +43,7 @@ from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot, open_snapshot
 
-DISK_MARGIN = 1.05
-"""Free disk space required, relative to what the plan says will be written."""
+DISK_MARGIN = 1.05  # free disk space required, relative to what the plan says will be written
 
 
 @dataclass(frozen=True)

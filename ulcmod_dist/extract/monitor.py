@@ -18,8 +18,7 @@ from ulcmod_dist.runtime.ray_session import metrics_addresses
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.records import QuarantineEntry, add_to_quarantine
 
-STATUS_INTERVAL = 5.0
-"""Seconds between two writes of the status file of a running extraction."""
+STATUS_INTERVAL = 5.0  # seconds between two writes of the status file of a running extraction
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,7 @@ from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, shard_digest
 
-PROCESS_BYTES = 900 * 2**20
-"""Memory of an actor before it has loaded a model: Python, Ray and torch."""
+PROCESS_BYTES = 900 * 2**20  # an actor before it has loaded a model: Python, Ray and torch
 CHUNKS_IN_FLIGHT = 10
 """Chunks that Zarr encodes or decodes at a time (`async.concurrency`); each takes about three times
 its size meanwhile."""

@@ -27,14 +27,10 @@ from ulcmod_dist.runtime.ray_session import (
     node_resources,
 )
 
-ATTEMPTS = 3
-"""How often a shard or a prompt may fail before it is quarantined."""
-STARTUP_TIMEOUT = 600.0
-"""Seconds in which processes must start once their resources were free: a busy machine is slow."""
-SURVEY_INTERVAL = 2.0
-"""Seconds between two looks at how many actors the cluster has room for."""
-PROGRESS_INTERVAL = 1.0
-"""Seconds between two questions to an actor of how far its shards are."""
+ATTEMPTS = 3  # how often a shard or a prompt may fail before it is quarantined
+STARTUP_TIMEOUT = 600.0  # seconds for processes whose resources were free: a busy machine is slow
+SURVEY_INTERVAL = 2.0  # seconds between two looks at how many actors the cluster has room for
+PROGRESS_INTERVAL = 1.0  # seconds between two questions to an actor of how far its shards are
 MAX_POLLS_PER_SECOND = 20  # over all actors: their number would otherwise grow with the cluster
 PROGRESS_GROUP = "progress"
 
@@ -156,11 +152,8 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all actors."""
-        for actor in self._actors:
-            ray.kill(actor.handle)
-        self._actors.clear()
-        self._starting.clear()
-        self._polls.clear()
+        for actor in list(self._actors):
+            self._kill(actor)
 
     def _scale(self) -> None:
         """Start and end actors so that there are as many as wanted."""

@@ -24,8 +24,7 @@ from ulcmod_dist.runtime.ray_session import (
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import ShardWriter
 
-MAX_BATCHES = 8
-"""Batches measured at most, spread evenly over the plan."""
+MAX_BATCHES = 8  # measured at most, spread evenly over the plan
 
 
 @dataclass(frozen=True)

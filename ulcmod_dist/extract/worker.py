@@ -38,8 +38,7 @@ from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 if TYPE_CHECKING:
     from ulcmod_dist.forward.engine import Engine
 
-FENCE_INTERVAL = 2.0
-"""Seconds between two checks, made between batches, that the run still belongs to its driver."""
+FENCE_INTERVAL = 2.0  # seconds between two checks that the run still belongs to its driver
 
 
 class ForwardModel(Protocol):
@@ -284,16 +283,14 @@ class Worker:
         except UlcmodError as error:
             return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
-            reason = describe_error(error)
+            url, reason = self._writer.run.url, describe_error(error)
             if "No space left on device" in reason:
                 return TaskFailure(
                     "run",
-                    f"The disk that holds {self._writer.run.url} is full.",
+                    f"The disk that holds {url} is full.",
                     "Make space and start the same command again: it continues where it stopped.",
                 )
-            return TaskFailure(
-                "store", f"Writing a shard to {self._writer.run.url} failed: {reason}"
-            )
+            return TaskFailure("store", f"Writing a shard to {url} failed: {reason}")
         return ShardResult(_peak_bytes())
 
 

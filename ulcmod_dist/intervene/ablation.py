@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import numpy as np
 import ray
-from numpy.typing import NDArray
 from ray.util.actor_pool import ActorPool
 
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig
@@ -18,6 +17,7 @@ from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.results.types import Floats
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     explain_shortage,
@@ -25,19 +25,18 @@ from ulcmod_dist.runtime.ray_session import (
     node_resources,
 )
 
-MAX_RESTARTS = 3
-"""How often Ray restarts an actor that died, and retries its batch."""
+MAX_RESTARTS = 3  # how often Ray restarts an actor that died, and retries its batch
 
 
 @dataclass(frozen=True)
 class AblationLosses:
     """The loss of samples, nats a token; NaN for a sample without a predicted token."""
 
-    intact: NDArray[np.float64]  # of the model as it is [samples]
-    masked: NDArray[np.float64]  # with each mask [masks, samples]
+    intact: Floats  # of the model as it is [samples]
+    masked: Floats  # with each mask [masks, samples]
 
     @property
-    def loss_increase(self) -> NDArray[np.float64]:
+    def loss_increase(self) -> Floats:
         """Loss increase of each sample with each mask [masks, samples]."""
         return self.masked - self.intact
 
@@ -59,7 +58,7 @@ def measure_ablation(
 
 def compute_unit_means(
     engine: LossEngine, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-) -> NDArray[np.float64]:
+) -> Floats:
     """Mean of each unit over all counted tokens that reach it, signs kept, float64 [units].
 
     A unit set to its mean (`Mask.with_means`) says nothing about the prompt but leaves the average
@@ -68,7 +67,7 @@ def compute_unit_means(
     totals = [engine.unit_sums([prompts[index] for index in batch]) for batch in batches]
     sums = np.stack([total for total, _ in totals]).sum(axis=0)
     tokens = np.stack([count for _, count in totals]).sum(axis=0)
-    means: NDArray[np.float64] = sums / np.maximum(tokens, 1)
+    means: Floats = sums / np.maximum(tokens, 1)
     return means
 
 
@@ -82,13 +81,11 @@ class _LossRank:
     def set_masks(self, masks: Sequence[Mask]) -> None:
         self._masks = masks
 
-    def losses(self, batch: Sequence[TokenizedPrompt]) -> NDArray[np.float64]:
+    def losses(self, batch: Sequence[TokenizedPrompt]) -> Floats:
         done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
         return np.vstack([done.intact, done.masked])
 
-    def means(
-        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-    ) -> NDArray[np.float64]:
+    def means(self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]) -> Floats:
         return compute_unit_means(self._engine, prompts, batches)
 
 
@@ -101,19 +98,17 @@ class _LossActor:
 
     def losses(
         self, batch: Sequence[TokenizedPrompt], measurement: int, masks: Sequence[Mask]
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         """Losses [1 + masks, batch] of a batch, intact first."""
         if self._measurement != measurement:
             # Once, not with each batch: every rank is sent a copy.
             self._ranks.call("set_masks", masks)
             self._measurement = measurement
-        return cast(NDArray[np.float64], self._ranks.call("losses", batch))
+        return cast(Floats, self._ranks.call("losses", batch))
 
-    def means(
-        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-    ) -> NDArray[np.float64]:
+    def means(self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]) -> Floats:
         """Mean of each unit over the counted tokens [units]."""
-        return cast(NDArray[np.float64], self._ranks.call("means", prompts, batches))
+        return cast(Floats, self._ranks.call("means", prompts, batches))
 
 
 class AblationPool:
@@ -145,13 +140,13 @@ class AblationPool:
 
     def compute_unit_means(
         self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-    ) -> NDArray[np.float64]:
+    ) -> Floats:
         """Mean of each unit over the counted tokens of all samples [units]."""
         answer = self._actors[0].means.remote(prompts, batches)
         try:
             while not ray.wait([answer], timeout=self._timeout)[0]:
                 self._check_capacity()
-            return cast(NDArray[np.float64], ray.get(answer))
+            return cast(Floats, ray.get(answer))
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
 
@@ -182,10 +177,10 @@ class AblationPool:
             raise _explain_failure(error) from error
         return AblationLosses(losses[0], losses[1:])
 
-    def _get_next(self, pool: ActorPool) -> NDArray[np.float64]:
+    def _get_next(self, pool: ActorPool) -> Floats:
         while True:
             try:
-                return cast(NDArray[np.float64], pool.get_next(timeout=self._timeout))
+                return cast(Floats, pool.get_next(timeout=self._timeout))
             except TimeoutError:
                 self._check_capacity()
 

@@ -28,6 +28,7 @@ from ulcmod_dist.forward.hooks import (
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes
 from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.results.types import Floats
 
 
 @contextmanager
@@ -101,11 +102,11 @@ class _UnitAblator:
 class Losses:
     """The loss of each prompt over its predicted tokens: those counted, but never the first."""
 
-    total: NDArray[np.float64]  # sum over the predicted tokens, nats [prompts]
+    total: Floats  # sum over the predicted tokens, nats [prompts]
     tokens: NDArray[np.int64]  # predicted tokens [prompts]
 
     @property
-    def mean(self) -> NDArray[np.float64]:
+    def mean(self) -> Floats:
         """Nats a token [prompts]; NaN where no token is predicted."""
         empty = np.full_like(self.total, np.nan)
         return np.divide(self.total, self.tokens, out=empty, where=self.tokens > 0)
@@ -171,9 +172,7 @@ class LossEngine:
         tokens = np.array([sum(prompt.token_mask[1:]) for prompt in prompts], np.int64)
         return Losses(torch.stack(totals).cpu().numpy(), tokens)
 
-    def unit_sums(
-        self, prompts: Sequence[TokenizedPrompt]
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def unit_sums(self, prompts: Sequence[TokenizedPrompt]) -> tuple[Floats, NDArray[np.int64]]:
         """Sum the units over the counted tokens of one batch, signs kept.
 
         Returns sums and numbers of tokens, both [units]; an expert's are of tokens routed to it.
@@ -225,7 +224,7 @@ class _UnitSums:
             self._sums[whole][columns] = flat[mine].sum(0, dtype=torch.float64).cpu()
             self._tokens[whole][columns] = int(mine.sum())
 
-    def collect(self, device: torch.device) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def collect(self, device: torch.device) -> tuple[Floats, NDArray[np.int64]]:
         """Add up sums and numbers of tokens, both [units], over the ranks on ``device``."""
         parts = (self._sums, self._tokens)
         if self._ranks > 1:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.config.schema import AblateConfig
 from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
-from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.results.types import Absent, Floats, Interval
 
-Floats = NDArray[np.float64]
 Groups = NDArray[np.integer[Any]]
 
 INTERVAL = ((1 - 0.95) / 2, (1 + 0.95) / 2)

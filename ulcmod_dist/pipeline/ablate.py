@@ -28,8 +28,8 @@ from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ray_session
 from ulcmod_dist.store.modules import StoredModules
 
+# Batches of extraction can be too large here: the logits of a whole batch take memory as well.
 MAX_BATCH_TOKENS = 4096
-"""Batches of extraction can be too large here: the logits of a whole batch take memory as well."""
 
 COLUMNS = {
     "num_modules": "K",
