@@ -138,12 +138,13 @@ def discover_all(
     progress: Callable[[Iteration], None] | None = None,
     checkpoint: Callable[[Checkpoint], None] | None = None,
     resume: Checkpoint | None = None,
+    plan: SearchPlan | None = None,
 ) -> dict[int, Modules]:
     """Find modules for several K at once; all K and restarts share passes over the matrix.
 
     ``modules`` holds every K to search for, in place of those of ``config``; initial labels need a
-    single K. The executor is by default the one that ``config`` names. All else is as in
-    `discover`. Returns the best modules for each K.
+    single K. The executor is by default the one that ``config`` names, and the plan is that of
+    `plan_search`. All else is as in `discover`. Returns the best modules for each K.
     """
     standardised = as_standardised(activations)
     if block_units is not None and block_units < 1:
@@ -158,7 +159,7 @@ def discover_all(
         last = min(config.max_iterations, len(orders))
         config = config.model_copy(update={"mode": "exact", "max_iterations": last})
     with open_executor(executor or config.executor) as tasks:
-        plan = plan_search(standardised, modules, config, tasks, block_units=block_units)
+        plan = plan or plan_search(standardised, modules, config, tasks, block_units=block_units)
         matrix = open_matrix(standardised, plan, tasks)
         if resume is None:
             labels = initial_sample_labels, initial_unit_labels

@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 
 from ulcmod_dist.api import Run
+from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.modules import Iteration, Modules
 from ulcmod_dist.iterd.objective import assign_held_out
-from ulcmod_dist.iterd.plan import plan_search
+from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray
@@ -116,14 +117,17 @@ def make_modules(
         How the search used its memory, for programs.
     """
     run, starts = Run(context.run), starts or {}
+    groups = _group_by_start(wanted["modules"], starts)
     with job_executor(context.job) as executor:
-        plan = _log_plan(context, run, wanted["modules"], executor)
+        searches = [
+            _Search(context, run, executor, group, starts.get(group[0])) for group in groups
+        ]
+        plans = [search.plan() for search in searches]
         # Only now: a search that is refused leaves the run's job as it was.
         save_job(context)
-        search = _Search(context, run, executor)
-        for group in _group_by_start(wanted["modules"], starts):
-            search.find(group, starts.get(group[0]))
-    return {"plan": plan}
+        for search, plan in zip(searches, plans, strict=True):
+            search.find(plan)
+    return {"plan": asdict(plans[0])}
 
 
 def _group_by_start(numbers: Sequence[int], starts: Mapping[int, WarmStart]) -> list[list[int]]:
@@ -132,58 +136,58 @@ def _group_by_start(numbers: Sequence[int], starts: Mapping[int, WarmStart]) -> 
     return [*([anew] if anew else []), *([k] for k in numbers if k in starts)]
 
 
-def _log_plan(
-    context: Context, run: Run, numbers: Sequence[int], executor: Executor
-) -> dict[str, Any]:
-    """Log how the search will use its memory, before anything is read."""
-    activations = run.activations()
-    held_out = run.snapshot.samples.num_rows - activations.n_samples
-    plan = plan_search(activations, numbers, context.job.discover, executor, held_out=held_out)
-    for name, fact in describe_plan(plan).items():
-        logger.info("%s: %s", name, fact)
-    return asdict(plan)
-
-
 @dataclass(frozen=True)
 class _Search:
-    """The searches of one call: for which job, in which run, and where their passes run."""
+    """One search for several K together: for which job, in which run, and where it is run."""
 
     context: Context
     run: Run
     executor: Executor
+    numbers: Sequence[int]
+    start: WarmStart | None
 
-    def find(self, numbers: Sequence[int], start: WarmStart | None) -> None:
-        """Search for several K together and store their modules."""
-        found = self._search(numbers, start)
-        for k in numbers:
-            self._write(k, found[k], start)
-        for key, _ in list(self.context.run.keys(CHECKPOINTS)):
-            self.context.run.delete(key)
+    @property
+    def config(self) -> SearchConfig:
+        """The search of the job; restarts from the same labels would end nearly alike."""
+        config = self.context.job.discover
+        return config if self.start is None else config.model_copy(update={"restarts": 1})
 
-    def _search(self, numbers: Sequence[int], start: WarmStart | None) -> dict[int, Modules]:
-        context = self.context
+    def plan(self) -> SearchPlan:
+        """Plan and log how the search will use its memory, before anything is read."""
+        activations = self.run.activations()
+        held_out = self.run.snapshot.samples.num_rows - activations.n_samples
+        plan = plan_search(activations, self.numbers, self.config, self.executor, held_out=held_out)
+        for name, fact in describe_plan(plan).items():
+            logger.info("%s: %s", name, fact)
+        return plan
+
+    def find(self, plan: SearchPlan) -> None:
+        """Search and store the modules for each K."""
+        context, start = self.context, self.start
         ledger = Ledger(context.run, context.job)
-        inputs = [asdict(ledger.expected("modules", k)) for k in numbers]
-        key = f"{CHECKPOINTS}/{fingerprint([numbers, inputs, start and start.modules])}.npz"
-        config = context.job.discover
-        if start is not None:
-            # Restarts from the same labels would end nearly alike and say nothing of stability.
-            config = config.model_copy(update={"restarts": 1})
-        shown = ", ".join(str(k) for k in numbers)
+        inputs = [asdict(ledger.expected("modules", k)) for k in self.numbers]
+        search = [self.numbers, inputs, start and start.modules]
+        key = f"{CHECKPOINTS}/{fingerprint(search)}.npz"
+        shown = ", ".join(map(str, self.numbers))
         with track(context.on_progress, f"Searching K = {shown}", None, "iterations") as step:
-            return discover_all(
+            found = discover_all(
                 self.run.activations(),
-                numbers,
-                config,
+                self.numbers,
+                self.config,
                 executor=self.executor,
                 initial_sample_labels=start and start.sample_labels,
                 initial_unit_labels=start and start.unit_labels,
                 progress=lambda iteration: _show(step, iteration),
                 checkpoint=lambda checkpoint: _save(context, key, checkpoint),
                 resume=_saved(context.run, key),
+                plan=plan,
             )
+        for k in self.numbers:
+            self._write(k, found[k])
+        for checkpoint, _ in list(context.run.keys(CHECKPOINTS)):
+            context.run.delete(checkpoint)
 
-    def _write(self, num_modules: int, found: Modules, start: WarmStart | None) -> None:
+    def _write(self, num_modules: int, found: Modules) -> None:
         samples, held_out_objective = _samples(self.run, num_modules, found, self.executor)
         units = self.run.snapshot.units.append_column(
             "module", pa.array(found.unit_labels, pa.int32())
@@ -194,12 +198,11 @@ class _Search:
             **_metrics(self.context, found, self.run),
             "num_modules": num_modules,
             "held_out_objective": held_out_objective,
-            "start": None if start is None else f"version {start.version}",
+            "start": None if self.start is None else f"version {self.start.version}",
         }
         history = pa.Table.from_pylist([asdict(record) for record in found.history])
         with replacing(self.context, "modules", num_modules) as record:
-            if start is not None:
-                record.salt = start.modules
+            record.salt = None if self.start is None else self.start.modules
             record.facts = {"objective": found.objective.value}
             stored = StoredModules(units, samples, history, metrics)
             write_modules(self.context.run, num_modules, stored)

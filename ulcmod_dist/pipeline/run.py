@@ -13,6 +13,7 @@ from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluation_rows
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Updated, update
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
 
 RESULTS = ("modules", "null", "methods", "evaluation", "ablation", "figures", "tables", "page")
@@ -34,9 +35,19 @@ def run_all(context: Context) -> Summary:
     )
 
 
-def run(job: Job) -> Summary:
-    """Run a job from Python, without printing: ``um.run(um.Job.from_yaml("job.yaml"))``."""
-    return run_all(Context(job, RunDir.at(job.run)))
+def run(job: Job, on_progress: ProgressCallback = ignore_progress) -> Summary:
+    """Run a job from prompts (or an imported matrix) to the report, and print nothing.
+
+    Warnings go to the loggers below ``ulcmod_dist``.
+
+    Args:
+        job: The job, such as ``um.Job.from_yaml("job.yaml")``.
+        on_progress: Called with every update of every long step.
+
+    Raises:
+        UlcmodError: The job cannot be used, or a step failed.
+    """
+    return run_all(Context(job, RunDir.at(job.run), on_progress))
 
 
 def make_snapshot(context: Context) -> Summary:
