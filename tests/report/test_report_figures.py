@@ -18,7 +18,6 @@ from ulcmod_dist.report.colours import (
     DARK,
     LIGHT,
     Theme,
-    compute_contrast,
     compute_luminance,
     get_legend,
     get_scale_bar,
@@ -299,6 +298,12 @@ def test_heatmap__a_cell_without_a_value_stays_empty(two: Discovery) -> None:
 
 def channels(colour: str) -> Floats:
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], np.float64)
+
+
+def compute_contrast(one: float, other: float) -> float:
+    """Contrast ratio of two luminances, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((one, other))
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK])

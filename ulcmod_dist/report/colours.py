@@ -42,11 +42,9 @@ class Theme:
         stops = np.array([_rgb(colour) for colour in self.scale(scale)])
         positions = np.linspace(0.0, 1.0, len(stops))
         colour = np.array([np.interp(position, positions, stops[:, c]) for c in range(3)])
-        dark, light = CELL_INKS
-        ground = compute_luminance(colour)
-        on_dark = compute_contrast(ground, compute_luminance(np.array(_rgb(dark))))
-        on_light = compute_contrast(ground, compute_luminance(np.array(_rgb(light))))
-        return dark if on_dark >= on_light else light
+        black, white = CELL_INKS
+        # A contrast is (brighter + 0.05) / (darker + 0.05): black's here is at least white's.
+        return black if (compute_luminance(colour) + 0.05) ** 2 >= 1.05 * 0.05 else white
 
 
 LIGHT = Theme(
@@ -168,12 +166,6 @@ def compute_luminance(rgb: NDArray[np.float64]) -> float:
     channels = np.asarray(rgb, dtype=np.float64) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
-
-
-def compute_contrast(one: float, other: float) -> float:
-    """Return the contrast ratio of two luminances, 1 to 21 (WCAG 2.2)."""
-    low, high = sorted((one, other))
-    return (high + 0.05) / (low + 0.05)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from ulcmod_dist.report.blocks import Block, Collapsible, Picture, Section
 from ulcmod_dist.report.colours import define_css_colours, get_legend, get_scale_bar
 from ulcmod_dist.report.plotly_traces import build_figure, build_variants
 from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.report.specs import Dots, Figure, Heatmap, StackedBars
+from ulcmod_dist.report.specs import Figure, Heatmap
 from ulcmod_dist.report.tables import Cell, ColumnKind, Table, format_cell
 from ulcmod_dist.results.discovery import ReportData
 from ulcmod_dist.runtime.text import label, shorten, strip_control_chars
@@ -91,7 +91,6 @@ def _environment() -> Environment:
         "rows": _rows,
         "kind": lambda block: type(block).__name__,
         "height": lambda spec: build_figure(spec)["layout"]["height"],
-        "picks": _picks,
         "legend": get_legend,
         "scale_bar": get_scale_bar,
     }
@@ -133,17 +132,12 @@ def _figures(parts: Iterable[Section]) -> Markup:
     """Return all figures as JSON that is safe inside a script element."""
     values = {}
     for name, spec in collect_figures(parts).items():
-        words = {"title": spec.title, "basis": spec.basis, "picks": _picks(spec)}
+        words = {"title": spec.title, "basis": spec.basis, "picks": spec.row_modules}
         values[name] = {**build_variants(spec), **words}
     text = json.dumps(values, separators=(",", ":"), allow_nan=False)
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 - no character that HTML reads is left
-
-
-def _picks(spec: Figure) -> tuple[int, ...] | None:
-    """Return the module that each row of a figure picks when it is clicked."""
-    return spec.row_modules if isinstance(spec, Heatmap | StackedBars | Dots) else None
 
 
 def _asset(name: str) -> str:

@@ -61,6 +61,11 @@ def render(spec: Figure, theme: Theme = LIGHT) -> bytes:
         canvas.set_facecolor(theme.background)
         axes = canvas.add_subplot()
         axes.set_title(spec.title, loc="left", fontsize=11, color=theme.ink, pad=24)
+        axes.set_facecolor(theme.background)
+        axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=3)
+        axes.spines[:].set_color(theme.rule)
+        axes.xaxis.label.set_color(theme.muted)
+        axes.yaxis.label.set_color(theme.muted)
         _get_painter(spec)(axes, spec, theme)
         if spec.basis:
             basis = textwrap.fill(spec.basis, BASIS_CHARACTERS)
@@ -95,15 +100,6 @@ def _compute_height(spec: Figure) -> float:
     return min(12.0, 1.6 + 0.3 * max(4, rows))
 
 
-def _style_axes(axes: Axes, theme: Theme) -> None:
-    axes.set_facecolor(theme.background)
-    axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=3)
-    for spine in axes.spines.values():
-        spine.set_color(theme.rule)
-    axes.xaxis.label.set_color(theme.muted)
-    axes.yaxis.label.set_color(theme.muted)
-
-
 def _label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
@@ -117,7 +113,6 @@ def _add_legend(axes: Axes, theme: Theme, columns: int) -> None:
 
 
 def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
-    _style_axes(axes, theme)
     low, high = get_colour_limits(spec)
     colours = LinearSegmentedColormap.from_list("scale", list(theme.scale(spec.scale)))
     image = axes.imshow(
@@ -147,7 +142,6 @@ def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
 
 
 def _draw_stacked_bars(axes: Axes, spec: StackedBars, theme: Theme) -> None:
-    _style_axes(axes, theme)
     left = np.zeros(len(spec.labels))
     for index, part in enumerate(spec.parts):
         colour = get_part_colour(index, len(spec.parts), theme)
@@ -165,7 +159,6 @@ def _draw_stacked_bars(axes: Axes, spec: StackedBars, theme: Theme) -> None:
 
 
 def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
-    _style_axes(axes, theme)
     axes.grid(visible=True, color=theme.rule, linewidth=0.6)
     axes.set_axisbelow(True)
     for index, series in enumerate(spec.series):
@@ -190,7 +183,6 @@ def _format_thousands(value: float, _: int) -> str:
 
 
 def _draw_lines(axes: Axes, spec: Lines, theme: Theme) -> None:
-    _style_axes(axes, theme)
     axes.grid(visible=True, axis="y", color=theme.rule, linewidth=0.6)
     for index, line in enumerate(spec.lines):
         kept = index == spec.highlighted
@@ -205,7 +197,6 @@ def _draw_lines(axes: Axes, spec: Lines, theme: Theme) -> None:
 
 
 def _draw_dendrogram(axes: Axes, spec: Dendrogram, theme: Theme) -> None:
-    _style_axes(axes, theme)
     for branch in spec.branches:
         axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.4)
     _label_rows(axes, spec.labels)

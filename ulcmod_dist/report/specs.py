@@ -30,6 +30,7 @@ class FigureSpec:
     caption: str  # what the picture shows and how to read it
     alternative: str  # what a reader who cannot see the picture should know
     basis: str = ""  # seeds and restarts behind the picture; empty where neither matters
+    row_modules: tuple[int, ...] | None = None  # module that a click on each row picks, if any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,14 +40,13 @@ class Heatmap(FigureSpec):
     values: Floats  # the matrix, shape (rows, columns)
     row_labels: tuple[str, ...]  # one label a row, top to bottom
     column_labels: tuple[str, ...]  # one label a column, left to right
-    row_axis: str  # name of the rows
-    column_axis: str  # name of the columns
+    row_axis: str = ""  # name of the rows
+    column_axis: str = ""  # name of the columns
     value_axis: str  # name of the values, with their unit
     hover: tuple[tuple[str, ...], ...]  # text of each cell, lines separated by newlines
     scale: Scale  # how values become colours
     cell_texts: tuple[tuple[str, ...], ...] | None = None  # text in each cell where there is room
     marks: tuple[float, ...] | None = None  # a position along the columns to mark in each row
-    row_modules: tuple[int, ...] | None = None  # module of each row, where rows are modules
 
     @property
     def shows_cell_texts(self) -> bool:
@@ -63,7 +63,6 @@ class StackedBars(FigureSpec):
     shares: Floats  # shape (bars, parts); rows sum to 1 or are 0
     hover: tuple[tuple[str, ...], ...]  # text of each part of each bar
     value_axis: str  # name of the shares
-    row_modules: tuple[int, ...] | None = None  # module of each bar, where bars are modules
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,6 @@ class Dots(FigureSpec):
     labels: tuple[str, ...]  # one label a row, top to bottom
     series: tuple[DotSeries, ...]  # one or several values a row
     value_axis: str  # name of the values, with their unit
-    row_modules: tuple[int, ...] | None = None  # module of each row, where rows are modules
 
     def offset(self, index: int) -> float:
         """Return how far below its row a series lies, so that intervals do not cover each other."""

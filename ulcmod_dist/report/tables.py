@@ -26,15 +26,6 @@ class ColumnKind(StrEnum):
     SHARE = "share"
 
 
-_ARROW = {
-    ColumnKind.TEXT: pa.string(),
-    ColumnKind.COUNT: pa.int64(),
-    ColumnKind.NUMBER: pa.float64(),
-    ColumnKind.BOUND: pa.float64(),
-    ColumnKind.SHARE: pa.float64(),
-}
-
-
 @dataclass(frozen=True)
 class Column:
     """One column: its key in files, its heading for readers, and what it holds."""
@@ -56,7 +47,8 @@ class Table:
 
     def to_arrow(self) -> pa.Table:
         """Return the table for Parquet; ``to_pandas`` of the result gives a DataFrame."""
-        fields = [pa.field(column.key, _ARROW[column.kind]) for column in self.columns]
+        types = {ColumnKind.TEXT: pa.string(), ColumnKind.COUNT: pa.int64()}
+        fields = [pa.field(c.key, types.get(c.kind, pa.float64())) for c in self.columns]
         values = zip(*self.rows, strict=True) if self.rows else ([] for _ in fields)
         arrays = [
             pa.array(list(column), field.type) for column, field in zip(values, fields, strict=True)

@@ -55,7 +55,7 @@ class Comparison:
 class VersionDrift:
     """How far the modules of one version are from those before and from the present ones."""
 
-    version: int  # its number
+    version: int
     made: str  # when its modules were found, as text
     samples: int  # train samples that they were found on
     objective: float  # objective L

@@ -20,7 +20,7 @@ class RunFacts:
     num_samples: int  # train samples
     num_test_samples: int  # held-out samples; 0 where there are none
     num_units: int  # units of all layers
-    facts: tuple[Fact, ...] = ()  # further facts in the order to print: corpus, revision,
+    facts: tuple[Fact, ...] = ()  # further facts, in the order to print
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,9 @@ class ConfoundMeasure(StrEnum):
 class Confound:
     """How strongly a property of the prompts is related to the modules."""
 
-    property: PromptProperty  # the property
+    property: PromptProperty
     measure: ConfoundMeasure  # what is measured; correlations are rank correlations
-    value: float  # its value
+    value: float
     index: int | None = None  # module, or component from 1; None for explained variance
 
 
@@ -170,7 +170,7 @@ class Discovery:
     # there is a single restart.
     restart_agreement: tuple[float, float] | None
     null: tuple[Objective, ...] | Absent  # objectives with each unit's column permuted
-    methods: tuple[MethodRow, ...]  # iterD first; empty where the comparison was not made
+    methods: tuple[MethodRow, ...]  # IterD first; empty where the comparison was not made
     downstream: Downstream | Absent  # categories read from the module features
     agreement: tuple[Agreement, ...] | Absent  # of modules and categories, one value a split
     categories: Categories | Absent  # modules against categories

@@ -74,7 +74,6 @@ def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats
         row_labels=number_names(names),
         column_labels=short,
         row_axis="Ablated module",
-        column_axis="",
         value_axis="Nats a token",
         hover=build_hover(
             increase.shape,

@@ -173,8 +173,6 @@ def draw_category_similarity(found: Discovery, categories: Categories) -> Heatma
         values=similarity,
         row_labels=short,
         column_labels=short,
-        row_axis="",
-        column_axis="",
         value_axis="Mean cosine",
         hover=build_hover(
             similarity.shape,

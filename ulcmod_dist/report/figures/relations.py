@@ -50,7 +50,9 @@ def draw_flow(found: Sequence[Overlap], discoveries: Sequence[Discovery]) -> Flo
     sizes = [found[0].num_modules, *(overlap.next_num_modules for overlap in found)]
     limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
     totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
-    groups = _trace_origins(overlaps)
+    groups = [np.arange(sizes[0], dtype=np.int64)]
+    for overlap in overlaps:
+        groups.append(groups[-1][overlap.argmax(axis=0)])
     nodes = tuple(
         FlowNode(level, index, text, float(totals[level][index]), int(groups[level][index]))
         for level in range(len(sizes))
@@ -88,13 +90,6 @@ def _describe_nesting(overlap: Overlap) -> str:
         f"their module's main parent of K = {overlap.num_modules} "
         f"({percent(overlap.expected)} if the two were independent)."
     )
-
-
-def _trace_origins(overlaps: Sequence[Counts]) -> list[Counts]:
-    groups = [np.arange(len(overlaps[0]), dtype=np.int64)]
-    for overlap in overlaps:
-        groups.append(groups[-1][overlap.argmax(axis=0)])
-    return groups
 
 
 def _build_links(overlap: Counts, sizes: Sequence[int], starts: Counts) -> list[FlowLink]:

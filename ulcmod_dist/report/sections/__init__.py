@@ -5,7 +5,7 @@ from ulcmod_dist.report.sections.ablation import build_ablation_section
 from ulcmod_dist.report.sections.modules import build_layers_section, build_modules_section
 from ulcmod_dist.report.sections.quality import build_quality_section
 from ulcmod_dist.report.sections.robustness import build_robustness_section
-from ulcmod_dist.results.discovery import ReportData, RunFacts
+from ulcmod_dist.results.discovery import ReportData
 from ulcmod_dist.results.types import Fact
 from ulcmod_dist.runtime.text import count
 
@@ -27,6 +27,7 @@ def build_run_section(data: ReportData) -> Section:
     """Return what was run, in one sentence and a list of facts."""
     run = data.run
     held_out = f" and {run.num_test_samples:,} held-out ones" if run.num_test_samples else ""
+    split = f" train, {run.num_test_samples:,} held out" if held_out else ", none held out"
     subject = f"{run.num_units:,} units" + (f" of {run.model}" if run.model else "")
     values = [str(found.num_modules) for found in data.discoveries]
     amounts = values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
@@ -38,16 +39,10 @@ def build_run_section(data: ReportData) -> Section:
     facts = (
         *((Fact("Model", run.model),) if run.model else ()),
         Fact("Units", f"{run.num_units:,}"),
-        Fact("Samples", _samples(run)),
+        Fact("Samples", f"{run.num_samples:,}{split}"),
         *run.facts,
     )
     return Section("run", "Run", lead, shared=(Facts(facts),))
-
-
-def _samples(run: RunFacts) -> str:
-    if run.num_test_samples == 0:
-        return f"{run.num_samples:,}, none held out"
-    return f"{run.num_samples:,} train, {run.num_test_samples:,} held out"
 
 
 def build_reproduction_section(data: ReportData) -> Section:

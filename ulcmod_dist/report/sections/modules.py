@@ -47,7 +47,7 @@ def build_modules_section(data: ReportData) -> Section:
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
-        ModulePicker(build_cards(found)),
+        ModulePicker(tuple(_card(found, module) for module in found.modules)),
         tabulate_modules(found),
         *_categories(found),
         _tree(found),
@@ -155,11 +155,6 @@ def _overlap_rows(overlap: Overlap) -> Iterator[tuple[Cell, ...]]:
         )
 
 
-def build_cards(found: Discovery) -> tuple[ModuleCard, ...]:
-    """Return one card a module."""
-    return tuple(_card(found, module) for module in found.modules)
-
-
 def _card(found: Discovery, module: Module) -> ModuleCard:
     return ModuleCard(
         number=module.number,
@@ -176,14 +171,12 @@ def _card(found: Discovery, module: Module) -> ModuleCard:
 def _summarize(found: Discovery, module: Module) -> str:
     units = sum(other.num_units for other in found.modules)
     samples = sum(other.num_samples for other in found.modules)
+    activation = found.activation[module.number, module.number]
     parts = [
         f"{count(module.num_units, 'unit')} ({percent(module.num_units / max(1, units))}) and "
-        f"{count(module.num_samples, 'sample')} ({percent(module.num_samples / max(1, samples))})."
+        f"{count(module.num_samples, 'sample')} ({percent(module.num_samples / max(1, samples))}).",
+        f"Mean activation {number(activation)} on its own samples.",
     ]
-    parts.append(
-        f"Mean activation {number(found.activation[module.number, module.number])} "
-        "on its own samples."
-    )
     if isinstance(found.layers, Layers):
         depth = compute_mean_layers(found.layers.units)[module.number]
         last = len(found.layers.names) - 1

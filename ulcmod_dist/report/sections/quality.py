@@ -27,7 +27,7 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.discovery import Agreement, Discovery, Downstream, ReportData
+from ulcmod_dist.results.discovery import Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Interval
 from ulcmod_dist.runtime.text import TIMES, count, number, percent
 
@@ -231,25 +231,20 @@ def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
 
 
 def _agreement(found: Discovery) -> tuple[Block, ...]:
-    if not isinstance(found.agreement, Absent):
-        return (_agreement_table(found, found.agreement),)
-    # Without categories the classifiers' sentence has said so already.
-    said = isinstance(found.downstream, Absent)
-    return () if said else (explain_absence(found.agreement),)
-
-
-def _agreement_table(found: Discovery, agreement: tuple[Agreement, ...]) -> Table:
+    if isinstance(found.agreement, Absent):
+        # Without categories the classifiers' sentence has said so already.
+        said = isinstance(found.downstream, Absent)
+        return () if said else (explain_absence(found.agreement),)
     columns = (
         Column("split", "Samples"),
         Column("adjusted_rand", "Adjusted Rand", ColumnKind.NUMBER),
         Column("mutual_information", "Mutual information", ColumnKind.NUMBER),
         Column("purity", "Purity", ColumnKind.NUMBER),
     )
-    rows = ((a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in agreement)
+    rows = ((a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in found.agreement)
     caption = (
         "1 means that modules and categories are the same partition. "
         "Held-out samples go to the module of largest mean activation."
     )
-    return build_table(
-        name_for("agreement", found), "Agreement with the categories", columns, rows, caption
-    )
+    title = "Agreement with the categories"
+    return (build_table(name_for("agreement", found), title, columns, rows, caption),)

@@ -54,13 +54,12 @@ def build_robustness_section(data: ReportData) -> Section:
 
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
-    restarts, *restart_tables = _restarts(found)
     return (
         KeyFigures(tuple(_key_figures(found))),
         *_null(found),
-        restarts,
+        build_picture("iterations", found, draw_iterations(found)),
         *_length(found),
-        *restart_tables,
+        Collapsible(tabulate_restarts(found)),
         *_confounds(found),
     )
 
@@ -107,11 +106,6 @@ def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
     rows = [("as measured", found.objective.value, found.objective.xi, found.objective.balance)]
     rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
     return build_table(name_for("null", found), "Null model", columns, rows)
-
-
-def _restarts(found: Discovery) -> tuple[Block, ...]:
-    picture = build_picture("iterations", found, draw_iterations(found))
-    return (picture, Collapsible(tabulate_restarts(found)))
 
 
 def tabulate_restarts(found: Discovery) -> Table:
