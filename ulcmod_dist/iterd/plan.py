@@ -176,7 +176,7 @@ def _candidates(
     searches, width = config.restarts * len(modules), config.restarts * sum(modules)
     labels = searches * (samples + units) * 12
     # Twice: a table and the sums that it is made of.
-    exact_tables = labels + (samples + units) * width * 16
+    tables = labels + (samples + units) * width * 16
     exact = SearchPlan(
         mode="exact",
         resident=True,
@@ -185,7 +185,7 @@ def _candidates(
         reads=0,
         matrix=samples * units * itemsize,
         kept=0 if here else samples * units * kept_size,
-        tables=exact_tables,
+        tables=tables,
         working=_working(activations, width, executor.workers),
         # The sketch with its products and the factors of it, or the tables of the first labels.
         start=(samples + units) * max(SKETCH_WIDTH * 24, width * 16),
@@ -193,22 +193,16 @@ def _candidates(
         limit=0,
     )
     streaming = replace(exact, resident=False, kept=0, reads=2)
-    plans: list[SearchPlan] = []
-    if config.mode in ("auto", "exact"):
-        plans.append(exact)
-    if config.mode in ("auto", "blockwise"):
-        for size in _block_sizes(activations, block_units):
-            blocks = 0 if here else 2 * samples * size * itemsize
-            tables = labels + (samples + 2 * size) * width * 16
-            blockwise = replace(exact, mode="blockwise", block_units=size, tables=tables)
-            if config.mode == "blockwise":
-                plans.append(blockwise)
-            plans.append(replace(blockwise, resident=here, reads=1, kept=blocks))
-    if config.mode in ("auto", "exact"):
-        plans.append(streaming)
-    if config.mode == "blockwise":
-        plans.sort(key=lambda plan: not plan.resident)
-    return plans
+    if config.mode == "exact":
+        return [exact, streaming]
+    resident, by_block = [], []
+    for size in _block_sizes(activations, block_units):
+        tables = labels + (samples + 2 * size) * width * 16
+        plan = replace(exact, mode="blockwise", block_units=size, tables=tables)
+        kept = 0 if here else 2 * samples * size * itemsize
+        resident.append(plan)
+        by_block.append(replace(plan, resident=here, reads=1, kept=kept))
+    return [*resident, *by_block] if config.mode == "blockwise" else [exact, *by_block, streaming]
 
 
 def _block_sizes(activations: Standardised, wanted: int | None) -> list[int]:
@@ -217,12 +211,10 @@ def _block_sizes(activations: Standardised, wanted: int | None) -> list[int]:
     least = widest if isinstance(activations.raw, da.Array) else 1
     if wanted is not None:
         return [max(least, wanted)]
-    sizes = []
-    size = max(least, activations.n_units // _MIN_BLOCKS)
-    while size > least:
-        sizes.append(size)
-        size = max(least, size // 2)
-    return [*sizes, least]
+    sizes = [max(least, activations.n_units // _MIN_BLOCKS)]
+    while sizes[-1] > least:
+        sizes.append(max(least, sizes[-1] // 2))
+    return sizes
 
 
 def _working(activations: Standardised, width: int, workers: int) -> int:

@@ -1,8 +1,6 @@
 """Executors: where the tasks of a pass run. They know no science; the search knows no executor.
 
-An executor computes Dask's delayed values, and persists an array's chunks in the memory of the
-machines that run its tasks. dask.distributed and Ray are imported on first use, since both are slow
-to import.
+dask.distributed and Ray are imported on first use, since both are slow to import.
 """
 
 from __future__ import annotations

@@ -31,12 +31,8 @@ from ulcmod_dist.store.snapshot import (
 )
 
 CORPUS_SCHEMA = pa.schema(
-    [
-        pa.field("sample_id", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("category", pa.string()),
-        pa.field("prompt", pa.string(), nullable=False),
-    ]
+    [SAMPLE_SCHEMA.field(name) for name in ("sample_id", "split", "category")]
+    + [pa.field("prompt", pa.string(), nullable=False)]
 )
 """What a manifest is made from: the samples, each with its prompt's digest."""
 

@@ -115,13 +115,9 @@ class ShardContent:
 class Origin:
     """How a shard was computed; kept in its commit but not part of its digest.
 
-    Attributes:
-        provenance: What its rows depend on: model, tokenizer, rule, versions.
-        batches: Rows of each batch that was run.
-        splits: Batches of the plan (by their rows) that were split after running out of memory.
-        worker: Host and process.
-        seconds: Time of its forward passes.
-        epoch: Epoch of the lease under which it was written; 0 without one.
+    ``provenance`` is what its rows depend on: model, tokenizer, rule, versions. ``batches`` are the
+    rows of each batch that was run, ``splits`` those of the planned batches that were split after
+    running out of memory. ``epoch`` is that of the lease it was written under; 0 without one.
     """
 
     provenance: dict[str, str]
@@ -135,11 +131,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class Commit:
-    """The record that makes an attempt a shard.
+    """The record that makes an attempt, whose arrays lie in ``folder``, a shard.
 
     Attributes:
         digest: Digest of what the rows depend on.
-        folder: Key of the group that holds them.
         prompts: Digest of the prompt of each row.
         tokens: Tokens that count, over all rows.
         arrays: Name of an array -> SHA-256 of its values.

@@ -56,11 +56,10 @@ class Snapshot:
         version: Number of its manifest, from 1.
         digest: Digest of the contents; equal for equal contents, whoever computed them and when.
         provenance: What its rows depend on: model, tokenizer, rule, versions.
-        samples: Table of ``SAMPLE_SCHEMA``, one row a sample, in corpus order.
-        units: Table of ``UNIT_SCHEMA``, one row a unit, in order.
+        samples: Table of ``SAMPLE_SCHEMA``, in corpus order.
         moments: Statistics of the train samples.
-        shards: The shards in the order in which samples first name them; they may have rows that
-            are not part of the snapshot.
+        shards: In the order in which samples first name them; they may have rows that are not part
+            of the snapshot.
     """
 
     run: RunDir

@@ -72,14 +72,16 @@ def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Ve
         for name, entry in commit.objects.items()
     }
     expected.update(_manifests(run, {commit.digest: commit for commit in commits}, findings))
-    _check_records(run, findings)
+    # No commit names the plan and the quarantine.
+    for key in [PLAN] * run.exists(PLAN) + [key for key, _ in run.keys(QUARANTINE)]:
+        try:
+            load_checksummed(run.read(key), run.show(key))
+        except CorruptionError as error:
+            findings.append(Finding(key, error.fact))
     done = 0
     with ThreadPoolExecutor(READERS) as readers:
-        for (key, entry), problem in zip(
-            expected.items(),
-            readers.map(lambda item: _object_problem(run, *item), expected.items()),
-            strict=True,
-        ):
+        problems = readers.map(lambda item: _object_problem(run, *item), expected.items())
+        for (key, entry), problem in zip(expected.items(), problems, strict=True):
             done += entry.size
             report(done)
             if problem is not None:
@@ -184,15 +186,6 @@ def _sample_table_problems(
             yield f"row {entry['row_max']} is beyond shard {entry['shard']}"
     if pc.min(table["row"]).as_py() is not None and pc.min(table["row"]).as_py() < 0:
         yield "a row is negative"
-
-
-def _check_records(run: RunDir, findings: list[Finding]) -> None:
-    """Check the plan and the quarantine, whose records no commit names."""
-    for key in [PLAN] * run.exists(PLAN) + [key for key, _ in run.keys(QUARANTINE)]:
-        try:
-            load_checksummed(run.read(key), run.show(key))
-        except CorruptionError as error:
-            findings.append(Finding(key, error.fact))
 
 
 def _object_problem(run: RunDir, key: str, entry: ObjectChecksum) -> str | None:
