@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import ray
@@ -24,7 +24,7 @@ import ray
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import Prompt
 from ulcmod_dist.errors import UlcmodError, describe_error
-from ulcmod_dist.extract.planner import ShardTask
+from ulcmod_dist.extract.planner import PromptEncoder, ShardTask
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
@@ -35,21 +35,15 @@ from ulcmod_dist.forward.batches import (
 )
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
-if TYPE_CHECKING:
-    from ulcmod_dist.forward.engine import Engine
-
 FENCE_INTERVAL = 2.0  # seconds between two checks that the run still belongs to its driver
 
 
-class ForwardModel(Protocol):
+class ForwardModel(PromptEncoder, Protocol):
     """What an actor computes with: a tokenizer and a model, loaded."""
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
         """What the columns of the activations are, in order."""
-
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokenize prompts."""
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """Compute one row a prompt; returns them and the sizes of the batches, halved or not."""
@@ -79,11 +73,16 @@ class ModelReplica:
             UlcmodError: Its units are not those of the plan, ``units``.
         """
         # torch takes seconds to import: only now, when the driver knows that the actor is placed.
+        from ulcmod_dist.forward.engine import Engine
         from ulcmod_dist.forward.ranks import RankGroup
         from ulcmod_dist.forward.tokens import PromptTokenizer
 
         self._tokenizer = PromptTokenizer.load(model, tokenization)
-        self._ranks = RankGroup(partial(_load_engine, model, config, tuple(units)), config.ranks)
+        load = partial(
+            Engine.load, model, tuple(units), config.device, config.threads, config.ranks
+        )
+        # With several ranks, the device of each follows from its number.
+        self._ranks = RankGroup(load, config.ranks)
 
     @property
     def units(self) -> tuple[LayerUnits, ...]:
@@ -100,17 +99,6 @@ class ModelReplica:
             "run_within_memory", batch
         )
         return answer
-
-
-def _load_engine(
-    model: ModelConfig, config: ExtractConfig, units: tuple[LayerUnits, ...], _rank: int
-) -> Engine:
-    from ulcmod_dist.forward.engine import Engine
-
-    # With several ranks, the device of each follows from its number.
-    return Engine.load(
-        model, units, device=config.device, threads=config.threads, ranks=config.ranks
-    )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ Member = TypeVar("Member")
 class RankGroup(Generic[Member]):
     """An object on every rank, an engine each, whose methods are called on all of them at once."""
 
-    def __init__(self, load: Callable[[int], Member], ranks: int) -> None:
+    def __init__(self, load: Callable[[], Member], ranks: int) -> None:
         """Start the other ranks and load each rank's object in its process by a picklable function.
 
         ``local`` is the object of this process, which is one of the ``ranks``.
@@ -32,9 +32,9 @@ class RankGroup(Generic[Member]):
             port = _find_free_port()
             self._start_followers(load, ranks, port)
             _set_distributed_env(0, ranks, port)
-        self.local = load(0)
+        self.local = load()
 
-    def _start_followers(self, load: Callable[[int], Member], ranks: int, port: int) -> None:
+    def _start_followers(self, load: Callable[[], Member], ranks: int, port: int) -> None:
         # CUDA cannot be used in a forked child of a process that has initialised it.
         context = multiprocessing.get_context("spawn")
         sentinels = []
@@ -56,12 +56,10 @@ class RankGroup(Generic[Member]):
         return getattr(self.local, method)(*args)
 
 
-def _follow(
-    load: Callable[[int], Any], rank: int, ranks: int, port: int, leader: Connection
-) -> None:
+def _follow(load: Callable[[], Any], rank: int, ranks: int, port: int, leader: Connection) -> None:
     """Run the calls of rank 0 until it closes the connection."""
     _set_distributed_env(rank, ranks, port)
-    member = load(rank)
+    member = load()
     while True:
         try:
             method, args = leader.recv()

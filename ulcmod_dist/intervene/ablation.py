@@ -74,7 +74,7 @@ def compute_unit_means(
 class _LossRank:
     """One process of an actor: the model, or its tensor-parallel part of it, and the masks."""
 
-    def __init__(self, model: ModelConfig, config: ExtractConfig, _rank: int) -> None:
+    def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
         self._engine = LossEngine.load(model, config.device, config.threads, config.ranks)
         self._masks: Sequence[Mask] = ()
 
