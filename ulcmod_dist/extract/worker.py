@@ -95,10 +95,8 @@ class ModelReplica:
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """Compute one row for each prompt; see `Engine.run_within_memory`."""
-        answer: tuple[PooledActivations, tuple[int, ...]] = self._ranks.call(
-            "run_within_memory", batch
-        )
-        return answer
+        call: Callable[..., tuple[PooledActivations, tuple[int, ...]]] = self._ranks.call
+        return call("run_within_memory", batch)
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,9 @@ def summarize_ablation(
 ) -> Ablation:
     """Sum up the loss increases of all modules of one K beside those of their random sets.
 
-    Args:
-        increase: When each module is ablated [K, samples]; NaN for a sample without a loss, which
-            is left out.
-        random_increase: The same for the random sets, those of a module beside each other
-            [K * random_sets, samples]. They are averaged.
-        modules: Module of each sample.
-        categories: Category of each sample, None where it has none.
-        config: Method, seed and number of random sets.
-        generator: Draws the bootstrap resamples.
+    Increases when each module [K, samples] or each random set [K * random_sets, samples] is
+    ablated, the sets of a module beside each other, are NaN for a sample without a loss, which is
+    left out; random sets are averaged. Modules and categories (or None) are those of the samples.
     """
     num_modules, num_samples = increase.shape
     owners = np.arange(num_modules)
@@ -101,12 +95,8 @@ def compute_selectivity(
     A module's mask is owned by the module; so is a random set drawn in its likeness, which makes
     the two comparable.
 
-    Args:
-        increase: [masks, samples]; samples without a loss are NaN and left out.
-        groups: [samples], from 0; -1 for a sample that is left out.
-        owners: [masks], the group that each mask belongs to.
-        generator: Draws the bootstrap resamples.
-        resamples: Number of bootstrap resamples.
+    Samples are left out where the increase [masks, samples] is NaN or the group is -1; ``owners``
+    [masks] are the groups that masks belong to. The generator draws the bootstrap resamples.
     """
     num_groups = int(max(groups.max(initial=0), owners.max(initial=0))) + 1
     parts = _split_by_group(increase, groups, num_groups)

@@ -21,11 +21,8 @@ from ulcmod_dist.pipeline.context import Context
 def choose_batch_tokens(context: Context, longest: int | None) -> int:
     """Tokens of a batch: as in the job, else as in the run's plan, else as the memory allows.
 
-    A prompt has at most ``longest`` tokens; None for no limit.
-
-    Raises:
-        InvalidInput: The job has no model.
-        UlcmodError: The cluster cannot place an actor.
+    A prompt has at most ``longest`` tokens; None for no limit. Raises `InvalidInput` without a
+    model and `UlcmodError` if the cluster cannot place an actor.
     """
     job = context.job
     if job.extract.batch_tokens is not None:
