@@ -40,9 +40,9 @@ def summarize_ablation(
 ) -> Ablation:
     """Sum up the loss increases of all modules of one K beside those of their random sets.
 
-    Increases when each module [K, samples] or each random set [K * random_sets, samples] is
-    ablated, the sets of a module beside each other, are NaN for a sample without a loss, which is
-    left out; random sets are averaged. Modules and categories (or None) are those of the samples.
+    ``increase`` is [K, samples], ``random_increase`` [K * random_sets, samples]: the sets of a
+    module are beside each other and averaged. A sample without a loss is NaN and left out.
+    ``modules`` and ``categories`` (None where there is none) are those of each sample.
     """
     num_modules, num_samples = increase.shape
     owners = np.arange(num_modules)
