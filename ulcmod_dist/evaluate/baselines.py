@@ -146,10 +146,11 @@ def _find(
 ) -> Candidate:
     sample_labels = None
     if method == "spectral co-clustering":
-        groups, columns = _cocluster(space.profiles, num_modules, seed)
+        groups = SpectralCoclustering(n_clusters=num_modules, random_state=seed)
+        groups.fit(space.profiles)
         sample_labels = np.full(num_samples, -1, dtype=np.int32)
-        sample_labels[space.drawn] = columns
-        labels = groups[space.preclusters]
+        sample_labels[space.drawn] = groups.column_labels_
+        labels = groups.row_labels_[space.preclusters]
     elif method in {"agglomerative", "spectral"}:
         labels = _cluster_centres(method, space.centres, num_modules, seed)[space.preclusters]
     else:
@@ -181,9 +182,3 @@ def _cluster_centres(method: str, centres: Floats, num_modules: int, seed: int) 
         # Pre-clusters far from the others make separate parts, which the method copes with.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         return np.asarray(model.fit_predict(centres))
-
-
-def _cocluster(profiles: Floats, num_modules: int, seed: int) -> tuple[LabelArray, LabelArray]:
-    model = SpectralCoclustering(n_clusters=num_modules, random_state=seed)
-    model.fit(profiles)
-    return np.asarray(model.row_labels_), np.asarray(model.column_labels_)

@@ -93,11 +93,9 @@ def measure_agreement(
     split: str, sample_labels: Labels, categories: Sequence[str | None]
 ) -> Agreement | Absent:
     """Agreement of the modules of samples with their categories, where they have one."""
-    known = np.array([name is not None for name in categories], dtype=bool)
-    truth = np.array([name for name in categories if name is not None], dtype=str)
+    labels, truth = _drop_unknown(sample_labels, categories)
     if len(np.unique(truth)) < 2:
         return Absent(f"The {split} samples have fewer than two categories.")
-    labels = np.asarray(sample_labels)[known]
     _, members = np.unique(labels, return_inverse=True)
     _, classes = np.unique(truth, return_inverse=True)
     table = count_pairs(members, classes, (members.max() + 1, classes.max() + 1))
@@ -120,11 +118,11 @@ def _build_classifiers(seed: int) -> dict[str, Pipeline]:
 
 
 def _drop_unknown(
-    features: Floats, categories: Sequence[str | None]
-) -> tuple[Floats, NDArray[np.str_]]:
+    values: NDArray[Any], categories: Sequence[str | None]
+) -> tuple[NDArray[Any], NDArray[np.str_]]:
     known = np.array([name is not None for name in categories], dtype=bool)
     truth = np.array([name for name in categories if name is not None], dtype=str)
-    return features[: len(known)][known], truth
+    return np.asarray(values)[: len(known)][known], truth
 
 
 def _draw_subsample(

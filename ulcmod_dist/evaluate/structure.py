@@ -10,7 +10,7 @@ from scipy.cluster.hierarchy import linkage
 
 from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.discovery import Categories, Layers, Overlap
-from ulcmod_dist.results.types import Absent, Counts, Floats
+from ulcmod_dist.results.types import Absent, Floats, share_rows
 
 Labels = NDArray[np.int64]
 
@@ -37,7 +37,7 @@ def describe_categories(
     truth = np.array([name for name in categories if name is not None], dtype=str)
     names, classes = np.unique(truth, return_inverse=True)
     counts = count_pairs(np.asarray(sample_labels)[known], classes, (num_modules, len(names)))
-    shares = _share_rows(counts)
+    shares = share_rows(counts)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return Categories(
         names=tuple(str(name) for name in names),
@@ -69,8 +69,8 @@ def describe_layers(unit_labels: Labels, layers: Labels, num_modules: int) -> La
     """Modules over the layers of their units (from 0), and how far each keeps to few of them."""
     num_layers = int(layers.max()) + 1
     counts = count_pairs(unit_labels, layers, (num_modules, num_layers))
-    overall = _share_rows(counts.sum(axis=0, keepdims=True))
-    distance = np.abs(_share_rows(counts) - overall).sum(axis=1) / 2
+    overall = share_rows(counts.sum(axis=0, keepdims=True))
+    distance = np.abs(share_rows(counts) - overall).sum(axis=1) / 2
     return Layers(
         names=tuple(str(layer) for layer in range(num_layers)),
         units=counts,
@@ -104,8 +104,3 @@ def count_overlap(
         # Every module of the larger K would then have the largest of the smaller for its parent.
         expected=float(unit_counts.sum(axis=1).max() / members),
     )
-
-
-def _share_rows(counts: Counts) -> Floats:
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0))

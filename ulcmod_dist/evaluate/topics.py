@@ -158,7 +158,7 @@ def _choose_prompts(
     seen: list[frozenset[str]] = []
     for text, row in distinct.items():
         words = frozenset(split_words(text))
-        if not any(_are_near_duplicates(words, other) for other in seen):
+        if all(len(words & other) < NEAR_DUPLICATE * max(1, len(words | other)) for other in seen):
             chosen.append(row)
             seen.append(words)
     rest = [row for row in distinct.values() if row not in chosen]
@@ -166,10 +166,6 @@ def _choose_prompts(
         TypicalPrompt(samples.ids[row], texts[row], float(margins[row]), samples.categories[row])
         for row in [*chosen, *rest][:count]
     )
-
-
-def _are_near_duplicates(words: frozenset[str], others: frozenset[str]) -> bool:
-    return len(words & others) >= NEAR_DUPLICATE * max(1, len(words | others))
 
 
 def _length_quantiles(

@@ -24,7 +24,6 @@ from ulcmod_dist.results.discovery import (
     Agreement,
     Confound,
     Discovery,
-    Downstream,
     Layers,
     MethodRow,
     Module,
@@ -93,7 +92,13 @@ def describe(
         restart_agreement=_restart_agreement(found.stored),
         null=null,
         methods=methods,
-        downstream=_downstream(job, found, samples),
+        downstream=score_downstream(
+            features,
+            samples["train"].categories,
+            None if found.test is None else found.test.values,
+            samples["test"].categories,
+            seed=job.evaluate.seed,
+        ),
         agreement=_agreement(found, samples),
         categories=describe_categories(
             features, labels, samples["train"].categories, found.num_modules
@@ -135,16 +140,6 @@ def _restarts(stored: StoredModules) -> tuple[Restart, ...]:
 def _restart_agreement(stored: StoredModules) -> tuple[float, float] | None:
     units, samples = (stored.metrics[f"{side}_agreement"] for side in ("unit", "sample"))
     return None if units is None or samples is None else (float(units), float(samples))
-
-
-def _downstream(job: Job, found: Found, samples: dict[str, Samples]) -> Downstream | Absent:
-    return score_downstream(
-        found.train.values,
-        samples["train"].categories,
-        None if found.test is None else found.test.values,
-        samples["test"].categories,
-        seed=job.evaluate.seed,
-    )
 
 
 def _agreement(found: Found, samples: dict[str, Samples]) -> tuple[Agreement, ...] | Absent:

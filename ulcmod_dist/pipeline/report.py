@@ -25,7 +25,6 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report import png
 from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.types import Absent, Fact
@@ -116,8 +115,15 @@ def make_report(
     parts = build_sections(data)
     figures, shown_tables = collect_figures(parts), collect_tables(parts)
     if "figures" in wanted:
-        with replacing(context, "figures", shown=numbers) as record:
-            record.files = _write_figures(context, figures)
+        with (
+            replacing(context, "figures", shown=numbers) as record,
+            track(context.on_progress, "Figures", len(figures), "figures") as step,
+        ):
+            for done, (name, spec) in enumerate(figures.items(), start=1):
+                context.run.write(figure_key(name), png.render(spec))
+                step.update(done)
+            record.files = tuple(map(figure_key, figures))
+            _remove_others(context.run, "figures", record.files)
     if "tables" in wanted:
         with replacing(context, "tables", shown=numbers) as record:
             for name, table in shown_tables.items():
@@ -133,16 +139,6 @@ def make_report(
     if context.job.report.prompts == "none":
         _warn_of_older_prompts(context)
     return {name: table.to_records() for name, table in shown_tables.items()}
-
-
-def _write_figures(context: Context, figures: Mapping[str, Figure]) -> tuple[str, ...]:
-    with track(context.on_progress, "Figures", len(figures), "figures") as step:
-        for done, (name, spec) in enumerate(figures.items(), start=1):
-            context.run.write(figure_key(name), png.render(spec))
-            step.update(done)
-    keys = tuple(map(figure_key, figures))
-    _remove_others(context.run, "figures", keys)
-    return keys
 
 
 def _warn_of_older_prompts(context: Context) -> None:

@@ -16,12 +16,12 @@ from ulcmod_dist.report.blocks import (
     Picture,
     Section,
 )
-from ulcmod_dist.report.figures.modules import build_hover, share_rows
+from ulcmod_dist.report.figures.modules import build_hover
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.comparison import Comparison, Matching, VersionDrift
-from ulcmod_dist.results.types import Counts, Fact
+from ulcmod_dist.results.types import Counts, Fact, share_rows
 from ulcmod_dist.runtime.text import DASH, count, number, percent
 
 

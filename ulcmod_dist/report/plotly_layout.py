@@ -65,9 +65,9 @@ def figure_height(rows: int, extra: int) -> float:
     return min(MAX_HEIGHT, max(3, rows) * ROW_HEIGHT) + extra
 
 
-def build_layout(style: PlotStyle, height: float, **parts: Any) -> Json:
-    """Return a layout in which a touch scrolls the page and nothing zooms."""
-    return {
+def build_plot(style: PlotStyle, data: list[Json], height: float, **parts: Any) -> Json:
+    """Return a figure in which a touch scrolls the page and nothing zooms."""
+    layout = {
         "height": round(height),
         "margin": {"l": 8, "r": 8, "t": 12, "b": 8},
         "paper_bgcolor": style.theme.background,
@@ -84,6 +84,7 @@ def build_layout(style: PlotStyle, height: float, **parts: Any) -> Json:
         "showlegend": False,
         **parts,
     }
+    return {"data": data, "layout": layout}
 
 
 def build_axis(style: PlotStyle, title: str, **parts: Any) -> Json:

@@ -18,8 +18,8 @@ from ulcmod_dist.report.plotly_layout import (
     PlotStyle,
     build_axis,
     build_column_axis,
-    build_layout,
     build_legend,
+    build_plot,
     build_row_axis,
     build_value_axis,
     escape_all,
@@ -114,13 +114,13 @@ def build_heatmap(spec: Heatmap, style: PlotStyle) -> Json:
         # Beside the texts, a mark lies at the lower edge of its cell, where it hides none.
         data.append(_marks(spec.marks, 0.38 if texts else 0.0, style))
     columns = build_column_axis(style, spec.column_labels, spec.column_axis)
-    layout = build_layout(
+    return build_plot(
         style,
+        data,
         figure_height(len(spec.row_labels), 80),
         xaxis=columns,
         yaxis=build_row_axis(style, spec.row_labels, spec.row_axis),
     )
-    return {"data": data, "layout": layout}
 
 
 def _cell_texts(spec: Heatmap, style: PlotStyle) -> list[Json]:
@@ -184,8 +184,9 @@ def build_stacked_bars(spec: StackedBars, style: PlotStyle) -> Json:
         }
         for index, part in enumerate(spec.parts)
     ]
-    layout = build_layout(
+    return build_plot(
         style,
+        data,
         figure_height(len(rows), 80),
         barmode="stack",
         bargap=0.3,
@@ -193,20 +194,19 @@ def build_stacked_bars(spec: StackedBars, style: PlotStyle) -> Json:
         xaxis=build_value_axis(style, spec.value_axis, range=[0, 1], tickformat=".0%"),
         yaxis=build_row_axis(style, spec.labels),
     )
-    return {"data": data, "layout": layout}
 
 
 def build_dots(spec: Dots, style: PlotStyle) -> Json:
     """Return dots with intervals."""
     data = [_dot_trace(spec, index, style) for index in range(len(spec.series))]
-    layout = build_layout(
+    return build_plot(
         style,
+        data,
         figure_height(len(spec.labels), 80),
         legend=build_legend(style),
         xaxis=build_value_axis(style, spec.value_axis, zeroline=True, rangemode="tozero"),
         yaxis=build_row_axis(style, spec.labels, showgrid=True),
     )
-    return {"data": data, "layout": layout}
 
 
 def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
@@ -261,13 +261,13 @@ def build_lines(spec: Lines, style: PlotStyle) -> Json:
                 "marker": {"size": 5},
             }
         )
-    layout = build_layout(
+    return build_plot(
         style,
+        data,
         320,
         xaxis=build_axis(style, spec.x_axis, tickformat=",d", nticks=8),
         yaxis=build_value_axis(style, spec.y_axis),
     )
-    return {"data": data, "layout": layout}
 
 
 def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
@@ -284,13 +284,13 @@ def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
         }
         for branch in spec.branches
     ]
-    layout = build_layout(
+    return build_plot(
         style,
+        data,
         figure_height(len(spec.labels), 80),
         xaxis=build_value_axis(style, spec.value_axis, rangemode="tozero"),
         yaxis=build_row_axis(style, spec.labels),
     )
-    return {"data": data, "layout": layout}
 
 
 def build_flow(spec: Flow, style: PlotStyle) -> Json:
@@ -335,8 +335,9 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
         for index, level in enumerate(spec.levels)
     ]
     largest = max(map(len, spec.columns()))
-    layout = build_layout(style, figure_height(largest, 120), annotations=headings)
-    return {"data": [trace], "layout": layout | {"margin": {"l": 8, "r": 8, "t": 32, "b": 12}}}
+    margin = {"l": 8, "r": 8, "t": 32, "b": 12}
+    height = figure_height(largest, 120)
+    return build_plot(style, [trace], height, annotations=headings, margin=margin)
 
 
 def _node_label(node: FlowNode, spec: Flow, style: PlotStyle) -> str:

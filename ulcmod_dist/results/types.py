@@ -49,3 +49,11 @@ class Objective:
     def value(self) -> float:
         """L(F) = xi(F) * B(F)."""
         return self.xi * self.balance
+
+
+def share_rows(counts: Counts | Floats) -> Floats:
+    """Return each row divided by its sum; empty rows stay zero."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.asarray(
+        np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0), dtype=np.float64
+    )

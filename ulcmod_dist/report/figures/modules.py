@@ -6,7 +6,7 @@ import numpy as np
 
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, StackedBars
 from ulcmod_dist.results.discovery import Categories, Discovery, Layers
-from ulcmod_dist.results.types import Counts, Floats, Interval
+from ulcmod_dist.results.types import Counts, Floats, Interval, share_rows
 from ulcmod_dist.runtime.text import LABEL_LIMIT, MINUS, label, number, percent
 
 MAX_PARTS = 8
@@ -30,14 +30,6 @@ def format_cells(values: Floats) -> tuple[tuple[str, ...], ...]:
     """Return the values with two decimals; nothing where there is no value."""
     return tuple(
         tuple("" if np.isnan(v) else f"{v:z.2f}".replace("-", MINUS) for v in row) for row in values
-    )
-
-
-def share_rows(counts: Counts | Floats) -> Floats:
-    """Return each row divided by its sum; empty rows stay zero."""
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.asarray(
-        np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0), dtype=np.float64
     )
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.figures.modules import build_hover, describe_basis, share_rows
+from ulcmod_dist.report.figures.modules import build_hover, describe_basis
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Line, Lines, Scale, format_interval
 from ulcmod_dist.results.discovery import Discovery, Downstream
-from ulcmod_dist.results.types import Interval
+from ulcmod_dist.results.types import Interval, share_rows
 from ulcmod_dist.runtime.text import label, number, percent
 
 
