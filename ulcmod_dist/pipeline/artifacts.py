@@ -35,30 +35,17 @@ MODULES_RECORD = re.compile(rf"{ARTIFACTS}/K=(\d+)/modules\.json")
 
 @dataclass(frozen=True)
 class Artifact:
-    """One kind of artifact.
-
-    Attributes:
-        name: Its name, also that of its record.
-        version: Raised whenever equal inputs would lead to another content than before.
-        make: ``module:function`` in this package that makes it; called with the context and the
-            numbers of modules K to make it for.
-        command: Command of ``ulcmod`` that makes it alone.
-        inputs: Artifacts that it is made from.
-        config: Sections or keys of the job that its content depends on.
-        ignored: Keys below ``config`` that it does not depend on.
-        files: Keys that it is stored under; ``{k}`` stands for K. A record may name more.
-        each_k: Whether there is one for each K.
-    """
+    """One kind of artifact."""
 
     name: str
-    version: int
-    make: str
-    command: str
-    inputs: tuple[str, ...] = ()
-    config: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
-    each_k: bool = False
+    version: int  # raised whenever equal inputs would lead to another content than before
+    make: str  # ``module:function`` in this package; called with the context and what is wanted
+    command: str  # of ``ulcmod``, that makes it alone
+    inputs: tuple[str, ...] = ()  # artifacts that it is made from
+    config: tuple[str, ...] = ()  # sections or keys of the job that its content depends on
+    ignored: tuple[str, ...] = ()  # keys below ``config`` that it does not depend on
+    files: tuple[str, ...] = ()  # keys that it is stored under; ``{k}`` stands for K
+    each_k: bool = False  # whether there is one for each K
 
     def label(self, num_modules: int | None) -> str:
         """The artifact in words, such as ``modules for K = 7``."""
@@ -124,25 +111,15 @@ GRAPH: Mapping[str, Artifact] = {
 
 @dataclass(frozen=True)
 class Record:
-    """What a stored artifact was made from.
+    """What a stored artifact was made from."""
 
-    Attributes:
-        version: Version of the artifact in ``GRAPH``.
-        inputs: Label of each artifact that it was made from -> identity of that one.
-        config: Keys of the job, such as ``discover.seed``, -> their values.
-        observed: Inputs that only reading them tells, such as a digest of the corpus.
-        identity: Digest of the content, by which later artifacts know it.
-        files: Keys that it is stored under, beside those that ``GRAPH`` declares.
-        facts: Figures that `ulcmod status` shows without opening the artifact.
-    """
-
-    version: int
-    inputs: dict[str, str]
-    config: dict[str, Any]
-    observed: dict[str, Any] = field(default_factory=dict)
-    identity: str = ""
-    files: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    version: int  # of the artifact in ``GRAPH``
+    inputs: dict[str, str]  # label of each artifact that it was made from -> identity of that one
+    config: dict[str, Any]  # keys of the job, such as ``discover.seed``, -> their values
+    observed: dict[str, Any] = field(default_factory=dict)  # what only reading an input tells
+    identity: str = ""  # digest of the content, by which later artifacts know it
+    files: tuple[str, ...] = ()  # keys beside those that ``GRAPH`` declares
+    facts: dict[str, Any] = field(default_factory=dict)  # what `ulcmod status` shows
 
 
 def record_key(name: str, num_modules: int | None = None) -> str:

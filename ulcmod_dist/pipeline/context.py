@@ -55,7 +55,7 @@ class Context:
 
 @contextmanager
 def writing(context: Context, purpose: str) -> Iterator[Context]:
-    """The context with the lease on its run directory, so that nobody else writes to it.
+    """The context with the lease on its run directory, so that no other process writes to it.
 
     A stage within another keeps the lease of the outer one.
 

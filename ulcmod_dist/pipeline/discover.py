@@ -54,30 +54,20 @@ CHOOSING_K = (
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Labels that a search continues from.
-
-    Attributes:
-        version: Version of the results that they are taken from.
-        modules: Identity of those modules.
-        sample_labels: Module of each train sample, -1 for one that the version does not have.
-        unit_labels: Module of each unit.
-    """
+    """Labels of an earlier version that a search continues from."""
 
     version: int
-    modules: str
-    sample_labels: LabelArray
+    modules: str  # identity of the modules of that version
+    sample_labels: LabelArray  # of the train samples; -1 for one that the version does not have
     unit_labels: LabelArray
 
 
 @writes
 def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
-    """Find the modules for each K; those found already from the same rows stay.
+    """Find the modules for each K, by default of the job; those found from the same rows stay.
 
     All K and restarts share passes over the matrix. The search is saved after each iteration; one
     that was killed continues from there and ends with the same labels.
-
-    Args:
-        num_modules: The numbers of modules; None for those of the job.
 
     Raises:
         InvalidInput: There are no activations yet, K does not fit them, or memory is too small.
@@ -107,14 +97,9 @@ def make_modules(
     wanted: Mapping[str, Sequence[int]],
     starts: Mapping[int, WarmStart] | None = None,
 ) -> dict[str, Any]:
-    """Search for the modules of several K together and store them.
+    """Search for the modules of several K together, from given labels for those K that have some.
 
-    Args:
-        wanted: ``modules`` -> the numbers of modules.
-        starts: Labels to continue from, for each K that has some.
-
-    Returns:
-        How the search used its memory, for programs.
+    Returns how the search used its memory, for programs.
     """
     run, starts = Run(context.run), starts or {}
     groups = _group_by_start(wanted["modules"], starts)

@@ -74,10 +74,7 @@ class _Inputs:
 
 @writes
 def evaluate(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
-    """Evaluate the modules for each K; what was evaluated before stays.
-
-    Args:
-        num_modules: The numbers of modules; None for those of the job.
+    """Evaluate the modules for each K, by default of the job; what was evaluated before stays.
 
     Raises:
         InvalidInput: There are no modules for a K, or only those of an earlier snapshot.
@@ -105,9 +102,6 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
 
     The three are artifacts of their own: neither prompts nor methods change a null model, and what
     the page shows of the prompts changes no comparison.
-
-    Args:
-        wanted: Name of each artifact -> the numbers of modules to make it for.
     """
     run = Run(context.run)
     modules = {k: run.modules(k) for numbers in wanted.values() for k in numbers}

@@ -33,17 +33,10 @@ State = Literal["fresh", "stale", "missing"]
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of one artifact of a run.
-
-    Attributes:
-        artifact: The artifact.
-        num_modules: K, or None for an artifact of the whole run.
-        state: Whether it is there and made from what is there now.
-        reasons: Why it is stale.
-    """
+    """The state of one artifact of a run, and why it is stale."""
 
     artifact: Artifact
-    num_modules: int | None
+    num_modules: int | None  # None for an artifact of the whole run
     state: State
     reasons: tuple[str, ...] = ()
 
@@ -116,11 +109,7 @@ class Ledger:
         return Record(artifact.version, identities, config, observed)
 
     def changes(self, name: str, num_modules: int | None = None) -> list[str] | None:
-        """How the inputs of a stored artifact differ from those it was made from.
-
-        Returns:
-            One clause a difference; None where the artifact is not stored.
-        """
+        """How the inputs of an artifact differ from those recorded; None where it is not stored."""
         record = self.record(name, num_modules)
         if record is None:
             return None
@@ -215,17 +204,11 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Updated:
-    """What `update` did.
-
-    Attributes:
-        numbers: The numbers of modules that it was asked for.
-        made: Name of each artifact that was made -> the numbers of modules it was made for.
-        answers: Name of the module that made something -> what its function returned.
-    """
+    """What `update` did for some numbers of modules."""
 
     numbers: list[int]
-    made: dict[str, list[int]]
-    answers: dict[str, Any]
+    made: dict[str, list[int]]  # by name of the artifact
+    answers: dict[str, Any]  # what each function returned, by the name of its module
 
     def state(self, name: str, num_modules: int, done: str) -> str:
         """``done`` where the artifact was made now, else ``as before``."""
@@ -240,13 +223,9 @@ def update(
 ) -> Updated:
     """Make those of some artifacts that are not current, in the order of the graph.
 
-    One call makes all artifacts of a function and all K, so that they share its passes. Why
-    something is made again is logged.
-
-    Args:
-        names: Names of artifacts.
-        num_modules: The numbers of modules; None for those of the job.
-        options: Further arguments of a function, by name of its module.
+    One call makes all artifacts of a function and all K (by default those of the job), so that they
+    share its passes. Why something is made again is logged. ``options`` are further arguments of a
+    function, by the name of its module.
     """
     numbers = sorted(set(context.job.discover.modules if num_modules is None else num_modules))
     updated = Updated(numbers, {}, {})
@@ -286,17 +265,10 @@ def _add_outdated(
 
 @dataclass
 class Draft:
-    """What the record of an artifact that is being replaced will say beside its inputs.
+    """What the record of an artifact that is being replaced will say beside its inputs."""
 
-    Attributes:
-        identity: Digest of the content; None where the inputs determine it.
-        salt: What determines the content beside the recorded inputs.
-        files: Keys beside those that the graph declares.
-        facts: Figures for `ulcmod status`.
-    """
-
-    identity: str | None = None
-    salt: str | None = None
+    identity: str | None = None  # digest of the content; None where the inputs determine it
+    salt: str | None = None  # what determines the content beside the recorded inputs
     files: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -310,16 +282,10 @@ def replacing(
     observed: Mapping[str, Any] | None = None,
     shown: Sequence[int] | None = None,
 ) -> Iterator[Draft]:
-    """Replace an artifact within the block: its record is removed first and written last.
+    """Replace an artifact within the block, under a lease; yields its record, to be filled in.
 
-    Args:
-        name: Name of the artifact.
-        num_modules: K, where there is one artifact for each.
-        observed: Inputs that only reading them tells.
-        shown: The numbers of modules that the page shows.
-
-    Yields:
-        What the record will say beside the inputs, to be filled in.
+    The record is removed before the block and written after it, so that an artifact that is half
+    written does not count. ``observed`` and ``shown`` are as in `Ledger`.
     """
     ledger = Ledger(context.run, context.job, observed={name: observed or {}}, shown=shown)
     record = ledger.expected(name, num_modules)

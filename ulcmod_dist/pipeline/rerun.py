@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -60,16 +59,10 @@ COLUMNS = {
 
 
 def rerun(context: Context, *, accept: bool = False) -> Summary:
-    """Bring a run up to date; the first time, run it.
+    """Bring a run up to date; the first time, run it. ``accept`` ends the alarm of its drift.
 
     Where another process writes to the run, nothing is done and that is no failure: the next rerun
     finds what this one would have found.
-
-    Args:
-        accept: Whether the drift of the present version is to raise no alarm any more.
-
-    Raises:
-        UlcmodError: As extraction, search, evaluation and report.
     """
     try:
         with writing(context, "rerun") as held:
@@ -253,7 +246,7 @@ def _summary(
     elif alarms:
         exit_code = DRIFTED
         alarms.append(f"Look at {context.run.show(DRIFT)}; `--accept` ends the alarm.")
-    rows = [{**row, **_columns(drifts.get(row["num_modules"]))} for row in found]
+    rows = [{**row, **_drift_columns(drifts.get(row["num_modules"]))} for row in found]
     return Summary(
         title="Modules",
         columns=COLUMNS,
@@ -265,12 +258,8 @@ def _summary(
     )
 
 
-def _columns(drift: Drift | None) -> dict[str, Any]:
+def _drift_columns(drift: Drift | None) -> dict[str, Any]:
     if drift is None:
         return {}
-    values = asdict(drift)
-    return {
-        "units_rand": values["units_rand"],
-        "samples_rand": values["samples_rand"],
-        "relative_objective": values["objective"],
-    }
+    rands = {"units_rand": drift.units_rand, "samples_rand": drift.samples_rand}
+    return {**rands, "relative_objective": drift.objective}

@@ -1,4 +1,4 @@
-"""``ulcmod verify`` and ``ulcmod gc``: whether all is as written, and what belongs to nobody."""
+"""``ulcmod verify`` and ``ulcmod gc``: check the store, and list its orphaned objects."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def verify(context: Context) -> Summary:
 def gc(context: Context, *, dry_run: bool) -> Summary:
     """Remove or list what no commit and no manifest names, such as a killed attempt's rest."""
     if dry_run:
-        return _leftovers(find_orphans(context.run), "Would be removed")
+        return _summarize_orphans(find_orphans(context.run), "Would be removed")
     with writing(context, "gc") as held:
         found = find_orphans(held.run)
         delete_orphans(held.run, found)
-    return _leftovers(found, "Removed")
+    return _summarize_orphans(found, "Removed")
 
 
-def _leftovers(found: list[Orphan], title: str) -> Summary:
+def _summarize_orphans(found: list[Orphan], title: str) -> Summary:
     total = sum(entry.size for entry in found)
     return Summary(
         title=title,
