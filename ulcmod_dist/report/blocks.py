@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
-from ulcmod_dist.results.discovery import Discovery, ReportData, TypicalPrompt
+from ulcmod_dist.results.discovery import Discovery, Module, ReportData
 from ulcmod_dist.results.types import Absent, Fact
-from ulcmod_dist.runtime.text import PROMPT_LIMIT, count
+from ulcmod_dist.runtime.text import count
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,8 @@ class ShareBar:
 class ModuleCard:
     """What the page tells about one module when it is picked; or why a part of it is absent."""
 
-    number: int
-    name: str
+    module: Module
     summary: str  # size, depth and stability in plain sentences
-    keywords: tuple[str, ...] | Absent
-    prompts: tuple[TypicalPrompt, ...] | Absent  # its typical prompts
     categories: tuple[ShareBar, ...] | Absent  # its category mix
     layers: tuple[ShareBar, ...] | Absent  # the share of each layer's units it holds
     effects: tuple[ShareBar, ...] | Absent  # what ablating it costs
@@ -94,7 +91,6 @@ class ModulePicker:
     """The modules of one K, of which the reader picks one at a time."""
 
     cards: tuple[ModuleCard, ...]
-    prompt_limit: int = PROMPT_LIMIT
 
 
 Block = Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | ModulePicker

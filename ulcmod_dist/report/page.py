@@ -21,7 +21,7 @@ from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.report.specs import Figure, Heatmap
 from ulcmod_dist.report.tables import Cell, ColumnKind, Table, format_cell
 from ulcmod_dist.results.discovery import ReportData
-from ulcmod_dist.runtime.text import label, shorten, strip_control_chars
+from ulcmod_dist.runtime.text import PROMPT_LIMIT, label, shorten, strip_control_chars
 
 PROMPT_HEAD = 220
 """Characters of a prompt that show before it is expanded."""
@@ -94,7 +94,7 @@ def _environment() -> Environment:
         "legend": get_legend,
         "scale_bar": get_scale_bar,
     }
-    environment.globals |= {"prompt_head": PROMPT_HEAD}
+    environment.globals |= {"prompt_head": PROMPT_HEAD, "prompt_limit": PROMPT_LIMIT}
     return environment
 
 

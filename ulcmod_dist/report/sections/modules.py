@@ -28,7 +28,7 @@ from ulcmod_dist.report.figures.relations import draw_flow, draw_tree
 from ulcmod_dist.report.tables import Cell, Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.discovery import Categories, Discovery, Layers, Module, Overlap, ReportData
 from ulcmod_dist.results.types import Absent
-from ulcmod_dist.runtime.text import count, number, percent, strip_control_chars
+from ulcmod_dist.runtime.text import count, number, percent
 
 MAX_KEYWORDS = 5
 """Keywords of a module in the table, so that a row stays low; its card has them all."""
@@ -157,11 +157,8 @@ def _overlap_rows(overlap: Overlap) -> Iterator[tuple[Cell, ...]]:
 
 def _card(found: Discovery, module: Module) -> ModuleCard:
     return ModuleCard(
-        number=module.number,
-        name=strip_control_chars(module.name),
+        module=module,
         summary=_summarize(found, module),
-        keywords=module.keywords,
-        prompts=module.prompts,
         categories=_share_categories(found.categories, module.number),
         layers=_share_layers(found.layers, module.number),
         effects=_scale_effects(found, module.number),
