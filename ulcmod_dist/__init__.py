@@ -4,8 +4,6 @@ The public names below are loaded when they are first used, so that importing th
 neither torch nor Ray.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

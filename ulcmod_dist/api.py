@@ -1,7 +1,5 @@
 """Runs and masks for notebooks: ``um.open_run`` and ``um.mask_modules``."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ data, 3 finished with quarantined samples, 4 a rerun whose drift exceeds the job
 terminated by SIGTERM.
 """
 
-from __future__ import annotations
-
 import logging
 import sys
 

@@ -4,8 +4,6 @@ The pipeline is imported inside the commands, so that ``--help`` and bad usage a
 loading torch and Ray.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import sys

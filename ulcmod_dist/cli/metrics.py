@@ -3,8 +3,6 @@
 Ray serves metrics of its actors, and only while it runs; these cover search and evaluation too.
 """
 
-from __future__ import annotations
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from ulcmod_dist.errors import InvalidInput

@@ -7,8 +7,6 @@ the pre-clusters and samples together. Samples then go to the module with the la
 activation (in co-clustering to their own group).
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

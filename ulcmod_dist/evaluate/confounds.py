@@ -1,7 +1,5 @@
 """How properties of the prompts other than their content are related to the modules."""
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

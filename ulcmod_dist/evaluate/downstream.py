@@ -1,7 +1,5 @@
 """How well a sample's category can be predicted from its K module features."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A pass over the matrix builds the features of any number of sets of modules at o
 from them (objective, assignment, margins, heatmap, classifiers) reads the matrix no more.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

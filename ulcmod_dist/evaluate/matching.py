@@ -1,7 +1,5 @@
 """Match the modules of two runs to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Compare methods: L, xi, B and downstream scores of each, over seeds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

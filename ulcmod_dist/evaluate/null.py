@@ -4,8 +4,6 @@ Each unit's column is permuted over the samples on its own. That keeps every uni
 and all its statistics, and breaks whatever units had in common.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """How modules lie over categories and layers, and how they relate to each other."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Describe each module by its samples: typical prompts, keywords, length, and a name."""
 
-from __future__ import annotations
-
 import re
 import sys
 import unicodedata

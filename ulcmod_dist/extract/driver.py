@@ -1,7 +1,5 @@
 """The driver of an extraction: plan, actors, commits, and at the end a manifest."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """A running extraction: what is done, what goes into quarantine, and how fast it goes."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ The plan is made once, before the first forward pass, and kept in ``plan.json``;
 follows it, so that a rerun on the same hardware gives the same bytes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass

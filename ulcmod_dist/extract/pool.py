@@ -1,7 +1,5 @@
 """The actors of an extraction, the queue in front of them, and what happens when one dies."""
 
-from __future__ import annotations
-
 import logging
 import time
 from collections import Counter, deque

@@ -1,7 +1,5 @@
 """What actors can do, measured before a long run: their speed and the memory of their device."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 Imports no Ray, whose import takes two seconds, so that ``ulcmod status`` answers at once.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

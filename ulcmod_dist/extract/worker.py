@@ -3,8 +3,6 @@
 Two shards may be in progress: while one is written, the next is computed, except its last batch.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import socket

@@ -1,7 +1,5 @@
 """Whether ablating a module costs its own samples more than others: losses to results."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

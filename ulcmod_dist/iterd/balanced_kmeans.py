@@ -11,8 +11,6 @@ Own code in place of k-means-constrained, which solves the same problem as a min
 points: a start of 7,000 samples at K = 20 takes 50 s with it and 2 s here (docs/benchmarks.md).
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 from sklearn.cluster import kmeans_plusplus

@@ -1,7 +1,5 @@
 """The search for modules: starts, iterations over shared passes, and the best of the restarts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal

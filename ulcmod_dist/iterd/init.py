@@ -1,7 +1,5 @@
 """Searches at their start: given labels, or balanced k-means and largest means."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ Both modes move one unit or sample at a time and judge each move by sums that ar
 every accepted move raises L.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TypeAlias
 

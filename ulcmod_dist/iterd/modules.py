@@ -1,7 +1,5 @@
 """What a search returns, and how far its restarts agree on it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations

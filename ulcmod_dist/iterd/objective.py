@@ -1,7 +1,5 @@
 """The objective L(F) = xi(F) * B(F), and labels that follow from tables of sums."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ulcmod_dist.errors import InvalidInput

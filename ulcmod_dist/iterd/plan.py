@@ -1,7 +1,5 @@
 """Plan of a search: what it keeps in memory and how it reads, before anything is read."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

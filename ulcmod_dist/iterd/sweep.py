@@ -1,7 +1,5 @@
 """One sweep of IterD: every unit, or every sample, once in a given order to its best module."""
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

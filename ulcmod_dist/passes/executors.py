@@ -3,8 +3,6 @@
 dask.distributed and Ray are imported on first use, since both are slow to import.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager

@@ -14,8 +14,6 @@ Searches share a pass: each search's modules are numbered after those of the one
 table holds the modules of all.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numba import njit
 

@@ -4,8 +4,6 @@ z is never formed: z W = a (W / std) - 1 (mean / std)' W, and z' W = (a' W - mea
 names are those of `scipy.sparse.linalg.LinearOperator`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

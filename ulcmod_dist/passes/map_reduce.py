@@ -5,8 +5,6 @@ on a thread pool without one: building and scheduling the graph takes as long as
 add up in the same tree, so both give the same bits.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial

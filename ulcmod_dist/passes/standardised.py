@@ -1,7 +1,5 @@
 """Standardised activations: raw numbers with the statistics that standardise them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 

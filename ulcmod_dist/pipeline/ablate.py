@@ -1,7 +1,5 @@
 """``ulcmod ablate``: the loss increase when a module is ablated in the forward pass."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -11,8 +11,6 @@ Neither Dask, torch nor Zarr is imported here, so that `ulcmod status` answers a
 that makes an artifact is named, and imported when it is called.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

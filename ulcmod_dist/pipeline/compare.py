@@ -1,7 +1,5 @@
 """``ulcmod compare``: the modules of two runs side by side."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any

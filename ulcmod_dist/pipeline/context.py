@@ -1,7 +1,5 @@
 """The context of a command: job, run directory, lease and progress callback."""
 
-from __future__ import annotations
-
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """``ulcmod corpus``: make a corpus from published files."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

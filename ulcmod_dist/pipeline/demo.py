@@ -1,7 +1,5 @@
 """``ulcmod demo``: the whole pipeline on the project's own small model and corpus."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path

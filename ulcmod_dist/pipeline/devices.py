@@ -1,7 +1,5 @@
 """The device of a job's actors, its memory, and the batches that fit."""
 
-from __future__ import annotations
-
 import os
 
 from ulcmod_dist.config.job import Job

@@ -1,7 +1,5 @@
 """``ulcmod discover``: the modules in an activation store."""
 
-from __future__ import annotations
-
 import io
 import logging
 from collections.abc import Mapping, Sequence

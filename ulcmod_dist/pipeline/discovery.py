@@ -1,7 +1,5 @@
 """All that is known of the modules of one K, put together for evaluation and report."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

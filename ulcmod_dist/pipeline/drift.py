@@ -1,7 +1,5 @@
 """How far modules have moved since the versions before, and where that raises an alarm."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

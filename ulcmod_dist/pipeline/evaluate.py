@@ -1,7 +1,5 @@
 """``ulcmod evaluate``: what the modules mean, how good they are and how sure that is."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """``ulcmod extract``: the forward passes of a job, into its activation store."""
 
-from __future__ import annotations
-
 from ulcmod_dist.extract.driver import extract as run_extraction
 from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing

@@ -1,7 +1,5 @@
 """``ulcmod import``: a matrix that someone extracted elsewhere becomes a run."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What steps read of a run's corpus and model beside its store."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Which artifacts of a run are fresh, and making those that are not."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """``ulcmod export`` and ``um.mask_modules``: modules as masks of a live model's units."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``ulcmod plan``: what extraction and search would do; and the plan that extraction follows."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from functools import partial
 

@@ -1,7 +1,5 @@
 """``ulcmod report``: the page, its figures and its tables."""
 
-from __future__ import annotations
-
 import logging
 import platform
 import re

@@ -4,8 +4,6 @@ Every step looks at what is there and does what is missing, so that a rerun that
 repeated and not repaired. Only when all is done do the results become a new version.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Results of evaluation and ablation as JSON files of a run."""
 
-from __future__ import annotations
-
 from typing import Any, TypeVar
 
 from ulcmod_dist.pipeline.artifacts import GRAPH

@@ -1,7 +1,5 @@
 """``ulcmod run``: every step of a job, each continuing where it stopped."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from typing import Any

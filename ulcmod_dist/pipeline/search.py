@@ -1,7 +1,5 @@
 """Where a job's search runs and how it will use its memory."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager
 
 import dask.array as da

@@ -3,8 +3,6 @@
 Neither Dask, torch, Zarr nor the corpus is read, so that it answers at once.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """``ulcmod submit``, ``logs`` and ``cancel``, and ``status --to``: jobs on a cluster."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

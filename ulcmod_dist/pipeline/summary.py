@@ -1,7 +1,5 @@
 """The result of a command: one value that prints as tables for people or JSON for programs."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """``ulcmod verify`` and ``ulcmod gc``: check the store, and list its orphaned objects."""
 
-from __future__ import annotations
-
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track

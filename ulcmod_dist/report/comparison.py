@@ -1,7 +1,5 @@
 """The page that sets the modules of two runs side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Results as JSON and back: dataclasses as objects, arrays as nested lists, NaN as null."""
 
-from __future__ import annotations
-
 import typing
 from typing import Any, TypeVar
 

@@ -1,7 +1,5 @@
 """Detect credentials in URLs, anywhere in a text or in nested values."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any

@@ -7,8 +7,6 @@ checks that no higher epoch exists. This needs only create-if-absent, which loca
 stores both have, and never compares the clocks of two machines.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -4,8 +4,6 @@
 callbacks. Messages are not progress: they go through `logging`.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import time

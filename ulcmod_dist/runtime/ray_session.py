@@ -1,7 +1,5 @@
 """The Ray session of a process, and what its cluster has room for."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ Tokens are looked up where Ray itself does, in its order: ``RAY_AUTH_TOKEN``, th
 See https://docs.ray.io/en/latest/ray-security/token-auth.html.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ipaddress
 import os

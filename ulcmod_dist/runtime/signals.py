@@ -4,8 +4,6 @@ By default it ends the work at once, as Ctrl-C does: the lease is released, and 
 that is about to commit defers it and gets a grace period to finish.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 from collections.abc import Callable, Iterator

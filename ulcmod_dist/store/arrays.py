@@ -4,8 +4,6 @@ Chunks are stored uncompressed with crc32c: float32 activations shrink by a tent
 pass over compressed chunks takes longer than reading that tenth (docs/data-model.md).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Manifests: how snapshots are written, version after version."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any

@@ -1,7 +1,5 @@
 """Import a matrix extracted elsewhere: it becomes shards and a snapshot, by the same protocol."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from pathlib import Path

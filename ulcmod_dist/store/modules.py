@@ -3,8 +3,6 @@
 ``metrics.json`` is written last: where it exists, the tables beside it are complete.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Reading them imports neither Zarr nor Dask, so that `ulcmod status` answers in under a second.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ is none, names the one attempt that is the shard. Two attempts can therefore nev
 the others are orphans, which ``ulcmod gc`` deletes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence

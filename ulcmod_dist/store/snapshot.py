@@ -4,8 +4,6 @@ A manifest names the samples, the row of each, and the units with their statisti
 samples. With the shards it names it is all that a reader needs.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@ The newest is a copy of what lies in the run directory, made at the end of a rer
 therefore change the run directory and be killed at any moment without touching a version.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable

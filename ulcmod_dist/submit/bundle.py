@@ -5,8 +5,6 @@ left for the cluster to resolve. The name is a digest of everything that is sent
 has the same name wherever it is submitted from, and resubmitting attaches to the running job.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import shutil

@@ -1,7 +1,5 @@
 """KubeRay: manifests that run a job on a Ray cluster of its own, once or on a schedule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass

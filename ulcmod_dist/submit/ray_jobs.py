@@ -5,8 +5,6 @@ reuses an id, so a job that failed is submitted again as ``<name>-2`` and so on;
 its run directory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import math
 import re

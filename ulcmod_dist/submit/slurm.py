@@ -4,8 +4,6 @@ The job needs a file system shared by login and compute nodes: for the run direc
 an object store), the inputs, and the Python environment.
 """
 
-from __future__ import annotations
-
 import math
 import sys
 import time

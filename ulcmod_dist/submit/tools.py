@@ -1,7 +1,5 @@
 """What KubeRay and Slurm share: templates of their files, and calls of their command-line tools."""
 
-from __future__ import annotations
-
 import math
 import shlex
 import shutil
