@@ -31,8 +31,8 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.prompts import SCHEMA, Corpus
 from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
-from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.extract.worker import ModelReplica
 from ulcmod_dist.forward.architectures import count_units, list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches

@@ -23,9 +23,9 @@ from tests.extract.fakes import (
 from ulcmod_dist.config.schema import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, ExtractConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.driver import prepare, publish
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import list_remaining_tasks
 from ulcmod_dist.extract.pool import WorkerPool, define_worker
-from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir

@@ -11,11 +11,12 @@ from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, wo
 from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.extract.planner import PreparedExtraction
+from ulcmod_dist.extract.monitor import ExtractionProgress
+from ulcmod_dist.extract.planner import PreparedExtraction, load_plan
 from ulcmod_dist.extract.probe import probe
-from ulcmod_dist.extract.progress import ExtractionProgress, read_extraction_status
-from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.records import committed_digests
+from ulcmod_dist.runtime.lease import read_holder
+from ulcmod_dist.runtime.rundir import EXTRACTION_FILE, RunDir
+from ulcmod_dist.store.records import committed_digests, read_quarantine
 
 
 def scraped(address: str) -> str:
@@ -24,24 +25,25 @@ def scraped(address: str) -> str:
 
 
 def test_status__says_how_far_it_is_and_who_works(go: Go, run: RunDir) -> None:
-    assert read_extraction_status(run)["progress"] is None
     during = []
 
     def look(progress: ExtractionProgress) -> None:
-        during.append(read_extraction_status(run))
+        during.append((read_holder(run), load_plan(run)))
 
     go(prompts_of([*words(7), "poison"]), fake(poison={"poison": "nan"}), on_progress=look)
-    assert during[0]["holder"]["purpose"] == "extract"
-    assert during[0]["plan"]["prompts"] == 8
-    after = read_extraction_status(run)
-    assert after["holder"] is None
-    assert after["progress"]["shards_done"] == after["progress"]["shards"] == 2
-    assert [entry["samples"] for entry in after["quarantined"]] == [["s7"]]
+    holder, plan = during[0]
+    assert holder is not None
+    assert plan is not None
+    assert (holder["purpose"], plan.prompts) == ("extract", 8)
+    assert read_holder(run) is None
+    after = run.read_json(EXTRACTION_FILE)["progress"]
+    assert after["shards_done"] == after["shards"] == 2
+    assert [entry.sample_ids for entry in read_quarantine(run).values()] == [("s7",)]
 
 
 def test_metrics__are_served_to_prometheus(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
-    (address,) = read_extraction_status(run)["metrics"]
+    (address,) = run.read_json(EXTRACTION_FILE)["metrics"]
     line = "ray_ulcmod_extract_shards_done{"
     end = time.monotonic() + 60
     while time.monotonic() < end:

@@ -14,7 +14,7 @@ import psutil
 from tests.extract.fakes import RECORD, UNITS, FakeForward, fake, prompts_of, words
 from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
-from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.rundir import RunDir
 

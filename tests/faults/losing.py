@@ -7,7 +7,7 @@ from itertools import count
 from ray.cluster_utils import Cluster
 
 from tests.faults.killing import Killer, extraction
-from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.runtime.ray_token import quiet_ray
 from ulcmod_dist.runtime.rundir import RunDir
 

@@ -11,7 +11,7 @@ import pytest
 from tests.faults.killing import Killer, extraction
 from tests.faults.test_kills import marks, require_whole, undisturbed
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.runtime.rundir import RunDir
 
 __all__ = ["marks", "undisturbed"]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.extract.monitor import ExtractionMonitor
+from ulcmod_dist.extract.monitor import ExtractionMonitor, ExtractionProgress
 from ulcmod_dist.extract.planner import (
     ExtractionPlan,
     ModelBytes,
@@ -24,7 +24,6 @@ from ulcmod_dist.extract.planner import (
     save_plan,
 )
 from ulcmod_dist.extract.pool import WorkerPool, define_worker
-from ulcmod_dist.extract.progress import ExtractionProgress
 from ulcmod_dist.extract.worker import EventCallback, ModelLoader
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.runtime.lease import Fence

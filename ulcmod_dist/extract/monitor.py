@@ -9,16 +9,34 @@ from ray.util.metrics import Gauge
 
 from ulcmod_dist.extract.planner import PreparedExtraction, ShardTask, drop_prompts
 from ulcmod_dist.extract.pool import WorkerPool
-from ulcmod_dist.extract.progress import STATUS, ExtractionProgress
 from ulcmod_dist.extract.worker import TaskFailure
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import metrics_addresses
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import EXTRACTION_FILE, RunDir
 from ulcmod_dist.store.records import QuarantineEntry, add_to_quarantine
 
 STATUS_INTERVAL = 5.0  # seconds between two writes of the status file of a running extraction
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ExtractionProgress:
+    """How far an extraction is. Shards committed by earlier runs are not counted."""
+
+    shards_done: int = 0
+    shards: int = 0
+    prompts_done: int = 0  # in shards committed or in progress
+    prompts: int = 0
+    tokens_done: int = 0
+    tokens: int = 0
+    prompts_per_second: float = 0.0  # since the first model was loaded
+    tokens_per_second: float = 0.0
+    actors: int = 0  # alive with a loaded model
+    failures: int = 0  # failed attempts at a shard
+    quarantined: int = 0  # prompts
+    seconds_left: float | None = None  # from the tokens left; None before the first batch
+    peak_bytes: int = 0  # largest resident memory that an actor has had
 
 
 @dataclass
@@ -125,4 +143,4 @@ class _StatusPublisher:
         if last or now - self._written >= STATUS_INTERVAL:
             self._written = now
             status = {"progress": values, "time": time.time(), "metrics": metrics_addresses()}
-            self.run.write_json(STATUS, status)
+            self.run.write_json(EXTRACTION_FILE, status)

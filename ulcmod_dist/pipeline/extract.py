@@ -1,7 +1,7 @@
 """``ulcmod extract``: the forward passes of a job, into its activation store."""
 
 from ulcmod_dist.extract.driver import extract as run_extraction
-from ulcmod_dist.extract.progress import ExtractionProgress
+from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
 from ulcmod_dist.pipeline.inputs import observe_inputs
 from ulcmod_dist.pipeline.ledger import replacing

@@ -12,7 +12,7 @@ from ulcmod_dist.pipeline.ledger import Ledger, stale_sentences
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.lease import TIMEOUT, read_holder
 from ulcmod_dist.runtime.progress import read_current_step
-from ulcmod_dist.runtime.rundir import REPORT, RunDir
+from ulcmod_dist.runtime.rundir import EXTRACTION_FILE, REPORT, RunDir
 from ulcmod_dist.store.records import read_quarantine
 from ulcmod_dist.store.schema import COMMITS
 
@@ -20,8 +20,6 @@ WATCH_INTERVAL = 2.0
 BAR_WIDTH = 20
 NAMED = 10
 """Samples in quarantine that are named for each reason; `--json` names all."""
-
-EXTRACTION = "status/extract.json"
 
 PER_K = ("modules", "evaluation", "ablation")
 COLUMNS = {"num_modules": "K", **{name: name.capitalize() for name in PER_K}, "objective": "L"}
@@ -83,7 +81,7 @@ def read_extraction(run: RunDir, ledger: Ledger) -> dict[str, Any]:
     """
     plan = ledger.record("plan")
     try:
-        last = run.read_json(EXTRACTION)
+        last = run.read_json(EXTRACTION_FILE)
     except FileNotFoundError:
         last = {"progress": None, "time": None, "metrics": None}
     return {
