@@ -16,13 +16,7 @@ from ulcmod_dist.iterd.init import (
 )
 from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact_iteration
 from ulcmod_dist.iterd.modules import Iteration, Modules, mean_rand_index, stability
-from ulcmod_dist.iterd.plan import (
-    SearchPlan,
-    check_modules,
-    open_matrix,
-    plan_search,
-    unit_blocks,
-)
+from ulcmod_dist.iterd.plan import SearchPlan, check_modules, open_matrix, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Checkpoint, Search
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.matrix import ActivationMatrix

@@ -17,13 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.runtime.rundir import (
-    ARTIFACTS,
-    DRIFT,
-    EVALUATION,
-    PLAN,
-    REPORT,
-)
+from ulcmod_dist.runtime.rundir import ARTIFACTS, DRIFT, EVALUATION, PLAN, REPORT
 
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
 """Folders whose files belong to artifacts."""

@@ -8,11 +8,7 @@ import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.baselines import (
-    Candidate,
-    build_unit_space,
-    find_baselines,
-)
+from ulcmod_dist.evaluate.baselines import Candidate, build_unit_space, find_baselines
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model

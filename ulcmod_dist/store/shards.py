@@ -17,13 +17,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
-from ulcmod_dist.store.arrays import (
-    ObjectChecksum,
-    ShardArray,
-    read_back,
-    read_region,
-    write_group,
-)
+from ulcmod_dist.store.arrays import ObjectChecksum, ShardArray, read_back, read_region, write_group
 from ulcmod_dist.store.records import (
     CorruptionError,
     committed_digests,
