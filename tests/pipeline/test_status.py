@@ -104,3 +104,25 @@ def test_watch__as_json_prints_a_line_a_look_and_ends_well_by_ctrl_c(
 
 def interrupted(seconds: float) -> None:
     raise KeyboardInterrupt
+
+
+LIGHT = """
+import sys
+from ulcmod_dist.cli import main
+sys.argv = ["ulcmod", "status", sys.argv[1]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+heavy = {"dask", "numba", "numpy", "ray", "torch", "transformers", "zarr"} & set(sys.modules)
+print("loaded:", sorted(heavy))
+"""
+
+
+def test_status__answers_without_the_libraries_that_compute(run: str, ulcmod: Ulcmod) -> None:
+    assert ulcmod("run", run, "--set", "evaluate={seeds: 1, baselines: []}").code == 0
+    seen = subprocess.run(
+        [sys.executable, "-c", LIGHT, run], capture_output=True, text=True, check=True
+    )
+    assert "fresh" in seen.stdout
+    assert seen.stdout.endswith("loaded: []\n")
