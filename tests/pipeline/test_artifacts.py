@@ -182,6 +182,15 @@ def test_set__says_how_the_job_changes_and_keeps_what_was_found(run: Path, ulcmo
     assert "K = 2" in page
 
 
+def test_status__names_the_command_for_a_number_beside_the_job(run: Path, ulcmod: Ulcmod) -> None:
+    assert ulcmod("run", run).code == 0
+    words = ("--set", "discover.modules=[3]", "--set", "discover.seed=1")
+    assert ulcmod("discover", run, *words).code == 0
+    said = " ".join(ulcmod("status", run).out.split())
+    assert "Modules for K = 2 are stale: discover.seed is 1, was 0." in said
+    assert "--num-modules 2` updates it." in said
+
+
 def test_update__says_why_something_is_made_again(run: Path, ulcmod: Ulcmod) -> None:
     assert ulcmod("run", run).code == 0
     said = " ".join(ulcmod("run", run, "--set", "evaluate.seed=4").err.split())

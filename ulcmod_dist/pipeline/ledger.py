@@ -134,7 +134,9 @@ class Ledger:
         named = (None, num_modules, *self.job.discover.modules)
         inputs = self._inputs(artifact, num_modules)
         upstream = [self.status(each.name, k) for each, k in inputs if k in named]
-        reasons += [f"{each.label} is stale" for each in upstream if each.state == "stale"]
+        reasons += [
+            f"{each.label} {_be(each.label)} stale" for each in upstream if each.state == "stale"
+        ]
         return Status(artifact, num_modules, "stale" if reasons else "fresh", tuple(reasons))
 
     def statuses(self) -> Iterator[Status]:
@@ -329,22 +331,28 @@ def stale_sentences(context: Context) -> list[str]:
     sentences: dict[str, str] = {}
     for status in Ledger(context.run, context.job).statuses():
         if status.state == "stale" and status.artifact.name not in ("figures", "tables", "drift"):
-            command = status.artifact.command
-            why = f"{status.label} is stale: {status.reasons[0]}"
-            sentences.setdefault(
-                command, f"{why}. `ulcmod {command} {context.run.url}` updates it."
-            )
-    return [sentence[0].upper() + sentence[1:] for sentence in sentences.values()]
+            command = f"ulcmod {status.artifact.command} {context.run.url}"
+            if status.num_modules not in (None, *context.job.discover.modules):
+                command += f" --num-modules {status.num_modules}"
+            what = status.label[0].upper() + status.label[1:]
+            sentence = f"{what} {_be(what)} stale: {status.reasons[0]}. `{command}` updates it."
+            sentences.setdefault(command, sentence)
+    return [*sentences.values()]
+
+
+def _be(label: str) -> str:
+    """The verb after the label of an artifact."""
+    return "are" if label.split()[0].endswith("s") else "is"
 
 
 def _changed_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for label in sorted({*old, *new}):
         if label not in old:
-            yield f"{label} is new"
+            yield f"{label} {_be(label)} new"
         elif label not in new:
-            yield f"{label} is no longer fresh"
+            yield f"{label} {_be(label)} no longer fresh"
         elif old[label] != new[label]:
-            yield f"{label} has changed"
+            yield f"{label} {_be(label)} different"
 
 
 def _is_below(key: str, name: str) -> bool:
