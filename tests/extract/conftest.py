@@ -32,7 +32,7 @@ def go(run: RunDir, local_ray: None) -> Go:
     """
 
     def go(prompts: Corpus, load_model: Any = None, **options: Any) -> ExtractionResult:
-        plan: dict[str, Any] = {"shard_samples": 4, "batch_tokens": 64, "update": False}
+        plan: dict[str, Any] = {"shard_samples": 4, "batch_tokens": 64}
         plan |= {name: options.pop(name) for name in [*plan, "model_bytes"] if name in options}
         config = SMALL | {n: options.pop(n) for n in ExtractConfig.model_fields if n in options}
         provenance = options.pop("provenance", RECORD)

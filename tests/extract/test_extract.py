@@ -3,7 +3,6 @@
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from tests.extract.fakes import (
     words,
 )
 from ulcmod_dist.config.schema import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, ExtractConfig
-from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare, publish
 from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import list_remaining_tasks
@@ -72,35 +71,17 @@ def test_extract__reports_progress_to_the_end(go: Go) -> None:
     assert last.seconds_left == 0
 
 
-def test_extract__a_store_of_another_job_is_refused_by_field(go: Go) -> None:
-    go(prompts_of(words(5)))
-    changes: dict[str, dict[str, Any]] = {
-        "model.dtype": {"provenance": {**RECORD, "model.dtype": "bfloat16"}},
-        "model.revision": {"provenance": {**RECORD, "model.revision": "b"}},
-        "prompt.tokenizer": {"provenance": {**RECORD, "prompt.tokenizer": "words"}},
-        "prompt.template": {"provenance": {**RECORD, "prompt.template": "other"}},
-        "shard_samples": {"shard_samples": 5},
-        "batch_tokens": {"batch_tokens": 65},
-    }
-    for field, change in changes.items():
-        with pytest.raises(InvalidInput, match=field):
-            go(prompts_of(words(5)), **change)
-
-
-def test_extract__another_corpus_is_refused_unless_it_is_an_update(
+def test_extract__another_corpus_reuses_the_rows_that_still_hold(
     go: Go, run: RunDir, tmp_path: Path
 ) -> None:
     (marks := tmp_path / "marks").mkdir()
     go(prompts_of(words(8)), shard_samples=8, batch_tokens=10**6)
-    with pytest.raises(InvalidInput, match="corpus"):
-        go(prompts_of(words(9)), shard_samples=8, batch_tokens=10**6)
     texts = [*words(8)[1:], *words(2, start=50)]
     done = go(
         prompts_of(texts),
         fake(marks=str(marks)),
         shard_samples=8,
         batch_tokens=10**6,
-        update=True,
     )
     assert batches_run(marks) == 1
     assert done.reused == 7
@@ -110,7 +91,7 @@ def test_extract__another_corpus_is_refused_unless_it_is_an_update(
 
 def test_extract__another_record_reuses_nothing(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
-    done = go(prompts_of(words(8)), provenance={**RECORD, "model.revision": "b"}, update=True)
+    done = go(prompts_of(words(8)), provenance={**RECORD, "model.revision": "b"})
     assert done.reused == 0
     assert done.snapshot.version == 2
     assert len(read_commits(run)) == 4

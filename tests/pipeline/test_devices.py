@@ -74,7 +74,9 @@ def test_batch_tokens__of_the_plan_are_kept_whatever_memory_is_there_later(
     set_memory(monkeypatch, 2**33)
     assert save_plan(context) == first
     assert load_plan(context.run) == first
-    with pytest.raises(InvalidInput, match=rf"batch_tokens \(was {first.batch_tokens}, now 77\)"):
+    with pytest.raises(
+        InvalidInput, match=rf"extract.batch_tokens is 77, was {first.batch_tokens}"
+    ):
         save_plan(make_context(tmp_path, ", batch_tokens: 77"))
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.corpus.prompts import Corpus
-from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.monitor import ExtractionMonitor, ExtractionProgress
 from ulcmod_dist.extract.planner import (
     ExtractionPlan,
@@ -17,7 +17,7 @@ from ulcmod_dist.extract.planner import (
     PreparedExtraction,
     PromptEncoder,
     ShardTask,
-    list_changes,
+    list_plan_inputs,
     list_remaining_tasks,
     load_plan,
     make_plan,
@@ -68,34 +68,17 @@ def prepare(
     shard_samples: int,
     batch_tokens: int,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
-    update: bool = False,
     save: bool = True,
 ) -> PreparedExtraction:
-    """Load the plan of a run, which must be of the same job, or make one, which ``save`` keeps.
+    """Load the plan of a run if it was made from the same inputs, or make one.
 
-    With ``update``, a changed job makes a new plan, which reuses rows that still hold.
-
-    Raises:
-        InvalidInput: The run follows the plan of another job; the message names each field.
+    A new plan reuses rows that still hold; ``save`` makes it the run's.
     """
     digests = tuple(corpus.digests())
     old = load_plan(run)
-    if old is not None:
-        planned = {
-            "corpus": fingerprint(list(digests)),
-            "shard_samples": shard_samples,
-            "batch_tokens": batch_tokens,
-        }
-        changes = list_changes(cache_key(old.provenance), cache_key(provenance))
-        changes += list_changes({name: getattr(old, name) for name in planned}, planned)
-        if not changes:
-            return PreparedExtraction(old, corpus, digests)
-        if not update:
-            raise InvalidInput(
-                f"{run.url} was extracted with a different configuration: {'; '.join(changes)}.",
-                "Use another run directory, undo the change, or update the run with "
-                "`ulcmod rerun`.",
-            )
+    inputs = list_plan_inputs(fingerprint(list(digests)), provenance, shard_samples, batch_tokens)
+    if old is not None and old.inputs == inputs:
+        return PreparedExtraction(old, corpus, digests)
     commits = list_reusable_commits(run, provenance)
     plan = make_plan(
         corpus,

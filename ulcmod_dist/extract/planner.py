@@ -15,7 +15,7 @@ from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
-from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, shard_digest
+from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
 
 PROCESS_BYTES = 900 * 2**20  # an actor before it has loaded a model: Python, Ray and torch
 CHUNKS_IN_FLIGHT = 10
@@ -66,6 +66,11 @@ class ExtractionPlan:
     truncated: int  # prompts to be computed that exceed the length limit
     shards: tuple[PlannedShard, ...]
     model_bytes: int = 0  # projected memory of the model in an actor: weights and one batch
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the plan was made from."""
+        return list_plan_inputs(self.corpus, self.provenance, self.shard_samples, self.batch_tokens)
 
     @property
     def num_units(self) -> int:
@@ -219,13 +224,16 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     return ExtractionPlan(**value)
 
 
-def list_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """List the entries in which two mappings differ, with both values."""
-    return [
-        f"{name} (was {_shorten(before.get(name))}, now {_shorten(after.get(name))})"
-        for name in sorted({*before, *after})
-        if before.get(name) != after.get(name)
-    ]
+def list_plan_inputs(
+    corpus: str, provenance: Mapping[str, str], shard_samples: int, batch_tokens: int
+) -> dict[str, Any]:
+    """List what a plan is made from, by the names that messages use."""
+    return {
+        **cache_key(dict(provenance)),
+        "corpus": corpus,
+        "extract.shard_samples": shard_samples,
+        "extract.batch_tokens": batch_tokens,
+    }
 
 
 def list_remaining_tasks(
@@ -280,8 +288,3 @@ def _compress_ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((row, row + 1))
     return ranges
-
-
-def _shorten(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:21]}..."

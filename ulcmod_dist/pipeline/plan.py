@@ -7,8 +7,9 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import read_corpus
+from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
+from ulcmod_dist.extract.planner import PreparedExtraction, list_plan_inputs, merge_provenance
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import list_units
@@ -22,7 +23,6 @@ from ulcmod_dist.pipeline.search import describe_plan, job_executor, placeholder
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import fingerprint
-from ulcmod_dist.store.schema import cache_key
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
@@ -79,34 +79,45 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     """The plan of a job, which ``save`` makes the run's, and the corpus it was made for.
 
     With ``update``, a job that has changed makes a new plan, which reuses rows that still hold.
+
+    Raises:
+        InvalidInput: The run follows a plan that was made from other inputs.
     """
     job = context.job
-    spec, rule = job.require_model(), job.prompt
+    model = job.require_model()
     assert job.corpus is not None
-    config = load_config(spec)
+    config = load_config(model)
     with track(context.on_progress, "Planning", None, "samples") as step:
-        prompts = read_corpus(job.corpus)
-        encoder = PromptTokenizer.load(spec, rule)
+        corpus = read_corpus(job.corpus)
+        tokenizer = PromptTokenizer.load(model, job.prompt)
+        provenance = merge_provenance(get_model_provenance(model), tokenizer.provenance)
+        batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
+        inputs = list_plan_inputs(
+            fingerprint(corpus.digests()), provenance, job.extract.shard_samples, batch_tokens
+        )
+        changes = Ledger(context.run, job, observed={"plan": inputs}).changes("plan")
+        if changes and not update:
+            raise InvalidInput(
+                f"{context.run.url} was extracted with a different configuration: "
+                f"{'; '.join(changes)}.",
+                "Use another run directory, undo the change, or update the run with "
+                "`ulcmod rerun`.",
+            )
         prepared = prepare(
             context.run,
-            prompts,
-            encoder,
+            corpus,
+            tokenizer,
             list_units(config),
-            merge_provenance(get_model_provenance(spec), encoder.provenance),
+            provenance,
             shard_samples=job.extract.shard_samples,
-            batch_tokens=choose_batch_tokens(context, encoder.max_tokens),
+            batch_tokens=batch_tokens,
             model_bytes=partial(estimate_model_bytes, job),
-            update=update,
             save=save,
         )
-        step.update(len(prompts))
+        step.update(len(corpus))
     if save:
-        with replacing(context, "plan") as record:
-            plan = prepared.plan
-            record.identity = fingerprint(
-                [plan.corpus, cache_key(plan.provenance), plan.shard_samples, plan.batch_tokens]
-            )
-            record.facts = plan.summary()
+        with replacing(context, "plan", observed=inputs) as record:
+            record.facts = prepared.plan.summary()
     return prepared
 
 
