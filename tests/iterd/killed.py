@@ -15,7 +15,7 @@ from ulcmod_dist.iterd import search
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.iterd.search import Checkpoint
-from ulcmod_dist.passes import matrix
+from ulcmod_dist.passes import kernels
 
 
 def run(folder: Path, mode: Any, *, after_writing: Callable[[], None] = lambda: None) -> Modules:
@@ -63,9 +63,9 @@ def main() -> None:
     if place == "sweep":
         kill_in(search, "sweep", calls)
     elif place == "pass":
-        kill_in(matrix, "unit_sums", calls)
-        kill_in(matrix, "sample_sums", calls)
-        kill_in(matrix, "sample_changes", calls)
+        kill_in(kernels, "unit_sums", calls)
+        kill_in(kernels, "sample_sums", calls)
+        kill_in(kernels, "sample_changes", calls)
     else:
         after_writing = dying(after_writing, calls)
     run(folder, mode, after_writing=after_writing)
