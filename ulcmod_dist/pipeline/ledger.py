@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from importlib import import_module
 from itertools import groupby
 from typing import Any, Literal
@@ -69,9 +70,13 @@ class Ledger:
         self.run, self.job = run, job
         self._observed, self._shown = observed or {}, shown
         self._config = flatten(job.model_dump(mode="json"))
-        self._records = {key: Record(**run.read_json(key)) for key, _ in run.keys(ARTIFACTS)}
-        self._manifests = sum(key.endswith(".json") for key, _ in run.keys(MANIFESTS))
-        self._listed = {key for folder in FOLDERS for key, _ in run.keys(folder)}
+        # Records are read when they are asked for: in a bucket each costs a request.
+        self._records: dict[str, Record | None] = {key: None for key, _ in run.keys(ARTIFACTS)}
+
+    @cached_property
+    def _listed(self) -> set[str]:
+        """Keys of the files that belong to artifacts."""
+        return {key for folder in FOLDERS for key, _ in self.run.keys(folder)}
 
     @property
     def num_modules(self) -> list[int]:
@@ -85,7 +90,14 @@ class Ledger:
 
     def record(self, name: str, num_modules: int | None = None) -> Record | None:
         """The record of an artifact, or None where it is not stored."""
-        return self._records.get(record_key(name, num_modules))
+        key = record_key(name, num_modules)
+        if key in self._records and self._records[key] is None:
+            try:
+                self._records[key] = Record(**self.run.read_json(key))
+            except FileNotFoundError:
+                # Another process is replacing the artifact.
+                del self._records[key]
+        return self._records.get(key)
 
     def expected(self, name: str, num_modules: int | None = None) -> Record:
         """What the record of an artifact would say if it were made now."""
@@ -103,7 +115,8 @@ class Ledger:
         observed = dict(self._observed.get(name, {}))
         if name == "snapshot":
             # A manifest may have been written and its record not.
-            observed["manifests"] = self._manifests
+            manifests = (key for key, _ in self.run.keys(MANIFESTS))
+            observed["manifests"] = sum(key.endswith(".json") for key in manifests)
         return Record(artifact.version, identities, config, observed)
 
     def changes(self, name: str, num_modules: int | None = None) -> list[str] | None:

@@ -152,19 +152,19 @@ def _warn_of_older_prompts(context: Context) -> None:
 
 def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportData:
     """Everything the page shows of the modules for some K, from what is stored."""
-    job = context.job
+    job, ledger = context.job, Ledger(context.run, context.job)
     return ReportData(
         run=_run_facts(job, run),
-        discoveries=tuple(_discovery(context, run, k) for k in numbers),
+        discoveries=tuple(_discovery(ledger, run, k) for k in numbers),
         overlaps=_overlaps(run, numbers),
         reproduction=_reproduction(job, run),
     )
 
 
-def _discovery(context: Context, run: Run, num_modules: int) -> Discovery:
-    stored = read_result(context.run, "evaluation", num_modules, Discovery)
-    if Ledger(context.run, context.job).is_current("ablation", num_modules):
-        ablation = read_result(context.run, "ablation", num_modules, Ablation)
+def _discovery(ledger: Ledger, run: Run, num_modules: int) -> Discovery:
+    stored = read_result(ledger.run, "evaluation", num_modules, Discovery)
+    if ledger.is_current("ablation", num_modules):
+        ablation = read_result(ledger.run, "ablation", num_modules, Ablation)
         return replace(stored, ablation=ablation)
     reason = explain_no_ablation(run.snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
