@@ -19,7 +19,7 @@ QUESTION = '{"package": {"name": "ulcmod-dist", "ecosystem": "PyPI"}, "version":
 
 
 def main(words: Sequence[str]) -> int:
-    """The exit code: 0 for nothing found or nobody to ask."""
+    """Return the exit code: 0 if nothing was found or no database answers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", default=DATABASE, help="URL of an OSV API.")
     options, others = parser.parse_known_args(words)

@@ -240,11 +240,11 @@ def run(options: argparse.Namespace) -> Meter:
             0,
             lambda: find_baselines(space, options.samples, k),
         )
-        nobody = [None] * options.samples
+        no_categories = [None] * options.samples
         meter.measure(
             "baselines: scores",
             1,
-            lambda: score_methods(candidates, activations, None, nobody, [], threads),
+            lambda: score_methods(candidates, activations, None, no_categories, [], threads),
         )
     return meter
 
