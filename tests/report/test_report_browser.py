@@ -40,9 +40,21 @@ def choose_ten(opened: OpenedPage) -> Page:
     return opened.page
 
 
+def wait_until(page: Page, condition: str) -> None:
+    """Ask until the expression holds.
+
+    ``Page.wait_for_function`` evaluates a string inside the page when the first answer is no,
+    and the page's Content Security Policy forbids that.
+    """
+    end = time.monotonic() + TIMEOUT_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(50)
+
+
 def get_plot_area(page: Page, plot: str) -> list[float]:
     """Return left, top, width and height of a drawn plot's inside, in the window."""
-    page.wait_for_function(f"!!{plot}.querySelector('.nsewdrag')")
+    wait_until(page, f"!!{plot}.querySelector('.nsewdrag')")
     inside = f"{plot}.querySelector('.nsewdrag').getBoundingClientRect()"
     return list(page.evaluate(f"(r => [r.x, r.y, r.width, r.height])({inside})"))
 
@@ -56,9 +68,10 @@ def scroll_through(page: Page) -> None:
     for top in range(0, height, 700):
         page.evaluate(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
         time.sleep(0.03)
-    page.wait_for_function(
+    wait_until(
+        page,
         "[...document.querySelectorAll('.plot')].filter(p => p.checkVisibility())"
-        ".every(p => p.querySelector('.main-svg'))"
+        ".every(p => p.querySelector('.main-svg'))",
     )
 
 
@@ -128,7 +141,7 @@ def test_page__texts_in_cells_show_only_where_they_fit(
         f"[...document.querySelectorAll('{figure} .textpoint text')]"
         ".map(t => [t.getBoundingClientRect().width, parseFloat(getComputedStyle(t).fontSize)])"
     )
-    page.wait_for_function(f"({boxes}.length > 0) === {json.dumps(printed)}")
+    wait_until(page, f"({boxes}.length > 0) === {json.dumps(printed)}")
     inside = get_plot_area(page, f"document.querySelector('{figure} .plot')")
     found = page.evaluate(boxes)
     assert all(text < inside[2] / 10 and size >= 10 for text, size in found)
@@ -142,7 +155,7 @@ def test_page__the_switch_changes_the_number_of_modules(
     page.locator("[data-choose='7']").click()
     expect(page.locator("#module-7-0")).to_be_visible()
     assert not page.locator("[data-picker='10']").is_visible()
-    page.wait_for_function(f"{VISIBLE_PLOTS} > 0")
+    wait_until(page, f"{VISIBLE_PLOTS} > 0")
     assert page.evaluate(
         "[...document.querySelectorAll('.plot .main-svg')]"
         ".every(p => p.clientWidth > 0 || !p.checkVisibility())"
@@ -229,7 +242,7 @@ def test_page__the_theme_button_turns_page_and_figures_dark(
     open_page: OpenPage, report_page: Path
 ) -> None:
     page = open_page(report_page).page
-    page.wait_for_function(f"{VISIBLE_PLOTS} > 0")
+    wait_until(page, f"{VISIBLE_PLOTS} > 0")
     page.locator("#theme").click()
     expect(page.locator("body")).to_have_css("background-color", "rgb(16, 18, 22)")
     paper = page.locator(".plot .main-svg").first
