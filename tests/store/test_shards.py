@@ -7,6 +7,7 @@ import pytest
 
 from tests.store.conftest import GRID, RECORD, Write, content_of
 from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import read_region
@@ -24,7 +25,7 @@ from ulcmod_dist.store.schema import (
     ChunkShape,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Moments, Origin, ShardWriter, read_commit, shard_moments
+from ulcmod_dist.store.shards import Origin, ShardWriter, read_commit, shard_moments
 
 ALL = (slice(None), slice(None))
 

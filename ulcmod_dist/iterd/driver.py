@@ -18,6 +18,7 @@ from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact
 from ulcmod_dist.iterd.modules import Iteration, Modules, mean_rand_index, stability
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, open_matrix, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Checkpoint, Search
+from ulcmod_dist.passes import moments
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
@@ -32,6 +33,7 @@ def discover(
     activations: AnyArray,
     num_modules: int,
     *,
+    standardize: bool = False,
     restarts: int = 1,
     seed: int = _DEFAULTS.seed,
     max_iterations: int = _DEFAULTS.max_iterations,
@@ -54,10 +56,15 @@ def discover(
     then all samples likewise. It ends when nothing moved or L hardly rose (``tolerance``), at
     ``max_iterations``, or when given orders are used up. The restarts share passes over the matrix.
 
+    L compares deviations of units, so raw activations have to be standardised, as a run does; an
+    array is taken as it is unless ``standardize`` says so.
+
     Args:
-        activations: NumPy or Dask array of floats [samples, units], used as given, or a
-            `Standardised`.
+        activations: NumPy or Dask array of floats [samples, units], or a `Standardised`.
         num_modules: Number of modules K.
+        standardize: Whether to standardise an array first: each unit less its mean over the
+            samples, divided by its standard deviation (with n - 1; below 1e-8 it counts as 1). The
+            modules are then those that a run finds in the same matrix. One more pass.
         restarts: Starts of the search; the best L wins. One by default, for a quick look; a job
             has ten, because the L of single starts spreads by about 0.5%.
         seed: Seed of starts and sweep orders.
@@ -88,7 +95,8 @@ def discover(
 
     Raises:
         InvalidInput: K beyond samples or units, options, labels or orders that do not fit, too
-            little memory, or activations that are not finite.
+            little memory, activations that are not finite, or none that vary where they are to be
+            standardised.
     """
     # Before the options: a K that does not fit is to be named with the shape of the activations.
     check_modules(as_standardised(activations), [num_modules])
@@ -102,19 +110,20 @@ def discover(
         memory=memory,
         keep=keep,
     )
-    return discover_all(
-        activations,
-        [num_modules],
-        config,
-        executor=executor,
-        block_units=block_units,
-        initial_sample_labels=initial_sample_labels,
-        initial_unit_labels=initial_unit_labels,
-        sweep_orders=sweep_orders,
-        progress=progress,
-        checkpoint=checkpoint,
-        resume=resume,
-    )[num_modules]
+    with open_executor(executor) as tasks:
+        return discover_all(
+            moments.standardize(activations, tasks) if standardize else activations,
+            [num_modules],
+            config,
+            executor=tasks,
+            block_units=block_units,
+            initial_sample_labels=initial_sample_labels,
+            initial_unit_labels=initial_unit_labels,
+            sweep_orders=sweep_orders,
+            progress=progress,
+            checkpoint=checkpoint,
+            resume=resume,
+        )[num_modules]
 
 
 def discover_all(

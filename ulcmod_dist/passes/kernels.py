@@ -88,9 +88,9 @@ def unit_changes(
 
 
 def _summable(block: AnyArray) -> AnyArray:
-    # numba has no float16 on CPUs; the conversion to float32 is exact. Other layouts than C order
-    # would each compile a kernel of their own.
-    dtype = np.float32 if block.dtype == np.float16 else block.dtype
+    # numba has no float16 on CPUs and no foreign byte order; both conversions are exact. Other
+    # layouts than C order would each compile a kernel of their own.
+    dtype = np.float32 if block.dtype.itemsize == 2 else block.dtype.newbyteorder("=")
     return np.ascontiguousarray(block, dtype)
 
 

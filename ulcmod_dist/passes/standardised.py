@@ -34,7 +34,9 @@ class Standardised:
     std: FloatArray
 
     def __post_init__(self) -> None:
-        if self.raw.ndim != 2 or np.dtype(self.raw.dtype).kind != "f":
+        # numba knows floats up to eight bytes.
+        dtype = np.dtype(self.raw.dtype)
+        if self.raw.ndim != 2 or dtype.kind != "f" or dtype.itemsize > 8:
             raise InvalidInput(
                 f"Activations are floats [samples, units], not {self.raw.dtype} of shape "
                 f"{self.raw.shape}."
@@ -75,10 +77,15 @@ def as_standardised(activations: AnyArray) -> Standardised:
     """Activations used as given, with mean 0 and standard deviation 1; a `Standardised` as it is.
 
     Raises:
-        InvalidInput: Not a matrix of floats.
+        InvalidInput: Not a matrix of floats, or one with masked entries.
     """
     if isinstance(activations, Standardised):
         return activations
+    if np.ma.is_masked(activations):
+        raise InvalidInput(
+            "The activations have masked entries, whose values are unknown.",
+            "Fill them, or leave their samples out.",
+        )
     raw = activations if isinstance(activations, da.Array) else np.asarray(activations)
     units = raw.shape[1] if raw.ndim == 2 else 0
     return Standardised(raw, np.zeros(units), np.ones(units))

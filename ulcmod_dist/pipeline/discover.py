@@ -18,6 +18,7 @@ from ulcmod_dist.iterd.objective import assign_held_out
 from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.moments import require_variation
 from ulcmod_dist.passes.standardised import LabelArray
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.ledger import Ledger, Updated, replacing, stale_sentences, update
@@ -137,6 +138,7 @@ class _Search:
 
     def plan(self) -> SearchPlan:
         """Plan and log how the search will use its memory, before anything is read."""
+        require_variation(self.run.snapshot.moments)
         activations = self.run.activations()
         held_out = self.run.snapshot.samples.num_rows - activations.n_samples
         plan = plan_search(activations, self.numbers, self.config, self.executor, held_out=held_out)

@@ -19,7 +19,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress, track
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix_files import import_matrix as write_matrix
-from ulcmod_dist.store.matrix_files import open_matrix
+from ulcmod_dist.store.matrix_input import open_matrix
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 # K where the command names none; `discover` takes any other.
@@ -49,7 +49,7 @@ def import_matrix(context: Context) -> Summary:
     """
     section = context.job.matrix
     assert section is not None
-    matrix = open_matrix(section.path)
+    matrix = open_matrix(section.path, allow_missing_chunks=section.allow_missing_chunks)
     count, width = map(int, matrix.shape)
     samples = None if section.samples is None else _samples(section, count)
     units = None if section.units is None else _units(section, width)

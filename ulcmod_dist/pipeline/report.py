@@ -199,6 +199,8 @@ def _run_facts(job: Job, run: Run) -> RunFacts:
 def _counted(run: Run) -> Iterator[Fact]:
     """What the tables of samples and units tell."""
     samples, layers = run.snapshot.samples, run.snapshot.units["layer"]
+    if constant := int((~run.snapshot.moments.varies()).sum()):
+        yield Fact("Constant units", f"{constant:,}: they do not vary over the train samples")
     if not layers.null_count:
         yield Fact("Layers", f"{len(layers.unique()):,}")
     tokens = samples["tokens"].to_numpy()

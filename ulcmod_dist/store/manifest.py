@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
 from ulcmod_dist.store.arrays import ObjectChecksum, read_region
 from ulcmod_dist.store.records import dump_checksummed, list_snapshots
@@ -18,7 +19,7 @@ from ulcmod_dist.store.schema import (
     cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.shards import Commit, Moments, shard_moments
+from ulcmod_dist.store.shards import Commit, shard_moments
 from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,

@@ -2,53 +2,30 @@
 
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import ObjectStore
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, describe_error
+from ulcmod_dist.passes.moments import BLOCK_ROWS, Moments
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
+from ulcmod_dist.store.matrix_input import MatrixLike
 from ulcmod_dist.store.records import committed_digests, latest_provenance
 from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
 from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter, read_commit
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot
 
-ACTIVATIONS_NAME = "activations"
-SHARD_ROWS = 512
+SHARD_ROWS = BLOCK_ROWS
 PROVENANCE = {"source": "imported matrix"}
 
-# NumPy, memory-mapped NumPy or Zarr: anything with a shape that can be sliced by rows.
-MatrixLike = Any
+MAX_ROUNDING = 0.01
+"""Error of the float32 that are stored, as a share of a unit's standard deviation, at most."""
 
-
-def open_matrix(location: str) -> MatrixLike:
-    """Open a matrix [samples, units] without reading it, where its format allows that.
-
-    Of an ``.npz`` or a ``.zarr``, the array named ``activations`` or the only one.
-
-    Raises:
-        InvalidInput: It cannot be read, or is no matrix of numbers.
-    """
-    try:
-        matrix = _open(location)
-    except InvalidInput:
-        raise
-    except Exception as error:
-        raise InvalidInput(f"The matrix {location} cannot be read: {error}.") from error
-    if len(matrix.shape) != 2 or np.dtype(matrix.dtype).kind not in "fiu":
-        raise InvalidInput(
-            f"{location} holds {matrix.dtype} of shape {tuple(matrix.shape)}.",
-            "Activations are numbers of shape [samples, units].",
-        )
-    if 0 in matrix.shape:
-        raise InvalidInput(f"{location} is empty: its shape is {tuple(matrix.shape)}.")
-    return matrix
+_PIECE_ROWS = 64
 
 
 def import_matrix(
@@ -68,8 +45,9 @@ def import_matrix(
     called with the number of rows stored so far.
 
     Raises:
-        InvalidInput: An activation is NaN or infinite (the message names sample and unit), the
-            tables do not fit the matrix, or the run holds activations of another origin.
+        InvalidInput: An activation is NaN or infinite (the message names sample and unit), a unit
+            varies too little beside its size for float32, the tables do not fit the matrix, or the
+            run holds activations of another origin.
     """
     count, width = map(int, matrix.shape)
     if samples is None:
@@ -91,8 +69,12 @@ def import_matrix(
     there = committed_digests(run)
     shards: list[Commit] = []
     rows: list[str] = []
+    rounding = _Rounding(Moments.none(width), np.zeros(width))
     for start in range(0, count, SHARD_ROWS):
-        block = _block(matrix, start, samples)
+        given = _read(matrix, start)
+        block = _as_float32(given, start, samples)
+        if not np.can_cast(given.dtype, np.float32):
+            rounding = rounding.after(given, block)
         named = tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in block)
         digest = shard_digest(PROVENANCE, named)
         if digest in there:
@@ -102,60 +84,69 @@ def import_matrix(
             shards.append(writer.write(content, Origin(PROVENANCE)))
         rows.extend(named)
         report(start + len(block))
+    rounding.check()
     table = samples.select(["sample_id", "split", "category"])
     corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
     return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
 
 
-def _open(location: str) -> MatrixLike:
-    if location.endswith(".npy"):
-        return np.load(location, mmap_mode="r", allow_pickle=False)
-    if location.endswith(".npz"):
-        with np.load(location, allow_pickle=False) as archive:
-            return archive[_only(list(archive.files), location)]
-    if location.rstrip("/").endswith(".zarr"):
-        return _open_zarr(location.rstrip("/"))
-    raise InvalidInput(
-        f"{location} has no known format.",
-        "Name a .npy, an .npz or a .zarr of shape [samples, units].",
-    )
-
-
-def _open_zarr(location: str) -> MatrixLike:
-    if "://" not in location and not Path(location).exists():
-        raise InvalidInput(f"There is no {location}.")
-    # Elsewhere an absent chunk is an ordinary way to store zeros.
-    opened = zarr.open(ObjectStore(RunDir.at(location).objects, read_only=True), mode="r")
-    if isinstance(opened, zarr.Array):
-        return opened
-    return opened[_only(sorted(opened.array_keys()), location)]
-
-
-def _only(names: list[str], location: str) -> str:
-    if ACTIVATIONS_NAME in names:
-        return ACTIVATIONS_NAME
-    if len(names) != 1:
-        raise InvalidInput(
-            f"{location} holds the arrays {names}.",
-            f"Name the one with the activations {ACTIVATIONS_NAME!r}.",
-        )
-    return names[0]
-
-
-def _block(matrix: MatrixLike, start: int, samples: pa.Table) -> NDArray[np.float32]:
+def _read(matrix: MatrixLike, start: int) -> NDArray[Any]:
     stop = min(start + SHARD_ROWS, matrix.shape[0])
+    try:
+        return np.asarray(matrix[start:stop])
+    except Exception as error:
+        raise InvalidInput(
+            f"The rows {start} to {stop - 1} of the matrix cannot be read: {describe_error(error)}."
+        ) from error
+
+
+def _as_float32(given: NDArray[Any], start: int, samples: pa.Table) -> NDArray[np.float32]:
     # A number beyond float32 becomes infinite here and is refused by name below.
     with np.errstate(over="ignore"):
-        block = np.ascontiguousarray(matrix[start:stop], dtype=np.float32)
+        block = np.ascontiguousarray(given, dtype=np.float32)
     bad = ~np.isfinite(block)
     if bad.any():
         row, unit = (int(index[0]) for index in np.nonzero(bad))
         raise InvalidInput(
             f"The activation of sample {samples['sample_id'][start + row].as_py()} (row "
-            f"{start + row}) at unit {unit} is {block[row, unit]}.",
+            f"{start + row}) at unit {unit} (column {unit}) is {given[row, unit]}.",
             "Activations must be finite numbers within the range of float32.",
         )
     return block
+
+
+@dataclass(frozen=True)
+class _Rounding:
+    """What the conversion to float32 does to each unit, over the rows so far."""
+
+    moments: Moments  # of the values as given
+    squares: NDArray[np.float64]  # sum of the squared changes [units]
+
+    def after(self, given: NDArray[Any], stored: NDArray[np.float32]) -> Self:
+        """With further rows, as given and as stored."""
+        moments, squares = self.moments, self.squares.copy()
+        for start in range(0, len(given), _PIECE_ROWS):
+            part = given[start : start + _PIECE_ROWS].astype(np.float64)
+            moments = moments.merge(Moments.of(part))
+            part -= stored[start : start + _PIECE_ROWS]
+            squares += np.einsum("su,su->u", part, part)
+        return type(self)(moments, squares)
+
+    def check(self) -> None:
+        """Require that float32 keeps enough of every unit."""
+        std = self.moments.std()
+        error = np.sqrt(self.squares / max(1, self.moments.count))
+        # A constant stays one.
+        share = np.where(self.moments.varies(), error / std, 0.0)
+        unit = int(np.argmax(share))
+        if share[unit] > MAX_ROUNDING:
+            raise InvalidInput(
+                f"Unit {unit} (column {unit}) varies too little for float32, in which activations "
+                f"are stored: it has mean {self.moments.mean[unit]:.6g} and standard deviation "
+                f"{std[unit]:.3g}, of which rounding would change {share[unit]:.0%}.",
+                "Subtract a constant, such as its mean, from every unit; standardised activations "
+                "stay the same.",
+            )
 
 
 def _require_same_origin(run: RunDir) -> None:

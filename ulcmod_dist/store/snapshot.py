@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import ObjectChecksum, lazy_rows
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
 from ulcmod_dist.store.schema import SHARDS, ChunkShape
-from ulcmod_dist.store.shards import Commit, Moments, read_commits
+from ulcmod_dist.store.shards import Commit, read_commits
 
 SAMPLE_SCHEMA = pa.schema(
     [
