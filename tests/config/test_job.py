@@ -170,3 +170,11 @@ def test_job__running_text_may_name_an_url_and_an_address(folder: Path) -> None:
 def test_job__broken_yaml_names_line_and_column(folder: Path) -> None:
     with pytest.raises(InvalidInput, match=r"in line 2, column 6"):
         parse("run: [1,\nmodel", folder)
+
+
+def test_job__switches_of_the_matrix_are_no_paths(tmp_path: Path) -> None:
+    text = "run: r\nmatrix: {path: a.zarr, allow_missing_chunks: true}\ndiscover: {modules: [2]}\n"
+    job = Job.from_text(text, source="job.yaml", folder=tmp_path)
+    assert job.matrix is not None
+    assert job.matrix.allow_missing_chunks
+    assert job.matrix.locations() == {"path": str(tmp_path / "a.zarr")}

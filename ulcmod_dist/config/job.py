@@ -135,7 +135,7 @@ class Job(schema.Config):
             }
             changes["corpus"] = self.corpus.model_copy(update=locations)
         if self.matrix is not None:
-            given = self.matrix.model_dump(exclude_none=True)
+            given = self.matrix.locations()
             absolute = {key: _make_absolute(path, folder) for key, path in given.items()}
             changes["matrix"] = self.matrix.model_copy(update=absolute)
         return self.model_copy(update=changes)

@@ -293,6 +293,11 @@ class MatrixConfig(Config):
     """Whether a chunk that a Zarr lacks counts as left out on purpose: it is read as the fill
     value. Otherwise such a matrix is refused, since the chunk may be lost."""
 
+    def locations(self) -> dict[str, str]:
+        """The files that are given, by key."""
+        files = {"path": self.path, "samples": self.samples, "units": self.units}
+        return {key: location for key, location in files.items() if location is not None}
+
 
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]

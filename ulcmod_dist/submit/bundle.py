@@ -148,7 +148,7 @@ def _list_inputs(job: Job) -> Iterator[tuple[str, str]]:
         yield from (("corpus.train", location) for location in job.corpus.train)
         yield from (("corpus.test", location) for location in job.corpus.test)
     if job.matrix is not None:
-        for name, location in job.matrix.model_dump(exclude_none=True).items():
+        for name, location in job.matrix.locations().items():
             yield f"matrix.{name}", location
 
 
