@@ -58,6 +58,11 @@ def test_script__comes_back_after_a_preemption_and_is_no_array(tmp_path: Path) -
     assert not any("array" in line for line in asked)
 
 
+def test_script__its_steps_keep_the_environment_whatever_sbatch_exports(tmp_path: Path) -> None:
+    before_steps = rendered(tmp_path).split("\n    srun ")[0]
+    assert "\nexport SLURM_EXPORT_ENV=ALL\n" in before_steps
+
+
 def test_script__prints_and_reruns_as_the_job_says(tmp_path: Path) -> None:
     assert 'exec ulcmod run "$2"' in rendered(tmp_path)
     changed = rendered(tmp_path, "cluster.schedule=0 2 * * *", "cluster.log_format=json")

@@ -1,6 +1,7 @@
 """A rendered script in a real Slurm: queued, put back in the middle, and done."""
 
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,22 @@ def test_demo__put_back_in_the_middle_of_its_shards_computes_none_twice(
     assert len(now) > len(written) >= 3
     assert written.items() <= now.items()
     assert (run / "report.html").exists()
+
+
+def test_script__submitted_without_an_environment_still_runs_its_driver(
+    login: Host, bundle: JobBundle, tmp_path: Path
+) -> None:
+    driver = tmp_path / "driver.sh"
+    driver.write_text("#!/bin/sh\necho $ULCMOD_LOG_FORMAT with $(command -v ulcmod)\n")
+    driver.chmod(0o755)
+    script = tmp_path / "job.sh"
+    script.write_text(render_script(bundle, entrypoint=str(driver)).text)
+    submit = ["sbatch", "--parsable", "--export=NONE", str(script)]
+    number = login.run(*submit, cwd=tmp_path).strip()
+    wait_for(lambda: state(login, number) in ("FAILED", "COMPLETED"), 240, "the end")
+    shown = (tmp_path / f"{bundle.name}.log").read_text()
+    assert state(login, number) == "COMPLETED", shown
+    assert f"text with {Path(sys.executable).parent}/ulcmod" in shown
 
 
 def test_script__fails_as_its_driver_does(login: Host, bundle: JobBundle, tmp_path: Path) -> None:
