@@ -1,6 +1,10 @@
 """Executors: the same tables wherever tasks run, and progress of their passes."""
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,10 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from dask.system import CPU_COUNT
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.passes import executors
 from ulcmod_dist.passes.executors import (
     DaskExecutor,
     Executor,
@@ -66,6 +72,66 @@ def test_open_executor__an_address_is_a_scheduler() -> None:
     ):
         assert isinstance(executor, DaskExecutor)
         assert executor.workers == 2
+
+
+SCRIPT = """
+import numpy as np
+from ulcmod_dist.passes.executors import open_executor
+from ulcmod_dist.passes.linalg import matmat
+from ulcmod_dist.passes.standardised import as_standardised
+with open_executor("distributed") as executor:
+    ones = as_standardised(np.ones((4, 3), "f4"))
+    print(executor.workers, matmat(ones, np.ones((3, 1)), executor).sum())
+"""
+
+
+def test_open_executor__a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert (done.stdout.split(), done.returncode) == ([str(CPU_COUNT), "12.0"], 0), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_open_executor__an_address_where_nothing_listens_is_named_within_seconds(
+    closed_port: int,
+) -> None:
+    address = f"tcp://127.0.0.1:{closed_port}"
+    began = time.monotonic()
+    with (
+        pytest.raises(UlcmodError, match=f"No Dask scheduler answers at {address}: .*refused"),
+        open_executor(address),
+    ):
+        pass
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1", "tcp://:8786", "tcp://h:x", "moon://h:1"])
+def test_open_executor__refuses_what_is_no_address(address: str) -> None:
+    with pytest.raises(InvalidInput, match="is no address of a Dask"), open_executor(address):
+        pass
+
+
+def test_open_executor__a_scheduler_without_workers_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import distributed
+
+    monkeypatch.setattr(executors, "DASK_TIMEOUT", 1.0)
+    cluster_of: Any = distributed.LocalCluster
+    with (
+        cluster_of(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(UlcmodError, match=r"The Dask cluster at .* has no workers"),
+        open_executor(cluster.scheduler_address),
+    ):
+        pass
 
 
 def test_open_executor__refuses_a_name_it_does_not_know() -> None:

@@ -3,6 +3,11 @@
 dask.distributed and Ray are imported on first use, since both are slow to import.
 """
 
+import asyncio
+import json
+import logging
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,10 +18,14 @@ from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
+from ulcmod_dist.runtime.addresses import explain_no_answer
 
 # Untyped in Dask.
 _dask: Any = dask.base
+
+DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
+STARTUP_TIMEOUT = 120.0  # seconds for the workers of a local cluster to start
 
 
 class Executor(Protocol):
@@ -78,8 +87,27 @@ class DaskExecutor:
         )
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order."""
-        return list(_dask.compute(*tasks, scheduler=self._client))
+        """Run delayed values to their results, in the given order.
+
+        Raises:
+            UlcmodError: Workers were ended again and again, or the scheduler is gone.
+        """
+        from distributed import CancelledError, KilledWorker
+        from distributed.comm.core import CommClosedError
+
+        try:
+            return list(_dask.compute(*tasks, scheduler=self._client))
+        except KilledWorker as error:
+            raise UlcmodError(
+                "Workers of the Dask cluster ended again and again in the same task, mostly "
+                f"because they ran out of memory: {one_line(error)[:300]}.",
+                "Lower discover.memory, or give the workers more memory.",
+            ) from error
+        except (CancelledError, CommClosedError) as error:
+            raise UlcmodError(
+                f"The Dask cluster was lost: {one_line(error)[:300]}.",
+                "Start the same command again: it continues from its last checkpoint.",
+            ) from error
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept by the cluster's workers."""
@@ -168,29 +196,20 @@ def open_executor(
     of ``ray_address`` or RAY_ADDRESS, or else a local one.
 
     Raises:
-        InvalidInput: No executor has this name, or the Ray cluster is on another machine and there
-            is no token.
-        UlcmodError: There is no Ray cluster at the address.
+        InvalidInput: No executor has this name, an address is none, or the Ray cluster is on
+            another machine and there is no token.
+        UlcmodError: There is no cluster at the address, or it has no workers.
     """
     if not isinstance(executor, str):
         yield executor
     elif executor == "threads":
         yield ThreadExecutor()
     elif executor == "distributed":
-        import distributed
-
-        # The dashboard has no authentication. Without an address it is not off, but listens on
-        # every interface.
-        local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-        with (
-            distributed.LocalCluster(n_workers=CPU_COUNT, threads_per_worker=1, **local) as cluster,
-            distributed.Client(cluster, set_as_default=False) as client,
-        ):
+        with _local_cluster() as cluster, _connect(cluster, CPU_COUNT) as client:
             yield DaskExecutor(client)
     elif "://" in executor:
-        import distributed
-
-        with distributed.Client(executor, set_as_default=False) as client:
+        _require_scheduler(executor)
+        with _connect(executor) as client:
             yield DaskExecutor(client)
     elif executor == "ray":
         # Ray takes two seconds to import, which the other executors need not wait for.
@@ -204,3 +223,83 @@ def open_executor(
             f"There is no executor {executor!r}.",
             "Use 'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'.",
         )
+
+
+def _local_cluster() -> Any:
+    """A Dask cluster whose workers are other programs on this machine.
+
+    The workers of `distributed.LocalCluster` are processes of multiprocessing, which import the
+    script that started them: without a main guard it would start over in every worker.
+    """
+    import distributed
+    from distributed.deploy.subprocess import SubprocessWorker
+    from distributed.system import MEMORY_LIMIT
+
+    class Worker(SubprocessWorker):
+        async def _start(self) -> None:
+            spec = json.dumps({"cls": "distributed.Nanny", "opts": self.worker_kwargs})
+            self.process = await asyncio.create_subprocess_exec(
+                *[sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec],
+                # What this process can import, its workers can.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+
+    # The dashboard has no authentication. Without an address it is not off, but listens on every
+    # interface.
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    nanny = local | {"nthreads": 1, "memory_limit": int(MEMORY_LIMIT) // CPU_COUNT}
+    nanny |= {"silence_logs": logging.WARNING}
+    worker = {"cls": Worker, "options": {"worker_kwargs": nanny}}
+    return distributed.SpecCluster(
+        workers=dict.fromkeys(range(CPU_COUNT), worker),
+        scheduler={"cls": distributed.Scheduler, "options": local},
+        silence_logs=logging.WARNING,
+    )
+
+
+@contextmanager
+def _connect(cluster: Any, workers: int = 1) -> Iterator[Any]:
+    """A client of a Dask cluster, or of a scheduler's address, once it has ``workers``."""
+    import distributed
+
+    address = cluster if isinstance(cluster, str) else cluster.scheduler_address
+    # Workers of this machine have to be started first, which takes long where it is busy.
+    timeout = DASK_TIMEOUT if cluster is address else STARTUP_TIMEOUT
+    try:
+        client = distributed.Client(cluster, timeout=DASK_TIMEOUT, set_as_default=False)
+    except (OSError, TimeoutError) as error:
+        raise _no_scheduler(address, one_line(error)) from error
+    with client:
+        try:
+            client.wait_for_workers(workers, timeout=timeout)
+        except TimeoutError as error:
+            raise UlcmodError(
+                f"The Dask cluster at {address} has no workers.",
+                "Start some: `dask worker ADDRESS`, or name another executor.",
+            ) from error
+        yield client
+
+
+def _require_scheduler(address: str) -> None:
+    """Raise unless something listens at the address of a Dask scheduler."""
+    from distributed.comm.registry import get_backend
+
+    scheme = address.partition("://")[0]
+    try:
+        get_backend(scheme)
+        reason = None if scheme == "inproc" else explain_no_answer(address)
+    except (ValueError, ImportError) as error:
+        raise InvalidInput(
+            f"discover.executor is {address!r}, which is no address of a Dask scheduler: "
+            f"{one_line(error)}.",
+            "An address is scheme, host and port, such as tcp://10.0.0.1:8786.",
+        ) from error
+    if reason is not None:
+        raise _no_scheduler(address, reason)
+
+
+def _no_scheduler(address: str, reason: str) -> UlcmodError:
+    return UlcmodError(
+        f"No Dask scheduler answers at {address}: {reason}.",
+        "Start the scheduler, correct discover.executor, or remove it to use this machine.",
+    )
