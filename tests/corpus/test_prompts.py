@@ -137,9 +137,9 @@ def test_digests__equal_prompts_have_equal_digests_and_chats_differ_from_texts(
     assert len({first, other, chat}) == 3
 
 
-def test_read_corpus__empty_and_non_string_texts_are_refused_by_row(tmp_path: Path) -> None:
+def test_read_corpus__missing_and_blank_texts_are_refused_by_row(tmp_path: Path) -> None:
     path = tmp_path / "c.jsonl"
-    write_jsonl(path, [{"text": "fine"}, {"text": "  "}, {"text": 7}, {"text": None}, {}])
+    write_jsonl(path, [{"text": "fine"}, {"text": "  "}, {"text": ""}, {"text": None}, {}])
     with pytest.raises(InvalidInput, match=r"4 of 5 train samples have no text.*row 1 of .*row 4"):
         read([str(path)])
 
@@ -149,12 +149,6 @@ def test_read_corpus__only_the_first_faulty_rows_are_listed(tmp_path: Path) -> N
     with pytest.raises(InvalidInput, match=r"row 4 of \S+ and 4 more") as caught:
         read([f"{tmp_path}/c.jsonl"])
     assert "row 5" not in str(caught.value)
-
-
-def test_read_corpus__number_columns_are_refused(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "c.parquet", [{"text": 3}])
-    with pytest.raises(InvalidInput, match="'text' holds numbers"):
-        read([str(tmp_path)])
 
 
 @pytest.mark.parametrize("chat", [None, [], "no json", [{"role": "user"}], [{"role": "x"}], "[3]"])
@@ -167,7 +161,7 @@ def test_read_corpus__faulty_chats_are_refused_by_row(tmp_path: Path, chat: Any)
 def test_read_corpus__repeated_ids_are_refused_across_splits(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", ROWS)
     write_jsonl(tmp_path / "b.jsonl", ROWS[1:2])
-    with pytest.raises(InvalidInput, match=r"1 ids occur again: 'b' \(row 0 of .*train sample 1"):
+    with pytest.raises(InvalidInput, match=r"1 ids occur again: 'b' \(row 0 of .*row 1 of"):
         read([f"{tmp_path}/a.jsonl"], [f"{tmp_path}/b.jsonl"], id="key")
 
 

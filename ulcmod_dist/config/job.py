@@ -5,6 +5,7 @@ any working directory; the run directory is relative to the working directory.
 """
 
 import difflib
+import os
 import re
 import typing
 from collections.abc import Sequence
@@ -167,7 +168,10 @@ def _refuse_credentials(data: Any, key: str = "") -> None:
 
 
 def _make_absolute(location: str, folder: Path) -> str:
-    return location if is_url(location) else str((folder / Path(location).expanduser()).resolve())
+    if is_url(location):
+        return location
+    # Links are not followed: in the cache of Hugging Face they lead to files without a suffix.
+    return os.path.abspath(folder.resolve() / Path(location).expanduser())
 
 
 def _describe_yaml_error(error: yaml.YAMLError) -> str:

@@ -1,21 +1,20 @@
-"""Find the files of samples at a location and read the columns of each."""
+"""Find the files of samples at a location: a file, folder, glob, URL or saved data set."""
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from io import TextIOWrapper
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import fsspec
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
-from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.errors import InvalidInput, describe_error, one_line
+from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error
 
 FORMATS = {
     ".parquet": "parquet",
@@ -27,6 +26,7 @@ FORMATS = {
 }
 """Format of a file by its suffix; a further .gz, .bz2 or .zst says how it is compressed."""
 
+_NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SAVED = "state.json"
 _SAVED_SPLITS = "dataset_dict.json"
 
@@ -41,6 +41,31 @@ class SourceFile:
     files: FileSystem
     path: str
     format: str
+
+    def partition(self) -> dict[str, str | None]:
+        """Columns that the path names as Hive does: ``category=Math`` in one of its folders.
+
+        Raises:
+            InvalidInput: A name or value is not the percent-encoding of UTF-8.
+        """
+        columns: dict[str, str | None] = {}
+        for folder in PurePosixPath(self.path).parts[:-1]:
+            name, equals, value = folder.partition("=")
+            if not (name and equals):
+                continue
+            try:
+                text = unquote(value, errors="strict")
+                text.encode()
+                columns[unquote(name, errors="strict")] = (
+                    text if text.strip() and value != _NULL_PARTITION else None
+                )
+            except UnicodeError as error:
+                raise InvalidInput(
+                    f"The folder {folder!r} of {self.path} names a column in another encoding "
+                    "than UTF-8.",
+                    "Rename the folder.",
+                ) from error
+        return columns
 
 
 @dataclass(frozen=True)
@@ -79,7 +104,7 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
     listing, path = resolved.listing, resolved.path
     is_glob = any(mark in path for mark in "*[") or ("?" in path and "://" not in resolved.location)
     if is_glob and not listing.exists(path):
-        return _known_files(resolved, listing.glob(path))
+        return _known_files(resolved, path, listing.glob(path))
     if not listing.isdir(path):
         listing.info(path)
         if (kind := _detect_format(path)) is None:
@@ -91,7 +116,7 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
         return _list_saved_files(resolved, f"{path}/{_choose_split(resolved, split)}")
     if listing.exists(f"{path}/{_SAVED}"):
         return _list_saved_files(resolved, path)
-    return _known_files(resolved, listing.find(path))
+    return _known_files(resolved, f"{path}/**", listing.find(path))
 
 
 def _resolve(location: str) -> _Location:
@@ -120,18 +145,26 @@ def _detect_format(path: str) -> str | None:
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _known_files(resolved: _Location, paths: list[str]) -> list[SourceFile]:
+def _known_files(resolved: _Location, pattern: str, paths: list[str]) -> list[SourceFile]:
+    parts = PurePosixPath(resolved.listing._strip_protocol(pattern)).parts
+    depth = len(list(takewhile(lambda part: not set("*?[") & set(part), parts)))
+    # What the pattern itself names is not hidden: `.cache/data/*.jsonl`, `*/_parts/*.csv`.
+    marks = {part[0] for part in parts[depth:]} & set("._")
     found = []
     for path in sorted(paths):
-        parts = PurePosixPath(path.removeprefix(resolved.path)).parts
-        is_hidden = any(part.startswith((".", "_")) for part in parts)
+        is_hidden = any(_is_hidden(part, marks) for part in PurePosixPath(path).parts[depth:])
         if not is_hidden and (kind := _detect_format(path)):
             found.append(SourceFile(resolved.files, path, kind))
     return found
 
 
+def _is_hidden(name: str, marks: AbstractSet[str]) -> bool:
+    # As Spark does: `_lang=en` is a partition of a column `_lang`, `_SUCCESS` no data.
+    return name[0] in "._" and name[0] not in marks and not ("=" in name and name[0] == "_")
+
+
 def _choose_split(resolved: _Location, split: str) -> str:
-    splits = list(_read_json_file(resolved, f"{resolved.path}/{_SAVED_SPLITS}")["splits"])
+    splits = _read_json_file(resolved, f"{resolved.path}/{_SAVED_SPLITS}", "splits")["splits"]
     if split not in splits:
         raise InvalidInput(
             f"{resolved.location} holds the splits {', '.join(splits)}, not {split!r}.",
@@ -142,7 +175,7 @@ def _choose_split(resolved: _Location, split: str) -> str:
 
 def _list_saved_files(resolved: _Location, folder: str) -> list[SourceFile]:
     """Files of a data set written by Hugging Face datasets' ``save_to_disk``."""
-    state = _read_json_file(resolved, f"{folder}/{_SAVED}")
+    state = _read_json_file(resolved, f"{folder}/{_SAVED}", "_data_files")
     # The data set is a permutation or selection of its files, in an Arrow file of indices.
     if state.get("_indices_data_files"):
         raise InvalidInput(
@@ -153,111 +186,18 @@ def _list_saved_files(resolved: _Location, folder: str) -> list[SourceFile]:
     return [SourceFile(resolved.files, f"{folder}/{name}", "arrow") for name in names]
 
 
-def _read_json_file(resolved: _Location, path: str) -> dict[str, Any]:
+def _read_json_file(resolved: _Location, path: str, key: str) -> dict[str, Any]:
     with resolved.files.open_input_stream(path) as stream:
-        return dict(json.loads(stream.read()))
-
-
-def read_table(source: SourceFile, columns: Sequence[str], texts: Collection[str] = ()) -> pa.Table:
-    """Read the named columns of a file, all rows in order.
-
-    Columns of CSV and JSON files are read as strings, null where a field is missing. A JSON value
-    that is no string is read as JSON text, or as null in the columns of ``texts``. Columns of other
-    files keep their types, but class labels become their names.
-
-    Raises:
-        InvalidInput: The file cannot be read, or lacks a column (the existing ones are named).
-    """
+        data = stream.read()
+    if is_lfs_pointer(data):
+        raise lfs_pointer_error(path)
     try:
-        if source.format == "json":
-            return _read_json(source, columns, texts)
-        if source.format == "arrow":
-            return _read_arrow(source, columns)
-        return _read_dataset(source, columns)
-    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
+        content = json.loads(data)
+        content[key]
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise InvalidInput(
-            f"{source.path} cannot be read as {source.format}: {one_line(error)}.",
-            "Replace the file or leave it out.",
+            f"{path} was not written by Hugging Face datasets' save_to_disk: "
+            f"{describe_error(error)}.",
+            "Save the data set again.",
         ) from error
-
-
-def _require_columns(source: SourceFile, columns: Sequence[str], existing: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in existing]
-    if missing:
-        raise InvalidInput(
-            f"{source.path} has no column {', '.join(map(repr, missing))}.",
-            f"Its columns are {', '.join(map(repr, existing)) or 'none'}.",
-        )
-
-
-def _read_dataset(source: SourceFile, columns: Sequence[str]) -> pa.Table:
-    # Imports pandas, a second that commands which read no corpus need not spend.
-    import pyarrow.dataset as pads
-
-    file_format = pads.ParquetFileFormat()
-    if source.format == "csv":
-        file_format = pads.CsvFileFormat(
-            parse_options=pacsv.ParseOptions(newlines_in_values=True),
-            convert_options=pacsv.ConvertOptions(
-                column_types={name: pa.string() for name in columns}
-            ),
-        )
-    dataset = pads.dataset([source.path], format=file_format, filesystem=source.files)
-    _require_columns(source, columns, dataset.schema.names)
-    return _decode_class_labels(dataset.to_table(columns=list(columns)), dataset.schema)
-
-
-def _read_arrow(source: SourceFile, columns: Sequence[str]) -> pa.Table:
-    with source.files.open_input_file(source.path) as file:
-        reader = pa.ipc.open_stream(file)
-        _require_columns(source, columns, reader.schema.names)
-        batches = [batch.select(list(columns)) for batch in reader]
-        schema = pa.schema([reader.schema.field(name) for name in columns])
-        return _decode_class_labels(pa.Table.from_batches(batches, schema), reader.schema)
-
-
-def _decode_class_labels(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Class numbers as names, which Hugging Face datasets keep in the schema's metadata."""
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {})
-    for index, name in enumerate(table.column_names):
-        kind = features.get(name)
-        if not isinstance(kind, dict) or kind.get("_type") != "ClassLabel":
-            continue
-        names = pa.array(kind["names"], pa.string())
-        known = pc.if_else(pc.greater_equal(table[name], 0), table[name], None)
-        table = table.set_column(index, name, pc.take(names, known))
-    return table
-
-
-def _read_json(source: SourceFile, columns: Sequence[str], texts: Collection[str]) -> pa.Table:
-    # Line by line with the standard library: Arrow's reader infers one type a field from a whole
-    # block, so it fails on files whose other fields vary, and would not tell "1" from 1.
-    values: dict[str, list[str | None]] = {name: [] for name in columns}
-    known: dict[str, None] = {}
-    for record in _iter_records(source):
-        known.update(dict.fromkeys(record))
-        for name, column in values.items():
-            value = record.get(name)
-            if not isinstance(value, str | None):
-                value = None if name in texts else json.dumps(value, ensure_ascii=False)
-            column.append(value)
-    _require_columns(source, columns, list(known))
-    return pa.table({name: pa.array(column, pa.large_string()) for name, column in values.items()})
-
-
-def _iter_records(source: SourceFile) -> Iterator[dict[str, Any]]:
-    with source.files.open_input_stream(source.path) as stream:
-        for number, line in enumerate(TextIOWrapper(stream, encoding="utf-8-sig")):
-            if line.isspace():
-                continue
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                record = error
-            if not isinstance(record, dict):
-                raise InvalidInput(
-                    f"Line {number + 1} of {source.path} is no JSON object.",
-                    "One object a line is expected.",
-                )
-            yield record
+    return dict(content)

@@ -6,7 +6,6 @@ prompts of each category are shuffled with a seed; the first are train samples, 
 """
 
 import difflib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -20,13 +19,14 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
+from ulcmod_dist.corpus.columns import parse_json, reject_value, to_text
+from ulcmod_dist.corpus.files import SourceFile, find_files
+from ulcmod_dist.corpus.tables import read_table
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 
 SCHEMA = pa.schema([("id", pa.string()), ("category", pa.string()), ("text", pa.large_string())])
 _FIELDS = ("id", "conversations", "label")
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -163,29 +163,30 @@ def _explain_drop(
 
 def _iter_rows(source: SourceFile) -> Iterator[tuple[str, str, list[str]]]:
     """Id, prompt (empty where there is none) and English abilities of each published row."""
-    for batch in read_table(source, _FIELDS).to_batches(max_chunksize=_BATCH):
-        columns = (batch.column(name).to_pylist() for name in _FIELDS)
-        for number, conversations, label in zip(*columns, strict=True):
-            turns = _decode(conversations)
-            first = turns[0] if isinstance(turns, list) and turns else None
-            text = _get_field(first, "value") if _get_field(first, "from") == "human" else None
-            abilities = _get_field(_decode(label), "ability_en")
-            yield (
-                str(number),
-                text if isinstance(text, str) else "",
-                abilities if isinstance(abilities, list) else [],
-            )
+    number, chats, label = _FIELDS
+    table = read_table(source, [number], [chats, label])
+    columns = (table[name].to_pylist() for name in _FIELDS)
+    for row, (row_id, conversations, labels) in enumerate(zip(*columns, strict=True)):
+        turns = _decode(conversations)
+        first = turns[0] if isinstance(turns, list) and turns else None
+        text = _get_field(first, "value") if _get_field(first, "from") == "human" else None
+        abilities = _get_field(_decode(labels), "ability_en")
+        try:
+            prompt = to_text(text) if isinstance(text, str) else ""
+        except ValueError as error:
+            raise reject_value(source.path, row, chats, text, error) from error
+        yield str(row_id), prompt or "", abilities if isinstance(abilities, list) else []
 
 
 def _get_field(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
 
 
-def _decode(value: Any) -> Any:
-    """A list or object, which some of the published files hold as JSON text."""
+def _decode(value: str | None) -> Any:
+    """What a JSON text holds, or None if it is malformed."""
     try:
-        return json.loads(value) if isinstance(value, str) else value
-    except json.JSONDecodeError:
+        return None if value is None else parse_json(value)
+    except ValueError:
         return None
 
 

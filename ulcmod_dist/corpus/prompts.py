@@ -12,11 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.schema import CorpusConfig
-from ulcmod_dist.corpus.files import SourceFile, find_files, read_table
+from ulcmod_dist.corpus.columns import (
+    MAX_SHOWN,
+    blank_to_null,
+    find_repeated,
+    is_blank,
+    join_first,
+    parse_json,
+)
+from ulcmod_dist.corpus.files import SourceFile, find_files
+from ulcmod_dist.corpus.tables import read_table
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
 
-_MAX_SHOWN = 5
 _ROLES = {"human": "user", "gpt": "assistant"}
 _KNOWN_ROLES = {"system", "user", "assistant", "tool", "developer"}
 
@@ -80,16 +88,8 @@ class _Split:
     tables: tuple[pa.Table, ...]
 
     def column(self, name: str) -> pa.ChunkedArray:
-        columns = [_normalize(table[name], name) for table in self.tables]
-        if len({column.type for column in columns}) > 1:
-            columns = [column.cast(pa.large_string()) for column in columns]
-        return pa.chunked_array([chunk for column in columns for chunk in column.chunks])
-
-    def string_column(self, name: str, kind: str) -> pa.ChunkedArray:
-        column = self.column(name)
-        if pa.types.is_integer(column.type):
-            raise InvalidInput(f"Column {name!r} holds numbers.", f"Name a column of {kind}.")
-        return column
+        chunks = [chunk for table in self.tables for chunk in table[name].chunks]
+        return pa.chunked_array(chunks, pa.large_string())
 
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables)
@@ -122,10 +122,10 @@ def read_corpus(corpus: CorpusConfig) -> Corpus:
 
 def _read_split(name: str, locations: Iterable[str], corpus: CorpusConfig) -> _Split:
     sources = tuple(file for location in locations for file in find_files(location, name))
-    named = (corpus.text, corpus.messages, corpus.category, corpus.id)
-    columns = list(dict.fromkeys(column for column in named if column is not None))
-    texts = () if corpus.text is None else (corpus.text,)
-    tables = tuple(read_table(file, columns, texts) for file in sources)
+    named = (corpus.text, corpus.category, corpus.id)
+    texts = [column for column in named if column is not None]
+    chats = [] if corpus.messages is None else [corpus.messages]
+    tables = tuple(read_table(file, texts, chats) for file in sources)
     split = _Split(name, sources, tables)
     if split.rows() == 0:
         raise InvalidInput(f"The {name} samples at {', '.join(locations)} have no rows.")
@@ -149,42 +149,19 @@ def _make_table(split: _Split, corpus: CorpusConfig) -> pa.Table:
     return pa.table(arrays).cast(SCHEMA)
 
 
-def _normalize(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Large strings or int64, whatever the file's type; lists of messages become JSON text."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.cast(kind.value_type), kind.value_type
-    if pa.types.is_string(kind) or pa.types.is_string_view(kind) or pa.types.is_null(kind):
-        return column.cast(pa.large_string())
-    if pa.types.is_integer(kind):
-        return column.cast(pa.int64())
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        encoded = [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()]
-        return pa.chunked_array([pa.array(encoded, pa.large_string())])
-    if not pa.types.is_large_string(kind):
-        raise InvalidInput(f"Column {name!r} holds {kind}.", "Name a column of strings.")
-    return column
-
-
 def _raise_for_rows(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> None:
     """Raise if there are faulty rows: their number and the first few of them."""
     if not faulty:
         return
-    places = _join_first([split.describe_row(row) for row in faulty[:_MAX_SHOWN]], len(faulty))
+    places = join_first([split.describe_row(row) for row in faulty[:MAX_SHOWN]], len(faulty))
     raise InvalidInput(
         f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {places}.", remedy
     )
 
 
-def _join_first(places: Sequence[str], total: int) -> str:
-    more = f" and {total - _MAX_SHOWN} more" if total > _MAX_SHOWN else ""
-    return f"{', '.join(places[:_MAX_SHOWN])}{more} (the first row is row 0)"
-
-
 def _read_texts(split: _Split, name: str) -> pa.ChunkedArray:
-    column = split.string_column(name, "strings")
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(pc.fill_null(column, ""))), 0)
-    faulty = np.flatnonzero(empty.to_numpy()).tolist()
+    column = split.column(name)
+    faulty = np.flatnonzero(is_blank(column).to_numpy()).tolist()
     _raise_for_rows(split, faulty, f"have no text in {name!r}", "Correct or remove them.")
     return column
 
@@ -192,8 +169,7 @@ def _read_texts(split: _Split, name: str) -> pa.ChunkedArray:
 def _read_labels(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
     if name is None:
         return pa.nulls(split.rows(), pa.string())
-    labels = split.column(name).cast(pa.string())
-    return pc.if_else(pc.equal(labels, ""), pa.scalar(None, pa.string()), labels)
+    return blank_to_null(split.column(name))
 
 
 def _read_ids(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
@@ -206,26 +182,29 @@ def _read_ids(split: _Split, name: str | None) -> pa.ChunkedArray | pa.Array:
 
 
 def _require_unique_ids(splits: Sequence[_Split], tables: Sequence[pa.Table]) -> None:
-    seen: dict[str, str] = {}
-    repeated = []
-    for split, table in zip(splits, tables, strict=True):
-        for row, sample_id in enumerate(table["sample_id"].to_pylist()):
-            if sample_id in seen:
-                repeated.append(
-                    f"{sample_id!r} ({split.describe_row(row)}, before: {seen[sample_id]})"
-                )
-            else:
-                seen[sample_id] = f"{split.name} sample {row}"
-    if repeated:
-        raise InvalidInput(
-            f"{len(repeated)} ids occur again: {_join_first(repeated, len(repeated))}.",
-            "Ids are unique over train and test samples.",
-        )
+    ids = [sample_id for table in tables for sample_id in table["sample_id"].to_pylist()]
+    repeated = find_repeated(ids)
+    if not repeated:
+        return
+    places = [
+        f"{ids[row]!r} ({_describe_row(splits, row)}, before: {_describe_row(splits, before)})"
+        for row, before in repeated[:MAX_SHOWN]
+    ]
+    raise InvalidInput(
+        f"{len(repeated)} ids occur again: {join_first(places, len(repeated))}.",
+        "Ids are unique over train and test samples.",
+    )
+
+
+def _describe_row(splits: Sequence[_Split], row: int) -> str:
+    """A row of the corpus as the row of its file."""
+    train = splits[0].rows()
+    return splits[0].describe_row(row) if row < train else splits[1].describe_row(row - train)
 
 
 def _read_chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
     """The user's text and the canonical JSON of every chat."""
-    column = split.string_column(name, "chat messages")
+    column = split.column(name)
     texts, chats, faulty = [], [], []
     for row, encoded in enumerate(column.to_pylist()):
         messages = _parse_messages(encoded)
@@ -247,8 +226,8 @@ def _read_chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
 def _parse_messages(encoded: str | None) -> list[Message] | None:
     """The messages of a chat, or None if the value is no chat."""
     try:
-        turns = json.loads(encoded or "null")
-    except json.JSONDecodeError:
+        turns = parse_json(encoded or "null")
+    except ValueError:
         return None
     if not isinstance(turns, list):
         return None
