@@ -39,7 +39,13 @@ from ulcmod_dist.passes.linalg import rmatmat
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.report.page import render_page
-from ulcmod_dist.results.discovery import Discovery, ReportData, Reproduction, RunFacts
+from ulcmod_dist.results.discovery import (
+    Discovery,
+    MethodComparison,
+    ReportData,
+    Reproduction,
+    RunFacts,
+)
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
 
@@ -220,7 +226,7 @@ def run(options: argparse.Namespace) -> Meter:
     discovery = meter.measure(
         "all that follows from them",
         0,
-        lambda: describe(JOB, found, samples, null=absent, methods=()),
+        lambda: describe(JOB, found, samples, null=absent, methods=MethodComparison(())),
     )
     page = meter.measure("page", 0, lambda: render_page(report_of(problem, discovery)))
     options.page.write_text(page, encoding="utf-8")

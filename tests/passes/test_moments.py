@@ -61,8 +61,8 @@ def test_discover__floats_of_any_width_and_byte_order(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (np.full((9, 6), 3.3), "None of the 6 units varies over the 9 train samples"),
-        (np.ones((1, 6)), "over the one train sample"),
+        (np.full((9, 6), 3.3), "No unit of 6 varies over 9 train samples"),
+        (np.ones((1, 6)), "No unit of 6 varies over 1 train sample "),
         (np.eye(9, 6) * 1e-12, "multiply tiny activations"),
         (np.eye(9, 6) * 1e200, "Unit 0 has mean 1.11111e.199"),
         (np.eye(9, 6) + 1e12, "Unit 0 has mean 1e.12 and standard deviation 0.333"),

@@ -27,7 +27,13 @@ from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.discovery import Discovery, ReportData, Reproduction, RunFacts
+from ulcmod_dist.results.discovery import (
+    Discovery,
+    MethodComparison,
+    ReportData,
+    Reproduction,
+    RunFacts,
+)
 from ulcmod_dist.results.types import Absent, Fact, Floats
 
 HOSTILE_CATEGORY = "<script>window.pwned=1</script> & <b>poems"
@@ -186,7 +192,7 @@ def describe_planted(
         Found(stored, train, test),
         samples,
         null=evaluated.null,
-        methods=evaluated.methods,
+        methods=MethodComparison(evaluated.methods),
     )
     labels = stored.sample_labels("train").astype(np.int64)
     ablation = ablate_planted(job, labels, samples["train"].categories, num_modules)

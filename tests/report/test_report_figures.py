@@ -82,7 +82,8 @@ def two(found: Discovery) -> Discovery:
 
 
 def make_categories(counts: Any, names: tuple[str, ...]) -> Categories:
-    return Categories(names, np.array(counts), np.ones(len(counts)), np.eye(len(names)))
+    similarity, compared = np.eye(len(names)), tuple(range(len(names)))
+    return Categories(names, np.array(counts), np.ones(len(counts)), similarity, compared)
 
 
 def make_layers(units: Any) -> Layers:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.linalg import ArpackError
 from sklearn.cluster import (
     AgglomerativeClustering,
     KMeans,
@@ -20,8 +21,10 @@ from sklearn.cluster import (
     SpectralClustering,
     SpectralCoclustering,
 )
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import kneighbors_graph
 
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
 from ulcmod_dist.passes.linalg import principal_components
@@ -43,6 +46,8 @@ STRIPE_CELLS = 16 * 2**20
 """Activations of drawn samples that are held at a time."""
 
 _NEIGHBOURS = 9
+# Digits in which points are compared, of the largest coordinate.
+_DIGITS = 9
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,20 +128,44 @@ def find_baselines(
     seed: int = 0,
     methods: Sequence[str] = METHODS,
 ) -> tuple[Candidate, ...]:
-    """Find modules with the published clusterings; no pass over the matrix.
+    """Find modules with each of the published clusterings, as `find_baseline`."""
+    return tuple(
+        find_baseline(method, space, num_samples, num_modules, seed=seed) for method in methods
+    )
+
+
+def find_baseline(
+    method: str, space: UnitSpace, num_samples: int, num_modules: int, *, seed: int = 0
+) -> Candidate:
+    """Find modules with a published clustering; no pass over the matrix.
 
     Raises:
-        InvalidInput: A name is not known, or there are fewer pre-clusters than modules.
+        InvalidInput: The name is not known, or the method cannot find so many modules here.
     """
-    if unknown := set(methods) - set(METHODS):
+    if method not in METHODS:
+        raise InvalidInput(f"Unknown baselines: {method}.", f"Known are {', '.join(METHODS)}.")
+    if num_modules < 2:
+        raise InvalidInput("With K = 1 any method puts all units and samples into one module.")
+    grouped = "units" if "k-means" in method else "pre-clusters of the units"
+    distinct = _count_distinct(space.points if grouped == "units" else space.centres)
+    # The spectral methods need an eigenvector beside those that tell the groups apart.
+    if distinct < num_modules + ("spectral" in method):
         raise InvalidInput(
-            f"Unknown baselines: {', '.join(sorted(unknown))}.", f"Known are {', '.join(METHODS)}."
+            f"{distinct:,} {grouped} that differ are too few to find {num_modules:,} modules among "
+            "them."
         )
-    if num_modules > len(space.centres):
-        raise InvalidInput(
-            f"{len(space.centres)} pre-clusters of the units cannot form {num_modules} modules."
-        )
-    return tuple(_find(method, space, num_samples, num_modules, seed) for method in methods)
+    above = space.profiles > space.profiles.min()
+    reached = above.any(axis=0).all() and above.any(axis=1).all()
+    if method == "spectral co-clustering" and not reached:
+        # It divides by the sums of rows and columns, less the smallest entry.
+        raise InvalidInput("A pre-cluster or a sample has the smallest activation throughout.")
+    try:
+        with warnings.catch_warnings():
+            # Fewer groups than asked for.
+            warnings.simplefilter("error", ConvergenceWarning)
+            return _find(method, space, num_samples, num_modules, seed)
+    except (ConvergenceWarning, ValueError, ArpackError) as error:
+        raise InvalidInput(f"No {num_modules:,} modules are found: {one_line(error)}.") from error
 
 
 def _find(
@@ -160,23 +189,39 @@ def _find(
 def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floats]:
     rng = np.random.default_rng([seed, 2])
     size = min(len(points), max(MAX_POINTS, count))
-    drawn = np.sort(rng.choice(len(points), size, replace=False))
-    model = KMeans(n_clusters=count, init="random", n_init=1, random_state=seed)
-    model.fit(points[drawn])
-    return model.predict(points).astype(np.int32), np.asarray(model.cluster_centers_)
+    drawn = points[np.sort(rng.choice(len(points), size, replace=False))]
+    first = _find_distinct(drawn)
+    # Among many equal points, as constant units are, random centres would coincide.
+    init = "random" if len(first) > count else drawn[first]
+    model = KMeans(n_clusters=min(count, len(first)), init=init, n_init=1, random_state=seed)
+    with warnings.catch_warnings():
+        # A pre-cluster that ends up empty is removed below.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(drawn)
+    kept, labels = np.unique(model.predict(points), return_inverse=True)
+    return labels.astype(np.int32), np.asarray(model.cluster_centers_)[kept]
+
+
+def _find_distinct(points: Floats) -> NDArray[np.int64]:
+    """Rows of the first of each set of points that are equal but for rounding, ascending."""
+    scale = float(np.abs(points).max(initial=0.0)) or 1.0
+    rounded = np.round(points / scale, _DIGITS)
+    return np.sort(np.unique(rounded, axis=0, return_index=True)[1]).astype(np.int64)
+
+
+def _count_distinct(points: Floats) -> int:
+    """Points that differ, by more than rounding; of very many, among the first."""
+    return len(_find_distinct(points[:MAX_POINTS]))
 
 
 def _cluster_centres(method: str, centres: Floats, num_modules: int, seed: int) -> LabelArray:
     if method == "agglomerative":
-        model = AgglomerativeClustering(n_clusters=num_modules)
-    else:
-        model = SpectralClustering(
-            n_clusters=num_modules,
-            random_state=seed,
-            affinity="nearest_neighbors",
-            n_neighbors=min(_NEIGHBOURS, len(centres)),
-        )
+        return np.asarray(AgglomerativeClustering(n_clusters=num_modules).fit_predict(centres))
+    neighbours = kneighbors_graph(centres, min(_NEIGHBOURS, len(centres)), include_self=True)
+    # As scikit-learn makes it of centres, which it takes for an affinity where they are square.
+    affinity = 0.5 * (neighbours + neighbours.T)
+    model = SpectralClustering(num_modules, random_state=seed, affinity="precomputed")
     with warnings.catch_warnings():
         # Pre-clusters far from the others make separate parts, which the method copes with.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
-        return np.asarray(model.fit_predict(centres))
+        return np.asarray(model.fit_predict(affinity))

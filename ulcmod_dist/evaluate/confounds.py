@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
-from sklearn.decomposition import PCA
 
 from ulcmod_dist.results.discovery import Confound, ConfoundMeasure, PromptProperty
 from ulcmod_dist.results.types import Absent, Floats
@@ -33,8 +32,9 @@ def measure_confounds(
     varying = {name: rankdata(values) for name, values in properties.items() if np.ptp(values) > 0}
     if not varying or len(features) <= num_modules:
         return Absent("No property of the prompts is known that varies over enough samples.")
-    size = min(_COMPONENTS, *features.shape)
-    components = np.asarray(PCA(size, svd_solver="full").fit_transform(features))
+    centred = features - features.mean(axis=0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    components = (left * values)[:, :_COMPONENTS]
     return tuple(
         confound
         for name, ranks in varying.items()

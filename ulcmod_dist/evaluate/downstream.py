@@ -1,19 +1,22 @@
 """How well a sample's category can be predicted from its K module features."""
 
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, confusion_matrix, normalized_mutual_info_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict, train_test_split
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.multiclass import OneVsOneClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ulcmod_dist.iterd.modules import count_pairs
+from ulcmod_dist.evaluate.categories import MAX_COMPARED, CodedCategories
+from ulcmod_dist.iterd.modules import adjusted_rand_index, count_pairs, count_shared
 from ulcmod_dist.results.discovery import Agreement, Classifier, Downstream
 from ulcmod_dist.results.types import Absent, Floats, Interval
 
@@ -36,73 +39,142 @@ def score_downstream(
     test_categories: Sequence[str | None] = (),
     *,
     seed: int = 0,
+    main_only: bool = False,
 ) -> Downstream | Absent:
     """Fit classifiers on the module features of train samples and score them on held-out ones.
 
     Features are scaled to mean 0 and deviation 1 over the train samples. Classifiers are those of
-    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear).
-    Without held-out samples each train sample is predicted by stratified 5-fold cross-validation.
-    Features have the shape (samples, K); samples without a category are left out. The support
-    vector machine comes first; intervals come from bootstrap draws of the scored samples. There
-    are no scores without categories, or with too few samples of one.
-    """
-    train, train_truth = _drop_unknown(train_features, train_categories)
-    names, counts = np.unique(train_truth, return_counts=True)
-    if len(names) < 2:
-        return Absent(
-            "Classifiers were skipped: the corpus has no categories."
-            if len(names) == 0
-            else f"Classifiers were skipped: all samples are of the category {names[0]}."
-        )
-    train, train_truth = _draw_subsample(train, train_truth, seed)
-    empty = np.empty((0, train_features.shape[1]))
-    test, test_truth = _drop_unknown(
-        empty if test_features is None else test_features, test_categories
-    )
-    if len(test_truth) == 0 and counts.min() < 2:
-        return Absent(
-            f"Classifiers were skipped: there are no held-out samples, and the category "
-            f"{names[counts.argmin()]} has a single train sample."
-        )
-    held_out = len(test_truth) > 0
-    truth = test_truth if held_out else train_truth
-    folds = min(_FOLDS, int(np.unique(train_truth, return_counts=True)[1].min()))
-    categories = np.unique(np.concatenate([names, truth]))
+    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear); with
+    ``main_only`` the first alone. Without held-out samples each train sample is predicted by
+    stratified 5-fold cross-validation. Features have the shape (samples, K); samples without a
+    category are left out. The support vector machine comes first; intervals come from bootstrap
+    draws of the scored samples.
 
-    def predict(model: Pipeline) -> NDArray[np.str_]:
-        if held_out:
+    Of more than 50 categories the most frequent take part, and in cross-validation those with two
+    samples; the note says so. There are no scores where fewer than two are left.
+    """
+    coded = CodedCategories.of([*train_categories, *test_categories])
+    held_out = test_features is not None and bool((coded.codes[len(train_categories) :] >= 0).any())
+    problem = _select(coded, len(train_categories), held_out=held_out)
+    if isinstance(problem, Absent):
+        return problem
+    train_rows = _draw_subsample(problem.train, seed)
+    train, train_truth = train_features[train_rows], problem.train[train_rows]
+    truth, folds = train_truth, None
+    if held_out:
+        assert test_features is not None
+        test, truth = test_features[problem.test >= 0], problem.test[problem.test >= 0]
+    else:
+        folds = min(_FOLDS, int(np.unique(train_truth, return_counts=True)[1].min()))
+    fitted = len(train_truth) - (0 if folds is None else -(-len(train_truth) // folds))
+    present = len(np.unique(train_truth))
+    if present > max(2, fitted // 2):
+        return Absent(
+            f"Classifiers were skipped: they would learn {present:,} categories from {fitted:,} "
+            "samples, fewer than two each."
+        )
+
+    def predict(model: Pipeline) -> Labels:
+        if folds is None:
             return np.asarray(model.fit(train, train_truth).predict(test))
         cut = StratifiedKFold(folds, shuffle=True, random_state=seed)
         return np.asarray(cross_val_predict(model, train, train_truth, cv=cut))
 
+    classifiers = []
+    for name, model in list(_build_classifiers(seed).items())[: 1 if main_only else None]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            predicted = predict(model)
+        ended = not any(issubclass(each.category, ConvergenceWarning) for each in caught)
+        shown = name if ended else f"{name}, not converged"
+        classifiers.append(_score(shown, truth, predicted, len(problem.names), seed))
     return Downstream(
-        categories=tuple(str(name) for name in categories),
-        classifiers=tuple(
-            _score(name, truth, predict(model), categories, seed)
-            for name, model in _build_classifiers(seed).items()
-        ),
-        folds=None if held_out else folds,
+        categories=problem.names,
+        classifiers=tuple(classifiers),
+        folds=folds,
         num_train=len(train_truth),
         num_scored=len(truth),
+        note=problem.note,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    """What classifiers are to tell apart: categories numbered anew, -1 for what takes no part."""
+
+    names: tuple[str, ...]
+    train: Labels
+    test: Labels
+    note: str
+
+
+def _select(coded: CodedCategories, num_train: int, *, held_out: bool) -> _Problem | Absent:
+    """Choose the categories that take part, or say why no classifier can be fitted."""
+    parts = coded.codes[:num_train], coded.codes[num_train:]
+    train, test = (np.bincount(codes[codes >= 0], minlength=len(coded.names)) for codes in parts)
+    present = int((train > 0).sum())
+    if present == 0:
+        return Absent("Classifiers were skipped: the corpus has no categories.")
+    if present == 1:
+        only = coded.names[int(train.argmax())]
+        return Absent(f"Classifiers were skipped: all samples are of the category {only}.")
+    single = train == 1
+    takes_part = (train + test > 0) if held_out else train > 1
+    notes = []
+    if not held_out and single.any():
+        first = coded.names[int(single.argmax())]
+        more = f" and {single.sum() - 1:,} more" if single.sum() > 1 else ""
+        reason = (
+            f"there are no held-out samples, and the category {first}{more} has a single train "
+            "sample"
+        )
+        if takes_part.sum() < 2:
+            return Absent(f"Classifiers were skipped: {reason}.")
+        notes.append(f"Left out of the cross-validation: {reason}.")
+    # By train samples, then by held-out ones, then by name.
+    chosen = np.lexsort((-test, -train))[: min(MAX_COMPARED, int(takes_part.sum()))]
+    chosen.sort()
+    if takes_part.sum() > len(chosen):
+        notes.append(
+            f"Of {takes_part.sum():,} categories only the {len(chosen)} with the most samples take "
+            "part: the classifiers compare every pair."
+        )
+    if held_out and test[chosen][train[chosen] > 0].sum() == 0:
+        return Absent(
+            "Classifiers were skipped: no held-out sample has a category that train samples have."
+        )
+    number = np.full(len(coded.names) + 1, -1)
+    number[chosen] = np.arange(len(chosen))
+    names = tuple(coded.names[code] for code in chosen)
+    return _Problem(names, number[parts[0]], number[parts[1]], " ".join(notes))
 
 
 def measure_agreement(
     split: str, sample_labels: Labels, categories: Sequence[str | None]
 ) -> Agreement | Absent:
     """Agreement of the modules of samples with their categories, where they have one."""
-    labels, truth = _drop_unknown(sample_labels, categories)
-    if len(np.unique(truth)) < 2:
+    coded = CodedCategories.of(categories)
+    known = coded.codes >= 0
+    labels, truth = np.asarray(sample_labels)[known], coded.codes[known]
+    if len(coded.names) < 2:
         return Absent(f"The {split} samples have fewer than two categories.")
-    _, members = np.unique(labels, return_inverse=True)
-    _, classes = np.unique(truth, return_inverse=True)
-    table = count_pairs(members, classes, (members.max() + 1, classes.max() + 1))
+    width = len(coded.names)
+    pairs, together = np.unique(labels * width + truth, return_counts=True)
+    commonest = np.zeros(int(labels.max()) + 1)
+    np.maximum.at(commonest, pairs // width, together)
     return Agreement(
         split=split,
-        adjusted_rand=float(adjusted_rand_score(truth, labels)),
-        mutual_information=float(normalized_mutual_info_score(truth, labels)),
-        purity=float(table.max(axis=1).sum() / len(labels)),
+        adjusted_rand=adjusted_rand_index(labels, truth),
+        mutual_information=_mutual_information(labels, truth),
+        purity=float(commonest.sum() / len(labels)),
     )
+
+
+def _mutual_information(labels: Labels, truth: Labels) -> float:
+    """Mutual information over the mean of the two entropies, 0 to 1."""
+    together, first, second = (count / len(labels) for count in count_shared(labels, truth))
+    both, one, other = (float(-(p * np.log(p)).sum()) for p in (together, first, second))
+    return min(1.0, max(0.0, (one + other - both) / ((one + other) / 2)))
 
 
 def _build_classifiers(seed: int) -> dict[str, Pipeline]:
@@ -115,38 +187,27 @@ def _build_classifiers(seed: int) -> dict[str, Pipeline]:
     }
 
 
-def _drop_unknown(
-    values: NDArray[Any], categories: Sequence[str | None]
-) -> tuple[NDArray[Any], NDArray[np.str_]]:
-    known = np.array([name is not None for name in categories], dtype=bool)
-    truth = np.array([name for name in categories if name is not None], dtype=str)
-    return np.asarray(values)[: len(known)][known], truth
-
-
-def _draw_subsample(
-    features: Floats, truth: NDArray[np.str_], seed: int
-) -> tuple[Floats, NDArray[np.str_]]:
-    if len(truth) <= MAX_TRAIN:
-        return features, truth
-    _, counts = np.unique(truth, return_counts=True)
-    rows, _ = train_test_split(
-        np.arange(len(truth)),
-        train_size=MAX_TRAIN,
-        stratify=truth if counts.min() > 1 else None,
-        random_state=seed,
-    )
-    rows.sort()
-    return features[rows], truth[rows]
+def _draw_subsample(truth: Labels, seed: int) -> Labels:
+    """Rows of the samples to fit on: all that take part, else as many of each category's share."""
+    rows = np.flatnonzero(truth >= 0)
+    if len(rows) <= MAX_TRAIN:
+        return rows
+    rng = np.random.default_rng(seed)
+    # The rank of a sample in its category, as a share of it, in random order; the first two of each
+    # come first, which cross-validation needs.
+    shuffled = rng.permutation(rows)
+    shuffled = shuffled[np.argsort(truth[shuffled], kind="stable")]
+    counts = np.bincount(truth[shuffled])
+    starts = np.cumsum(counts) - counts
+    rank = np.arange(len(shuffled)) - starts[truth[shuffled]]
+    order = np.argsort(np.maximum(rank - 1, 0) / counts[truth[shuffled]], kind="stable")
+    return np.sort(shuffled[order[:MAX_TRAIN]])
 
 
 def _score(
-    name: str,
-    truth: NDArray[np.str_],
-    predicted: NDArray[np.str_],
-    categories: NDArray[np.str_],
-    seed: int,
+    name: str, truth: Labels, predicted: Labels, num_categories: int, seed: int
 ) -> Classifier:
-    confusion = confusion_matrix(truth, predicted, labels=categories).astype(np.int64)
+    confusion = count_pairs(truth, predicted, (num_categories, num_categories))
     # Drawing samples with replacement draws the cells of the confusion matrix as a multinomial.
     cells = confusion.ravel() / confusion.sum()
     drawn = np.random.default_rng(seed).multinomial(len(truth), cells, size=_DRAWS)

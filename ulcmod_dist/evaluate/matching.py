@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.iterd.modules import count_pairs
+from ulcmod_dist.iterd.modules import adjusted_rand_index, count_pairs
 from ulcmod_dist.results.comparison import Matching, ModulePair
 from ulcmod_dist.results.types import Counts, Floats
 
@@ -82,4 +81,4 @@ def _jaccard(counts: Counts) -> Floats:
 
 
 def _adjusted_rand(labels: Labels, other_labels: Labels) -> float | None:
-    return float(adjusted_rand_score(labels, other_labels)) if len(labels) else None
+    return adjusted_rand_index(labels, other_labels) if len(labels) else None

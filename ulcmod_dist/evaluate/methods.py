@@ -57,6 +57,7 @@ def score_methods(
             None if other is None else other.values,
             test_categories,
             seed=candidate.seed,
+            main_only=True,
         )
         best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
         scores.append(

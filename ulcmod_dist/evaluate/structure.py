@@ -6,11 +6,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
+from ulcmod_dist.evaluate.categories import (
+    MAX_COMPARED,
+    MAX_LISTED,
+    CodedCategories,
+    most_frequent,
+)
 from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.discovery import Categories, Layers, Overlap
 from ulcmod_dist.results.types import Absent, Floats, share_rows
 
 Labels = NDArray[np.int64]
+
+MIN_SPREAD = 1e-9
+"""Deviation of mean z below which a module answers all samples alike, but for rounding."""
 
 
 def average_by_module(features: Floats, sample_labels: Labels, num_modules: int) -> Floats:
@@ -29,34 +38,51 @@ def describe_categories(
     features: Floats, sample_labels: Labels, categories: Sequence[str | None], num_modules: int
 ) -> Categories | Absent:
     """Modules over the categories of their samples; samples without a category are left out."""
-    known = np.array([name is not None for name in categories], dtype=bool)
-    if not known.any():
+    coded = CodedCategories.of(categories)
+    if not coded.names:
         return Absent("The corpus has no categories.")
-    truth = np.array([name for name in categories if name is not None], dtype=str)
-    names, classes = np.unique(truth, return_inverse=True)
-    counts = count_pairs(np.asarray(sample_labels)[known], classes, (num_modules, len(names)))
-    shares = share_rows(counts)
-    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    known = coded.codes >= 0
+    modules, classes = np.asarray(sample_labels)[known], coded.codes[known]
+    listed = most_frequent(coded.counts, MAX_LISTED)
+    # Categories beyond those listed share the last position.
+    position = np.full(len(coded.names), len(listed))
+    position[listed] = np.arange(len(listed))
+    counts = count_pairs(modules, position[classes], (num_modules, len(listed) + 1))
+    compared = most_frequent(coded.counts[listed], MAX_COMPARED)
     return Categories(
-        names=tuple(str(name) for name in names),
-        counts=counts,
-        breadth=np.where(counts.sum(axis=1) > 0, np.exp(-(shares * logs).sum(axis=1)), 0.0),
-        similarity=_category_similarity(features[known], classes, len(names)),
+        names=tuple(coded.names[code] for code in listed),
+        counts=counts[:, :-1],
+        breadth=_effective_number(modules, classes, num_modules),
+        similarity=_category_similarity(features, coded.codes, listed[compared]),
+        compared=tuple(compared.tolist()),
+        num_others=len(coded.names) - len(listed),
+        others=tuple(counts[:, -1].tolist()) if len(coded.names) > len(listed) else (),
     )
 
 
-def _category_similarity(features: Floats, classes: Labels, num_classes: int) -> Floats:
-    """Mean cosine of the feature vectors of two samples, category by category, shape (C, C).
+def _effective_number(modules: Labels, classes: Labels, num_modules: int) -> Floats:
+    """Effective number of categories of each module; 0 for one without samples, shape (K,)."""
+    width = int(classes.max(initial=0)) + 1
+    pairs, together = np.unique(modules * width + classes, return_counts=True)
+    sizes = np.bincount(modules, minlength=num_modules)
+    shares = together / sizes[pairs // width]
+    entropy = np.bincount(pairs // width, -shares * np.log(shares), minlength=num_modules)
+    return np.where(sizes > 0, np.exp(entropy), 0.0)
+
+
+def _category_similarity(features: Floats, codes: Labels, compared: Labels) -> Floats:
+    """Mean cosine of the feature vectors of two samples, category by category compared.
 
     Pairs of a sample with itself do not count, and samples with a zero vector are left out; NaN
     where no pair is left. The mean over all pairs follows from each category's mean direction, so
     the cost is linear in the samples.
     """
     norms = np.linalg.norm(features, axis=1)
-    usable = norms > 0
-    sums = np.zeros((num_classes, features.shape[1]))
-    np.add.at(sums, classes[usable], features[usable] / norms[usable, None])
-    counts = np.bincount(classes[usable], minlength=num_classes)
+    sums, counts = np.zeros((len(compared), features.shape[1])), np.zeros(len(compared))
+    for row, code in enumerate(compared):
+        usable = (norms > 0) & (codes == code)
+        sums[row] = (features[usable] / norms[usable, None]).sum(axis=0)
+        counts[row] = usable.sum()
     totals = sums @ sums.T - np.diag(counts)
     pairs = np.outer(counts, counts) - np.diag(counts)
     means: Floats = np.divide(totals, pairs, out=np.full(totals.shape, np.nan), where=pairs > 0)
@@ -83,7 +109,7 @@ def link_modules(features: Floats) -> Floats | Absent:
     """
     if features.shape[1] < 2:
         return Absent("One module alone has no hierarchy.")
-    if (features.std(axis=0) == 0).any():
+    if (features.std(axis=0) < MIN_SPREAD).any():
         return Absent("A module responds equally to all samples, so it has no place in a tree.")
     return np.asarray(linkage(features.T, method="average", metric="correlation"))
 

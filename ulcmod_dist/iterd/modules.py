@@ -7,7 +7,6 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 from ulcmod_dist.results.types import Objective
@@ -78,7 +77,7 @@ class Modules:
 def mean_rand_index(labels: Sequence[LabelArray]) -> float:
     """Mean adjusted Rand index of labels over all pairs of restarts; NaN for a single one."""
     pairs = list(combinations(labels, 2))
-    return float(np.mean([adjusted_rand_score(a, b) for a, b in pairs])) if pairs else float("nan")
+    return float(np.mean([adjusted_rand_index(a, b) for a, b in pairs])) if pairs else float("nan")
 
 
 def stability(
@@ -106,6 +105,40 @@ def stability(
         samples += as_ours[other_samples] == best_samples
         units += as_ours[other_units] == best_units
     return samples / len(others), units / len(others)
+
+
+def adjusted_rand_index(labels: LabelArray, other_labels: LabelArray) -> float:
+    """Adjusted Rand index of two partitions: 1 for the same one, 0 on average for random ones.
+
+    scikit-learn's takes labels that are nearly all different for numbers and warns.
+    """
+    together, first, second = (
+        int(np.sum(np.square(counts))) for counts in count_shared(labels, other_labels)
+    )
+    items = len(labels)
+    both, only_first, only_second = together - items, first - together, second - together
+    neither = items * items - together - only_first - only_second
+    if only_first == only_second == 0:
+        return 1.0
+    excess = 2 * (both * neither - only_first * only_second)
+    return excess / (
+        (both + only_second) * (only_second + neither)
+        + (both + only_first) * (only_first + neither)
+    )
+
+
+def count_shared(
+    labels: LabelArray, other_labels: LabelArray
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Items of each pair of labels that occurs, of each label, and of each other label.
+
+    At most as many numbers as items, where a table has the product of the numbers of labels.
+    """
+    number_of_labels = int(np.max(other_labels, initial=0)) + 1
+    pairs = np.asarray(labels, np.int64) * number_of_labels + np.asarray(other_labels, np.int64)
+    values = pairs, np.asarray(labels), np.asarray(other_labels)
+    together, first, second = (np.unique(value, return_counts=True)[1] for value in values)
+    return together.astype(np.int64), first.astype(np.int64), second.astype(np.int64)
 
 
 def count_pairs(rows: LabelArray, columns: LabelArray, shape: tuple[int, int]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from ulcmod_dist.passes.standardised import (
     Standardised,
     as_standardised,
 )
+from ulcmod_dist.runtime.text import count
 
 MIN_STD = 1e-8
 """Standard deviation below which a unit counts as constant."""
@@ -125,10 +126,10 @@ def require_variation(moments: Moments) -> None:
             "Give some samples the split train.",
         )
     if not moments.varies().any():
-        samples = f"{moments.count:,} train samples" if moments.count > 1 else "one train sample"
         raise InvalidInput(
-            f"None of the {len(moments.mean):,} units varies over the {samples} (a standard "
-            f"deviation below {MIN_STD:g} counts as none), so there are no modules to find.",
+            f"No unit of {len(moments.mean):,} varies over {count(moments.count, 'train sample')} "
+            f"(a standard deviation below {MIN_STD:g} counts as none), so there are no modules to "
+            "find.",
             "Give more samples, or multiply tiny activations by a constant.",
         )
 
@@ -138,13 +139,13 @@ def _compute_moments(raw: AnyArray, executor: Executor) -> Moments:
     if not isinstance(raw, da.Array):
         raw = _dask.from_array(raw, chunks=(BLOCK_ROWS, -1))
     raw = raw.rechunk({0: BLOCK_ROWS})
-    count, blocks = raw.shape[0], raw.numblocks[0]
+    samples, blocks = raw.shape[0], raw.numblocks[0]
     pairs = raw.map_blocks(_block_moments, dtype=np.float64, chunks=((2,) * blocks, raw.chunks[1]))
     total = Moments.none(raw.shape[1])
     for first in range(0, blocks, _BLOCKS_AT_ONCE):
         (part,) = executor.compute([pairs[2 * first : 2 * (first + _BLOCKS_AT_ONCE)]])
         for number, (mean, m2) in enumerate(part.reshape(-1, 2, raw.shape[1]), start=first):
-            rows = min(BLOCK_ROWS, count - number * BLOCK_ROWS)
+            rows = min(BLOCK_ROWS, samples - number * BLOCK_ROWS)
             with np.errstate(over="ignore", invalid="ignore"):
                 total = total.merge(Moments(rows, mean, m2))
     return total

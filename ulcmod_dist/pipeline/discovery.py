@@ -23,7 +23,7 @@ from ulcmod_dist.results.discovery import (
     Confound,
     Discovery,
     Layers,
-    MethodRow,
+    MethodComparison,
     Module,
     PromptProperty,
     Restart,
@@ -74,7 +74,7 @@ def describe(
     samples: dict[str, Samples],
     *,
     null: tuple[Objective, ...] | Absent,
-    methods: tuple[MethodRow, ...],
+    methods: MethodComparison,
 ) -> Discovery:
     """Put together what is known of the modules of one K; no pass over the matrix."""
     metrics = found.stored.metrics
@@ -89,7 +89,8 @@ def describe(
         restarts=_restarts(found.stored),
         restart_agreement=_restart_agreement(found.stored),
         null=null,
-        methods=methods,
+        methods=methods.rows,
+        methods_left_out=methods.left_out,
         downstream=score_downstream(
             features,
             samples["train"].categories,

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.baselines import Candidate, build_unit_space, find_baselines
+from ulcmod_dist.evaluate.baselines import Candidate, build_unit_space, find_baseline
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
@@ -26,8 +27,8 @@ from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, sta
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.search import job_executor
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
-from ulcmod_dist.results.discovery import Discovery, MethodRow
-from ulcmod_dist.results.types import Absent, Objective
+from ulcmod_dist.results.discovery import Discovery, MethodComparison
+from ulcmod_dist.results.types import Absent, Fact, Objective
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.store.modules import StoredModules
 
@@ -104,8 +105,8 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
         for k in wanted.get("null", ()):
             _store(context, "null", k, NullModel(_null(inputs, k)))
         if numbers := wanted.get("methods"):
-            for k, rows in _methods(inputs, {k: modules[k] for k in numbers}).items():
-                _store(context, "methods", k, rows)
+            for k, methods in _methods(inputs, {k: modules[k] for k in numbers}).items():
+                _store(context, "methods", k, methods)
         if numbers := wanted.get("evaluation"):
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in numbers}).items():
                 _store(context, "evaluation", k, discovery)
@@ -148,7 +149,7 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
                 found,
                 inputs.samples,
                 null=read_result(run, "null", k, NullModel).objectives,
-                methods=read_result(run, "methods", k, tuple[MethodRow, ...]),
+                methods=read_result(run, "methods", k, MethodComparison),
             )
             shown.update(len(described))
     return described
@@ -172,6 +173,8 @@ def _null(inputs: _Inputs, num_modules: int) -> tuple[Objective, ...] | Absent:
     """Objectives of the null model of one K, or why there are none."""
     if inputs.context.job.evaluate.null_permutations == 0:
         return Absent("The job asks for no null model (evaluate.null_permutations is 0).")
+    if num_modules == 1:
+        return Absent("With K = 1 there is no null model: all units and samples are one module.")
     memory = _null_memory(inputs, num_modules)
     if isinstance(memory, Absent):
         return memory
@@ -213,10 +216,9 @@ def _search_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Object
         return search_null_model(inputs.train, searched, settings.null_permutations, settings.seed)
 
 
-def _methods(
-    inputs: _Inputs, modules: dict[int, StoredModules]
-) -> dict[int, tuple[MethodRow, ...]]:
-    candidates = [*_searched(inputs, modules), *_baselines(inputs, list(modules))]
+def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, MethodComparison]:
+    baselines, left_out = _baselines(inputs, list(modules))
+    candidates = [*_searched(inputs, modules), *baselines]
     total = inputs.splits + len(candidates)
     with track(inputs.context.on_progress, "Comparing methods", total, "parts") as step:
         scores = score_methods(
@@ -228,7 +230,7 @@ def _methods(
             ProgressExecutor(inputs.executor, step.update),
             lambda done: step.update(inputs.splits + done),
         )
-    return {k: tabulate_methods(scores, k) for k in modules}
+    return {k: MethodComparison(tabulate_methods(scores, k), left_out[k]) for k in modules}
 
 
 def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
@@ -254,11 +256,15 @@ def _seeds(inputs: _Inputs) -> range:
     return range(first, first + inputs.context.job.evaluate.seeds)
 
 
-def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
+def _baselines(
+    inputs: _Inputs, numbers: Sequence[int]
+) -> tuple[list[Candidate], dict[int, tuple[Fact, ...]]]:
+    """Modules of the other methods; for each K, why a method found none with some seed."""
     settings = inputs.context.job.evaluate
     candidates: list[Candidate] = []
+    left_out: dict[int, dict[str, Fact]] = {k: {} for k in numbers}
     if not settings.baselines:
-        return candidates
+        return candidates, dict.fromkeys(numbers, ())
     seeds = _seeds(inputs)
     total = len(seeds) * len(numbers)
     with track(
@@ -269,12 +275,14 @@ def _baselines(inputs: _Inputs, numbers: Sequence[int]) -> list[Candidate]:
     with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
         for seed in seeds:
             space = build_unit_space(inputs.train, inputs.executor, seed=seed, points=points)
-            for k in numbers:
-                candidates += find_baselines(
-                    space, inputs.train.n_samples, k, seed=seed, methods=settings.baselines
-                )
-                step.update(step.done + 1)
-    return candidates
+            for k, method in product(numbers, settings.baselines):
+                try:
+                    found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
+                    candidates.append(found)
+                except InvalidInput as error:
+                    left_out[k].setdefault(method, Fact(method, error.fact))
+                step.update(step.done + 1 / len(settings.baselines))
+    return candidates, {k: tuple(facts.values()) for k, facts in left_out.items()}
 
 
 def _row(discovery: Discovery) -> dict[str, object]:

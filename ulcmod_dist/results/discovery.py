@@ -37,6 +37,14 @@ class MethodRow:
 
 
 @dataclass(frozen=True)
+class MethodComparison:
+    """The modules of several methods, for one K."""
+
+    rows: tuple[MethodRow, ...]  # IterD first
+    left_out: tuple[Fact, ...] = ()  # methods that found no modules, and why not
+
+
+@dataclass(frozen=True)
 class Classifier:
     """A classifier that reads a sample's category from its module features."""
 
@@ -56,6 +64,7 @@ class Downstream:
     folds: int | None  # folds of the cross-validation; None where held-out samples were scored
     num_train: int  # samples that a classifier was fitted on
     num_scored: int  # samples that were scored
+    note: str = ""  # which categories took no part and why, in full sentences
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,17 @@ class Module:
 class Categories:
     """Modules against the corpus's categories."""
 
-    names: tuple[str, ...]  # names of the C categories
+    names: tuple[str, ...]  # names of the C categories; of very many, the most frequent
     counts: Counts  # train samples, module by category, shape (K, C)
-    # Effective number of categories of each module, exp of the entropy of its mix: 1 for a single
-    # category, C for an even mix, 0 for a module without such samples, shape (K,).
+    # Effective number of all categories of each module, exp of the entropy of its mix: 1 for a
+    # single category, their number for an even mix, 0 for a module without such samples, shape (K,)
     breadth: Floats
-    # Mean cosine of the module features of two samples, category by category; NaN where there are
-    # no two, shape (C, C).
+    # Mean cosine of the module features of two samples, by pairs of ``compared``; NaN where there
+    # are no two, shape (compared, compared).
     similarity: Floats
+    compared: tuple[int, ...]  # positions of the categories of ``similarity``, the most frequent
+    num_others: int = 0  # categories without a name here
+    others: tuple[int, ...] = ()  # train samples of these, by module; empty where there are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +190,7 @@ class Discovery:
     linkage: Floats | Absent  # the modules' tree, SciPy's linkage matrix, shape (K - 1, 4)
     ablation: Ablation | Absent  # the causal check
     confounds: tuple[Confound, ...] | Absent  # properties of the prompts related to the modules
+    methods_left_out: tuple[Fact, ...] = ()  # methods that were not compared, and why not
 
     @property
     def names(self) -> tuple[str, ...]:

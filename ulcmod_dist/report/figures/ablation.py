@@ -12,9 +12,12 @@ from ulcmod_dist.report.figures.modules import (
 )
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, format_interval
 from ulcmod_dist.results.ablation import AblatedModule, Ablation
-from ulcmod_dist.results.discovery import Discovery
+from ulcmod_dist.results.discovery import Categories, Discovery
 from ulcmod_dist.results.types import Floats
 from ulcmod_dist.runtime.text import count, label, number
+
+MAX_CATEGORIES = 50
+"""Categories of the heatmap at most."""
 
 
 def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
@@ -55,15 +58,21 @@ def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
 
 def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats) -> Heatmap:
     """Draw the loss increase on each category when each module is ablated, shape (K, C)."""
-    names = found.names
-    short = tuple(map(label, ablation.categories))
+    names, measured = found.names, ablation.categories
+    chosen = _choose_categories(found, measured)
+    increase, short = increase[:, chosen], tuple(label(measured[column]) for column in chosen)
+    shown = (
+        f" The {len(chosen)} most frequent of {len(measured):,} categories are shown."
+        if len(chosen) < len(measured)
+        else ""
+    )
     known = np.where(np.isnan(increase), -np.inf, increase)
     largest = np.unravel_index(int(np.argmax(known)), increase.shape)
     return Heatmap(
         title="Loss increase on each category",
         caption=(
             "Each row ablates one module in the real forward pass. "
-            "Strong cells are categories that need the module."
+            "Strong cells are categories that need the module." + shown
         ),
         alternative=(
             f"The largest increase is {number(increase[largest])} nats a token: module "
@@ -86,6 +95,16 @@ def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats
         cell_texts=format_cells(increase),
         row_modules=tuple(range(len(names))),
     )
+
+
+def _choose_categories(found: Discovery, measured: Sequence[str]) -> list[int]:
+    """Positions of the categories that a figure has room for, those with the most samples."""
+    sizes: dict[str, int] = {}
+    if isinstance(found.categories, Categories):
+        totals = found.categories.counts.sum(axis=0).tolist()
+        sizes = dict(zip(found.categories.names, totals, strict=True))
+    order = sorted(range(len(measured)), key=lambda position: -sizes.get(measured[position], 0))
+    return sorted(order[:MAX_CATEGORIES])
 
 
 def _describe_measurement(found: Discovery, ablation: Ablation) -> str:

@@ -111,7 +111,7 @@ def _describe_activation(means: Floats) -> str:
 def draw_category_mix(found: Discovery, categories: Categories) -> StackedBars:
     """Draw which categories the samples of each module come from."""
     names = found.names
-    pooled, parts = _gather_small(categories.counts, [label(name) for name in categories.names])
+    pooled, parts = _gather_small(categories)
     shares = share_rows(pooled)
     gathered = (
         "" if len(parts) == len(categories.names) else f" The smallest are gathered as {parts[-1]}."
@@ -141,24 +141,32 @@ def draw_category_mix(found: Discovery, categories: Categories) -> StackedBars:
     )
 
 
-def _gather_small(counts: Counts, categories: list[str]) -> tuple[Counts, list[str]]:
-    if len(categories) <= MAX_PARTS:
-        return counts, categories
+def _gather_small(categories: Categories) -> tuple[Counts, list[str]]:
+    counts, names = categories.counts, [label(name) for name in categories.names]
+    if len(names) <= MAX_PARTS:
+        return counts, names
     order = np.argsort(-counts.sum(axis=0), kind="stable").tolist()
     large, small = sorted(order[: MAX_PARTS - 1]), order[MAX_PARTS - 1 :]
-    gathered = np.column_stack([counts[:, large], counts[:, small].sum(axis=1)])
-    return gathered, [categories[c] for c in large] + [f"{len(small)} others"]
+    rest = counts[:, small].sum(axis=1) + np.array(categories.others or 0, np.int64)
+    others = f"{len(small) + categories.num_others:,} others"
+    return np.column_stack([counts[:, large], rest]), [*(names[c] for c in large), others]
 
 
 def draw_category_similarity(found: Discovery, categories: Categories) -> Heatmap:
     """Draw how alike categories look to the modules."""
     similarity = categories.similarity
-    short = tuple(map(label, categories.names))
+    short = tuple(label(categories.names[position]) for position in categories.compared)
+    total = len(categories.names) + categories.num_others
+    shown = (
+        f" The {len(short)} most frequent of {total:,} categories are compared."
+        if len(short) < total
+        else ""
+    )
     return Heatmap(
         title="Similarity of the categories",
         caption=(
             "Mean cosine between the module activations of samples of two categories. "
-            "Strong cells off the diagonal are categories that use the same modules."
+            "Strong cells off the diagonal are categories that use the same modules." + shown
         ),
         alternative=_describe_similarity(similarity, short),
         basis=describe_basis(found),
@@ -181,9 +189,11 @@ def _describe_similarity(similarity: Floats, categories: Sequence[str]) -> str:
     if len(categories) < 2:
         return "There is one category only."
     row, column = find_largest_off_diagonal(similarity)
+    # A category with a single sample has no two to compare.
+    within = np.diag(similarity)[~np.isnan(np.diag(similarity))]
+    said = f"Within a category the mean cosine is {number(within.mean())}. " if within.size else ""
     return (
-        f"Within a category the mean cosine is {number(np.diag(similarity).mean())}. The most "
-        f"similar categories are {categories[row]} and {categories[column]} "
+        f"{said}The most similar categories are {categories[row]} and {categories[column]} "
         f"({number(similarity[row, column])})."
     )
 

@@ -191,7 +191,7 @@ def _share_categories(
     if isinstance(categories, Absent):
         return categories
     row = categories.counts[module]
-    total = max(1, int(row.sum()))
+    total = max(1, int(row.sum()) + (categories.others[module] if categories.others else 0))
     order = [i for i in np.argsort(-row, kind="stable") if row[i] > 0][:8]
     return tuple(
         ShareBar(

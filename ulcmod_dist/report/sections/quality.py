@@ -1,6 +1,7 @@
 """The section on the quality of the modules: objective, other methods, classifiers."""
 
 import statistics
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -90,7 +91,8 @@ def _compare_with_null(found: Discovery) -> str:
 def _comparison(found: Discovery) -> tuple[Block, ...]:
     null = estimate_null(found)
     rows = [(row.method, row.value) for row in found.methods]
-    compared = (tabulate_methods(found),) if rows else ()
+    compared: tuple[Block, ...] = (tabulate_methods(found),) if rows else ()
+    compared += tuple(_explain_left_out(found))
     if null is not None:
         rows.append((NULL_NAME, null))
     if len(rows) < 2:
@@ -98,6 +100,13 @@ def _comparison(found: Discovery) -> tuple[Block, ...]:
     methods, values = [name for name, _ in rows], [value for _, value in rows]
     spec = draw_objective_by_method(methods, values, _pooled_basis(found))
     return (build_picture("methods", found, spec), *_warn_of_single_start(found), *compared)
+
+
+def _explain_left_out(found: Discovery) -> Iterator[Note]:
+    """Yield why methods are not in the table, a sentence a reason."""
+    for reason in dict.fromkeys(fact.value for fact in found.methods_left_out):
+        methods = [fact.label for fact in found.methods_left_out if fact.value == reason]
+        yield Note(f"Left out: {', '.join(methods)}. {reason}", quiet=True)
 
 
 def _pooled_basis(found: Discovery) -> str:
@@ -167,6 +176,7 @@ def _downstream(found: Discovery) -> tuple[Block, ...]:
         return (explain_absence(downstream),)
     return (
         _classifier_table(found, downstream),
+        *((Note(downstream.note),) if downstream.note else ()),
         build_picture("confusion", found, draw_confusion(found, downstream)),
         Collapsible(_category_table(found, downstream)),
         Collapsible(tabulate_confusion(found, downstream)),

@@ -68,9 +68,9 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
     if not isinstance(found.null, Absent):
         largest = max(score.value for score in found.null)
         searches = count(len(found.null), "permutation")
-        yield KeyFigure(
-            percent(largest / found.objective.value), "Found by chance", f"of L, most of {searches}"
-        )
+        if found.objective.value > 0:
+            share = percent(largest / found.objective.value)
+            yield KeyFigure(share, "Found by chance", f"of L, most of {searches}")
     if found.restart_agreement is not None:
         pairs = f"adjusted Rand between {len(found.restarts)} restarts"
         for side, value in zip(("units", "samples"), found.restart_agreement, strict=True):
@@ -87,10 +87,11 @@ def _null(found: Discovery) -> tuple[Block, ...]:
         return (explain_absence(found.null),)
     largest = max(score.value for score in found.null)
     searches = count(len(found.null), "search", "searches")
+    value = found.objective.value
+    share = f"{percent(largest / value)} of the " if value > 0 else "beside "
     text = (
         f"With each unit's column permuted over the samples, {searches} found at most "
-        f"L = {number(largest, 6)}: {percent(largest / found.objective.value)} of the "
-        f"{number(found.objective.value, 6)} found on the data."
+        f"L = {number(largest, 6)}, {share}{number(value, 6)} found on the data."
     )
     return (Note(text), Collapsible(tabulate_null(found, found.null)))
 
