@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ulcmod_dist.corpus.prompts import SCHEMA, Corpus, Prompt
+from ulcmod_dist.corpus.chats import Prompt
+from ulcmod_dist.corpus.prompts import SCHEMA, Corpus
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,

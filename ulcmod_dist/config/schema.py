@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     ValidationError,
     field_validator,
     model_validator,
@@ -121,19 +122,46 @@ class CorpusConfig(Config):
         return self
 
 
+RESERVED_ARGUMENTS = frozenset(
+    [
+        "add_generation_prompt", "chat_template", "continue_final_message", "conversation",
+        "conversations", "max_length", "messages", "padding", "raise_exception",
+        "return_assistant_tokens_mask", "return_dict", "return_tensors",
+        "sanitize_control_tokens", "self", "strftime_now", "tokenize", "tokenizer_kwargs",
+        "truncation",
+    ]
+)  # fmt: skip
+"""What the program or transformers itself gives to a chat template."""
+
+
 class TokenizationConfig(Config):
     """How prompts are tokenized, and which tokens enter the mean."""
 
-    template: Literal["model", "none"] = "model"
-    """`model`: the model's chat template; `none`: the plain text."""
+    template: str = Field("model", min_length=1)
+    """`model`: the model's chat template; `none`: the plain text; else the name of one of several
+    templates of the model."""
+    template_arguments: dict[str, JsonValue] = {}
+    """Variables of the chat template, such as `enable_thinking: false` or `tools`."""
     system: str | None = "You are a helpful assistant."
     """System message of the chat template."""
+    control_tokens: Literal["text", "tokens"] = "text"
+    """Whether control tokens that a prompt spells, such as `<|im_end|>`, are read as text or as
+    the tokens."""
     tokens: Literal["all", "prompt", "last"] = "all"
     """Tokens that enter the mean: all, those of the user's text, or the last."""
     max_tokens: int | None = Field(None, gt=0)
     """Length limit; by default the model's own maximum."""
     long: Literal["truncate", "refuse"] = "truncate"
     """Whether a prompt over the limit is truncated or refused."""
+
+    @model_validator(mode="after")
+    def _check_template_arguments(self) -> Self:
+        if self.template_arguments and self.template == "none":
+            raise ValueError("template_arguments: there is no template to read them")
+        reserved = sorted(RESERVED_ARGUMENTS & self.template_arguments.keys())
+        if reserved:
+            raise ValueError(f"template_arguments: {reserved[0]!r} is set by the program itself")
+        return self
 
 
 class ExtractConfig(Config):

@@ -1,32 +1,33 @@
 """The corpus: prompts read from files, checked, and cut into shards."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.schema import CorpusConfig
+from ulcmod_dist.corpus.chats import (
+    Prompt,
+    digest_prompt,
+    encode_chat,
+    list_user_texts,
+    parse_chat,
+)
 from ulcmod_dist.corpus.columns import (
     MAX_SHOWN,
     blank_to_null,
     find_repeated,
     is_blank,
     join_first,
-    parse_json,
 )
 from ulcmod_dist.corpus.files import SourceFile, find_files
 from ulcmod_dist.corpus.tables import read_table
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.runtime.rundir import canonical_json, fingerprint
-
-_ROLES = {"human": "user", "gpt": "assistant"}
-_KNOWN_ROLES = {"system", "user", "assistant", "tool", "developer"}
 
 SCHEMA = pa.schema(
     [
@@ -39,19 +40,13 @@ SCHEMA = pa.schema(
 )
 """Columns of a corpus; texts have 64-bit offsets, since they may exceed 2 GiB together."""
 
-Message: TypeAlias = dict[str, str]
-"""One turn of a chat: ``role`` and ``content``."""
-
-Prompt: TypeAlias = str | tuple[Message, ...]
-"""A text, or the messages of a chat."""
-
 
 @dataclass(frozen=True)
 class Corpus:
     """The samples of a job in memory: train samples first, then held-out ones, a row each.
 
-    Where the job names a column of messages, ``chat`` is their canonical JSON and ``text`` the
-    user's messages joined by empty lines; else ``chat`` is null.
+    Where the job names a column of messages, ``chat`` is their JSON and ``text`` the user's words
+    joined by empty lines; else ``chat`` is null.
     """
 
     table: pa.Table
@@ -75,8 +70,8 @@ class Corpus:
         return [self.prompt(row) for row in rows]
 
     def digests(self) -> list[str]:
-        """SHA-256 (hexadecimal) of each prompt's canonical JSON; equal prompts, equal digests."""
-        return [fingerprint(self.prompt(index)) for index in range(len(self))]
+        """SHA-256 (hexadecimal) of each prompt; equal prompts, equal digests."""
+        return [digest_prompt(self.prompt(index)) for index in range(len(self))]
 
 
 @dataclass(frozen=True)
@@ -105,8 +100,8 @@ class _Split:
 def read_corpus(corpus: CorpusConfig) -> Corpus:
     """Read and check the samples of a job: train first, then held-out ones, files in path order.
 
-    Chats are lists of ``{role, content}`` or ``{from, value}``, or such lists as JSON. A null
-    category means none. Without a column of ids, ids are ``<split>-<row>``, counted from row 0.
+    Chats are lists of messages or such lists as JSON, see `parse_chat`. A null category means none.
+    Without a column of ids, ids are ``<split>-<row>``, counted from row 0.
 
     Raises:
         InvalidInput: Something cannot be read, a column is missing, an id occurs twice or a text
@@ -149,13 +144,24 @@ def _make_table(split: _Split, corpus: CorpusConfig) -> pa.Table:
     return pa.table(arrays).cast(SCHEMA)
 
 
-def _raise_for_rows(split: _Split, faulty: Sequence[int], fault: str, remedy: str) -> None:
-    """Raise if there are faulty rows: their number and the first few of them."""
+def _raise_for_rows(
+    split: _Split,
+    faulty: Sequence[int],
+    fault: str,
+    remedy: str,
+    reasons: Mapping[int, str] | None = None,
+) -> None:
+    """Raise if there are faulty rows: their number and the first few of them, with ``reasons``."""
     if not faulty:
         return
-    places = join_first([split.describe_row(row) for row in faulty[:MAX_SHOWN]], len(faulty))
+    places = [
+        split.describe_row(row) + (f": {reasons[row]}" if reasons else "")
+        for row in faulty[:MAX_SHOWN]
+    ]
     raise InvalidInput(
-        f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: {places}.", remedy
+        f"{len(faulty)} of {split.rows()} {split.name} samples {fault}: "
+        f"{join_first(places, len(faulty))}.",
+        remedy,
     )
 
 
@@ -203,48 +209,24 @@ def _describe_row(splits: Sequence[_Split], row: int) -> str:
 
 
 def _read_chats(split: _Split, name: str) -> tuple[pa.Array, pa.Array]:
-    """The user's text and the canonical JSON of every chat."""
-    column = split.column(name)
-    texts, chats, faulty = [], [], []
-    for row, encoded in enumerate(column.to_pylist()):
-        messages = _parse_messages(encoded)
-        contents = [m["content"] for m in messages or () if m["role"] == "user"]
-        if messages is None or not any(text.strip() for text in contents):
-            faulty.append(row)
-            continue
-        texts.append("\n\n".join(contents))
-        chats.append(canonical_json(messages).decode())
+    """The user's text and the JSON of every chat."""
+    texts, chats = [], []
+    faults: dict[int, str] = {}
+    for row, encoded in enumerate(split.column(name).to_pylist()):
+        try:
+            messages = parse_chat(encoded)
+            chats.append(encode_chat(messages))
+            texts.append("\n\n".join(list_user_texts(messages)))
+        except ValueError as error:
+            faults[row] = str(error)
     _raise_for_rows(
         split,
-        faulty,
-        f"have no chat with a user's message in {name!r}",
-        "A chat is a list of {role, content} or {from, value}.",
+        list(faults),
+        f"have no chat in {name!r}",
+        "A chat is a list of messages {role, content} or {from, value}.",
+        faults,
     )
     return pa.array(texts, pa.large_string()), pa.array(chats, pa.large_string())
-
-
-def _parse_messages(encoded: str | None) -> list[Message] | None:
-    """The messages of a chat, or None if the value is no chat."""
-    try:
-        turns = parse_json(encoded or "null")
-    except ValueError:
-        return None
-    if not isinstance(turns, list):
-        return None
-    messages = []
-    for turn in turns:
-        if not isinstance(turn, dict):
-            return None
-        role, content = _get_either(turn, "role", "from"), _get_either(turn, "content", "value")
-        role = _ROLES.get(role, role) if isinstance(role, str) else None
-        if role not in _KNOWN_ROLES or not isinstance(content, str):
-            return None
-        messages.append(Message(role=role, content=content))
-    return messages
-
-
-def _get_either(turn: dict[str, Any], key: str, other: str) -> Any:
-    return turn.get(other) if turn.get(key) is None else turn[key]
 
 
 def plan_shards(

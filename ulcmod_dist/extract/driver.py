@@ -67,14 +67,16 @@ def prepare(
     *,
     shard_samples: int,
     batch_tokens: int,
+    digests: Sequence[str] | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
     save: bool = True,
 ) -> PreparedExtraction:
     """Load the plan of a run if it was made from the same inputs, or make one.
 
-    A new plan reuses rows that still hold; ``save`` makes it the run's.
+    A new plan reuses rows that still hold; ``save`` makes it the run's. ``digests`` are those of
+    the prompts as the tokenizer reads them; by default those of the prompts alone.
     """
-    digests = tuple(corpus.digests())
+    digests = tuple(corpus.digests() if digests is None else digests)
     old = load_plan(run)
     inputs = list_plan_inputs(fingerprint(list(digests)), provenance, shard_samples, batch_tokens)
     if old is not None and old.inputs == inputs:

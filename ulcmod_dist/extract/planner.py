@@ -9,10 +9,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeAlias
 
-from ulcmod_dist.corpus.prompts import Corpus, Prompt, plan_shards
+from ulcmod_dist.corpus.chats import Prompt
+from ulcmod_dist.corpus.prompts import Corpus, plan_shards
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
-from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt, plan_batches
+from ulcmod_dist.forward.batches import PromptSurvey, RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
@@ -132,6 +133,7 @@ class PreparedExtraction:
     plan: ExtractionPlan
     prompts: Corpus
     digests: tuple[str, ...]
+    survey: PromptSurvey | None = None
 
 
 def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT
-from ulcmod_dist.corpus.prompts import Prompt
+from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
 from ulcmod_dist.extract.worker import ShardProgress, ShardResult, TaskFailure, Worker

@@ -20,7 +20,7 @@ import numpy as np
 import ray
 
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
-from ulcmod_dist.corpus.prompts import Prompt
+from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.errors import UlcmodError, describe_error
 from ulcmod_dist.extract.planner import PromptEncoder, ShardTask
 from ulcmod_dist.forward.architectures import LayerUnits

@@ -3,7 +3,7 @@
 Planning an extraction needs these without a model, so nothing here imports torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,6 +25,25 @@ class TokenizedPrompt:
     def num_counted(self) -> int:
         """Number of tokens that enter the mean."""
         return sum(self.token_mask)
+
+
+@dataclass(frozen=True)
+class PromptSurvey:
+    """What a tokenizer makes of the prompts of a corpus.
+
+    Attributes:
+        digests: The digest of each prompt, in order.
+        control_tokens: Number of prompts whose words spell control tokens.
+        omitted: Fields that the chat template does not show, and in how many chats.
+        first: The tokens of the first prompt: control tokens as they are, text in quotes.
+        warnings: Sentences about what is probably not intended.
+    """
+
+    digests: tuple[str, ...]
+    control_tokens: int
+    omitted: Mapping[str, int]
+    first: str
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,56 @@
 """Tokenize prompts: chat template, length limit, and which tokens enter the mean."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
-from jinja2.exceptions import TemplateError
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
-from ulcmod_dist.corpus.prompts import Message, Prompt
-from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.corpus.chats import Message, Prompt, digest_prompt, list_user_texts
+from ulcmod_dist.errors import InvalidInput, describe_error
 from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt
+from ulcmod_dist.forward.control_tokens import (
+    ControlTokenError,
+    ControlTokens,
+    list_control_tokens,
+)
 from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.forward.messages import TemplateRefusal
+from ulcmod_dist.forward.templates import ChatTemplate, describe_arguments
 
 # transformers sets model_max_length to 1e30 where a tokenizer has no limit.
 _NO_LIMIT = 10**12
-# Control characters: no template strips them, and no template contains them.
-_PLACEHOLDER = "\x02\x03"
-_FIXED_DATE = {
-    "%Y": "2024", "%y": "24", "%m": "07", "%d": "26", "%b": "Jul", "%B": "July",
-    "%a": "Fri", "%A": "Friday", "%j": "208", "%H": "12", "%M": "00", "%S": "00",
-}  # fmt: skip
-_FILTERS = "".join(f" | replace({code!r}, {value!r})" for code, value in _FIXED_DATE.items())
-# Shadows the `strftime_now` that transformers gives to templates.
-_DATE_MACRO = f"{{%- macro strftime_now(format) -%}}{{{{ format{_FILTERS} }}}}{{%- endmacro -%}}"
+_AS_TEXT = "control tokens as text"
+_NO_OPENING = "no generation prompt after an assistant's turn"
+
+
+@dataclass(frozen=True)
+class _Rendered:
+    """A prompt as the text to encode, and the spans of the user's words in it."""
+
+    text: str
+    spans: tuple[tuple[int, int], ...]
+    literal: bool = False  # whether control tokens that it spells are text
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a prompt is read.
+
+    Attributes:
+        digest: SHA-256 of the prompt, and of how it is read where an earlier version read another.
+        spells_control_tokens: Whether its own words spell control tokens.
+        omitted: Fields of its messages that the template does not show, see `find_omitted`.
+    """
+
+    digest: str
+    spells_control_tokens: bool
+    omitted: frozenset[str]
 
 
 class PromptTokenizer:
@@ -32,9 +58,11 @@ class PromptTokenizer:
 
     A prompt of text becomes [system, user] in the model's chat template with the generation prompt
     added; the template brings its own special tokens, so none are added a second time. A template
-    that refuses a system message gets none. Without a template the plain text is encoded with the
-    tokenizer's special tokens; of messages, the user's contents are taken, joined by blank lines.
-    The limit ``max_tokens`` is the least of the tokenizer's, the model's positions and the job's.
+    that refuses a system message gets none. Messages reach the template as they are, see
+    `ChatTemplate`. Without a template the plain text is encoded with the tokenizer's special
+    tokens; of messages, the user's contents are taken, joined by blank lines. Control tokens that
+    the words of a prompt spell are read as the job says. The limit ``max_tokens`` is the least of
+    the tokenizer's, the model's positions and the job's.
     """
 
     def __init__(
@@ -42,14 +70,21 @@ class PromptTokenizer:
         tokenizer: PreTrainedTokenizerBase,
         config: PretrainedConfig,
         options: TokenizationConfig,
+        declared: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Take a loaded tokenizer; InvalidInput if it does not support the options."""
+        """Take a loaded tokenizer and what its tokenizer_config.json ``declared``.
+
+        Raises:
+            InvalidInput: The tokenizer does not support the options.
+        """
         if not tokenizer.is_fast:
             raise InvalidInput(
                 f"The tokenizer {type(tokenizer).__name__} gives no offsets into the text.",
                 "Save the model with a tokenizer.json.",
             )
         self._options = options
+        self._declared = declared
+        self._bos, self._eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         # The Rust tokenizer itself: its encodings carry offsets into the text and what truncation
         # cut off. The padding and truncation that it was saved with are no part of its digest.
         self._backend: Any = tokenizer.backend_tokenizer
@@ -63,8 +98,9 @@ class PromptTokenizer:
         )
         if self.max_tokens is not None and options.long == "truncate":
             self._backend.enable_truncation(self.max_tokens)
-        has_template = options.template == "model" and tokenizer.chat_template is not None
-        self._template = ChatTemplate(tokenizer) if has_template else None
+        self._template = _load_template(tokenizer, options)
+        source = self._template.source if self._template else str(tokenizer.chat_template or "")
+        self._control = ControlTokens(self._backend, list_control_tokens(tokenizer, source))
         self._system = (
             self._template.probe_system_message(options.system) if self._template else "none"
         )
@@ -78,23 +114,30 @@ class PromptTokenizer:
             tokenizer = AutoTokenizer.from_pretrained(
                 model.id, revision=model.revision, trust_remote_code=False
             )
-        except (OSError, ValueError, ImportError) as error:
+            declared = get_tokenizer_config(model.id, revision=model.revision)
+        except (
+            Exception
+        ) as error:  # damaged files raise KeyError, the Rust library's own and others
             raise InvalidInput(
-                f"The tokenizer of the model {model.id} cannot be loaded: {one_line(error)}."
+                f"The tokenizer of the model {model.id} cannot be loaded: {describe_error(error)}."
             ) from error
-        return cls(tokenizer, config, options)
+        return cls(tokenizer, config, options, declared)
 
     @property
     def provenance(self) -> dict[str, str]:
         """What activations depend on from the tokenizer's side."""
+        arguments = self._template.arguments if self._template else {}
         return {
             "tokenizer": self._digest,
             "template": self._template.digest if self._template else "none",
+            **({"template_arguments": describe_arguments(arguments)} if arguments else {}),
             "system": self._system,
             "system_message": self._system_message or "",
             "tokens": self._options.tokens,
             "max_tokens": "none" if self.max_tokens is None else str(self.max_tokens),
             "long": self._options.long,
+            # As text they are part of the digests of the prompts concerned.
+            **({"control_tokens": "tokens"} if self._options.control_tokens == "tokens" else {}),
         }
 
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
@@ -105,37 +148,104 @@ class PromptTokenizer:
                 refuses it, or none of its tokens counts. Its ``position`` is the prompt's.
         """
         rendered = [self._render(position, prompt) for position, prompt in enumerate(prompts)]
-        encodings = self._backend.encode_batch(
-            [text for text, _ in rendered], add_special_tokens=self._template is None
-        )
+        encodings: dict[int, Encoding] = {}
+        for literal in (False, True):
+            chosen = [n for n, each in enumerate(rendered) if each.literal == literal]
+            if chosen:
+                backend = self._control.literal_backend if literal else self._backend
+                texts = [rendered[n].text for n in chosen]
+                batch = backend.encode_batch(texts, add_special_tokens=self._template is None)
+                encodings |= zip(chosen, batch, strict=True)
         return [
-            self._make_prompt(position, encoding, spans)
-            for position, (encoding, (_, spans)) in enumerate(zip(encodings, rendered, strict=True))
+            self._make_prompt(position, encodings[position], each.spans)
+            for position, each in enumerate(rendered)
         ]
 
-    def _render(self, position: int, prompt: Prompt) -> tuple[str, list[tuple[int, int]]]:
-        """The text to tokenize, and the spans of the user's words in it."""
+    def read(self, prompt: Prompt) -> Reading:
+        """How a prompt is read; TemplateRefusal if the template cannot take its messages."""
+        messages = self._list_messages(prompt)
+        spells = self._control.is_spelled_in(messages)
+        differences = [_AS_TEXT] if spells and self._options.control_tokens == "text" else []
+        omitted: frozenset[str] = frozenset()
+        if self._template and not isinstance(prompt, str):
+            omitted = self._template.check(messages)
+            if not self._template.is_opened(messages):
+                differences.append(_NO_OPENING)
+        return Reading(digest_prompt(prompt, differences), spells, omitted)
+
+    def is_control(self, token: int) -> bool:
+        """Whether a token is a control token."""
+        return token in self._control.ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens included."""
+        return str(self._backend.decode(list(ids), skip_special_tokens=False))
+
+    def find_faults(self, ids: Sequence[int]) -> list[str]:
+        """Sentences about what the tokens of a prompt have or lack, probably against intention."""
+        faults = []
+        if self._template is None and self._options.template == "model":
+            faults.append(
+                "The model has no chat template: prompts are encoded as plain text, and of chats "
+                "only the user's words."
+            )
+        # transformers ignores these two where there is a tokenizer.json.
+        ends = {"bos": (self._bos, ids[0], "begins")}
         if self._template is None:
-            contents = [prompt] if isinstance(prompt, str) else _list_user_contents(prompt)
-            text = "\n\n".join(contents)
-            return text, [(0, len(text))]
-        if isinstance(prompt, str):
-            messages = [Message(role="user", content=prompt)]
-            if self._system_message is not None:
-                messages.insert(0, Message(role="system", content=self._system_message))
-        else:
-            messages = list(prompt)
-        spans = []
+            ends["eos"] = (self._eos, ids[-1], "ends")
+        for name, (token, found, verb) in ends.items():
+            if self._declared.get(f"add_{name}_token") and token not in (None, found):
+                faults.append(
+                    f"tokenizer_config.json says add_{name}_token: true, but no "
+                    f"{self.decode([token])} {verb} the prompts: neither tokenizer.json nor "
+                    "the chat template adds it."
+                )
+        if self._bos is not None and list(ids[:2]) == [self._bos] * 2:
+            faults.append(f"The prompts begin with {self.decode([self._bos])} twice.")
+        return faults
+
+    def _list_messages(self, prompt: Prompt) -> list[Message]:
+        """The messages of a prompt; without a template one with all its text."""
+        if self._template is None:
+            texts = [prompt] if isinstance(prompt, str) else list_user_texts(prompt)
+            return [Message(role="user", content="\n\n".join(texts))]
+        if not isinstance(prompt, str):
+            return list(prompt)
+        user = Message(role="user", content=prompt)
+        if self._system_message is None:
+            return [user]
+        return [Message(role="system", content=self._system_message), user]
+
+    def _render(self, position: int, prompt: Prompt) -> _Rendered:
+        messages = self._list_messages(prompt)
+        literal = self._options.control_tokens == "text" and self._control.is_spelled_in(messages)
         try:
-            text = self._template.render(messages)
+            if self._template is None:
+                text = messages[0]["content"]
+                if literal:
+                    self._control.require_unreserved(text)
+                return _Rendered(text, ((0, len(text)),), literal)
+            if not isinstance(prompt, str):
+                self._template.check(messages)
+            text, spans = self._template.render(messages), []
             if self._options.tokens == "prompt":
                 spans = self._template.find_user_spans(messages, text)
-        except (TemplateError, ValueError) as error:
+            if literal:
+                text, locate = self._control.respell(messages, self._template.render)
+                spans = [(locate(start), locate(stop)) for start, stop in spans]
+            return _Rendered(text, tuple(spans), literal)
+        except TemplateRefusal as error:
             raise RefusedPrompt(
                 position,
                 f"The prompt at position {position} does not fit the chat template: {error}.",
             ) from error
-        return text, spans
+        except ControlTokenError as error:
+            raise RefusedPrompt(
+                position,
+                f"The prompt at position {position} spells control tokens, which cannot be read "
+                f"as text: {error}.",
+                "Set prompt.control_tokens to tokens, or remove them from the prompt.",
+            ) from error
 
     def _make_prompt(
         self, position: int, encoding: Encoding, spans: Sequence[tuple[int, int]]
@@ -169,81 +279,18 @@ class PromptTokenizer:
         )
 
 
-def _list_user_contents(messages: Sequence[Message]) -> list[str]:
-    return [message["content"] for message in messages if message["role"] == "user"]
-
-
-class ChatTemplate:
-    """A model's chat template with the generation prompt added and a fixed date.
-
-    Some templates write today's date into the prompt, which would change the activations from day
-    to day; here it is always 26 July 2024. ``digest`` is the SHA-256 of the template's text.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        source = tokenizer.get_chat_template()
-        self.digest = hashlib.sha256(source.encode()).hexdigest()
-        self._source = _DATE_MACRO + source if "strftime_now" in source else source
-
-    def render(self, messages: Sequence[Message]) -> str:
-        """The text that the tokenizer reads; TemplateError if the template refuses the messages."""
-        text = self._tokenizer.apply_chat_template(
-            list(messages), chat_template=self._source, tokenize=False, add_generation_prompt=True
-        )
-        assert isinstance(text, str)
-        return text
-
-    def probe_system_message(self, system: str | None) -> str:
-        """What the template does with a system message: ``used``, ``ignored`` or ``refused``.
-
-        ``none`` where none is given. Nothing declares this, so the template is tried; InvalidInput
-        if it refuses a single user message as well.
-        """
-        user = Message(role="user", content=_PLACEHOLDER)
-        try:
-            self.render([user])
-        except TemplateError as error:
+def _load_template(
+    tokenizer: PreTrainedTokenizerBase, options: TokenizationConfig
+) -> ChatTemplate | None:
+    """The template that the job asks for; None for plain text."""
+    if options.template == "none":
+        return None
+    if tokenizer.chat_template is None:
+        if options.template != "model" or options.template_arguments:
+            key = "template_arguments" if options.template == "model" else "template"
             raise InvalidInput(
-                f"The model's chat template refuses a single user message: {error}.",
-                "Set prompt.template to none to give the model the plain text.",
-            ) from error
-        if system is None:
-            return "none"
-        try:
-            text = self.render([Message(role="system", content=system), user])
-        except TemplateError:
-            return "refused"
-        return "used" if system.strip() in text else "ignored"
-
-    def find_user_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Spans (start, stop) of the user's messages in the rendered ``text``.
-
-        The messages are rendered once more with a placeholder as the user's content; the text
-        around the placeholders must be found again around the content.
-
-        Raises:
-            ValueError: The template changes the content beyond stripping whitespace, or drops it.
-        """
-        rendered = self.render(
-            [m if m["role"] != "user" else {**m, "content": _PLACEHOLDER} for m in messages]
-        )
-        before, *after = rendered.split(_PLACEHOLDER)
-        contents = _list_user_contents(messages)
-        if len(after) != len(contents) or not text.startswith(before):
-            raise ValueError("the chat template drops or repeats the user's words")
-        spans: list[tuple[int, int]] = []
-        start = len(before)
-        for content, following in zip(contents, after, strict=True):
-            stop = _find_end(content, text, start, following)
-            spans.append((start, stop))
-            start = stop + len(following)
-        return spans
-
-
-def _find_end(content: str, text: str, start: int, following: str) -> int:
-    for shown in (content, content.strip(), content.lstrip(), content.rstrip()):
-        stop = start + len(shown)
-        if text.startswith(shown, start) and text.startswith(following, stop):
-            return stop
-    raise ValueError("the chat template changes the user's words")
+                f"The model has no chat template, and the job sets prompt.{key}.",
+                f"Remove prompt.{key}: the prompts are then encoded as plain text.",
+            )
+        return None
+    return ChatTemplate(tokenizer, options.template, options.template_arguments)

@@ -47,7 +47,7 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 on_progress=show,
                 stop=stop,
             )
-        inputs = observe_inputs(held.job, prepared.prompts, prepared.digests)
+        inputs = observe_inputs(held.job, prepared.prompts)
         snapshot = done.snapshot
         samples, units = snapshot.samples.num_rows, snapshot.units.num_rows
         with replacing(held, "snapshot", observed=inputs) as record:

@@ -1,7 +1,7 @@
 """What steps read of a run's corpus and model beside its store."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
@@ -14,7 +14,7 @@ from ulcmod_dist.runtime.rundir import fingerprint
 logger = logging.getLogger(__name__)
 
 
-def observe_inputs(job: Job, corpus: Corpus, digests: Sequence[str]) -> dict[str, str]:
+def observe_inputs(job: Job, corpus: Corpus) -> dict[str, str]:
     """Corpus, model files and version of the forward pass.
 
     The provenance of a store says the same in more detail, but takes the model's configuration and
@@ -23,7 +23,7 @@ def observe_inputs(job: Job, corpus: Corpus, digests: Sequence[str]) -> dict[str
     model = job.require_model()
     columns = {name: corpus.table[name].to_pylist() for name in ("sample_id", "split", "category")}
     return {
-        "corpus": fingerprint({**columns, "prompt": list(digests)}),
+        "corpus": fingerprint({**columns, "prompt": corpus.digests()}),
         "model files": fingerprint(get_model_cache_key(model)),
         "forward pass": FORWARD_VERSION,
     }

@@ -1,7 +1,9 @@
 """``ulcmod plan``: what extraction and search would do; and the plan that extraction follows."""
 
-from dataclasses import asdict
+import logging
+from dataclasses import asdict, replace
 from functools import partial
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -14,6 +16,7 @@ from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
+from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.pipeline.context import Context
@@ -23,6 +26,8 @@ from ulcmod_dist.pipeline.search import describe_plan, job_executor, placeholder
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import fingerprint
+
+logger = logging.getLogger(__name__)
 
 
 def plan(context: Context, *, measure: bool = True) -> Summary:
@@ -38,9 +43,19 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     prepared = prepare_extraction(context, save=False)
     search = _search_plan(context.job, prepared)
     counts = prepared.plan.summary()
-    figures = {**counts, "search": asdict(search)}
-    facts = {
+    survey = prepared.survey
+    assert survey is not None
+    figures = {
+        **counts,
+        "control_tokens": survey.control_tokens,
+        "first_sample": survey.first,
+        "warnings": list(survey.warnings),
+        "search": asdict(search),
+    }
+    facts: dict[str, Any] = {
         **{name: counts[name] for name in counts if not name.endswith("bytes")},
+        "first sample": survey.first,
+        **_describe_control_tokens(context.job, survey.control_tokens),
         "to be written": format_bytes(figures["bytes"]),
         "memory of an actor, projected": format_bytes(figures["actor_bytes"]),
     }
@@ -63,6 +78,13 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     return Summary(
         title="Plan", facts={**facts, **describe_plan(search)}, data=figures, closing=closing
     )
+
+
+def _describe_control_tokens(job: Job, prompts: int) -> dict[str, str]:
+    if not prompts:
+        return {}
+    read_as = "text" if job.prompt.control_tokens == "text" else "control tokens"
+    return {"prompts that spell control tokens": f"{prompts:,}, read as {read_as}"}
 
 
 def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
@@ -92,8 +114,12 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         tokenizer = PromptTokenizer.load(model, job.prompt)
         provenance = merge_provenance(get_model_provenance(model), tokenizer.provenance)
         batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
+        survey = survey_prompts(tokenizer, corpus, quote=job.report.prompts == "all")
         inputs = list_plan_inputs(
-            fingerprint(corpus.digests()), provenance, job.extract.shard_samples, batch_tokens
+            fingerprint(list(survey.digests)),
+            provenance,
+            job.extract.shard_samples,
+            batch_tokens,
         )
         changes = Ledger(context.run, job, observed={"plan": inputs}).changes("plan")
         if changes and not update:
@@ -111,6 +137,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
             provenance,
             shard_samples=job.extract.shard_samples,
             batch_tokens=batch_tokens,
+            digests=survey.digests,
             model_bytes=partial(estimate_model_bytes, job),
             save=save,
         )
@@ -118,7 +145,9 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     if save:
         with replacing(context, "plan", observed=inputs) as record:
             record.facts = prepared.plan.summary()
-    return prepared
+    for warning in survey.warnings:
+        logger.warning(warning)
+    return replace(prepared, survey=survey)
 
 
 def make_model_loader(job: Job, prepared: PreparedExtraction) -> ModelLoader:

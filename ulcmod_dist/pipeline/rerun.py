@@ -135,17 +135,18 @@ def _extract(context: Context) -> Summary:
     if job.corpus is None:
         return import_matrix(context)
     corpus = read_corpus(job.corpus)
-    digests = corpus.digests()
-    observed = {"snapshot": observe_inputs(job, corpus, digests)}
+    observed = {"snapshot": observe_inputs(job, corpus)}
     ledger = Ledger(context.run, job, observed=observed)
     if not ledger.is_current("snapshot"):
         from ulcmod_dist.pipeline.extract import extract
 
         return extract(context, update=True)
-    held_back = sorted(read_quarantine(context.run).keys() & set(digests))
+    samples = Run(context.run).snapshot.samples
+    absent = set(corpus.table["sample_id"].to_pylist()) - set(samples["sample_id"].to_pylist())
+    held_back = [e for e in read_quarantine(context.run).values() if absent & set(e.sample_ids)]
     return Summary(
         title="Extraction",
-        facts={"reused": Run(context.run).snapshot.samples.num_rows, "computed": 0},
+        facts={"reused": samples.num_rows, "computed": 0},
         closing=[f"In quarantine: {len(held_back)} prompts."] if held_back else [],
         exit_code=3 if held_back else 0,
     )
