@@ -26,6 +26,7 @@ from ulcmod_dist.extract.planner import (
 from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.extract.worker import EventCallback, ModelLoader
 from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.runtime.files import nearest_folder
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
@@ -128,9 +129,9 @@ def extract(
     commits = list_reusable_commits(run, plan.provenance)
     committed = {prompt for commit in commits for prompt in commit.prompts}
     tasks = list_remaining_tasks(plan, digests, committed | set(quarantined))
+    check_disk_space(run, _count_bytes(plan, tasks))
     progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
-        check_disk_space(run, plan, tasks)
         with ray_session(config.address):
             resources = reserve_memory(config, plan)
             worker = define_worker(resources)
@@ -192,20 +193,36 @@ def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Co
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
-def check_disk_space(run: RunDir, plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> None:
-    """Raise `UlcmodError` if a local disk lacks space for the rest of a plan."""
+def check_remaining_space(run: RunDir, prepared: PreparedExtraction) -> None:
+    """Raise `UlcmodError` if a local disk lacks space for the shards not committed yet."""
+    plan = prepared.plan
+    commits = list_reusable_commits(run, plan.provenance)
+    committed = {prompt for commit in commits for prompt in commit.prompts}
+    tasks = list_remaining_tasks(plan, prepared.digests, committed | set(read_quarantine(run)))
+    check_disk_space(run, _count_bytes(plan, tasks))
+
+
+def check_disk_space(run: RunDir, size: int) -> None:
+    """Raise `UlcmodError` if a local disk lacks space for an extraction that writes so much."""
     if run.local is None:
         return
-    prompts = sum(len(task.rows) for task in tasks)
-    needed = int(DISK_MARGIN * plan.bytes * prompts / max(1, plan.prompts))
-    run.local.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(run.local).free
+    needed = int(DISK_MARGIN * size)
+    free = shutil.disk_usage(nearest_folder(run.local)).free
     if needed > free:
         raise UlcmodError(
-            f"The extraction writes {needed / 2**30:.2f} GiB; the disk of {run.url} has "
-            f"{free / 2**30:.2f} GiB free.",
+            f"The extraction writes {_format(needed)}; "
+            f"the disk of {run.url} has {_format(free)} free.",
             "Make space, or name a run directory elsewhere.",
         )
+
+
+def _format(size: int) -> str:
+    return f"{size / 2**30:,.2f} GiB" if size >= 2**28 else f"{size / 2**20:,.2f} MiB"
+
+
+def _count_bytes(plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> int:
+    """Bytes that some tasks of a plan write."""
+    return plan.bytes * sum(len(task.rows) for task in tasks) // max(1, plan.prompts)
 
 
 def reserve_memory(config: ExtractConfig, plan: ExtractionPlan) -> ActorResources:

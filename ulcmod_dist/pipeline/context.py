@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,11 +59,13 @@ def writing(context: Context, purpose: str) -> Iterator[Context]:
     A stage within another keeps the lease of the outer one.
 
     Raises:
+        InvalidInput: The run directory cannot be written.
         LeaseHeld: Another process holds the run; the message names it.
     """
     if context.lease is not None:
         yield context
         return
+    context.run.check_writable()
     check_format(context.run)
     with Lease.acquire(context.run, purpose) as lease:
         if not context.run.exists(FORMAT_FILE):
@@ -140,7 +143,7 @@ def check_format(run: RunDir) -> None:
     Raises:
         InvalidInput: It has another format.
     """
-    if run.local is not None and not run.local.is_dir():
+    if run.local is not None and not os.path.isdir(run.local):
         return
     try:
         found = run.read_json(FORMAT_FILE)["format"]

@@ -10,11 +10,16 @@ import pyarrow.compute as pc
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.extract.driver import prepare
-from ulcmod_dist.extract.planner import PreparedExtraction, list_plan_inputs, merge_provenance
+from ulcmod_dist.extract.driver import check_disk_space, check_remaining_space, prepare
+from ulcmod_dist.extract.planner import (
+    PreparedExtraction,
+    list_plan_inputs,
+    load_plan,
+    merge_provenance,
+)
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
-from ulcmod_dist.forward.architectures import list_units
+from ulcmod_dist.forward.architectures import count_units, list_units
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
@@ -36,11 +41,13 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     To ``measure`` is to load the model and run a few batches, which project the time.
 
     Raises:
-        InvalidInput: The job's model or corpus cannot be used, the run holds another job, or the
-            search cannot do with the memory it may use.
-        UlcmodError: The cluster cannot give an actor what it asks for.
+        InvalidInput: The job's model or corpus cannot be used, the run cannot be written or holds
+            another job, or the search cannot do with the memory it may use.
+        UlcmodError: The disk lacks space, or the cluster cannot give an actor what it asks for.
     """
+    context.run.check_writable()
     prepared = prepare_extraction(context, save=False)
+    check_remaining_space(context.run, prepared)
     search = _search_plan(context.job, prepared)
     counts = prepared.plan.summary()
     survey = prepared.survey
@@ -113,8 +120,12 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         corpus = read_corpus(job.corpus)
         tokenizer = PromptTokenizer.load(model, job.prompt)
         provenance = merge_provenance(get_model_provenance(model), tokenizer.provenance)
-        batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
         survey = survey_prompts(tokenizer, corpus, quote=job.report.prompts == "all")
+        if load_plan(context.run) is None:
+            # Known before a cluster is asked for the memory of its devices.
+            rows = len(set(survey.digests))
+            check_disk_space(context.run, 4 * count_units(list_units(config)) * rows)
+        batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
         inputs = list_plan_inputs(
             fingerprint(list(survey.digests)),
             provenance,

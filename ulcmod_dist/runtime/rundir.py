@@ -7,6 +7,7 @@ and use ``/``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -23,9 +24,12 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.credentials import reject_credentials
+from ulcmod_dist.runtime.files import check_writable, create_exclusively
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+NO_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 FORMAT_FILE = "format.json"
 JOB = "job.yaml"
@@ -81,7 +85,12 @@ class RunDir:
         if "://" in text:
             reject_credentials(text, "The run directory")
             return cls(text.rstrip("/"))
-        return cls(str(Path(text).expanduser().resolve()))
+        try:
+            return cls(str(Path(text).expanduser().resolve()))
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, an unknown ~user
+            raise InvalidInput(
+                f"The run directory {text!r} is no path: {one_line(error)}."
+            ) from error
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -106,6 +115,11 @@ class RunDir:
 
     def __setstate__(self, state: dict[str, str]) -> None:
         object.__setattr__(self, "url", state["url"])
+
+    def check_writable(self) -> None:
+        """Raise `InvalidInput` if files cannot be created in a local folder; makes nothing."""
+        if self.local is not None:
+            check_writable(self.local)
 
     def show(self, key: str = "") -> str:
         """The full path or URL of a key, for people."""
@@ -133,11 +147,24 @@ class RunDir:
 
         Raises:
             KeyExists: The key exists; of concurrent callers exactly one succeeds.
+            InvalidInput: The file system has neither hard links nor locks.
         """
         try:
-            obstore.put(self.objects, key, data, mode="create")
-        except AlreadyExistsError as error:
+            if self.local is None:
+                obstore.put(self.objects, key, data, mode="create")
+            else:
+                # obstore needs hard links for this, which not every file system has.
+                create_exclusively(self.local / key, data)
+        except (AlreadyExistsError, FileExistsError) as error:
             raise KeyExists(f"{self.show(key)} exists already.") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise InvalidInput(
+                f"The file system of {self.url} has neither hard links nor locks: "
+                f"{error.strerror}.",
+                "Name a run directory on another file system.",
+            ) from error
         self.sync(key)
 
     def read_json(self, key: str) -> Any:
