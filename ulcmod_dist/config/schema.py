@@ -314,9 +314,9 @@ class MatrixConfig(Config):
     path: str
     """Activations [samples, units]: a .npy, .npz or .zarr."""
     samples: str | None = None
-    """Table (Parquet, CSV) of the samples: sample_id, split, category."""
+    """Table (Parquet, JSONL, CSV) of the samples: sample_id, split, category."""
     units: str | None = None
-    """Table (Parquet, CSV) of the units: layer, index, path, expert."""
+    """Table (Parquet, JSONL, CSV) of the units: layer, index, path, expert."""
     allow_missing_chunks: bool = False
     """Whether a chunk that a Zarr lacks counts as left out on purpose: it is read as the fill
     value. Otherwise such a matrix is refused, since the chunk may be lost."""

@@ -10,14 +10,19 @@ from io import TextIOWrapper
 from itertools import chain
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.columns import (
+    MAX_SHOWN,
     ColumnBuilder,
     TextRule,
     blank_to_null,
     convert_column,
+    find_repeated,
+    join_first,
     parse_json,
     to_json,
     to_text,
@@ -87,6 +92,101 @@ def read_known_columns(source: SourceFile, known: Sequence[str]) -> pa.Table:
     return pa.table({name: columns.values[name] for name in known if name in columns.values})
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of several files, one after the other: a table of texts a file.
+
+    Attributes:
+        title: What a row describes, in the plural: "units".
+    """
+
+    title: str
+    sources: tuple[SourceFile, ...]
+    tables: tuple[pa.Table, ...]
+
+    def __len__(self) -> int:
+        return sum(table.num_rows for table in self.tables)
+
+    def names(self) -> set[str]:
+        """The columns that at least one of the files has."""
+        return {name for table in self.tables for name in table.column_names}
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """A column of large strings; null where a file has no such column."""
+        chunks = [
+            chunk
+            for table in self.tables
+            for chunk in (
+                table[name].chunks
+                if name in table.column_names
+                else [pa.nulls(table.num_rows, pa.large_string())]
+            )
+        ]
+        return pa.chunked_array(chunks, pa.large_string())
+
+    def labels(self, name: str) -> pa.ChunkedArray:
+        """A column of ids or categories: null where there is none.
+
+        Raises:
+            InvalidInput: One holds a NUL character, at which NumPy cuts texts off.
+        """
+        labels = blank_to_null(self.column(name))
+        faulty = pc.fill_null(pc.match_substring(labels, "\0"), False)
+        self.reject(np.flatnonzero(faulty.to_numpy()), f"have a NUL character in {name!r}")
+        return labels
+
+    def ids(self, name: str) -> pa.ChunkedArray:
+        """A column of ids.
+
+        Raises:
+            InvalidInput: One is missing or holds a NUL character.
+        """
+        ids = self.labels(name)
+        self.reject(np.flatnonzero(pc.is_null(ids).to_numpy()), f"have no id in {name!r}")
+        return ids
+
+    def reject_repeated(self, values: Sequence[Any], what: str) -> None:
+        """Raise `InvalidInput` if a value occurs twice: how many do, and the first with places."""
+        repeated = find_repeated(values)
+        if not repeated:
+            return
+        places = [
+            f"{values[row]!r} ({self.describe(row)}, before: {self.describe(before)})"
+            for row, before in repeated[:MAX_SHOWN]
+        ]
+        raise InvalidInput(
+            f"{len(repeated)} {what} occur again: {join_first(places, len(repeated))}.",
+            "They must be unique.",
+        )
+
+    def describe(self, row: int) -> str:
+        """A row as the row of its file, counted from 0."""
+        ends = np.cumsum([table.num_rows for table in self.tables])
+        number = int(np.searchsorted(ends, row, side="right"))
+        start = int(ends[number - 1]) if number else 0
+        return f"row {row - start} of {self.sources[number].path}"
+
+    def reject(
+        self,
+        faulty: Sequence[int] | NDArray[np.int64],
+        fault: str,
+        remedy: str = "Correct or remove them.",
+        reasons: Mapping[int, str] | None = None,
+    ) -> None:
+        """Raise `InvalidInput` if there are faulty rows: how many, and the first with reasons."""
+        if not len(faulty):
+            return
+        places = [
+            self.describe(int(row)) + ("" if reasons is None else f": {reasons[int(row)]}")
+            for row in faulty[:MAX_SHOWN]
+        ]
+        raise InvalidInput(
+            f"{len(faulty)} of {len(self)} {self.title} {fault}: "
+            f"{join_first(places, len(faulty))}.",
+            remedy,
+        )
+
+
 def _suggest_separator(names: Sequence[str]) -> str | None:
     for mark, plural in _SEPARATORS.items():
         if len(names) == 1 and mark in names[0]:
@@ -106,11 +206,10 @@ def _read_columns(source: SourceFile, rules: Rules) -> _Columns:
     return _add_partition(source, columns, rules)
 
 
-def _unreadable(source: SourceFile, reason: str) -> InvalidInput:
-    return InvalidInput(
-        f"{source.path} cannot be read as {source.format}: {reason}.",
-        "Replace the file or leave it out.",
-    )
+def _unreadable(
+    source: SourceFile, reason: str, remedy: str = "Replace the file or leave it out."
+) -> InvalidInput:
+    return InvalidInput(f"{source.path} cannot be read as {source.format}: {reason}.", remedy)
 
 
 def _read_head(source: SourceFile) -> bytes:
@@ -249,7 +348,7 @@ def _iter_lines(source: SourceFile, newline: str | None) -> Iterator[str]:
             except UnicodeEncodeError as error:
                 byte = ord(line[error.start]) - 0xDC00
                 reason = f"line {number} is not UTF-8, its byte {error.start} is 0x{byte:02x}"
-                raise _unreadable(source, reason) from error
+                raise _unreadable(source, reason, "Save the file as UTF-8.") from error
             yield line
 
 

@@ -1,17 +1,16 @@
 """``ulcmod import``: a matrix that someone extracted elsewhere becomes a run."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 import yaml
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.config.schema import MatrixConfig
+from ulcmod_dist.corpus.files import find_files
+from ulcmod_dist.corpus.tables import Rows, read_known_columns
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.ledger import replacing
@@ -24,6 +23,11 @@ from ulcmod_dist.store.snapshot import UNIT_SCHEMA
 
 # K where the command names none; `discover` takes any other.
 DEFAULT_MODULES = 10
+
+_SAMPLE_COLUMNS = ("sample_id", "split", "category")
+_UNIT_KEY = ("layer", "index", "path", "expert")
+_DIGITS = re.compile("[0-9]{1,10}")
+_INT32_MAX = 2**31 - 1
 
 
 def import_context(
@@ -51,8 +55,8 @@ def import_matrix(context: Context) -> Summary:
     assert section is not None
     matrix = open_matrix(section.path, allow_missing_chunks=section.allow_missing_chunks)
     count, width = map(int, matrix.shape)
-    samples = None if section.samples is None else _samples(section, count)
-    units = None if section.units is None else _units(section, width)
+    samples = None if section.samples is None else _read_samples(section.samples, count)
+    units = None if section.units is None else _read_units(section.units, width)
     save_job(context)
     with track(context.on_progress, "Importing", count, "samples") as step:
         snapshot = write_matrix(
@@ -71,45 +75,76 @@ def import_matrix(context: Context) -> Summary:
     return Summary(title="Import", facts=facts, closing=closing)
 
 
-def _samples(section: MatrixConfig, count: int) -> pa.Table:
+def _read_samples(location: str, count: int) -> pa.Table:
     """The described samples; without a split all are train, without an id they are numbered."""
-    table = _read(str(section.samples), count, "samples")
-    columns = {
-        "sample_id": _text(table, "sample_id", pa.array([str(row) for row in range(count)])),
-        "split": _text(table, "split", pa.array(["train"] * count)),
-        "category": _text(table, "category", pa.nulls(count, pa.string())),
+    rows = _read_rows(location, "samples", count, _SAMPLE_COLUMNS)
+    columns: dict[str, Any] = {
+        "sample_id": pa.array([str(row) for row in range(count)]),
+        "split": pa.array(["train"] * count),
+        "category": pa.nulls(count, pa.string()),
     }
-    strange = set(pc.unique(columns["split"]).to_pylist()) - {"train", "test"}
-    if strange:
-        raise InvalidInput(
-            f"{section.samples} names the splits {sorted(map(str, strange))}.",
-            "A split is train or test.",
-        )
+    if "sample_id" in rows.names():
+        columns["sample_id"] = rows.ids("sample_id")
+        rows.reject_repeated(columns["sample_id"].to_pylist(), "ids")
+    if "category" in rows.names():
+        columns["category"] = rows.labels("category")
+    if "split" in rows.names():
+        splits = rows.column("split").to_pylist()
+        strange = {n: repr(name) for n, name in enumerate(splits) if name not in ("train", "test")}
+        rows.reject(list(strange), "have no known 'split'", "A split is train or test.", strange)
+        if "train" not in splits:
+            raise InvalidInput(f"{location} has no train samples.", "The search needs some.")
+        columns["split"] = pa.array(splits)
     return pa.table(columns)
 
 
-def _units(section: MatrixConfig, width: int) -> pa.Table:
-    table = _read(str(section.units), width, "units")
-    columns: dict[str, Any] = {"unit": pa.array(range(width), pa.int64())}
-    for field in UNIT_SCHEMA:
-        given = table[field.name] if field.name in table.column_names else None
-        columns.setdefault(
-            field.name, pa.nulls(width, field.type) if given is None else given.cast(field.type)
-        )
-    return pa.table(columns, schema=UNIT_SCHEMA)
+def _read_units(location: str, width: int) -> pa.Table:
+    rows = _read_rows(location, "units", width, UNIT_SCHEMA.names)
+    columns: dict[str, list[Any]] = {"path": rows.labels("path").to_pylist()}
+    for name in ("unit", "layer", "index", "expert"):
+        columns[name] = _read_integers(rows, name)
+    # Units of a dense layer have no expert; where another column says nothing, it says so for all.
+    for name in ("unit", "layer", "index", "path"):
+        missing = [row for row, value in enumerate(columns[name]) if value is None]
+        if len(missing) < width:
+            rows.reject(missing, f"have no value in {name!r}, where others have one")
+    misplaced = {n: repr(unit) for n, unit in enumerate(columns["unit"]) if unit not in (None, n)}
+    rows.reject(
+        list(misplaced),
+        "have another number than their row in 'unit'",
+        "Sort the table by unit, as the matrix is.",
+        misplaced,
+    )
+    if columns["index"].count(None) < width:
+        names = [name for name in _UNIT_KEY if columns[name].count(None) < width]
+        keys = list(zip(*(columns[name] for name in names), strict=True))
+        rows.reject_repeated(keys, f"units ({', '.join(names)})")
+    return pa.table({**columns, "unit": range(width)}, schema=UNIT_SCHEMA)
 
 
-def _read(location: str, rows: int, what: str) -> pa.Table:
-    try:
-        table = pa.csv.read_csv(location) if location.endswith(".csv") else pq.read_table(location)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InvalidInput(f"The table of {what} {location} cannot be read: {error}.") from error
-    if table.num_rows != rows:
+def _read_integers(rows: Rows, name: str) -> list[int | None]:
+    texts = rows.labels(name).to_pylist()
+    faulty = {
+        row: repr(text)
+        for row, text in enumerate(texts)
+        if text is not None and not (_DIGITS.fullmatch(text) and int(text) <= _INT32_MAX)
+    }
+    rows.reject(
+        list(faulty),
+        f"have no whole number from 0 to {_INT32_MAX:,} in {name!r}",
+        "Correct them, or remove the column.",
+        faulty,
+    )
+    return [None if text is None else int(text) for text in texts]
+
+
+def _read_rows(location: str, title: str, count: int, known: Sequence[str]) -> Rows:
+    sources = find_files(location, "train")
+    tables = tuple(read_known_columns(source, known) for source in sources)
+    rows = Rows(title, sources, tables)
+    if len(rows) != count:
         raise InvalidInput(
-            f"{location} describes {table.num_rows:,} {what}; the matrix has {rows:,}."
+            f"{location} describes {len(rows):,} {title}; the matrix has {count:,}.",
+            "The table needs a row for each, in the order of the matrix.",
         )
-    return table
-
-
-def _text(table: pa.Table, name: str, default: pa.Array) -> pa.Array:
-    return table[name].cast(pa.string()) if name in table.column_names else default
+    return rows
