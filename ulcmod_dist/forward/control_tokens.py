@@ -101,20 +101,28 @@ class ControlTokens:
                 around control tokens, or the copy of the tokenizer does not read the template's
                 own ones as the tokenizer does.
         """
-        self.require_unreserved(messages)
+        self._require_unreserved(messages)
         marked = render([self._mark(message) for message in messages])
         if marked.replace(_START, "").replace(_END, "") != render(messages):
             raise ControlTokenError("the chat template decides by them")
         # The same chat with words in place of what is spelled has to give equal tokens.
         words = self._marked.sub(lambda m: "x" if m[1] else m[2] or "", marked)
         named = self._marked.sub(lambda m: "x" if m[1] else self._names.get(m[2], ""), marked)
-        expected = self._backend.encode(words, add_special_tokens=False).ids
-        if self.literal_backend.encode(named, add_special_tokens=False).ids != expected:
-            raise ControlTokenError("the tokenizer depends on what surrounds them")
+        self._require_equal(words, named)
         return self._name_own(marked)
 
-    def require_unreserved(self, value: Any) -> None:
-        """Raise `ControlTokenError` if there are characters that `respell` gives a meaning."""
+    def check_text(self, text: str) -> None:
+        """Raise `ControlTokenError` if `literal_backend` cannot read a text without a template."""
+        self._require_unreserved(text)
+        words = self._spelling.sub("x", text)
+        self._require_equal(words, words)
+
+    def _require_equal(self, text: str, named: str) -> None:
+        expected = self._backend.encode(text, add_special_tokens=False).ids
+        if self.literal_backend.encode(named, add_special_tokens=False).ids != expected:
+            raise ControlTokenError("the tokenizer depends on what surrounds them")
+
+    def _require_unreserved(self, value: Any) -> None:
         if _RESERVED.search(json.dumps(value, ensure_ascii=False)):
             raise ControlTokenError("the prompt contains characters of private use as well")
 

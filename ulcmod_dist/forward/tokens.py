@@ -223,7 +223,7 @@ class PromptTokenizer:
             if self._template is None:
                 text = messages[0]["content"]
                 if literal:
-                    self._control.require_unreserved(text)
+                    self._control.check_text(text)
                 return _Rendered(text, ((0, len(text)),), literal)
             if not isinstance(prompt, str):
                 self._template.check(messages)
