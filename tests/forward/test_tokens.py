@@ -1,12 +1,14 @@
 import datetime
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BloomConfig
+from tokenizers import processors
+from transformers import BloomConfig, PreTrainedTokenizerBase
 
 from tests.forward.tiny import CHATML, NO_SYSTEM, save_tiny, tiny_config, tiny_tokenizer
-from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
+from ulcmod_dist.config.schema import RESERVED_ARGUMENTS, ModelConfig, TokenizationConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.batches import RefusedPrompt
 from ulcmod_dist.forward.tokens import PromptTokenizer
@@ -17,6 +19,7 @@ SYSTEM = "You are a helpful assistant."
 def encoder(
     template: str | None = CHATML, positions: int = 512, model_max_length: int = 10**30, **rule: Any
 ) -> PromptTokenizer:
+    rule = {"template" if key == "rule" else key: value for key, value in rule.items()}
     tokenizer = tiny_tokenizer(template, model_max_length=model_max_length)
     config = tiny_config("llama", max_position_embeddings=positions)
     return PromptTokenizer(tokenizer, config, TokenizationConfig(**rule))
@@ -197,3 +200,105 @@ def test_load__a_folder_without_tokenizer_is_an_error(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(InvalidInput, match=r"tokenizer of the model .* cannot be loaded"):
         PromptTokenizer.load(ModelConfig(id=str(tmp_path)), TokenizationConfig())
+
+
+def test_load__pointers_of_git_lfs_and_damaged_files_are_errors(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        folder = save_tiny(tmp_path / name)
+        (folder / name).write_text(pointer)
+        with pytest.raises(InvalidInput, match=rf"{name} is a pointer of Git LFS"):
+            PromptTokenizer.load(ModelConfig(id=str(folder)), TokenizationConfig())
+    (tmp_path / "tokenizer.json" / "tokenizer.json").write_text("{}")
+    with pytest.raises(InvalidInput, match="cannot be loaded: KeyError"):
+        PromptTokenizer.load(ModelConfig(id=str(tmp_path / "tokenizer.json")), TokenizationConfig())
+
+
+THINKING = CHATML + "{% if enable_thinking is defined and not enable_thinking %}<s>{% endif %}"
+TOOL_LIST = "{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}" + CHATML
+
+
+def test_encode__template_arguments_reach_the_template_and_the_provenance() -> None:
+    bare, off = encoder(THINKING), encoder(THINKING, template_arguments={"enable_thinking": False})
+    assert off.encode(["Hi"])[0].ids == (*bare.encode(["Hi"])[0].ids, 1)
+    assert bare.provenance.items() < off.provenance.items()
+    tools = [{"name": "time"}]
+    [encoded] = encoder(TOOL_LIST, template_arguments={"tools": tools}).encode(["Hi"])
+    assert decode_tokens(encoded).startswith('{"name": "time"}<s>')
+
+
+def test_encoder__an_argument_that_the_template_does_not_read_is_an_error() -> None:
+    with pytest.raises(InvalidInput, match=r"reads no 'thinking'\. It reads .*enable_thinking"):
+        encoder(THINKING, template_arguments={"thinking": False})
+
+
+def test_encoder__the_job_names_one_of_several_templates() -> None:
+    names = {"default": CHATML, "shout": CHATML.replace("| trim", "| upper")}
+    tokenizer: Any = tiny_tokenizer()
+    tokenizer.chat_template = names
+
+    def load(**rule: Any) -> PromptTokenizer:
+        config = tiny_config("llama", max_position_embeddings=512)
+        return PromptTokenizer(tokenizer, config, TokenizationConfig(**rule))
+
+    assert load().encode(["Hi"]) == encoder().encode(["Hi"])
+    assert load().provenance == encoder().provenance
+    assert "<|user|>HI</s>" in decode_tokens(load(template="shout").encode(["Hi"])[0])
+    with pytest.raises(InvalidInput, match="has the chat templates default, shout, not 'rag'"):
+        load(template="rag")
+    del names["default"]
+    with pytest.raises(InvalidInput, match="templates shout, and none of them is the default"):
+        load()
+    with pytest.raises(InvalidInput, match="has one chat template, which has no name, not 'rag'"):
+        encoder(template=CHATML, rule="rag")
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("{% if %}", "no valid template: line 1: "),
+        ("constant", "leaves out the prompt itself: it makes 'constant' of every prompt"),
+        ("{{ 1 / 0 }}", "refuses a single user message: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_encoder__what_is_no_template_is_an_error(template: str, fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        encoder(template)
+
+
+@pytest.mark.parametrize("rule", [{"template": "chat"}, {"template_arguments": {"x": 1}}])
+def test_encoder__a_template_is_asked_for_where_there_is_none(rule: dict[str, Any]) -> None:
+    with pytest.raises(
+        InvalidInput, match=f"no chat template, and the job sets prompt.{next(iter(rule))}"
+    ):
+        PromptTokenizer(tiny_tokenizer(None), tiny_config("llama"), TokenizationConfig(**rule))
+
+
+def test_config__reserves_what_transformers_gives_to_a_template() -> None:
+    signature = inspect.signature(PreTrainedTokenizerBase.apply_chat_template)
+    own = signature.parameters.keys() - {"kwargs", "tools", "documents"}
+    assert own < RESERVED_ARGUMENTS
+
+
+def find_faults(source: str | None, declared: dict[str, Any], add_bos: bool, **rule: Any) -> Any:
+    tokenizer: Any = tiny_tokenizer(source)
+    if not add_bos:
+        tokenizer.backend_tokenizer.post_processor = processors.ByteLevel()
+    subject = PromptTokenizer(tokenizer, tiny_config("llama"), TokenizationConfig(**rule), declared)
+    return subject.find_faults(subject.encode(["Hi"])[0].ids)
+
+
+def test_find_faults__a_promised_token_that_is_missing_or_doubled() -> None:
+    promised = {"add_bos_token": True, "add_eos_token": True}
+    without_bos = CHATML.replace("{{ bos_token }}", "")
+    assert find_faults(None, promised, True, template="none") == []
+    assert find_faults(None, {"add_bos_token": False}, False, template="none") == []
+    bos, eos = find_faults(None, promised, False, template="none")
+    assert bos.startswith("tokenizer_config.json says add_bos_token: true, but no <s> begins the")
+    assert eos.startswith("tokenizer_config.json says add_eos_token: true, but no </s> ends the")
+    # With a template, it is the template that writes them.
+    assert find_faults(CHATML, promised, False) == []
+    assert find_faults(without_bos, promised, True) == [bos]
+    assert find_faults("<s>" + CHATML, {}, True) == ["The prompts begin with <s> twice."]
+    [plain] = find_faults(None, {}, True)
+    assert plain.startswith("The model has no chat template")

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -22,9 +23,16 @@ from ulcmod_dist.forward.control_tokens import (
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.messages import TemplateRefusal
 from ulcmod_dist.forward.templates import ChatTemplate, describe_arguments
+from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
 # transformers sets model_max_length to 1e30 where a tokenizer has no limit.
 _NO_LIMIT = 10**12
+# Of a local model. A template that is a pointer of Git LFS would be valid, and the same text for
+# every prompt.
+_FILES = (
+    "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt",
+    "chat_template.*", "additional_chat_templates/*",
+)  # fmt: skip
 _AS_TEXT = "control tokens as text"
 _NO_OPENING = "no generation prompt after an assistant's turn"
 
@@ -94,7 +102,8 @@ class PromptTokenizer:
         positions = getattr(config.get_text_config(), "max_position_embeddings", None)
         limits = [tokenizer.model_max_length, positions, options.max_tokens]
         self.max_tokens = min(
-            (int(limit) for limit in limits if limit and limit < _NO_LIMIT), default=None
+            (int(n) for n in limits if isinstance(n, int | float) and 0 < n < _NO_LIMIT),
+            default=None,
         )
         if self.max_tokens is not None and options.long == "truncate":
             self._backend.enable_truncation(self.max_tokens)
@@ -110,6 +119,9 @@ class PromptTokenizer:
     def load(cls, model: ModelConfig, options: TokenizationConfig) -> Self:
         """Load a model's tokenizer; InvalidInput if it cannot be used."""
         config = load_config(model)
+        for pattern in _FILES:
+            for path in sorted(Path(model.id).glob(pattern)):
+                reject_lfs_pointer(path)
         try:
             tokenizer = AutoTokenizer.from_pretrained(
                 model.id, revision=model.revision, trust_remote_code=False
