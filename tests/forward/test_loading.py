@@ -10,7 +10,7 @@ from transformers import AutoModel
 from tests.forward.tiny import save_tiny
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward import loading
+from ulcmod_dist.forward import checkpoints
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import (
     LIBRARY_PREFIX,
@@ -164,7 +164,7 @@ def test_load__a_hub_index_is_looked_at_before_its_weights(
         assert revision == "0" * 40
         return str(folder / name) if (folder / name).exists() else None
 
-    monkeypatch.setattr(loading, "cached_file", cached)
+    monkeypatch.setattr(checkpoints, "cached_file", cached)
     with pytest.raises(InvalidInput, match=r"names 'w\.bin'"):
         load_model(ModelConfig(id="somebody/some-model", revision="0" * 40), config, "cpu")
 

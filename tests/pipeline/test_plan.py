@@ -1,15 +1,21 @@
 """A run follows one plan: a job that would need another one is refused, field by field."""
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.pipeline.test_devices import make_context
+from tests.forward.tiny import save_tiny
+from tests.pipeline.test_devices import JOB, make_context
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.pipeline.context import Context, writing
-from ulcmod_dist.pipeline.plan import prepare_extraction
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.pipeline.extract import extract
+from ulcmod_dist.pipeline.ledger import Ledger
+from ulcmod_dist.pipeline.plan import plan, prepare_extraction
+from ulcmod_dist.runtime.rundir import PLAN, RunDir
 
 CHANGES = {
     "model.dtype": "model.dtype=bfloat16",
@@ -42,3 +48,119 @@ def test_plan__of_another_configuration_is_refused_unless_it_is_an_update(
     with writing(context, "rerun") as held:
         assert prepare_extraction(held, save=True, update=True).plan.inputs
     assert prepare_extraction(context, save=False).plan.inputs
+
+
+def extracting(folder: Path, *changes: str) -> Context:
+    job = Job.from_yaml(folder / "job.yaml", changes)
+    return Context(job, RunDir.at(job.run))
+
+
+def planned_figures(context: Context) -> Mapping[str, Any]:
+    figures = plan(context, measure=False).data
+    assert figures is not None
+    return figures
+
+
+def test_plan__of_a_model_that_does_not_load_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = make_context(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        assert context.run.exists(PLAN)
+        raise UlcmodError("The model cannot be loaded.")
+
+    monkeypatch.setattr("ulcmod_dist.pipeline.extract.run_extraction", fail)
+    with pytest.raises(UlcmodError, match="cannot be loaded"):
+        extract(context)
+    assert not context.run.exists(PLAN)
+    # The corrected job is not another job.
+    assert prepare_extraction(extracting(tmp_path, "model.dtype=bfloat16"), save=False).plan.inputs
+
+
+def test_plan__a_model_that_cannot_load_leaves_nothing_behind(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    config = tmp_path / "model/config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"num_hidden_layers": 2', '"num_hidden_layers": 1'))
+    for command in (partial(plan, measure=False), extract):
+        with pytest.raises(InvalidInput, match=r"no place, such as layers\.1\."):
+            command(context)
+    assert not context.run.exists(PLAN)
+    config.write_text(text)
+    assert planned_figures(context)["units"] == 48
+
+
+@pytest.mark.parametrize("modules", [7, 49])
+def test_plan__refuses_more_modules_than_samples_or_units(tmp_path: Path, modules: int) -> None:
+    make_context(tmp_path)
+    context = extracting(tmp_path, f"discover.modules={modules}")
+    for command in (partial(plan, measure=False), extract):
+        with pytest.raises(InvalidInput, match=r"do not fit 6 samples and 48 units.*from 1 to 6"):
+            command(context)
+    assert not context.run.exists(PLAN)
+
+
+def test_plan__refuses_an_ablation_without_a_head(tmp_path: Path) -> None:
+    make_context(tmp_path)
+    with pytest.raises(InvalidInput, match=r"lacks 1 .* lm_head\.weight"):
+        plan(extracting(tmp_path, "ablate.with_run=true"), measure=False)
+
+
+@pytest.mark.parametrize("name", ["figures", "activations.zarr", "report.html"])
+def test_plan__refuses_a_run_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    context = make_context(tmp_path)
+    path = tmp_path / "run" / name
+    if name == "report.html":
+        path.mkdir(parents=True)
+    else:
+        path.parent.mkdir()
+        path.write_text("in the way")
+    with pytest.raises(InvalidInput, match=rf"cannot be written: .*/{name} is a f"):
+        plan(context, measure=False)
+
+
+def test_plan__refuses_a_run_below_a_file(tmp_path: Path) -> None:
+    make_context(tmp_path)
+    context = extracting(tmp_path, f"run={tmp_path}/train.csv/run")
+    with pytest.raises(InvalidInput, match=r"train\.csv is a file, not a folder"):
+        plan(context, measure=False)
+
+
+@pytest.mark.parametrize(
+    ("categories", "said"),
+    [
+        (["", "", ""], "the train samples have no categories"),
+        (["a", "a", "a"], "the train samples have the single category a"),
+        (["a", "a", "b"], "the category b has a single train sample"),
+        (["a", "b", "b", "a"], None),
+    ],
+)
+def test_plan__says_which_classifiers_will_be_left_out(
+    tmp_path: Path, categories: list[str], said: str | None
+) -> None:
+    make_context(tmp_path)
+    rows = [f"prompt {number},{name}" for number, name in enumerate(categories)]
+    (tmp_path / "train.csv").write_text("\n".join(["text,category", *rows]) + "\n")
+    context = extracting(tmp_path, "corpus.category=category")
+    sentences = planned_figures(context)["left_out"]
+    assert [said in sentence for sentence in sentences] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(("attention", "is_refused"), [("sdpa", True), ("eager", False)])
+def test_plan__of_a_family_without_sdpa_takes_what_it_has(
+    tmp_path: Path, attention: str, is_refused: bool
+) -> None:
+    save_tiny(tmp_path / "model", "gemma2")
+    (tmp_path / "train.csv").write_text("text\nfirst\nsecond\n")
+    (tmp_path / "job.yaml").write_text(JOB.format(run=tmp_path / "run", more=""))
+    with writing(extracting(tmp_path), "plan") as held:
+        planned = prepare_extraction(held, save=True).plan
+    assert planned.provenance["model.attention"] == "eager"
+    context = extracting(tmp_path, f"model.attention={attention}")
+    if is_refused:
+        with pytest.raises(InvalidInput, match="does not have for models of type gemma2"):
+            prepare_extraction(context, save=False)
+    else:
+        assert prepare_extraction(context, save=False).plan == planned
+        assert Ledger(context.run, context.job).status("plan").state == "fresh"

@@ -59,8 +59,9 @@ class ModelConfig(Config):
     """Commit (40 hexadecimal digits); required for a hub id."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward pass; float32 is the reference."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """Attention implementation of transformers."""
+    attention: Literal["sdpa", "eager"] | None = None
+    """Attention implementation of transformers; by default `sdpa`, or `eager` for the families
+    that have no other (`bloom`, `gemma2`, `gpt_oss`)."""
 
     @field_validator("revision")
     @classmethod

@@ -72,6 +72,11 @@ class Candidate:
     sample_labels: LabelArray | None = None  # -1 or None: the module of largest mean activation
 
 
+def count_preclusters(num_units: int) -> int:
+    """Pre-clusters of the units by default: a quarter of these, at most 10,000."""
+    return min(MAX_PRECLUSTERS, max(1, num_units // 4))
+
+
 def build_unit_space(
     activations: Standardised,
     executor: Executor,
@@ -87,7 +92,7 @@ def build_unit_space(
     """
     if points is None:
         points = principal_components(activations, executor, side="units", seed=seed)
-    count = num_preclusters or min(MAX_PRECLUSTERS, max(1, activations.n_units // 4))
+    count = num_preclusters or count_preclusters(activations.n_units)
     preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
     size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
     rng = np.random.default_rng([seed, 1])

@@ -98,6 +98,16 @@ def score_downstream(
     )
 
 
+def explain_left_out(
+    train_categories: Sequence[str | None], test_categories: Sequence[str | None]
+) -> str:
+    """Why classifiers will be skipped, or which categories take no part; empty if all do."""
+    coded = CodedCategories.of([*train_categories, *test_categories])
+    held_out = bool((coded.codes[len(train_categories) :] >= 0).any())
+    problem = _select(coded, len(train_categories), held_out=held_out)
+    return problem.reason if isinstance(problem, Absent) else problem.note
+
+
 @dataclass(frozen=True, eq=False)
 class _Problem:
     """What classifiers are to tell apart: categories numbered anew, -1 for what takes no part."""

@@ -25,7 +25,7 @@ from ulcmod_dist.extract.planner import (
 )
 from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.extract.worker import EventCallback, ModelLoader
-from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
 from ulcmod_dist.runtime.files import nearest_folder
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
@@ -69,6 +69,7 @@ def prepare(
     shard_samples: int,
     batch_tokens: int,
     digests: Sequence[str] | None = None,
+    lengths: LengthClasses = ANY_LENGTHS,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
     save: bool = True,
 ) -> PreparedExtraction:
@@ -91,6 +92,7 @@ def prepare(
         provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
+        lengths=lengths,
         known={prompt for commit in commits for prompt in commit.prompts},
         chunk_shape=commits[0].chunk_shape if commits else None,
         model_bytes=model_bytes,

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.corpus.prompts import Corpus, plan_shards
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
 from ulcmod_dist.forward.batches import PromptSurvey, RefusedPrompt, TokenizedPrompt, plan_batches
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
@@ -151,6 +151,7 @@ def make_plan(
     *,
     shard_samples: int,
     batch_tokens: int,
+    lengths: LengthClasses = ANY_LENGTHS,
     known: AbstractSet[str] = frozenset(),
     chunk_shape: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
@@ -173,13 +174,13 @@ def make_plan(
         for piece in cut:
             chosen = tuple(rows[row] for row in piece)
             tokenized = _tokenize(corpus, chosen, tokenizer)
-            lengths = [len(entry.ids) for entry in tokenized]
+            tokens = [len(entry.ids) for entry in tokenized]
             truncated += sum(entry.truncated for entry in tokenized)
             digest = shard_digest(provenance, [digests[row] for row in chosen])
-            batches = plan_batches(lengths, batch_tokens)
-            shards.append(PlannedShard(digest, chosen, sum(lengths), batches))
-            largest = max(largest, *(len(batch) * lengths[batch[0]] for batch in batches))
-            longest = max(longest, *lengths)
+            batches = plan_batches(tokens, batch_tokens, lengths)
+            shards.append(PlannedShard(digest, chosen, sum(tokens), batches))
+            largest = max(largest, *(len(batch) * tokens[batch[0]] for batch in batches))
+            longest = max(longest, *tokens)
     return ExtractionPlan(
         corpus=fingerprint(list(digests)),
         provenance=provenance,

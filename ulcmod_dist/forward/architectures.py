@@ -6,15 +6,20 @@ checked against the registry. To support another family, add an entry.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal
 
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 
 if TYPE_CHECKING:
     # Importing any class of transformers imports torch, which planning does without.
     from transformers import PretrainedConfig
+
+    from ulcmod_dist.forward.batches import TokenizedPrompt
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Family:
     """Whether a unit is the product of a gate and a value, hence has three weight vectors and not
     two; None where the configuration's ``is_gated_act`` tells.
     """
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """Attention implementation by default; ``eager`` where transformers has no other for it."""
 
 
 def _dense(path: str, width: Callable[[Any], int], **options: Any) -> Family:
@@ -96,19 +103,24 @@ _GATED = _dense("layers.{}.mlp.down_proj", _intermediate)
 
 FAMILIES: dict[str, Family] = {
     "bert": _dense("encoder.layer.{}.output.dense", _intermediate, decoder=False, gated=False),
-    "bloom": _dense("h.{}.mlp.dense_4h_to_h", lambda config: 4 * config.hidden_size, gated=False),
+    "bloom": _dense(
+        "h.{}.mlp.dense_4h_to_h",
+        lambda config: 4 * config.hidden_size,
+        gated=False,
+        attention="eager",
+    ),
     "deepseek_v2": Family(_deepseek),
     "deepseek_v3": Family(_deepseek),
     "falcon": _dense("h.{}.mlp.dense_4h_to_h", lambda config: config.ffn_hidden_size, gated=False),
     "gemma": _GATED,
-    "gemma2": _GATED,
+    "gemma2": replace(_GATED, attention="eager"),
     "gemma3": _dense("language_model.layers.{}.mlp.down_proj", _intermediate),
     "gemma3_text": _GATED,
     "gpt2": _dense(
         "h.{}.mlp.c_proj", lambda config: config.n_inner or 4 * config.hidden_size, gated=False
     ),
     "gpt_neox": _dense("layers.{}.mlp.dense_4h_to_h", _intermediate, gated=False),
-    "gpt_oss": Family(_all_sparse),
+    "gpt_oss": Family(_all_sparse, attention="eager"),
     "llama": _GATED,
     "mistral": _GATED,
     "mixtral": Family(_all_sparse),
@@ -140,6 +152,11 @@ def get_family(config: PretrainedConfig) -> Family:
         ) from None
 
 
+def get_attention(model: ModelConfig, config: PretrainedConfig) -> str:
+    """Attention implementation of the job, or where it names none that of the family."""
+    return model.attention or get_family(config).attention
+
+
 def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
     """All units of a model, layer by layer, in the order of the activations' columns."""
     family = get_family(config)
@@ -149,6 +166,69 @@ def list_units(config: PretrainedConfig) -> tuple[LayerUnits, ...]:
         for layer in range(text.num_hidden_layers)
         for units in family.list_layer_units(text, layer)
     )
+
+
+@dataclass(frozen=True)
+class LengthClasses:
+    """The prompts that may share a batch with each other, by their lengths in tokens.
+
+    A model whose position embedding depends on the length of its input (LongRoPE, dynamic NTK) sees
+    the length of the padded batch. Within a class that makes no difference to any row.
+
+    Attributes:
+        thresholds: Ascending lengths, each the greatest that the model treats like shorter ones.
+        exact_above: Prompts longer than this share batches with prompts of their own length alone;
+            None where there is no such length.
+    """
+
+    thresholds: tuple[int, ...] = ()
+    exact_above: int | None = None
+
+    def classify(self, length: int) -> tuple[int, int]:
+        """The class of a length: equal for prompts that may share a batch."""
+        is_exact = self.exact_above is not None and length > self.exact_above
+        return bisect_left(self.thresholds, length), length if is_exact else 0
+
+    def split(self, prompts: Sequence[TokenizedPrompt]) -> Iterator[Sequence[TokenizedPrompt]]:
+        """Cut a batch, in its order, wherever the class changes."""
+        for _, part in groupby(prompts, key=lambda prompt: self.classify(len(prompt.ids))):
+            yield tuple(part)
+
+
+ANY_LENGTHS = LengthClasses()
+"""The classes of a model that does not depend on the length of its input: there is one."""
+
+
+_FIXED_ROPE = ("default", "linear", "yarn", "llama3", "proportional")
+"""Types of rotary position embedding whose frequencies do not depend on the input's length."""
+
+
+def get_length_classes(config: PretrainedConfig) -> LengthClasses:
+    """Which prompts may share a batch, as the model's rotary position embedding demands.
+
+    Raises:
+        InvalidInput: The embedding is of a type that is not known, so that rows might depend on
+            the batch that they are computed in.
+    """
+    text: Any = config.get_text_config()
+    rope = getattr(text, "rope_parameters", None) or {}
+    # Some families have parameters for each type of layer.
+    nested = [part for part in rope.values() if isinstance(part, dict)]
+    thresholds: set[int] = set()
+    exact_above = None
+    for part in nested or [rope]:
+        kind = part.get("rope_type", "default")
+        if kind == "longrope":
+            thresholds.add(int(part["original_max_position_embeddings"]))
+        elif kind == "dynamic":
+            exact_above = int(text.max_position_embeddings)
+        elif kind not in _FIXED_ROPE:
+            raise InvalidInput(
+                f"The model's position embedding (rope_parameters.rope_type) is {kind!r}. Whether "
+                "it depends on the length of the batch is not known.",
+                f"Known are: {', '.join(sorted((*_FIXED_ROPE, 'dynamic', 'longrope')))}.",
+            )
+    return LengthClasses(tuple(sorted(thresholds)), exact_above)
 
 
 def count_units(units: Sequence[LayerUnits]) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.forward.architectures import ANY_LENGTHS, LengthClasses
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,24 @@ class PromptTooLarge(UlcmodError):
     """A prompt that does not fit into the device's memory even in a batch of its own."""
 
 
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> tuple[tuple[int, ...], ...]:
+def plan_batches(
+    lengths: Sequence[int], batch_tokens: int, classes: LengthClasses = ANY_LENGTHS
+) -> tuple[tuple[int, ...], ...]:
     """Group the prompts of a shard into batches of similar length.
 
     Prompts are sorted by falling length, so that little is padded and the batch that needs most
     memory comes first; equal lengths keep their order. A batch padded to its longest prompt holds
     at most ``batch_tokens`` tokens, except that a prompt longer than that has a batch of its own.
-    Each index of a prompt occurs in exactly one batch.
+    Each index of a prompt occurs in exactly one batch, whose prompts are of one length class.
     """
     batches: list[list[int]] = []
     remaining = 0
+    current = None
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if remaining == 0:
+        length_class = classes.classify(lengths[index])
+        if remaining == 0 or length_class != current:
             batches.append([])
+            current = length_class
             remaining = max(1, batch_tokens // max(1, lengths[index]))
         batches[-1].append(index)
         remaining -= 1

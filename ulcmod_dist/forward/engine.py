@@ -16,7 +16,12 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import LayerUnits, count_units, list_units
+from ulcmod_dist.forward.architectures import (
+    LayerUnits,
+    count_units,
+    get_length_classes,
+    list_units,
+)
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
     PooledActivations,
@@ -47,6 +52,7 @@ class Engine:
         self.units = list_units(model.config)
         self._model = model
         self._points = find_hook_points(self.units)
+        self._lengths = get_length_classes(model.config)
         self._vocabulary = model.config.get_text_config().vocab_size
         self._ranks = ranks
 
@@ -79,13 +85,23 @@ class Engine:
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.
 
+        A row does not depend on the other prompts: those that may not share a forward pass (see
+        `LengthClasses`) are run one group after the other.
+
         Raises:
             NonFiniteActivation: A unit is NaN or infinite.
             UlcmodError: A hooked module was not called exactly once, or a token is not in the
                 vocabulary.
         """
+        parts = [self._run_class(part) for part in self._lengths.split(prompts)]
+        pooled = PooledActivations.concatenate(parts)
+        self._check_finite(pooled.activations)
+        return pooled
+
+    def _run_class(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         device = self._model.device
         ids, mask = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+        reset_rotary_embedding(self._model)
         pooler = ActivationPooler(prompts, self._points, device, self._ranks)
         with (
             torch.inference_mode(),
@@ -93,15 +109,17 @@ class Engine:
         ):
             self._model(input_ids=ids, attention_mask=mask)
         check_called_once(call_count)
-        pooled = pooler.collect()
-        self._check_finite(pooled.activations)
-        return pooled
+        return pooler.collect()
 
     def run_within_memory(
         self, prompts: Sequence[TokenizedPrompt]
     ) -> tuple[PooledActivations, tuple[int, ...]]:
         """Run one batch by ``split_on_oom``; returns the sizes of the parts that were run, too."""
-        parts = split_on_oom(self.run, prompts, self._model.device, self._ranks)
+        parts = [
+            part
+            for group in self._lengths.split(prompts)
+            for part in split_on_oom(self.run, group, self._model.device, self._ranks)
+        ]
         sizes = tuple(size for size, _ in parts)
         return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
 
@@ -188,6 +206,24 @@ class ActivationPooler:
             torch.distributed.all_reduce(self._means)
         routed = self._routed.cpu().numpy() if self._routed.shape[1] else None
         return PooledActivations(self._means.cpu().numpy(), routed)
+
+
+def reset_rotary_embedding(model: torch.nn.Module) -> None:
+    """Undo what earlier batches have left in a model with dynamic NTK scaling.
+
+    transformers keeps the frequencies of the longest input so far, and goes back to the original
+    ones only for an input shorter than ``max_position_embeddings`` (``dynamic_rope_update``).
+    """
+    for module in model.modules():
+        if "dynamic" not in str(getattr(module, "rope_type", "")):
+            continue
+        module.max_seq_len_cached = module.original_max_seq_len
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            prefix = name.removesuffix("inv_freq")
+            original = getattr(module, f"{prefix}original_inv_freq", None)
+            if prefix != name and isinstance(original, torch.Tensor):
+                module.register_buffer(name, original.to(buffer.device), persistent=False)
+                setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
 
 def pad_batch(

@@ -3,9 +3,6 @@
 Weights are read from safetensors only, and code that comes with a checkpoint is never run.
 """
 
-import json
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,14 +10,30 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
-from transformers.utils.hub import cached_file
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.errors import InvalidInput, one_line
-from ulcmod_dist.forward.architectures import get_family
-from ulcmod_dist.forward.provenance import FORWARD_VERSION, hash_files
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
+from ulcmod_dist.forward.architectures import (
+    get_attention,
+    get_family,
+    get_length_classes,
+    list_units,
+)
+from ulcmod_dist.forward.checkpoints import (
+    check_files,
+    check_loading_info,
+    find_file,
+    get_local_folder,
+    reject_adapter,
+    silence_transformers,
+)
+from ulcmod_dist.forward.provenance import get_forward_version, hash_files, read_raw_config
+from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
+# transformers would load other files than those that are checked and hashed, or change its classes.
+_REDIRECTS = ("transformers_weights", "configuration_files", "fusion_config")
+_MAX_LAYERS = 10_000
 LIBRARY_PREFIX = "library."
 """Keys of a model's provenance that name the version of a library, not a choice of the job."""
 
@@ -29,20 +42,26 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
     """Read a model's configuration and refuse what cannot be run.
 
     Raises:
-        InvalidInput: It cannot be read, is of an unknown family or needs code of its own; or the
-            checkpoint is quantised, names a file of weights itself or, in a folder, is not in
-            safetensors.
+        InvalidInput: It cannot be read, is of an unknown family or needs code of its own; the
+            checkpoint has an adapter, is quantised, names a file of weights itself or is not in
+            safetensors; or the family lacks the job's ``attention``.
     """
-    folder = get_local_folder(model)
     try:
-        config = AutoConfig.from_pretrained(
+        reject_adapter(model)
+        if (file := find_file(model, CONFIG_NAME)) is not None:
+            reject_lfs_pointer(file)
+        _reject_redirects(model)
+        config: Any = AutoConfig.from_pretrained(
             model.id, revision=model.revision, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
+    except UlcmodError:
+        raise
+    except Exception as error:
+        # Any error: strange values fail deep inside the classes of transformers.
         raise InvalidInput(
             f"The configuration of the model {model.id} cannot be read: {one_line(error)}."
         ) from error
-    get_family(config)
+    family = get_family(config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
         settings = quantised if isinstance(quantised, dict) else vars(quantised)
@@ -50,17 +69,43 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
             f"The checkpoint {model.id} is quantised ({settings.get('quant_method')}).",
             "Name the checkpoint of the same model in full precision.",
         )
-    if getattr(config, "transformers_weights", None) is not None:
-        # transformers would load this file in place of those that are checked here.
+    if model.attention == "sdpa" and family.attention != "sdpa":
         raise InvalidInput(
-            f"The configuration of the model {model.id} names a file of weights itself "
-            "(transformers_weights).",
+            f"model.attention is sdpa, which transformers does not have for models of type "
+            f"{config.model_type}.",
+            "Set model.attention to eager, or leave it out.",
+        )
+    _check_units(model, config)
+    check_files(model)
+    return config  # type: ignore[no-any-return]
+
+
+def _reject_redirects(model: ModelConfig) -> None:
+    raw = read_raw_config(model)
+    if redirects := [key for key in _REDIRECTS if raw.get(key) is not None]:
+        raise InvalidInput(
+            f"The configuration of the model {model.id} names files or code to use in place of "
+            f"the usual ones ({redirects[0]}).",
             "Save the model with save_pretrained, which writes model.safetensors.",
         )
-    if folder is not None:
-        _require_safetensors(folder)
-    assert isinstance(config, PretrainedConfig)
-    return config
+
+
+def _check_units(model: ModelConfig, config: PretrainedConfig) -> None:
+    """Refuse a configuration with impossible sizes, before anything is made as large."""
+    try:
+        layers = config.get_text_config().num_hidden_layers
+        if not 1 <= layers <= _MAX_LAYERS:
+            raise ValueError(f"num_hidden_layers is {layers}")
+        units = list_units(config)
+        if any(part.width < 1 for part in units):
+            raise ValueError("a layer has no units")
+        get_length_classes(config)
+    except UlcmodError:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"The configuration of the model {model.id} describes no model: {one_line(error)}."
+        ) from error
 
 
 def load_model(
@@ -75,8 +120,8 @@ def load_model(
     environment, and its device is that of LOCAL_RANK.
 
     Raises:
-        InvalidInput: The weights cannot be read or are incomplete, or the family has no
-            tensor-parallel plan.
+        InvalidInput: The weights cannot be read or are not those of the model, or the family has
+            no tensor-parallel plan.
     """
     base = getattr(transformers, "AutoModelForCausalLM" if head else get_family(config).base)
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
@@ -84,32 +129,26 @@ def load_model(
         _require_tp_plan(config)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        if get_local_folder(model) is None:
-            _check_hub_index(model)
-        loaded, info = base.from_pretrained(
-            model.id,
-            config=config,
-            revision=model.revision,
-            dtype=getattr(torch, model.dtype),
-            attn_implementation=model.attention,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **placement,
-        )
+        check_files(model)
+        with silence_transformers():
+            loaded, info = base.from_pretrained(
+                model.id,
+                config=config,
+                revision=model.revision,
+                dtype=getattr(torch, model.dtype),
+                attn_implementation=get_attention(model, config),
+                use_safetensors=True,
+                trust_remote_code=False,
+                # Reported below, with its name.
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **placement,
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}."
         ) from error
-    # transformers only warns of missing weights and initialises them at random. A pooler's
-    # output is not used.
-    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        raise InvalidInput(
-            f"The checkpoint {model.id} lacks {len(missing)} of the model's weights, "
-            f"such as {missing[0]}.",
-            "Name a complete checkpoint.",
-        )
+    check_loading_info(model, config, info)
     loaded.config.use_cache = False
     # A model that is placed over several devices or ranks must not be moved as a whole.
     placed: PreTrainedModel = (loaded if placement else loaded.to(device)).eval()
@@ -144,66 +183,8 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         **source,
         "architecture": config.model_type,
         "dtype": model.dtype,
-        "attention": model.attention,
-        "forward": FORWARD_VERSION,
+        "attention": get_attention(model, config),
+        "forward": get_forward_version(model),
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),
     }
-
-
-def get_local_folder(model: ModelConfig) -> Path | None:
-    """The folder of a local model, or None for an id on the hub, which needs a fixed revision."""
-    folder = Path(model.id)
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.is_absolute():
-        raise InvalidInput(
-            f"The model folder {model.id} is not here.",
-            "Restore it, or give its new path: --set model.id=FOLDER.",
-        )
-    if model.revision is None:
-        raise InvalidInput(
-            f"The model {model.id!r} is no folder and, as an id on the hub, lacks a revision.",
-            "Correct the path, or name a commit.",
-        )
-    return None
-
-
-def _require_safetensors(folder: Path) -> None:
-    if not any(folder.glob("*.safetensors")):
-        raise InvalidInput(
-            f"The model folder {folder} holds no weights in safetensors.",
-            "Save the model with save_pretrained, which writes model.safetensors.",
-        )
-    if (index := folder / SAFE_WEIGHTS_INDEX_NAME).exists():
-        _check_index(index)
-
-
-def _check_hub_index(model: ModelConfig) -> None:
-    """Check the index of a checkpoint on the hub where transformers would follow one."""
-    find: Any = partial(
-        cached_file, model.id, revision=model.revision, _raise_exceptions_for_missing_entries=False
-    )
-    # from_pretrained downloads model.safetensors where there is one, and else follows the index.
-    if find(SAFE_WEIGHTS_NAME) is None and (index := find(SAFE_WEIGHTS_INDEX_NAME)) is not None:
-        _check_index(Path(index))
-
-
-def _check_index(index: Path) -> None:
-    """Refuse an index that names anything but safetensors files in its own folder.
-
-    ``use_safetensors=True`` chooses this index, but transformers loads the files that it names by
-    their suffixes: any but ``.safetensors`` goes to ``torch.load``, which reads pickles.
-    """
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(f"The index of weights {index} cannot be read: {error!r}.") from error
-    for name in sorted(names, key=str):
-        plain = isinstance(name, str) and name.endswith(".safetensors")
-        if not plain or "/" in name or "\\" in name or ".." in name:
-            raise InvalidInput(
-                f"The index of weights {index} names {name!r}, which is no safetensors file in "
-                "its folder.",
-                "Save the model with save_pretrained, which writes safetensors.",
-            )

@@ -1,14 +1,50 @@
 """What activations depend on from the model's side, found out without importing torch."""
 
 import hashlib
+import json
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ulcmod_dist.config.schema import ModelConfig
+from ulcmod_dist.forward.architectures import FAMILIES
 
 FORWARD_VERSION = "1"
 """Raised by hand whenever the same model and prompt would yield other activations than before."""
+_LONGROPE_VERSION = "2"
+"""The same for models with LongRoPE, whose rows depended on their batch in version 1."""
+
+
+def get_forward_version(model: ModelConfig) -> str:
+    """Version of the forward pass of a model."""
+    raw = read_raw_config(model)
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    parts = [rope, *rope.values()] if isinstance(rope, dict) else []
+    kinds = {part.get("rope_type", part.get("type")) for part in parts if isinstance(part, dict)}
+    # Configurations of Phi-3 had other names for it at first.
+    names = {"longrope", "su"} | ({"yarn"} if raw.get("model_type") == "phi3" else set())
+    return _LONGROPE_VERSION if kinds & names else FORWARD_VERSION
+
+
+def choose_attention(model: ModelConfig) -> str:
+    """Attention implementation of the job, or where it names none that of the model's family."""
+    family = FAMILIES.get(str(read_raw_config(model).get("model_type")))
+    return model.attention or (family.attention if family else "sdpa")
+
+
+def read_raw_config(model: ModelConfig) -> dict[str, Any]:
+    """A model's ``config.json`` as it is written; empty where there is none at hand."""
+    path: Any = Path(model.id, "config.json")
+    if not path.parent.is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def get_model_cache_key(model: ModelConfig) -> str:

@@ -15,9 +15,14 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.architectures import count_unit_parameters, get_family, list_units
+from ulcmod_dist.forward.architectures import (
+    count_unit_parameters,
+    get_family,
+    get_length_classes,
+    list_units,
+)
 from ulcmod_dist.forward.batches import TokenizedPrompt
-from ulcmod_dist.forward.engine import pad_batch, split_on_oom
+from ulcmod_dist.forward.engine import pad_batch, reset_rotary_embedding, split_on_oom
 from ulcmod_dist.forward.hooks import (
     HookPoint,
     Routing,
@@ -124,6 +129,7 @@ class LossEngine:
                 "Ablation needs a decoder.",
             )
         self.units = list_units(model.config)
+        self._lengths = get_length_classes(model.config)
         self._model = model
         self._ranks = ranks
         self._nothing = Mask.empty(self.units)
@@ -155,9 +161,14 @@ class LossEngine:
             InvalidInput: The mask is of another model.
             UlcmodError: A token is not in the vocabulary, or a batch does not fit.
         """
-        pieces = split_on_oom(
-            lambda batch: self._losses(batch, mask), prompts, self._model.device, self._ranks
-        )
+        device = self._model.device
+        pieces = [
+            piece
+            for part in self._lengths.split(prompts)
+            for piece in split_on_oom(
+                lambda batch: self._losses(batch, mask), part, device, self._ranks
+            )
+        ]
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
@@ -166,6 +177,7 @@ class LossEngine:
     def _losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         device = self._model.device
         ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+        reset_rotary_embedding(self._model)
         with torch.inference_mode(), mask_units(self._model, mask or self._nothing, self._ranks):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
             totals = [_sum_loss(logits[row], prompt) for row, prompt in enumerate(prompts)]
@@ -177,8 +189,14 @@ class LossEngine:
 
         Returns sums and numbers of tokens, both [units]; an expert's are of tokens routed to it.
         """
+        parts = [self._unit_sums(part) for part in self._lengths.split(prompts)]
+        sums, tokens = (np.stack(part).sum(axis=0) for part in zip(*parts, strict=True))
+        return sums, tokens
+
+    def _unit_sums(self, prompts: Sequence[TokenizedPrompt]) -> tuple[Floats, NDArray[np.int64]]:
         device = self._model.device
         ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+        reset_rotary_embedding(self._model)
         points = find_hook_points(self.units)
         sums = _UnitSums(prompts, points, self._ranks)
         with torch.inference_mode(), hooked(self._model, points, sums.add, self._ranks):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.architectures import list_units
+from ulcmod_dist.forward.architectures import get_length_classes, list_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
@@ -170,10 +170,11 @@ def _draw_samples(
     prompts = tokenizer.encode(
         corpus.prompts([row_of_id[name] for name in chosen["sample_id"].to_pylist()])
     )
+    lengths = get_length_classes(load_config(job.require_model()))
     batch_tokens = min(MAX_BATCH_TOKENS, job.extract.batch_tokens or MAX_BATCH_TOKENS)
     return _Samples(
         prompts=prompts,
-        batches=plan_batches([len(prompt.ids) for prompt in prompts], batch_tokens),
+        batches=plan_batches([len(prompt.ids) for prompt in prompts], batch_tokens, lengths),
         modules=labels[drawn],
         categories=chosen["category"].to_pylist(),
     )

@@ -5,6 +5,7 @@ import os
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.extract.probe import query_actor_memory
+from ulcmod_dist.forward.architectures import get_attention
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
@@ -38,7 +39,7 @@ def choose_batch_tokens(context: Context, longest: int | None) -> int:
         model.dtype,
         kind="cuda" if job.extract.gpus else "cpu",
         weights=count_parameter_bytes(config, model.dtype) // parts,
-        attention=model.attention,
+        attention=get_attention(model, config),
         longest=longest,
     )
 
@@ -51,7 +52,9 @@ def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
     if job.extract.gpus > 0:
         # Weights pass through the host's memory; batches stay on the device.
         return weights
-    each = estimate_token_bytes(config, model.dtype, attention=model.attention, longest=longest)
+    each = estimate_token_bytes(
+        config, model.dtype, attention=get_attention(model, config), longest=longest
+    )
     return weights + tokens * each
 
 

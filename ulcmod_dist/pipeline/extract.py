@@ -5,7 +5,12 @@ from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
 from ulcmod_dist.pipeline.inputs import observe_inputs
 from ulcmod_dist.pipeline.ledger import replacing
-from ulcmod_dist.pipeline.plan import make_model_loader, prepare_extraction
+from ulcmod_dist.pipeline.plan import (
+    check_search,
+    dropping_unused_plan,
+    make_model_loader,
+    prepare_extraction,
+)
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.signals import defer_sigterm
@@ -22,11 +27,13 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
     """
     with writing(context, "extract") as held:
         prepared = prepare_extraction(held, save=True, update=update)
-        save_job(held)
         with (
+            dropping_unused_plan(held),
             track(held.on_progress, "Extracting", prepared.plan.prompts, "prompts") as step,
             defer_sigterm() as stop,
         ):
+            check_search(held.job, prepared)
+            save_job(held)
 
             def show(progress: ExtractionProgress) -> None:
                 note = (

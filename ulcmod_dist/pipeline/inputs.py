@@ -7,7 +7,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.provenance import FORWARD_VERSION, get_model_cache_key
+from ulcmod_dist.forward.provenance import get_forward_version, get_model_cache_key
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.rundir import fingerprint
 
@@ -25,7 +25,7 @@ def observe_inputs(job: Job, corpus: Corpus) -> dict[str, str]:
     return {
         "corpus": fingerprint({**columns, "prompt": corpus.digests()}),
         "model files": fingerprint(get_model_cache_key(model)),
-        "forward pass": FORWARD_VERSION,
+        "forward pass": get_forward_version(model),
     }
 
 

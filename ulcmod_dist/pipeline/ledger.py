@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.provenance import choose_attention
 from ulcmod_dist.pipeline.artifacts import (
     FOLDERS,
     GRAPH,
@@ -70,6 +71,9 @@ class Ledger:
         self.run, self.job = run, job
         self._observed, self._shown = observed or {}, shown
         self._config = flatten(job.model_dump(mode="json"))
+        if job.model is not None:
+            # As recorded: a job that names what it would get by default is the same job.
+            self._config["model.attention"] = choose_attention(job.model)
         # Records are read when they are asked for: in a bucket each costs a request.
         self._records: dict[str, Record | None] = {key: None for key, _ in run.keys(ARTIFACTS)}
 

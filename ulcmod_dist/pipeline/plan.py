@@ -1,6 +1,8 @@
 """``ulcmod plan``: what extraction and search would do; and the plan that extraction follows."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -9,7 +11,7 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import read_corpus
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.driver import check_disk_space, check_remaining_space, prepare
 from ulcmod_dist.extract.planner import (
     PreparedExtraction,
@@ -19,18 +21,36 @@ from ulcmod_dist.extract.planner import (
 )
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
-from ulcmod_dist.forward.architectures import count_units, list_units
+from ulcmod_dist.forward.architectures import (
+    count_units,
+    get_family,
+    get_length_classes,
+    list_units,
+)
+from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
-from ulcmod_dist.iterd.plan import SearchPlan, plan_search
+from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search
+from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.pipeline.artifacts import FOLDERS, record_key
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.devices import choose_batch_tokens, estimate_model_bytes
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.search import describe_plan, job_executor, placeholder_activations
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
-from ulcmod_dist.runtime.rundir import fingerprint
+from ulcmod_dist.runtime.rundir import (
+    ACTIVATIONS,
+    ARTIFACTS,
+    FORMAT_FILE,
+    JOB,
+    PLAN,
+    REPORT,
+    RunDir,
+    fingerprint,
+)
+from ulcmod_dist.store.records import committed_digests
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +65,6 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             another job, or the search cannot do with the memory it may use.
         UlcmodError: The disk lacks space, or the cluster cannot give an actor what it asks for.
     """
-    context.run.check_writable()
     prepared = prepare_extraction(context, save=False)
     check_remaining_space(context.run, prepared)
     search = _search_plan(context.job, prepared)
@@ -78,10 +97,12 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
             "time, projected": f"{projection.seconds / 3600:,.2f} h",
             "GPU hours, projected": round(projection.gpu_hours, 2),
         }
+    figures["left_out"] = list_left_out(context.job, prepared)
     ledger = Ledger(context.run, context.job)
     figures["artifacts"] = [status.as_json() for status in ledger.statuses()]
     pending = ledger.describe_pending()
     closing = [f"`ulcmod run` would make: {pending}." if pending else "Everything is up to date."]
+    closing += figures["left_out"]
     return Summary(
         title="Plan", facts={**facts, **describe_plan(search)}, data=figures, closing=closing
     )
@@ -95,13 +116,22 @@ def _describe_control_tokens(job: Job, prompts: int) -> dict[str, str]:
 
 
 def _search_plan(job: Job, prepared: PreparedExtraction) -> SearchPlan:
-    train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
-    extracted = placeholder_activations(train, prepared.plan.num_units, prepared.plan.chunk_shape)
-    held_out = len(prepared.prompts) - train
+    extracted = _placeholder(prepared)
+    held_out = len(prepared.prompts) - extracted.n_samples
     with job_executor(job) as executor:
         return plan_search(
             extracted, job.discover.modules, job.discover, executor, held_out=held_out
         )
+
+
+def _placeholder(prepared: PreparedExtraction) -> Standardised:
+    train = pc.sum(pc.equal(prepared.prompts.table["split"], "train")).as_py()
+    return placeholder_activations(train, prepared.plan.num_units, prepared.plan.chunk_shape)
+
+
+def check_search(job: Job, prepared: PreparedExtraction) -> None:
+    """Refuse K that the search could only refuse once the extraction is over."""
+    check_modules(_placeholder(prepared), job.discover.modules)
 
 
 def prepare_extraction(context: Context, *, save: bool, update: bool = False) -> PreparedExtraction:
@@ -110,12 +140,17 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     With ``update``, a job that has changed makes a new plan, which reuses rows that still hold.
 
     Raises:
-        InvalidInput: The run follows a plan that was made from other inputs.
+        InvalidInput: The model, the corpus or the run directory cannot be used, or the run follows
+            a plan that was made from other inputs.
     """
     job = context.job
     model = job.require_model()
     assert job.corpus is not None
+    _check_outputs(context.run)
     config = load_config(model)
+    # Ablation predicts tokens, for which it needs the head as well.
+    head = job.ablate.with_run and get_family(config).decoder
+    check_weights(model, config, head=head)
     with track(context.on_progress, "Planning", None, "samples") as step:
         corpus = read_corpus(job.corpus)
         tokenizer = PromptTokenizer.load(model, job.prompt)
@@ -149,6 +184,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
             shard_samples=job.extract.shard_samples,
             batch_tokens=batch_tokens,
             digests=survey.digests,
+            lengths=get_length_classes(config),
             model_bytes=partial(estimate_model_bytes, job),
             save=save,
         )
@@ -159,6 +195,58 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     for warning in survey.warnings:
         logger.warning(warning)
     return replace(prepared, survey=survey)
+
+
+@contextmanager
+def dropping_unused_plan(context: Context) -> Iterator[None]:
+    """Drop the run's plan if the block fails before any row is committed.
+
+    A job that is corrected, or a model, then makes its own.
+    """
+    try:
+        yield
+    except UlcmodError:
+        context.fence.check()
+        if not committed_digests(context.run):
+            context.run.delete(record_key("plan"))
+            context.run.delete(PLAN)
+        raise
+
+
+def list_left_out(job: Job, prepared: PreparedExtraction) -> list[str]:
+    """What the evaluation will leave out, as far as the plan tells; one sentence each."""
+    # scikit-learn takes seconds to import, which an extraction does without.
+    from ulcmod_dist.evaluate.baselines import count_preclusters
+    from ulcmod_dist.evaluate.downstream import explain_left_out
+
+    table = prepared.prompts.table
+    train = pc.equal(table["split"], "train")
+    sides = [table.filter(mask)["category"].to_pylist() for mask in (train, pc.invert(train))]
+    sentences = [explain_left_out(*sides)]
+    preclusters = count_preclusters(prepared.plan.num_units)
+    numbers = [k for k in job.discover.modules if k == 1 or preclusters < k]
+    if numbers and job.evaluate.baselines:
+        sentences.append(
+            f"Baselines will be left out for K = {', '.join(map(str, numbers))}: they find at "
+            f"least 2 modules, and some at most {preclusters:,}, the pre-clusters of the units."
+        )
+    return [sentence for sentence in sentences if sentence]
+
+
+def _check_outputs(run: RunDir) -> None:
+    """Refuse a run directory in which a file lies where a folder is needed, or the reverse."""
+    run.check_writable()
+    if run.local is None:
+        return
+    folders = {ACTIVATIONS, ARTIFACTS, *FOLDERS}
+    for name in sorted({*folders, FORMAT_FILE, JOB, PLAN, REPORT}):
+        path, is_folder = run.local / name, name in folders
+        if path.exists() and path.is_dir() != is_folder:
+            kind = "a file, not a folder" if is_folder else "a folder, not a file"
+            raise InvalidInput(
+                f"The run directory {run.url} cannot be written: {path} is {kind}.",
+                "Remove it, or name another run directory.",
+            )
 
 
 def make_model_loader(job: Job, prepared: PreparedExtraction) -> ModelLoader:

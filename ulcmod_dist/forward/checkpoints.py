@@ -1,0 +1,288 @@
+"""Check a checkpoint before its weights are read: files, adapters, and a place for every weight.
+
+Weights are read from safetensors only: other formats are pickles, which run code. transformers
+drops weights that the model has no place for, and initialises at random those that the checkpoint
+lacks; both are refused here. Names and shapes are compared on the meta device, from the headers of
+the files, by the code of transformers that will load them.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import HfApi, try_to_load_from_cache
+from safetensors import SafetensorError, safe_open
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
+
+from ulcmod_dist.config.schema import ModelConfig
+from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.forward.architectures import get_family
+from ulcmod_dist.runtime.lfs import reject_lfs_pointer
+
+# Files that transformers prefers to model.safetensors (`distributed.checkpoint`).
+_DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_SAVE = "Save the model with save_pretrained, which writes model.safetensors."
+
+
+def get_local_folder(model: ModelConfig) -> Path | None:
+    """The folder of a local model, or None for an id on the hub, which needs a fixed revision."""
+    folder = Path(model.id)
+    if folder.is_dir():
+        return folder.resolve()
+    if folder.is_absolute():
+        raise InvalidInput(
+            f"The model folder {model.id} is not here.",
+            "Restore it, or give its new path: --set model.id=FOLDER.",
+        )
+    if model.revision is None:
+        raise InvalidInput(
+            f"The model {model.id!r} is no folder and, as an id on the hub, lacks a revision.",
+            "Correct the path, or name a commit.",
+        )
+    return None
+
+
+def reject_adapter(model: ModelConfig) -> None:
+    """Refuse a model with an adapter.
+
+    Where peft is installed, transformers applies it without a word, and for an adapter without a
+    model it loads the one that the adapter names, from anywhere.
+    """
+    if find_file(model, ADAPTER_CONFIG_NAME) is not None:
+        raise InvalidInput(
+            f"The model {model.id} holds an adapter ({ADAPTER_CONFIG_NAME}), which is not applied.",
+            "Merge it: PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload()"
+            ".save_pretrained(FOLDER), and name that folder.",
+        )
+
+
+def check_files(model: ModelConfig) -> None:
+    """Refuse a checkpoint whose weights are not in safetensors of their usual names.
+
+    Raises:
+        InvalidInput: There are none, or an index names other files.
+    """
+    folder = get_local_folder(model)
+    if folder is not None:
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+        if distributed := [name for name in names if _DISTRIBUTED.match(name)]:
+            raise InvalidInput(
+                f"The model folder {folder} holds a distributed checkpoint ({distributed[0]}).",
+                _SAVE,
+            )
+        index = folder / SAFE_WEIGHTS_INDEX_NAME
+        if SAFE_WEIGHTS_NAME not in names and not (names and index.exists()):
+            raise InvalidInput(f"The model folder {folder} holds no weights in safetensors.", _SAVE)
+        if index.exists():
+            _list_indexed_files(index)
+    # from_pretrained downloads model.safetensors where there is one, and else follows the index.
+    elif find_file(model, SAFE_WEIGHTS_NAME) is None:
+        index_file = find_file(model, SAFE_WEIGHTS_INDEX_NAME)
+        if index_file is not None:
+            _list_indexed_files(index_file)
+
+
+def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = False) -> None:
+    """Check that weights and model fit each other, from the headers of the files alone.
+
+    The weights of a model on the hub are not downloaded for this: where neither they nor their
+    headers can be had, they are checked when they are loaded.
+
+    Raises:
+        InvalidInput: A file is missing, cut off or a pointer; or a weight has no place in the
+            model, another shape, or is lacking.
+    """
+    shapes = _read_shapes(model)
+    if shapes is None:
+        return
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    name = "AutoModelForCausalLM" if head else get_family(config).base
+    try:
+        info = _load_on_meta(_get_class(name, config), config, tensors)
+    except Exception as error:
+        raise InvalidInput(
+            f"The weights of the model {model.id} cannot be loaded: {one_line(error)}.",
+            "Check that its config.json belongs to these weights.",
+        ) from error
+    check_loading_info(model, config, info)
+
+
+def check_loading_info(
+    model: ModelConfig, config: PretrainedConfig, info: Mapping[str, Any]
+) -> None:
+    """Refuse weights without a place, of another shape, or missing.
+
+    ``info`` is what ``from_pretrained`` returns with ``output_loading_info``; what transformers
+    itself declares harmless is not in it. Weights of a head that the model was saved with and that
+    is not loaded have no influence on its units.
+    """
+    # A pooler's output is not used.
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise InvalidInput(
+            f"The checkpoint {model.id} lacks {len(missing)} of the model's weights, "
+            f"such as {missing[0]}.",
+            "Name a complete checkpoint.",
+        )
+    if info["mismatched_keys"]:
+        key, found, expected = min(info["mismatched_keys"])
+        raise InvalidInput(
+            f"The weight {key} of the checkpoint {model.id} has the shape {list(found)}; by its "
+            f"config.json it is {list(expected)}.",
+            "Check that the config.json belongs to these weights.",
+        )
+    unexpected = sorted(_drop_heads(config, set(info["unexpected_keys"])))
+    if unexpected:
+        raise InvalidInput(
+            f"The checkpoint {model.id} holds {len(unexpected)} weights for which its config.json "
+            f"has no place, such as {unexpected[0]}.",
+            "Check that the config.json belongs to these weights: number of layers, biases.",
+        )
+
+
+@contextmanager
+def silence_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and report of loading off the terminal.
+
+    What the report says is checked and raised here.
+    """
+    before = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _get_class(name: str, config: PretrainedConfig) -> type[PreTrainedModel]:
+    """The class of transformers that one of its auto classes chooses for a configuration."""
+    base: Any = getattr(transformers, name)
+    if not name.startswith("Auto"):
+        return base  # type: ignore[no-any-return]
+    with torch.device("meta"):
+        return type(base.from_config(config))
+
+
+def _load_on_meta(
+    model_class: Any, config: PretrainedConfig, tensors: Mapping[str, torch.Tensor]
+) -> dict[str, Any]:
+    """The loading info of tensors without data. Names are converted as for a real checkpoint."""
+    with silence_transformers():
+        _, info = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=dict(tensors),
+            dtype=torch.float32,
+            device_map={"": "meta"},
+            attn_implementation="eager",
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    return dict(info)
+
+
+def _drop_heads(config: PretrainedConfig, keys: set[str]) -> set[str]:
+    """Drop the keys of heads: those that another class of the same model has a place for."""
+    declared = [name for name in config.architectures or () if isinstance(name, str)]
+    for name in ("AutoModelForCausalLM", "AutoModelForPreTraining", *declared):
+        if not keys:
+            break
+        # The family may lack such a class, and a name in config.json need not be one.
+        with suppress(Exception):
+            model_class = _get_class(name, config)
+            if model_class.config_class is type(config):
+                tensors = {key: torch.empty(0, device="meta") for key in keys}
+                # A class may know a key by another name, under which it stays in the set.
+                keys = set(_load_on_meta(model_class, config, tensors)["unexpected_keys"])
+    return keys
+
+
+def _read_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]] | None:
+    """Name and shape of every weight; None where they are on the hub and out of reach."""
+    folder = get_local_folder(model)
+    find: Callable[[str], Path] = partial(_find_cached, model)
+    if folder is not None:
+        find = folder.joinpath
+    paths = _list_weight_files(find)
+    if folder is None and not all(path.exists() for path in paths):
+        try:
+            metadata = HfApi().get_safetensors_metadata(model.id, revision=model.revision)
+        except Exception:
+            return None
+        return {
+            name: tuple(tensor.shape)
+            for file in metadata.files_metadata.values()
+            for name, tensor in file.tensors.items()
+        }
+    return {name: shape for path in paths for name, shape in _read_header(path).items()}
+
+
+def _list_weight_files(find: Callable[[str], Path]) -> list[Path]:
+    single = find(SAFE_WEIGHTS_NAME)
+    index = find(SAFE_WEIGHTS_INDEX_NAME)
+    if single.exists() or not index.exists():
+        return [single]
+    return [find(name) for name in _list_indexed_files(index)]
+
+
+def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each weight of a file."""
+    reject_lfs_pointer(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InvalidInput(
+            f"The file of weights {path} cannot be read: {one_line(error)}.",
+            "Fetch it again; it may be incomplete.",
+        ) from error
+
+
+def find_file(model: ModelConfig, name: str) -> Path | None:
+    """A file of a model, downloaded from the hub where needed; None if the model has none."""
+    folder = get_local_folder(model)
+    if folder is not None:
+        return folder / name if (folder / name).is_file() else None
+    found = cached_file(
+        model.id, name, revision=model.revision, _raise_exceptions_for_missing_entries=False
+    )
+    return None if found is None else Path(found)
+
+
+def _find_cached(model: ModelConfig, name: str) -> Path:
+    """The path of a file of a model on the hub in the cache; one that is nowhere, if it is not."""
+    found = try_to_load_from_cache(model.id, name, revision=model.revision)
+    return Path(found) if isinstance(found, str) else Path("/nonexistent", name)
+
+
+def _list_indexed_files(index: Path) -> list[str]:
+    """The files that an index names, which must be safetensors files in its own folder.
+
+    ``use_safetensors=True`` chooses this index, but transformers loads the files that it names by
+    their suffixes: any but ``.safetensors`` goes to ``torch.load``, which reads pickles.
+    """
+    reject_lfs_pointer(index)
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput(f"The index of weights {index} cannot be read: {error!r}.") from error
+    for name in sorted(names, key=str):
+        plain = isinstance(name, str) and name.endswith(".safetensors")
+        if not plain or "/" in name or "\\" in name or ".." in name:
+            raise InvalidInput(
+                f"The index of weights {index} names {name!r}, which is no safetensors file in "
+                "its folder.",
+                "Save the model with save_pretrained, which writes safetensors.",
+            )
+    return sorted(names)
