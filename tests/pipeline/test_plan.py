@@ -130,8 +130,8 @@ def test_plan__refuses_a_run_below_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("categories", "said"),
     [
-        (["", "", ""], "the train samples have no categories"),
-        (["a", "a", "a"], "the train samples have the single category a"),
+        (["", "", ""], "Classifiers were skipped: the corpus has no categories."),
+        (["a", "a", "a"], "Classifiers were skipped: all samples are of the category a."),
         (["a", "a", "b"], "the category b has a single train sample"),
         (["a", "b", "b", "a"], None),
     ],
@@ -145,6 +145,12 @@ def test_plan__says_which_classifiers_will_be_left_out(
     context = extracting(tmp_path, "corpus.category=category")
     sentences = planned_figures(context)["left_out"]
     assert [said in sentence for sentence in sentences] == ([True] if said else [])
+
+
+def test_plan__says_which_baselines_will_be_left_out(tmp_path: Path) -> None:
+    make_context(tmp_path)
+    context = extracting(tmp_path, "discover.modules=[1, 2]")
+    assert "Baselines will be left out for K = 1:" in planned_figures(context)["left_out"][-1]
 
 
 @pytest.mark.parametrize(("attention", "is_refused"), [("sdpa", True), ("eager", False)])
