@@ -66,6 +66,7 @@ def test_partition__column_that_files_lack_is_read_from_their_folders(
     expected = {**names, "c": None}
     assert categories(tmp_path) == expected
     assert categories(f"{tmp_path}/lang=*/category=*/*.{suffix}") == expected
+    assert categories(f"{tmp_path}/*/category=*") == expected
     assert categories(tmp_path.as_uri()) == expected
     assert categories(tmp_path / "lang=en/category=Math") == {"a": "Math"}
     assert categories(tmp_path / f"lang=en/category=Math/part.{suffix}") == {"a": "Math"}
@@ -131,6 +132,9 @@ def memory_url(folder: Path) -> str:
         ("*/hub/*.jsonl", "b"),
         (".c*/hub/*.jsonl", "a"),
         ("**/*.jsonl", "b"),
+        ("**", "b"),
+        ("*", "b"),
+        ("o*", "b"),
         ("open/_parts/*", "c"),
         ("open/*/part.jsonl", "b"),
         ("open/_*/part.jsonl", "c"),

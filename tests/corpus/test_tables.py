@@ -211,7 +211,9 @@ def test_read_table__other_encodings_are_refused_by_line(
     tmp_path: Path, suffix: str, content: str, encoding: str
 ) -> None:
     (tmp_path / f"t.{suffix}").write_text(content, encoding=encoding)
-    with pytest.raises(InvalidInput, match=rf"t.{suffix} cannot .* line 3 is not UTF-8.* is 0xe9"):
+    with pytest.raises(
+        InvalidInput, match=rf"t.{suffix} cannot .* line 3 is not UTF-8.* byte 0xe9"
+    ):
         read(tmp_path)
 
 

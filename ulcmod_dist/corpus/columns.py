@@ -125,7 +125,7 @@ def convert_column(
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if _is_string(column.type) and _is_valid(column):
+    if pa.types.is_integer(column.type) or (_is_string(column.type) and _is_valid(column)):
         return column.cast(pa.large_string())
     # NumPy writes the shortest digits that tell a number of this size from its neighbours: 0.1, as
     # CSV and JSON have it, where Python writes the double 0.10000000149011612.

@@ -1,6 +1,7 @@
 """Find the files of samples at a location: a file, folder, glob, URL or saved data set."""
 
 import json
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import takewhile
@@ -104,7 +105,7 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
     listing, path = resolved.listing, resolved.path
     is_glob = any(mark in path for mark in "*[") or ("?" in path and "://" not in resolved.location)
     if is_glob and not listing.exists(path):
-        return _known_files(resolved, path, listing.glob(path))
+        return _known_files(resolved, path, _expand(listing, path))
     if not listing.isdir(path):
         listing.info(path)
         if (kind := _detect_format(path)) is None:
@@ -117,6 +118,14 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
     if listing.exists(f"{path}/{_SAVED}"):
         return _list_saved_files(resolved, path)
     return _known_files(resolved, f"{path}/**", listing.find(path))
+
+
+def _expand(listing: fsspec.AbstractFileSystem, pattern: str) -> set[str]:
+    """The files that match a glob, and those of the folders that match (``category=*``)."""
+    files: set[str] = set()
+    for path, info in listing.glob(pattern, detail=True).items():
+        files.update(listing.find(path) if info["type"] == "directory" else [path])
+    return files
 
 
 def _resolve(location: str) -> _Location:
@@ -145,7 +154,7 @@ def _detect_format(path: str) -> str | None:
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _known_files(resolved: _Location, pattern: str, paths: list[str]) -> list[SourceFile]:
+def _known_files(resolved: _Location, pattern: str, paths: Iterable[str]) -> list[SourceFile]:
     parts = PurePosixPath(resolved.listing._strip_protocol(pattern)).parts
     depth = len(list(takewhile(lambda part: not set("*?[") & set(part), parts)))
     # What the pattern itself names is not hidden: `.cache/data/*.jsonl`, `*/_parts/*.csv`.

@@ -321,40 +321,48 @@ def _empty(source: SourceFile) -> InvalidInput:
 
 
 def _iter_records(source: SourceFile) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_iter_lines(source, newline=None), 1):
-        if line.isspace():
-            continue
-        try:
-            record = parse_json(line)
-            reason = "" if isinstance(record, dict) else f"it is a {type(record).__name__}"
-        except ValueError as error:
-            record, reason = None, one_line(error)
-        if not isinstance(record, dict):
-            raise InvalidInput(
-                f"Line {number} of {source.path} is no JSON object: {reason}.",
-                "One object a line is expected.",
-            )
-        yield record
-
-
-def _iter_lines(source: SourceFile, newline: str | None) -> Iterator[str]:
-    """Lines of a file of UTF-8, which may begin with a byte order mark."""
-    with source.files.open_input_stream(source.path) as stream:
-        # Escaped and looked for, since the decoder fails a buffer ahead of the line.
-        lines = TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=newline)
+    with _open_text(source, newline=None) as lines:
         for number, line in enumerate(lines, 1):
-            try:
-                line.encode()
-            except UnicodeEncodeError as error:
-                byte = ord(line[error.start]) - 0xDC00
-                reason = f"line {number} is not UTF-8, its byte {error.start} is 0x{byte:02x}"
-                raise _unreadable(source, reason, "Save the file as UTF-8.") from error
-            yield line
+            _require_utf8(source, number, line)
+            if not line.isspace():
+                yield _parse_record(source, number, line)
+
+
+def _parse_record(source: SourceFile, number: int, line: str) -> dict[str, Any]:
+    try:
+        record = parse_json(line)
+        reason = f"it is a {type(record).__name__}"
+    except ValueError as error:
+        record, reason = None, one_line(error)
+    if not isinstance(record, dict):
+        raise InvalidInput(
+            f"Line {number} of {source.path} is no JSON object: {reason}.",
+            "One object a line is expected.",
+        )
+    return record
+
+
+@contextmanager
+def _open_text(source: SourceFile, newline: str | None) -> Iterator[TextIOWrapper]:
+    """The lines of a file of UTF-8, which may begin with a byte order mark."""
+    with source.files.open_input_stream(source.path) as stream:
+        # Other bytes are escaped, to be found by `_require_utf8`: the decoder itself would fail
+        # where its buffer is, which is ahead of the line.
+        yield TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline=newline)
+
+
+def _require_utf8(source: SourceFile, line: int, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) - 0xDC00
+        reason = f"line {line} is not UTF-8, it has the byte 0x{byte:02x}"
+        raise _unreadable(source, reason, "Save the file as UTF-8.") from error
 
 
 def _read_csv(source: SourceFile, rules: Rules) -> _Columns:
     # With Python's module, which reads fields of any length and with any characters. Arrow's reader
-    # is half as fast again, but loses newlines and refuses rows at the edges of its blocks.
+    # is faster, but loses newlines and refuses rows at the edges of its blocks.
     builders = {name: ColumnBuilder(source.path, name, rule) for name, rule in rules.items()}
     with _unlimited_fields():
         reader = _iter_rows(source)
@@ -375,19 +383,22 @@ def _read_csv(source: SourceFile, rules: Rules) -> _Columns:
 
 def _iter_rows(source: SourceFile) -> Iterator[list[str]]:
     """The header and the rows of a CSV file, all of equal length; blank lines are skipped."""
-    reader = csv.reader(chain(_iter_lines(source, newline=""), [_SENTINEL]))
     width, start, end = 0, 1, 0
     row: list[str] | None = None
-    for following in reader:
-        if row:
-            width = width or len(row)
-            if len(row) != width:
-                raise InvalidInput(
-                    f"Line {start} of {source.path} has {len(row)} fields, but its header {width}.",
-                    "Quote fields that contain commas, quotes or newlines.",
-                )
-            yield row
-        row, start, end = following, end + 1, reader.line_num
+    with _open_text(source, newline="") as lines:
+        reader = csv.reader(chain(lines, [_SENTINEL]))
+        for following in reader:
+            if row:
+                _require_utf8(source, start, "".join(row))
+                width = width or len(row)
+                if len(row) != width:
+                    raise InvalidInput(
+                        f"Line {start} of {source.path} has {len(row)} fields, but its header "
+                        f"{width}.",
+                        "Quote fields that contain commas, quotes or newlines.",
+                    )
+                yield row
+            row, start, end = following, end + 1, reader.line_num
     if row != [""]:
         raise _unreadable(source, f"a quote in the record of line {start} is never closed")
 
