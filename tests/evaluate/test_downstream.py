@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import (
+    accuracy_score,
+    adjusted_rand_score,
+    confusion_matrix,
+    f1_score,
+    normalized_mutual_info_score,
+)
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
@@ -102,6 +108,76 @@ def test_score_downstream__is_skipped_by_name(categories: list[str | None], reas
     found = score_downstream(np.zeros((4, 2)), categories)
     assert isinstance(found, Absent)
     assert reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "reason"),
+    [
+        ([f"c{row}" for row in range(30)], [], "30 categories, such as c0, have a single train"),
+        ([f"c{row}" for row in range(30)], ["x", "y"], "no held-out sample has a category that"),
+        ([f"c{row % 15}" for row in range(30)], [], "15 categories from 15 samples"),
+        ([f"c{row % 19}" for row in range(30)], ["c1"], "19 categories from 30 samples"),
+    ],
+)
+def test_score_downstream__is_skipped_where_a_category_has_too_few_samples(
+    train: list[str | None], test: list[str | None], reason: str
+) -> None:
+    found = score_downstream(np.ones((30, 2)), train, np.ones((len(test), 2)), test)
+    assert isinstance(found, Absent)
+    assert reason in found.reason
+
+
+def test_score_downstream__single_samples_are_left_out_of_the_cross_validation() -> None:
+    features, truth = cloud(0, 90, 0.05)
+    truth[4] = "Rare"
+    found = score_downstream(features, truth)
+    assert isinstance(found, Downstream)
+    assert found.categories == tuple(NAMES)
+    assert (found.num_scored, found.classifiers[0].accuracy.mean) == (89, 1.0)
+    assert "the category Rare has a single train sample" in found.note
+
+
+def test_score_downstream__of_many_categories_the_most_frequent_take_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(downstream, "MAX_COMPARED", 3)
+    features, truth = cloud(0, 90, 0.05)
+    rare = [f"user-{row // 2}" for row in range(60)]
+    found = score_downstream(np.vstack([features, np.zeros((60, 3))]), [*truth, *rare])
+    assert isinstance(found, Downstream)
+    assert found.categories == tuple(NAMES)
+    assert (found.num_scored, found.classifiers[1].accuracy.mean) == (90, 1.0)
+    assert "Of 33 categories only the 3 with the most samples take part" in found.note
+
+
+@pytest.mark.parametrize("size", [23, 300])
+def test_score_downstream__a_drawn_part_keeps_two_samples_of_each_category(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(downstream, "MAX_TRAIN", 20)
+    features, truth = cloud(0, size, 0.05)
+    truth[0], truth[1] = "Rare", "Rare"
+    found = score_downstream(features, truth)
+    assert isinstance(found, Downstream)
+    assert (found.num_train, found.folds, len(found.categories)) == (20, 2, 4)
+
+
+def test_measure_agreement__equals_scikit_learn() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        labels, truth = rng.integers(0, 4, 30), rng.integers(0, 3, 30)
+        found = measure_agreement("train", labels, [f"c{code}" for code in truth])
+        assert isinstance(found, Agreement)
+        assert found.adjusted_rand == adjusted_rand_score(truth, labels)
+        information = normalized_mutual_info_score(truth, labels)
+        assert found.mutual_information == pytest.approx(information, abs=1e-12)
+
+
+def test_measure_agreement__a_category_for_every_sample() -> None:
+    found = measure_agreement("train", np.arange(40) % 3, [f"c{row}" for row in range(40)])
+    assert isinstance(found, Agreement)
+    assert found.adjusted_rand == pytest.approx(0.0, abs=1e-12)
+    assert found.purity == 3 / 40
 
 
 def test_measure_agreement__same_partition_under_other_names_is_perfect() -> None:

@@ -6,6 +6,7 @@ from scipy.cluster.hierarchy import fcluster
 from sklearn.metrics.pairwise import cosine_similarity
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate import structure
 from ulcmod_dist.evaluate.confounds import count_characters, measure_confounds
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.evaluate.methods import interval_over_seeds
@@ -63,6 +64,24 @@ def test_describe_categories__similarity_is_the_mean_cosine_over_distinct_pairs(
     within = cosines[np.ix_([0, 2, 4], [0, 2, 4])][~np.eye(3, dtype=bool)]
     assert means[0, 0] == pytest.approx(within.mean())
     assert np.isnan(means[2, 2])
+
+
+def test_describe_categories__of_very_many_the_most_frequent_are_listed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(structure, "MAX_LISTED", 3)
+    monkeypatch.setattr(structure, "MAX_COMPARED", 2)
+    labels = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1])
+    names = ["b", "b", "c", "c", "a", "a", "a", "e", "d"]
+    found = describe_categories(np.eye(9), labels, names, 2)
+    assert isinstance(found, Categories)
+    assert found.names == ("a", "b", "c")
+    assert found.counts.tolist() == [[0, 2, 1], [3, 0, 1]]
+    assert (found.num_others, found.others) == (2, (0, 2))
+    assert found.compared == (0, 1)
+    assert found.similarity.shape == (2, 2)
+    # Those without a name count too: shares 1/6, 1/2, 1/6 and 1/6.
+    assert found.breadth[1] == pytest.approx(6**0.5 * 2**0.5)
 
 
 def test_link_modules__modules_that_answer_alike_meet_first() -> None:

@@ -133,11 +133,10 @@ def _select(coded: CodedCategories, num_train: int, *, held_out: bool) -> _Probl
     notes = []
     if not held_out and single.any():
         first = coded.names[int(single.argmax())]
-        more = f" and {single.sum() - 1:,} more" if single.sum() > 1 else ""
-        reason = (
-            f"there are no held-out samples, and the category {first}{more} has a single train "
-            "sample"
-        )
+        alone = f"the category {first} has"
+        if single.sum() > 1:
+            alone = f"{single.sum():,} categories, such as {first}, have"
+        reason = f"there are no held-out samples, and {alone} a single train sample"
         if takes_part.sum() < 2:
             return Absent(f"Classifiers were skipped: {reason}.")
         notes.append(f"Left out of the cross-validation: {reason}.")

@@ -109,11 +109,12 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
                 _store(context, "methods", k, methods)
         if numbers := wanted.get("evaluation"):
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in numbers}).items():
-                _store(context, "evaluation", k, discovery)
+                _store(context, "evaluation", k, discovery, left_out=discovery.left_out)
 
 
-def _store(context: Context, name: str, num_modules: int, value: Any) -> None:
-    with replacing(context, name, num_modules):
+def _store(context: Context, name: str, num_modules: int, value: Any, **facts: Any) -> None:
+    with replacing(context, name, num_modules) as record:
+        record.facts = facts
         write_result(context.run, name, num_modules, value)
 
 
@@ -303,4 +304,5 @@ def _row(discovery: Discovery) -> dict[str, object]:
         "macro_f1": None
         if isinstance(downstream, Absent)
         else downstream.classifiers[0].macro_f1.mean,
+        "left_out": discovery.left_out,
     }

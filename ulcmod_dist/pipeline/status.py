@@ -58,6 +58,7 @@ def status(context: Context) -> Summary:
         **{name.replace(" ", "_"): value for name, value in facts.items()},
         "quarantined": sorted(name for entry in quarantined for name in entry["samples"]),
         "artifacts": [each.as_json() for each in ledger.statuses()],
+        "left_out": {str(k): _left_out(ledger, k) for k in ledger.num_modules},
     }
     facts["now"] = _step(step)
     return Summary(
@@ -125,6 +126,13 @@ def _row(ledger: Ledger, num_modules: int) -> dict[str, Any]:
         "objective": None if record is None else record.facts["objective"],
         "in_job": num_modules in ledger.job.discover.modules,
     }
+
+
+def _left_out(ledger: Ledger, num_modules: int) -> dict[str, str]:
+    """Parts that the evaluation for one K lacks, and why."""
+    record = ledger.record("evaluation", num_modules)
+    parts: dict[str, str] = {} if record is None else record.facts.get("left_out", {})
+    return parts
 
 
 def _quarantine_sentences(quarantined: list[dict[str, Any]]) -> list[str]:

@@ -193,6 +193,21 @@ class Discovery:
     methods_left_out: tuple[Fact, ...] = ()  # methods that were not compared, and why not
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """Parts of the evaluation that are not there, and why not."""
+        parts = {
+            "null model": self.null,
+            **{fact.label: Absent(fact.value) for fact in self.methods_left_out},
+            "classifiers": self.downstream,
+            "agreement with categories": self.agreement,
+            "categories": self.categories,
+            "layers": self.layers,
+            "hierarchy": self.linkage,
+            "confounds": self.confounds,
+        }
+        return {name: part.reason for name, part in parts.items() if isinstance(part, Absent)}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of the modules, in ascending order of their numbers."""
         return tuple(module.name for module in self.modules)
