@@ -1,5 +1,6 @@
 """A model that is arithmetic: exact, quick, and able to fail where a test asks for it."""
 
+import errno
 import os
 import signal
 import time
@@ -25,6 +26,12 @@ UNITS = (LayerUnits(0, "layers.0.mlp.down_proj", 5), LayerUnits(1, "layers.1.mlp
 EXPERTS = (*UNITS, LayerUnits(2, "layers.2.mlp.experts", 4, 0), LayerUnits(2, "e", 4, 1))
 RECORD = {"model.id": "fake", "model.dtype": "float32", "prompt.tokenizer": "letters"}
 
+# What a machine does, and no prompt.
+MACHINE: dict[str, Exception] = {
+    "disk": OSError(errno.ENOSPC, "No space left on device", "/tmp/spilled"),
+    "ecc": RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+}
+
 
 def row_of(ids: Sequence[int], width: int) -> np.ndarray:
     """Activations that follow from the tokens alone."""
@@ -40,7 +47,8 @@ class FakeForward:
         units: What it says it captures.
         seconds: Time a batch takes.
         largest: Batches of more prompts than this do not fit into memory and are halved.
-        poison: Word -> what a batch with it does: nan, large, raise, kill.
+        poison: Word -> what a batch with it does: nan, large, raise, kill; or one of `MACHINE`.
+        illness: File without which no word is poison.
         gate: File that batches wait for.
         free_batches: Number of first batches that do not wait for it.
         marks: Folder that gets a file for each batch that is run.
@@ -50,6 +58,7 @@ class FakeForward:
     seconds: float = 0.0
     largest: int = 10**9
     poison: dict[str, str] = field(default_factory=dict)
+    illness: str | None = None
     marks: str | None = None
     gate: str | None = None
     free_batches: int = 0
@@ -86,7 +95,7 @@ class FakeForward:
 
     def _suffer(self, text: str, position: int) -> None:
         for word, what in self.poison.items():
-            if word not in text:
+            if word not in text or (self.illness is not None and not Path(self.illness).exists()):
                 continue
             if what == "nan":
                 raise NonFiniteActivation(position, f"The prompt at position {position} gives nan.")
@@ -94,6 +103,8 @@ class FakeForward:
                 raise PromptTooLarge("A prompt does not fit.")
             if what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what in MACHINE:
+                raise MACHINE[what]
             raise RuntimeError(f"device assert on {word}")
 
 

@@ -28,6 +28,7 @@ from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.records import read_quarantine
 from ulcmod_dist.store.shards import ShardWriter, read_commits
 from ulcmod_dist.store.snapshot import open_snapshot
 
@@ -138,6 +139,29 @@ def test_extract__poison_is_quarantined_and_the_rest_finishes(
     assert len(lost) == (5 if what == "kill" else 1)
     kept = [text for number, text in enumerate(texts) if (f"s{number}",) not in lost]
     np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(kept))
+
+
+def test_extract__a_failing_machine_ends_the_run_and_puts_no_prompt_into_quarantine(
+    go: Go, run: RunDir, tmp_path: Path
+) -> None:
+    (illness := tmp_path / "illness").touch()
+    texts = [*words(6), "has poison inside", *words(3, start=20)]
+    load_model = fake(poison={"poison": "ecc"}, illness=str(illness))
+    with pytest.raises(UlcmodError, match=r"A device failed: .*ECC error") as raised:
+        go(prompts_of(texts), load_model, shard_samples=5)
+    assert "it continues where it stopped" in str(raised.value)
+    assert read_quarantine(run) == {}
+    assert len(read_commits(run)) == 1  # the other shard was not held up
+    illness.unlink()
+    done = go(prompts_of(texts), load_model, shard_samples=5)
+    assert (done.exit_code, done.reused) == (0, 5)
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
+
+
+def test_extract__actors_that_die_on_every_shard_blame_the_machine(go: Go, run: RunDir) -> None:
+    with pytest.raises(UlcmodError, match="the machine is the likely cause, not the prompts"):
+        go(prompts_of(words(4)), fake(poison={"prompt": "kill"}))
+    assert read_quarantine(run) == {}
 
 
 def test_extract__quarantined_prompts_are_left_alone_until_asked_for(go: Go, run: RunDir) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from ray.exceptions import RayError
 
 from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.corpus.prompts import Corpus
@@ -28,6 +29,7 @@ from ulcmod_dist.extract.worker import EventCallback, ModelLoader
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
 from ulcmod_dist.runtime.files import nearest_folder
 from ulcmod_dist.runtime.lease import Fence
+from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
@@ -149,6 +151,10 @@ def extract(
             monitor = ExtractionMonitor(run, prepared, fence, pool, tasks, on_progress, quarantined)
             try:
                 progress = monitor.follow()
+            except RayError as error:  # Ray itself is gone
+                if (failure := find_machine_failure(error)) is None:
+                    raise
+                raise failure from error
             finally:
                 pool.close()
     if progress.shards_done < progress.shards:

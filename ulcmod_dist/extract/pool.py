@@ -8,13 +8,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT
 from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.extract.planner import ShardTask
-from ulcmod_dist.extract.worker import ShardProgress, ShardResult, TaskFailure, Worker
+from ulcmod_dist.extract.worker import (
+    Placement,
+    ShardProgress,
+    ShardResult,
+    TaskFailure,
+    Worker,
+)
+from ulcmod_dist.runtime.ray_failures import (
+    AGAIN,
+    MEMORY_REMEDY,
+    count_oom_kills,
+    find_machine_failure,
+)
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     draining_nodes,
@@ -31,6 +44,7 @@ SURVEY_INTERVAL = 2.0  # seconds between two looks at how many actors the cluste
 PROGRESS_INTERVAL = 1.0  # seconds between two questions to an actor of how far its shards are
 MAX_POLLS_PER_SECOND = 20  # over all actors: their number would otherwise grow with the cluster
 PROGRESS_GROUP = "progress"
+KERNEL_TIMEOUT = 30.0  # seconds for a node to say how often its kernel has run out of memory
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +84,7 @@ class _Actor:
 
     handle: ActorHandle
     node: str = ""
+    oom_kills: int = 0
     ready: bool = False
     is_isolated: bool = False
     is_leaving: bool = False
@@ -82,7 +97,9 @@ class WorkerPool:
     """Hands tasks to actors until all are done.
 
     It starts as many actors as the cluster has room for, or as many as asked, and looks again every
-    `SURVEY_INTERVAL`: actors come and go with nodes. The tasks of a lost actor go to others. On a
+    `SURVEY_INTERVAL`: actors come and go with nodes. The tasks of a lost actor go to others. A task
+    fails for good only by a fault of its prompts (see `_fail`); machines that fail again and again
+    end the run. On a
     node that Ray drains, actors finish the shards in progress, get no others, and end. So do all
     once ``stop`` returns true.
     """
@@ -99,6 +116,8 @@ class WorkerPool:
     _polls: dict[ObjectRef, _Actor] = field(default_factory=dict)
     _queue: deque[ShardTask] = field(default_factory=deque)
     _failure_count: Counter[str] = field(default_factory=Counter)
+    _machine_failures: Counter[str] = field(default_factory=Counter)
+    _has_committed: bool = False  # since prompts were last blamed for the death of an actor
     _startup_deaths: int = 0
     _target: int = 0
     _draining: frozenset[str] = frozenset()
@@ -128,8 +147,8 @@ class WorkerPool:
         """Run tasks; yields each outcome, and None at least every half second without one.
 
         Raises:
-            UlcmodError: No actor gets its resources in time, no model can be loaded, the store
-                refuses shards, or the run was taken over.
+            UlcmodError: No actor gets its resources in time, no model can be loaded, machines
+                fail again and again, the store refuses shards, or the run was taken over.
         """
         self._queue.extend(tasks)
         self._waiting_since = time.monotonic()
@@ -201,13 +220,15 @@ class WorkerPool:
                     self._hand_out(actor)
 
     def _hand_out(self, actor: _Actor) -> None:
-        is_suspect = self._failure_count[self._queue[0].digest] > 0
+        digest = self._queue[0].digest
+        failures = self._failure_count[digest] + self._machine_failures[digest]
+        is_suspect = failures > 0
         if is_suspect and actor.tasks:
             # A shard that failed before runs alone: if the actor dies, the others on it would
             # count the death as a failure of theirs.
             return
         task = self._queue.popleft()
-        task = replace(task, attempt=self._failure_count[task.digest] + 1)
+        task = replace(task, attempt=failures + 1)
         actor.is_isolated = is_suspect
         actor.tasks[actor.handle.extract.remote(task, self.get_prompts(task))] = task
 
@@ -252,13 +273,16 @@ class WorkerPool:
                 return
             self._startup_deaths += 1
             if self._startup_deaths >= ATTEMPTS:
+                failure = self._judge(actor, error)
+                remedy = "Give an actor more memory (the plan says how much), or see Ray's logs."
                 raise UlcmodError(
-                    f"{ATTEMPTS} actors died while they loaded the model: {one_line(error)[:300]}",
-                    "Give an actor more memory (the plan says how much), or see Ray's logs.",
+                    f"{ATTEMPTS} actors died while they loaded the model: {failure.reason}",
+                    failure.remedy or remedy,
                 ) from error
             return
         if not actor.node:
-            actor.node = answer
+            placement: Placement = answer
+            actor.node, actor.oom_kills = placement.node, placement.oom_kills
             self._starting[actor.handle.load.remote()] = actor
         elif isinstance(answer, TaskFailure):
             raise UlcmodError(answer.reason, answer.remedy)
@@ -270,16 +294,14 @@ class WorkerPool:
         result: Any
         try:
             result = ray.get(ref)
-        except RayActorError as error:
-            yield from self._finish_death(actor, error)
-            return
         except RayError as error:
-            reason = f"Ray lost the answer: {type(error).__name__}"
-            result = TaskFailure("shard", reason, clean=False)
+            yield from self._finish_loss(actor, error)
+            return
         task = actor.tasks.pop(ref)
         actor.progress.pop(task.digest, None)
         actor.is_isolated = False
         if isinstance(result, ShardResult):
+            self._has_committed = True
             yield TaskOutcome(task, result)
             return
         if not result.clean:
@@ -289,32 +311,79 @@ class WorkerPool:
             self._queue.extendleft(others)
         yield from self._fail(task, result)
 
-    def _finish_death(self, actor: _Actor, error: RayActorError) -> Iterator[TaskOutcome]:
+    def _finish_loss(self, actor: _Actor, error: RayError) -> Iterator[TaskOutcome]:
+        """Hand the shards of an actor that died, or whose answer was lost, to others."""
         tasks = list(actor.tasks.values())
-        self._forget(actor)
+        self._kill(actor)
         if self._was_preempted(actor):
             logger.warning(
                 "An actor was lost with node %s; %d shards go back.", actor.node, len(tasks)
             )
             self._queue.extendleft(reversed(tasks))
             return
-        death = TaskFailure("shard", f"The actor died: {one_line(error)[:300]}", clean=False)
+        failure = self._judge(actor, error)
         for task in tasks:
-            yield from self._fail(task, death)
+            yield from self._fail(task, failure)
+
+    def _judge(self, actor: _Actor, error: RayError) -> TaskFailure:
+        """Whose failure the loss of an actor is; see `find_machine_failure`."""
+        if (failure := find_machine_failure(error)) is not None:
+            return TaskFailure("machine", failure.fact, failure.remedy, clean=False)
+        reason = one_line(error)[:300]
+        if _ask_oom_kills(actor.node) > actor.oom_kills:
+            # The kernel leaves no other trace: Ray sees a process that is gone.
+            fact = "The kernel of a machine ended processes for lack of memory, and an actor died"
+            return TaskFailure("machine", f"{fact}: {reason}.", MEMORY_REMEDY, clean=False)
+        return TaskFailure("shard", f"The actor died: {reason}", clean=False, proven=False)
 
     def _fail(self, task: ShardTask, failure: TaskFailure) -> Iterator[TaskOutcome]:
+        """Try a task again, or end it with its prompts to blame, or end the run.
+
+        A failure of a machine never counts against prompts: the task is tried again after all
+        others, and `ATTEMPTS` such failures of one task end the run. Prompts are to blame for
+        `ATTEMPTS` failures of their own, if others succeed: in the same process, or in a shard
+        committed since prompts were last blamed. Where nothing else succeeds either, the machine
+        is taken to be the cause.
+        """
         if failure.scope == "run":
             raise UlcmodError(failure.reason, failure.remedy)
         self.failures += 1
-        self._failure_count[task.digest] += 1
-        attempt = self._failure_count[task.digest]
-        logger.warning("Attempt %d of %d at a shard failed: %s", attempt, ATTEMPTS, failure.reason)
+        counts = self._machine_failures if failure.scope == "machine" else self._failure_count
+        counts[task.digest] += 1
+        attempt = counts[task.digest]
+        if attempt <= ATTEMPTS:
+            logger.warning(
+                "Attempt %d of %d at a shard failed: %s", attempt, ATTEMPTS, failure.reason
+            )
         if attempt < ATTEMPTS:
-            self._queue.appendleft(task)
+            self._retry(task, last=failure.scope == "machine")
+        elif failure.scope == "machine":
+            raise UlcmodError(failure.reason, failure.remedy)
         elif failure.scope == "store":
             raise UlcmodError(failure.reason, "Start the same command again once it takes data.")
-        else:
+        elif failure.proven or self._has_committed:
+            self._has_committed = self._has_committed and failure.proven
             yield TaskOutcome(replace(task, attempt=ATTEMPTS), failure)
+        elif self._has_other_than(task):
+            self._retry(task, last=True)
+        else:
+            raise UlcmodError(
+                f"{ATTEMPTS} attempts at every shard failed and none succeeded, so that the "
+                f"machine is the likely cause, not the prompts: {failure.reason}",
+                f"See the logs of Ray, and the kernel's, {AGAIN}",
+            )
+
+    def _retry(self, task: ShardTask, *, last: bool) -> None:
+        if last:
+            self._queue.append(task)
+        else:
+            self._queue.appendleft(task)
+
+    def _has_other_than(self, task: ShardTask) -> bool:
+        """Whether another task is left that has not failed as often."""
+        running = [other for actor in self._actors for other in actor.tasks.values()]
+        left = [other.digest for other in (*self._queue, *running) if other.digest != task.digest]
+        return any(self._failure_count[digest] < ATTEMPTS for digest in left)
 
     def _was_preempted(self, actor: _Actor) -> bool:
         """Whether an actor was taken away, with its node or by wish, and did not fail."""
@@ -329,3 +398,16 @@ class WorkerPool:
     def _kill(self, actor: _Actor) -> None:
         self._forget(actor)
         ray.kill(actor.handle)
+
+
+def _ask_oom_kills(node: str) -> int:
+    """`count_oom_kills` of a node; 0 if it does not answer."""
+    if not node:
+        return 0
+    remote: Any = ray.remote
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    ask = remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(count_oom_kills)
+    try:
+        return int(ray.get(ask.remote(), timeout=KERNEL_TIMEOUT))
+    except RayError:
+        return 0

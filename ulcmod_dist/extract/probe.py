@@ -7,11 +7,12 @@ from typing import Any
 import ray
 
 from ulcmod_dist.config.schema import ExtractConfig
-from ulcmod_dist.errors import UlcmodError, describe_error
+from ulcmod_dist.errors import UlcmodError, describe_error, one_line
 from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.pool import define_worker
 from ulcmod_dist.extract.worker import ModelLoader, TaskFailure
 from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
+from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     explain_shortage,
@@ -66,6 +67,10 @@ def probe(
             _raise_failure(ray.get(actor.load.remote()))
             loaded = time.monotonic() - began
             rate, peak = _measure(actor, prepared, seconds)
+        except ray.exceptions.RayError as error:
+            raise find_machine_failure(error) or UlcmodError(
+                f"The actor that was to measure the plan died: {one_line(error)[:300]}"
+            ) from error
         finally:
             ray.kill(actor)
     total = loaded + plan.tokens / (rate * actors) if plan.tokens else 0.0

@@ -31,6 +31,13 @@ from ulcmod_dist.forward.batches import (
     RefusedPrompt,
     TokenizedPrompt,
 )
+from ulcmod_dist.runtime.ray_failures import (
+    MachineFailure,
+    MemoryShortage,
+    count_oom_kills,
+    find_machine_failure,
+    is_device_lost,
+)
 from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 
 FENCE_INTERVAL = 2.0  # seconds between two checks that the run still belongs to its driver
@@ -115,6 +122,14 @@ class ShardResult:
 
 
 @dataclass(frozen=True)
+class Placement:
+    """The node of an actor, and how often its kernel had run out of memory (`count_oom_kills`)."""
+
+    node: str
+    oom_kills: int
+
+
+@dataclass(frozen=True)
 class BatchTiming:
     """What running one batch took."""
 
@@ -127,23 +142,26 @@ class BatchTiming:
 class TaskFailure:
     """Why a shard was not committed. A value, since not every exception survives pickling.
 
-    What failed is some prompts, the shard as a whole, the store that refused it, or the run, in
-    which no further shard can succeed.
+    What failed is some prompts, the shard as a whole, the store that refused it, the machine, or
+    the run, in which no further shard can succeed.
     """
 
-    scope: Literal["prompts", "shard", "store", "run"]
+    scope: Literal["prompts", "shard", "store", "machine", "run"]
     reason: str  # one line
     remedy: str | None = None
     prompts: tuple[str, ...] = ()  # digests of those that fail by themselves
     clean: bool = True  # whether the process is still fit for use
+    proven: bool = True  # False where only the success of other shards shows that machines work
 
 
 class _FailingPrompts(Exception):
     """Some prompts of a shard fail by themselves."""
 
-    def __init__(self, rows: Sequence[int], reason: str, *, clean: bool) -> None:
+    def __init__(
+        self, rows: Sequence[int], reason: str, *, clean: bool, proven: bool = True
+    ) -> None:
         super().__init__(reason)
-        self.rows, self.reason, self.clean = tuple(rows), reason, clean
+        self.rows, self.reason, self.clean, self.proven = tuple(rows), reason, clean, proven
 
 
 class Worker:
@@ -168,9 +186,9 @@ class Worker:
         self._computing = threading.Lock()
         self._finishing = threading.Lock()
 
-    def place(self) -> str:
-        """The id of the actor's node; any answer proves that it got its resources."""
-        return str(ray.get_runtime_context().get_node_id())
+    def place(self) -> Placement:
+        """Where the actor is; any answer proves that it got its resources."""
+        return Placement(str(ray.get_runtime_context().get_node_id()), count_oom_kills())
 
     def load(self) -> TaskFailure | None:
         """Load the model; a failure here ends the whole run."""
@@ -191,11 +209,17 @@ class Worker:
                 return self._commit(task, content, origin)
         except _FailingPrompts as error:
             failing = tuple(task.prompts[row] for row in error.rows)
-            return TaskFailure("prompts", error.reason, prompts=failing, clean=error.clean)
+            return TaskFailure(
+                "prompts", error.reason, prompts=failing, clean=error.clean, proven=error.proven
+            )
+        except MachineFailure as error:
+            return TaskFailure("machine", error.fact, error.remedy, clean=False)
         except UlcmodError as error:
             return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
-            return TaskFailure("shard", describe_error(error), clean=False)
+            if (failure := find_machine_failure(error)) is not None:
+                return TaskFailure("machine", failure.fact, failure.remedy, clean=False)
+            return TaskFailure("shard", describe_error(error), clean=False, proven=False)
         finally:
             self._progress.pop(task.digest, None)
 
@@ -211,6 +235,8 @@ class Worker:
             tokenized = self._model.encode(prompts)
             self._model.run(tokenized)
         except Exception as error:
+            if (failure := find_machine_failure(error)) is not None:
+                return TaskFailure("run", failure.fact, failure.remedy)
             reason = f"A batch of the plan cannot be computed: {describe_error(error)}"
             return TaskFailure("run", reason)
         seconds = time.perf_counter() - began
@@ -289,13 +315,19 @@ class _ShardBuffer:
         self._routed = np.empty((len(tokenized), slots), np.int32) if slots else None
         self._failing: list[int] = []
         self._reason = ""
+        self._proven = False  # whether the failing prompts, and not the machine, are to blame
         self.batches: list[tuple[int, ...]] = []
         self.splits: list[tuple[int, ...]] = []
         self.num_prompts = 0
         self.num_tokens = 0
 
     def run(self, batch: tuple[int, ...]) -> None:
-        """Compute a batch of the plan; raises `_FailingPrompts` if the process may be damaged."""
+        """Compute a batch of the plan.
+
+        Raises:
+            _FailingPrompts: Some prompts fail alone as well, and the process may be damaged.
+            MachineFailure: The machine failed.
+        """
         try:
             rows, sizes = self._model.run([self._tokenized[index] for index in batch])
         except (NonFiniteActivation, PromptTooLarge) as error:
@@ -304,12 +336,13 @@ class _ShardBuffer:
             # The process is sound: go on, so that one attempt finds all such prompts.
             self._failing.extend(failing)
             self._reason = error.fact
+            # A NaN is the prompt's. Memory may be held by another program, and then all fail.
+            self._proven = isinstance(error, NonFiniteActivation) or self._proven
             return
         except UlcmodError:
             raise
         except Exception as error:
-            if failing := self._find_failing(batch):
-                raise _FailingPrompts(failing, describe_error(error), clean=False) from error
+            self._raise_failing(batch, error)
             raise
         indices = list(batch)
         self._activations[indices] = rows.activations
@@ -326,18 +359,38 @@ class _ShardBuffer:
     def finish(self, prompts: tuple[str, ...]) -> ShardContent:
         """Return the rows for the store, or raise `_FailingPrompts` if some prompts failed."""
         if self._failing:
-            raise _FailingPrompts(self._failing, self._reason, clean=True)
+            proven = self._proven or self.num_prompts > 0
+            raise _FailingPrompts(self._failing, self._reason, clean=True, proven=proven)
         counts = np.array([entry.num_counted for entry in self._tokenized], np.int64)
         return ShardContent(prompts, self._activations, counts, self._routed)
 
+    def _raise_failing(self, batch: tuple[int, ...], error: Exception) -> None:
+        """Raise for the prompts of a batch that fail alone as well, or for the machine."""
+        failure = find_machine_failure(error)
+        # A process that has lost its device fails on every prompt. One that was refused memory
+        # goes on, and shows whether a prompt alone takes too much.
+        if is_device_lost(error) or not (failure is None or isinstance(failure, MemoryShortage)):
+            raise failure or error
+        if failing := self._find_failing(batch):
+            proven = self._proven or self.num_prompts > 0
+            reason = describe_error(error)
+            raise _FailingPrompts(failing, reason, clean=False, proven=proven) from error
+        if failure is not None:
+            raise failure from error
+
     def _find_failing(self, batch: tuple[int, ...]) -> list[int]:
-        """Rows of a batch that fail alone as well."""
+        """Rows of a batch that fail alone as well; raises `MachineFailure` if the machine does."""
         failing = []
         for index in batch:
             try:
                 self._model.run([self._tokenized[index]])
-            except Exception:
+            except Exception as error:
+                failure = find_machine_failure(error)
+                if failure is not None and not isinstance(failure, MemoryShortage):
+                    raise failure from error
                 failing.append(index)
+        # What the others yielded shows that the machine can compute.
+        self._proven = self._proven or len(failing) < len(batch)
         return failing
 
 

@@ -18,6 +18,7 @@ from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.results.types import Floats
+from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
     explain_shortage,
@@ -198,6 +199,8 @@ def _explain_failure(error: Exception) -> UlcmodError:
     cause = getattr(error, "cause", None)
     if isinstance(cause, UlcmodError):
         return cause
+    if (failure := find_machine_failure(error)) is not None:
+        return failure
     return UlcmodError(
         f"An actor of the ablation failed: {str(cause or error).splitlines()[-1]}.",
         "Start the same command again; with little memory, lower extract.batch_tokens.",

@@ -134,8 +134,25 @@ class RayExecutor:
         self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
     def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order."""
-        return list(_dask.compute(*tasks, scheduler=self._get))
+        """Run delayed values to their results, in the given order.
+
+        Raises:
+            UlcmodError: A machine or Ray failed.
+        """
+        from ray.exceptions import RayError
+
+        from ulcmod_dist.runtime.ray_failures import MemoryShortage, find_machine_failure
+
+        try:
+            return list(_dask.compute(*tasks, scheduler=self._get))
+        except RayError as error:
+            failure = find_machine_failure(error)
+            if isinstance(failure, MemoryShortage):
+                remedy = "Lower discover.memory, or use machines with more memory."
+                raise MemoryShortage(failure.fact, remedy) from error
+            if failure is None:
+                raise
+            raise failure from error
 
     def persist(self, array: Any) -> Any:
         """The same Dask array, its chunks kept in Ray's object store."""
