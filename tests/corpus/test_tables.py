@@ -173,6 +173,19 @@ def test_read_table__json_that_cannot_be_parsed_is_refused_by_line(
         read(tmp_path / "t.jsonl")
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize("depth", [150, 480, 700, 950])
+def test_read_corpus__deeply_nested_chats_are_refused_by_row(
+    tmp_path: Path, depth: int, as_text: bool
+) -> None:
+    nested = "[" * depth + "]" * depth
+    chat = f'[{{"role": "user", "content": "x", "extra": {nested}}}]'
+    line = f'{{"v": {json.dumps(chat) if as_text else chat}}}\n'
+    (tmp_path / "t.jsonl").write_text('{"v": [{"role": "user", "content": "x"}]}\n' + line)
+    with pytest.raises(InvalidInput, match=r"([Rr]ow 1|Line 2) of \S+t.jsonl.* nested"):
+        read(tmp_path / "t.jsonl", messages="v")
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl", "jsonl.gz", "csv", "csv.bz2"])
 def test_read_table__pointer_of_git_lfs_is_named(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"t.{suffix}"
@@ -273,6 +286,25 @@ def compress(data: bytes, suffix: str) -> bytes:
 
 printable = st.text(min_size=1, max_size=40).filter(lambda text: bool(text.strip()))
 any_text = printable | st.text('a",\r\n\0 \ufeff\u2028', min_size=1).map(lambda text: f"{text}.")
+
+
+labels = st.text(max_size=20).filter(lambda text: "\0" not in text)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.none() | labels | st.integers() | st.floats() | st.booleans(), min_size=1))
+def test_read_corpus__any_label_is_equal_in_jsonl_and_csv(values: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [{"text": "x", "label": value} for value in values]
+        (folder / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        table = csv_text([["text", "label"], *(["x", value] for value in values)])
+        (folder / "t.csv").write_bytes(table.encode())
+        found = [read(folder / f"t.{kind}", category="label").table for kind in ("jsonl", "csv")]
+    assert found[0].equals(found[1])
+    for value, label in zip(values, found[0]["category"].to_pylist(), strict=True):
+        assert label in (str(value), None)
+        assert value is None or isinstance(value, str) or label is not None
 
 
 @settings(max_examples=60, deadline=None)

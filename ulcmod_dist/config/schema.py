@@ -105,7 +105,7 @@ class CorpusConfig(Config):
     messages: str | None = None
     """Column of chat messages (role and content), in place of `text`."""
     category: str | None = None
-    """Column of the category; none by default."""
+    """Column of the category, in the files or in their path (`category=Math/`); none by default."""
     id: str | None = None
     """Column of the sample ids; by default the rows of a split are numbered."""
 

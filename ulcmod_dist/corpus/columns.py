@@ -8,7 +8,6 @@ Parquet, JSONL and CSV. Text stays as written: 007 is "007".
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -24,6 +23,8 @@ TextRule: TypeAlias = Callable[[Any], str | None]
 MAX_SHOWN = 5
 _CHUNK_CHARS = 2**23
 _VALUE_LIMIT = 60
+# Far more than data have, and far below Python's limit, which depends on who calls.
+_MAX_DEPTH = 100
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -42,13 +43,17 @@ def to_json(value: Any) -> str | None:
     if not isinstance(value, str | bytes | None):
         return json.dumps(_to_plain(value), ensure_ascii=False)
     text = to_text(value)
-    if text and _ESCAPED_SURROGATE.search(text):
-        with suppress(json.JSONDecodeError):
-            _to_plain(parse_json(text))
+    # Parsed only where it might hold what cannot be read.
+    if text and (_ESCAPED_SURROGATE.search(text) or text.count("[") + text.count("{") > _MAX_DEPTH):
+        try:
+            decoded = parse_json(text)
+        except ValueError:
+            return text  # refused where it is parsed
+        _to_plain(decoded)
     return text
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: Any, depth: int = 0) -> Any:
     """The value in the types of JSON, so that dates or bytes in a list read as they do alone."""
     if isinstance(value, str):
         value.encode()
@@ -57,10 +62,12 @@ def _to_plain(value: Any) -> Any:
         return value
     if isinstance(value, bytes):
         return value.decode()
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, Mapping):
-        return {_to_plain(key): _to_plain(entry) for key, entry in value.items()}
+        return {_to_plain(key): _to_plain(entry, depth + 1) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_to_plain(entry) for entry in value]
+        return [_to_plain(entry, depth + 1) for entry in value]
     if isinstance(value, timedelta) and not getattr(value, "nanoseconds", 0):
         # pandas prints its own durations, which Arrow returns for nanoseconds, in another way.
         value = timedelta(value.days, value.seconds, value.microseconds)
@@ -97,7 +104,7 @@ class ColumnBuilder:
         """
         try:
             text = self._rule(value)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise reject_value(self._path, self._rows, self._name, value, error) from error
         self._texts.append(text)
         self._rows += 1
@@ -161,9 +168,10 @@ def reject_value(path: str, row: int, name: str, value: Any, error: Exception) -
         reason = "it holds half of a surrogate pair"
     elif isinstance(error, UnicodeDecodeError):
         reason = "its bytes are not UTF-8"
-    elif isinstance(error, RecursionError):
-        reason, value = "it is nested too deeply", "…"
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        shown = type(value).__name__
     if len(shown) > _VALUE_LIMIT:
         shown = f"{shown[:_VALUE_LIMIT]}…"
     return InvalidInput(
