@@ -196,7 +196,13 @@ def test_read_table__pointer_of_git_lfs_is_named(tmp_path: Path, suffix: str) ->
 
 @pytest.mark.parametrize("name", ["state.json", "dataset_dict.json"])
 @pytest.mark.parametrize(
-    ("content", "fault"), [(LFS_POINTER, "pointer of Git LFS"), ("[]", "save_to_disk"), ("{}", "")]
+    ("content", "fault"),
+    [
+        (LFS_POINTER, "pointer of Git LFS"),
+        ("[]", "save_to_disk"),
+        ("{}", "save_to_disk"),
+        ('{"splits": 1, "_data_files": [{}]}', "save_to_disk"),
+    ],
 )
 def test_find_files__damaged_state_of_a_saved_data_set_is_named(
     tmp_path: Path, name: str, content: str, fault: str

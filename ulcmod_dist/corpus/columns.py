@@ -7,7 +7,7 @@ Parquet, JSONL and CSV. Text stays as written: 007 is "007".
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -20,7 +20,6 @@ from ulcmod_dist.errors import InvalidInput
 TextRule: TypeAlias = Callable[[Any], str | None]
 """Text of a value, None for null; raises `ValueError` where it has none."""
 
-MAX_SHOWN = 5
 _CHUNK_CHARS = 2**23
 _VALUE_LIMIT = 60
 # Far more than data have, and far below Python's limit, which depends on who calls.
@@ -189,16 +188,3 @@ def is_blank(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def blank_to_null(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """A column of strings in which blank is null: a category or id that is not given."""
     return pc.if_else(is_blank(column), pa.scalar(None, column.type), column)
-
-
-def find_repeated(values: Iterable[Any]) -> list[tuple[int, int]]:
-    """Each row whose value occurred before, with the first row of this value."""
-    first: dict[Any, int] = {}
-    rows = ((row, first.setdefault(value, row)) for row, value in enumerate(values))
-    return [(row, before) for row, before in rows if before != row]
-
-
-def join_first(places: Sequence[str], total: int) -> str:
-    """The first few of several places, and how many more there are."""
-    more = f" and {total - MAX_SHOWN} more" if total > MAX_SHOWN else ""
-    return f"{', '.join(places[:MAX_SHOWN])}{more} (the first row is row 0)"

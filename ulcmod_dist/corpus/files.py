@@ -1,12 +1,12 @@
 """Find the files of samples at a location: a file, folder, glob, URL or saved data set."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import fsspec
@@ -16,6 +16,8 @@ from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from ulcmod_dist.errors import InvalidInput, describe_error, one_line
 from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error
+
+T = TypeVar("T")
 
 FORMATS = {
     ".parquet": "parquet",
@@ -173,7 +175,8 @@ def _is_hidden(name: str, marks: AbstractSet[str]) -> bool:
 
 
 def _choose_split(resolved: _Location, split: str) -> str:
-    splits = _read_json_file(resolved, f"{resolved.path}/{_SAVED_SPLITS}", "splits")["splits"]
+    path = f"{resolved.path}/{_SAVED_SPLITS}"
+    splits = _read_json_file(resolved, path, lambda content: list(map(str, content["splits"])))
     if split not in splits:
         raise InvalidInput(
             f"{resolved.location} holds the splits {', '.join(splits)}, not {split!r}.",
@@ -184,29 +187,33 @@ def _choose_split(resolved: _Location, split: str) -> str:
 
 def _list_saved_files(resolved: _Location, folder: str) -> list[SourceFile]:
     """Files of a data set written by Hugging Face datasets' ``save_to_disk``."""
-    state = _read_json_file(resolved, f"{folder}/{_SAVED}", "_data_files")
+    names, indices = _read_json_file(
+        resolved,
+        f"{folder}/{_SAVED}",
+        lambda state: (
+            [str(entry["filename"]) for entry in state["_data_files"]],
+            state.get("_indices_data_files"),
+        ),
+    )
     # The data set is a permutation or selection of its files, in an Arrow file of indices.
-    if state.get("_indices_data_files"):
+    if indices:
         raise InvalidInput(
             f"{folder} was saved with a separate order of its rows.",
             "Call flatten_indices() on the data set and save it again.",
         )
-    names = [entry["filename"] for entry in state["_data_files"]]
     return [SourceFile(resolved.files, f"{folder}/{name}", "arrow") for name in names]
 
 
-def _read_json_file(resolved: _Location, path: str, key: str) -> dict[str, Any]:
+def _read_json_file(resolved: _Location, path: str, pick: Callable[[Any], T]) -> T:
     with resolved.files.open_input_stream(path) as stream:
         data = stream.read()
     if is_lfs_pointer(data):
         raise lfs_pointer_error(path)
     try:
-        content = json.loads(data)
-        content[key]
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        return pick(json.loads(data))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput(
             f"{path} was not written by Hugging Face datasets' save_to_disk: "
             f"{describe_error(error)}.",
             "Save the data set again.",
         ) from error
-    return dict(content)
