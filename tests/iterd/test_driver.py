@@ -208,3 +208,26 @@ def test_discover__equal_activations_end_and_empty_nothing(mode: Any) -> None:
     assert np.bincount(modules.sample_labels).min() >= 1
     assert np.bincount(modules.unit_labels).min() >= 1
     assert modules.history[-1].moved == 0
+
+
+@pytest.mark.parametrize(
+    ("scale", "said"),
+    [
+        (1e-9, "too small to search"),
+        (1e-38, "too small"),
+        (1e160, "exceed float64"),
+        (1e307, "exc"),
+    ],
+)
+def test_discover__names_sizes_that_cannot_be_searched(scale: float, said: str) -> None:
+    given = planted(3)[0].astype(np.float64) * scale
+    with pytest.raises(InvalidInput, match=said):
+        discover(given, 3)
+
+
+@pytest.mark.parametrize("scale", [2.0**-10, 2.0**300])
+def test_discover__labels_do_not_depend_on_the_unit_of_measurement(scale: float) -> None:
+    given = planted(3)[0].astype(np.float64)
+    expected, found = discover(given, 3), discover(given * scale, 3)
+    np.testing.assert_array_equal(found.unit_labels, expected.unit_labels)
+    assert found.objective.xi == pytest.approx(expected.objective.xi * scale, rel=1e-12)

@@ -10,6 +10,7 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.init import (
     build_tables,
+    check_scale,
     init_searches,
     resume_searches,
     validate_sweep_orders,
@@ -95,8 +96,8 @@ def discover(
 
     Raises:
         InvalidInput: K beyond samples or units, options, labels or orders that do not fit, too
-            little memory, activations that are not finite, or none that vary where they are to be
-            standardised.
+            little memory, activations that are not finite, too large or too small to search, or
+            none that vary where they are to be standardised.
     """
     # Before the options: a K that does not fit is to be named with the shape of the activations.
     check_modules(as_standardised(activations), [num_modules])
@@ -168,6 +169,8 @@ def discover_all(
         else:
             searches = resume_searches(resume, modules, config)
         build_tables(matrix, searches)
+        if resume is None:
+            check_scale(searches)
         if plan.mode == "blockwise":
             # T_u is built block by block in each iteration; whole, it would count against memory.
             for search in searches:

@@ -15,6 +15,9 @@ from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
+# Below it moves of standardised size fall under the threshold of `sweep`.
+_MIN_SUM = 1e-5
+
 logger = logging.getLogger(__name__)
 
 
@@ -96,6 +99,24 @@ def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
                 search.restart,
                 search.num_modules,
             )
+
+
+def check_scale(searches: Sequence[Search]) -> None:
+    """Require sums of z large enough for a sweep to tell moves apart.
+
+    Raises:
+        InvalidInput: They are tiny, as of raw activations that were not standardised: no move would
+            raise L by the threshold, and the search would end where it started.
+    """
+    # With a single module all sums may cancel, and nothing moves.
+    tables = [search.sample_table for search in searches if search.num_modules > 1]
+    largest = max((float(np.abs(table).max()) for table in tables), default=0.0)
+    if 0 < largest < _MIN_SUM:
+        raise InvalidInput(
+            f"Sums of activations over the units of a module are at most {largest:.1e}, too small "
+            "to search: a move has to raise L by 1e-8.",
+            "Standardise the activations (standardize=True), or multiply them by a constant.",
+        )
 
 
 def validate_sweep_orders(

@@ -20,6 +20,8 @@ COMPONENTS = 16
 # the trailing components a mixture (Halko, Martinsson and Tropp 2011, section 4.5).
 _OVERSAMPLING = 16
 _POWER_ROUNDS = 2
+# Largest entry of a product whose square, and the sum of many such, float64 still holds.
+_MAX_PRODUCT = 1e140
 
 SKETCH_WIDTH = COMPONENTS + _OVERSAMPLING
 COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
@@ -57,7 +59,7 @@ def principal_components(
     component is arbitrary.
 
     Raises:
-        InvalidInput: NaN or infinite activations.
+        InvalidInput: NaN or infinite activations, or such that their squares exceed float64.
     """
     forward, backward = (matmat, rmatmat) if side == "samples" else (rmatmat, matmat)
     points, features = activations.shape if side == "samples" else activations.shape[::-1]
@@ -68,7 +70,10 @@ def principal_components(
     width = min(SKETCH_WIDTH, points, features)
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
     for _ in range(_POWER_ROUNDS):
-        left = np.linalg.qr(forward(activations, right, executor) - centre @ right)[0]
+        product = forward(activations, right, executor) - centre @ right
+        if not np.abs(product).max() < _MAX_PRODUCT:
+            raise too_large_error()
+        left = np.linalg.qr(product)[0]
         product = backward(activations, left, executor)
         right = np.linalg.qr(product - np.outer(centre, left.sum(axis=0)))[0]
     projected = forward(activations, right, executor) - centre @ right
@@ -77,12 +82,11 @@ def principal_components(
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
-    """Require that every activation is finite, by one pass.
-
-    Sums show non-finite numbers too, so a search makes this pass only to say where they are.
+    """Say where activations are not finite, by one pass, once their sums have shown that.
 
     Raises:
-        InvalidInput: NaN or infinite activations, or statistics computed from such.
+        InvalidInput: NaN or infinite activations, statistics computed from such, or numbers whose
+            sums overflow.
     """
     by_sample, by_unit = map_reduce(activations.raw, _count_nonfinite, executor=executor)
     assert by_sample is not None
@@ -104,12 +108,24 @@ def check_finite(activations: Standardised, executor: Executor) -> None:
             f"{activations.std[unit]}.",
             "Compute the statistics from finite activations.",
         )
+    raise too_large_error()
 
 
+def too_large_error() -> InvalidInput:
+    """The error of finite activations whose sums or squares are not."""
+    return InvalidInput(
+        "The activations are so large that their sums or squares exceed float64.",
+        "Divide them by a constant.",
+    )
+
+
+# Overflow shows in the product, and is refused there.
+@np.errstate(over="ignore", invalid="ignore")
 def _matmat_block(block: AnyArray, right: FloatArray) -> tuple[FloatArray, None]:
     return block.astype(np.float64) @ right.T, None
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _rmatmat_block(block: AnyArray, right: FloatArray) -> tuple[None, FloatArray]:
     return None, right @ block.astype(np.float64)
 
