@@ -24,6 +24,7 @@ from ulcmod_dist.runtime.addresses import explain_no_answer
 # Untyped in Dask.
 _dask: Any = dask.base
 
+NAMES = ("threads", "distributed", "ray")
 DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
 STARTUP_TIMEOUT = 120.0  # seconds for the workers of a local cluster to start
 
@@ -219,23 +220,30 @@ def open_executor(
     """
     if not isinstance(executor, str):
         yield executor
-    elif executor == "threads":
+        return
+    check_executor(executor)
+    if executor == "threads":
         yield ThreadExecutor()
     elif executor == "distributed":
         with _local_cluster() as cluster, _connect(cluster, CPU_COUNT) as client:
             yield DaskExecutor(client)
     elif "://" in executor:
-        _require_scheduler(executor)
         with _connect(executor) as client:
             yield DaskExecutor(client)
-    elif executor == "ray":
+    else:
         # Ray takes two seconds to import, which the other executors need not wait for.
         from ulcmod_dist.runtime.ray_session import ray_session
 
         # Persisted chunks live in the object store: let Ray size it by the machine's memory.
         with ray_session(ray_address, object_store_bytes=None):
             yield RayExecutor()
-    else:
+
+
+def check_executor(executor: str) -> None:
+    """Raise as `open_executor` for a name or an address of Dask that is wrong; starts nothing."""
+    if "://" in executor:
+        _require_scheduler(executor)
+    elif executor not in NAMES:
         raise InvalidInput(
             f"There is no executor {executor!r}.",
             "Use 'threads', 'distributed', the address of a Dask scheduler (tcp://...) or 'ray'.",

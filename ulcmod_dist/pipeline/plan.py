@@ -32,6 +32,7 @@ from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search
+from ulcmod_dist.passes.executors import check_executor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.artifacts import FOLDERS, record_key
 from ulcmod_dist.pipeline.context import Context
@@ -40,6 +41,7 @@ from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.search import describe_plan, job_executor, placeholder_activations
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.runtime.progress import track
+from ulcmod_dist.runtime.ray_session import check_cluster
 from ulcmod_dist.runtime.rundir import (
     ACTIVATIONS,
     ARTIFACTS,
@@ -142,11 +144,17 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     Raises:
         InvalidInput: The model, the corpus or the run directory cannot be used, or the run follows
             a plan that was made from other inputs.
+        UlcmodError: The disk lacks space, or no cluster answers at an address of the job.
     """
     job = context.job
     model = job.require_model()
     assert job.corpus is not None
     _check_outputs(context.run)
+    if load_plan(context.run) is None:
+        # A cluster that is not there is known at once, before hours of reading and computing. A
+        # run that has been extracted may need none.
+        check_cluster(job.extract.address)
+        check_executor(job.discover.executor)
     config = load_config(model)
     # Ablation predicts tokens, for which it needs the head as well.
     head = job.ablate.with_run and get_family(config).decoder

@@ -14,10 +14,6 @@ ELSEWHERE = "Name a run directory elsewhere, or change the permissions."
 def create_exclusively(path: Path, data: bytes) -> None:
     """Write a file that must not exist yet; it appears whole, or not at all.
 
-    A draft is given its name by a hard link. exFAT, FAT and some other mounts have none: there it
-    is renamed while the folder is locked, which excludes other processes of this machine, and those
-    of others where the mount shares its locks.
-
     Raises:
         FileExistsError: The file exists; of concurrent callers exactly one succeeds.
         OSError: The file system has neither links nor locks, or the file cannot be written.
@@ -25,16 +21,27 @@ def create_exclusively(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # obstore does not list names that end like this: it takes them for uploads in progress.
     draft = path.with_name(f"{path.name}#{secrets.randbelow(2**31)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with draft.open("xb") as file:
             file.write(data)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            raise
-        except OSError:
-            _rename_locked(draft, path)
+        publish_exclusively(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def publish_exclusively(draft: Path, path: Path) -> None:
+    """Give a written file its name in the same folder, unless the name is taken; errors as above.
+
+    A hard link does this. exFAT, FAT and some other mounts have none: there the file is renamed
+    while the folder is locked, which excludes other processes of this machine, and those of others
+    where the mount shares its locks. In any case the draft is gone.
+    """
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        _rename_locked(draft, path)
     finally:
         draft.unlink(missing_ok=True)
 

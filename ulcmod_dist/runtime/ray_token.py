@@ -5,7 +5,6 @@ Tokens are looked up where Ray itself does, in its order: ``RAY_AUTH_TOKEN``, th
 See https://docs.ray.io/en/latest/ray-security/token-auth.html.
 """
 
-import contextlib
 import ipaddress
 import os
 import secrets
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.runtime.files import publish_exclusively
 
 
 def quiet_ray(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -103,7 +103,7 @@ def require_token(address: str, environment: Mapping[str, str], home: Path) -> N
         raise _missing_token(address)
 
 
-def ensure_token(environment: Mapping[str, str], home: Path) -> None:
+def ensure_token(environment: MutableMapping[str, str], home: Path) -> None:
     """Create a token with mode 600 if a local Ray would find none.
 
     Ray 2.60 creates one as well, but leaves its mode to the umask (0644 by default).
@@ -113,15 +113,27 @@ def ensure_token(environment: Mapping[str, str], home: Path) -> None:
     path = _get_path({}, home)
     if is_elsewhere or is_disabled or path.exists():
         return
-    # If the home directory is not writable, Ray's own error says so.
-    with contextlib.suppress(OSError):
+    token = secrets.token_hex(32)
+    try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # A temporary file has mode 600 from the start. The link is atomic, so processes that start
-        # together never see half a token, and it fails if another of them was first.
-        with tempfile.NamedTemporaryFile("w", dir=path.parent) as draft:
-            draft.write(secrets.token_hex(32))
-            draft.flush()
-            os.link(draft.name, path)
+        # A temporary file has mode 600 from the start.
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as draft:
+            draft.write(token)
+        # Processes that start together never see half a token, and the first one's is kept.
+        publish_exclusively(Path(draft.name), path)
+    except FileExistsError:
+        return
+    except OSError:
+        # Without a home directory that can be written, the token lives as long as this Ray.
+        environment["RAY_AUTH_TOKEN"] = token
+
+
+def find_home() -> Path:
+    """The home directory; a user who has none gets one that does not exist."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def is_loopback(address: str) -> bool:
