@@ -66,6 +66,12 @@ def test_job__messages_column_replaces_text_column(folder: Path) -> None:
         (["discover.memory=8.5.1 GiB"], ["is no size such as 8 GiB"]),
         (["model.revision=main"], ["model.revision", "main", "40 hexadecimal"]),
         (["model.id=someone/something"], ["someone/something", "revision"]),
+        (["prompt.template_arguments={tokenize: true}"], ["'tokenize' is set by the program"]),
+        (
+            ["prompt.template=none", "prompt.template_arguments={x: 1}"],
+            ["template_arguments", "there is no template to read them"],
+        ),
+        (["prompt.control_tokens=literal"], ["prompt.control_tokens", "text", "tokens"]),
         (["model.dtype=float16"], ["model.dtype", "float32", "bfloat16"]),
         (["corpus=null"], ["model and corpus, or matrix"]),
         (["matrix.path=a.npy"], ["model and corpus, or matrix"]),

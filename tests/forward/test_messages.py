@@ -91,6 +91,8 @@ def test_encode__a_chat_that_ends_with_the_assistant_is_not_opened_again() -> No
 
 def test_encode__text_parts_of_the_user_are_the_prompts_own_text() -> None:
     assert count(TOOLS, PARTS, CALLED, USER) == "It's on" + USER["content"]
+    # In a chat without a user, all words are.
+    assert count(TOOLS, SYSTEM, {"role": "User", "content": "Hi"}, CALLED) == "xHi"
 
 
 ADDING = PLAIN.replace("m['content']", "(m['content'] + '')")
@@ -107,7 +109,7 @@ TIMES = PLAIN + "{% if messages[0].times %}{{ 1 / messages[0].times[0] }}{% endi
         (BLIND, [USER, CALLED], r"leaves out tool_calls\[0\].function.name of message 1"),
         (PLAIN, [USER, THOUGHT], "leaves out reasoning_content of message 1"),
         (PLAIN, [PARTS], "prints content of message 0 in Python's notation"),
-        (ADDING, [PARTS], r"does not take content of message 0 \(TypeError: "),
+        (ADDING, [PARTS], r"does not take the content of message 0 \(TypeError: "),
         (RAW, [USER, CALLED], "prints arguments of message 1 in Python's notation"),
         (TOOLS, [IMAGE], r"content\[0\] of message 0 has no text"),
         (TOOLS, [LINK], r"leaves out content\[0\].url of message 0"),
@@ -116,7 +118,8 @@ TIMES = PLAIN + "{% if messages[0].times %}{{ 1 / messages[0].times[0] }}{% endi
         (ONLY_KNOWN, [SYSTEM, USER], "leaves out content of message 0"),
         (NO_SYSTEM, [SYSTEM, USER], "System role not supported"),
         (UNSAFE, [USER, TOLD], "unsafe"),
-        (TIMES, [USER | {"times": [0]}], r"not take times of message 0 \(ZeroDivisionError"),
+        (ADDING, [PARTS, CALLED], "given content of message 0, tool_calls of message 1"),
+        (TIMES, [USER | {"times": [0]}], r"not take the times of message 0 \(ZeroDivisionError"),
     ],
 )
 def test_encode__what_a_template_cannot_take_is_refused(

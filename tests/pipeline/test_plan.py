@@ -1,5 +1,6 @@
 """A run follows one plan: a job that would need another one is refused, field by field."""
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ CHANGES = {
     "model.attention": "model.attention=eager",
     "prompt.template": "prompt.template=none",
     "prompt.tokens": "prompt.tokens=last",
+    "prompt.control_tokens": "prompt.control_tokens=tokens",
     "extract.shard_samples": "extract.shard_samples=5",
     "extract.batch_tokens": "extract.batch_tokens=65",
     "corpus": "corpus.train=other.csv",
@@ -170,3 +172,38 @@ def test_plan__of_a_family_without_sdpa_takes_what_it_has(
     else:
         assert prepare_extraction(context, save=False).plan == planned
         assert Ledger(context.run, context.job).status("plan").state == "fresh"
+
+
+def test_plan__shows_the_first_tokens_and_the_prompts_that_spell_control_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_context(tmp_path)
+    path = tmp_path / "model" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": True}))
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(template.read_text().replace("{{ bos_token }}", ""))
+    (tmp_path / "train.csv").write_text("text\nHi </s>\nplain\n")
+
+    def show(*overrides: str) -> dict[str, object]:
+        job = Job.from_yaml(tmp_path / "job.yaml", ["prompt.system=null", *overrides])
+        return dict(plan(Context(job, RunDir.at(job.run)), measure=False).facts)
+
+    facts = show()
+    assert facts["first sample"] == '<|user|> "Hi </s>" </s> <|assistant|>'
+    assert facts["prompts that spell control tokens"] == "1, read as text"
+    assert ["add_bos_token: true, but no <s> begins" in m for m in caplog.messages] == [True]
+    facts = show("prompt.control_tokens=tokens", "report.prompts=none")
+    assert facts["first sample"] == '<|user|> "…" </s> </s> <|assistant|>'
+    assert facts["prompts that spell control tokens"] == "1, read as control tokens"
+
+
+def test_plan__a_chat_that_the_template_cannot_take_is_named(planned: Path) -> None:
+    chats = [[{"role": "user", "content": "Hi"}], [{"role": "user", "content": "Hi"}]]
+    chats[1].append({"role": "assistant", "content": "", "tool_calls": [{"name": "f"}]})  # type: ignore[dict-item]
+    lines = [json.dumps({"chat": chat}) + "\n" for chat in chats]
+    (planned / "chats.jsonl").write_text("".join(lines))
+    overrides = ["corpus.train=chats.jsonl", "corpus.text=null", "corpus.messages=chat"]
+    job = Job.from_yaml(planned / "job.yaml", overrides)
+    fault = r"Sample train-1 \(row 1 of the train samples\) .*tool_calls\[0\].name of message 1"
+    with pytest.raises(InvalidInput, match=fault):
+        prepare_extraction(Context(job, RunDir.at(str(planned / "another"))), save=False)

@@ -75,12 +75,16 @@ def list_texts(message: Mapping[str, Any]) -> list[str]:
     return [text for text in texts if isinstance(text, str)]
 
 
+def list_user_messages(messages: Sequence[Message]) -> list[int]:
+    """Numbers of the user's messages; of all messages in a chat where the user says nothing."""
+    users = [number for number, message in enumerate(messages) if message["role"] == "user"]
+    said = any(text.strip() for number in users for text in list_texts(messages[number]))
+    return users if said else list(range(len(messages)))
+
+
 def list_user_texts(messages: Sequence[Message]) -> list[str]:
-    """The texts of the user's messages; of all messages in a chat where the user says nothing."""
-    users = [text for m in messages if m["role"] == "user" for text in list_texts(m)]
-    if any(text.strip() for text in users):
-        return users
-    return [text for message in messages for text in list_texts(message)]
+    """The texts of these messages."""
+    return [text for n in list_user_messages(messages) for text in list_texts(messages[n])]
 
 
 def _parse_message(number: int, turn: Any) -> Message:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.chats import (
@@ -56,6 +57,12 @@ class Corpus:
         if chat is None:
             return str(self.table["text"][index].as_py())
         return tuple(json.loads(chat))
+
+    def describe_row(self, row: int) -> str:
+        """The sample at a row, for messages: its id, and its row among those of its split."""
+        split = self.table["split"][row].as_py()
+        number = row - pc.index(self.table["split"], split).as_py()
+        return f"{self.table['sample_id'][row].as_py()} (row {number} of the {split} samples)"
 
     def prompts(self, rows: Sequence[int]) -> list[Prompt]:
         """The prompts at several rows, in the order given."""

@@ -279,7 +279,7 @@ def _tokenize(
     try:
         return tokenizer.encode(corpus.prompts(rows))
     except RefusedPrompt as error:
-        sample = corpus.table["sample_id"][rows[error.position]].as_py()
+        sample = corpus.describe_row(rows[error.position])
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
 
 

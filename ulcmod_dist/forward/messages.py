@@ -15,6 +15,7 @@ Render: TypeAlias = Callable[[Sequence[Message]], str]
 
 # Roles that a template may tell from others by nothing but its `else`.
 _COMMON_ROLES = {"system", "user", "assistant"}
+_MAX_NAMED = 5
 _CALLS = ("tool_calls", "function_call")
 # Texts that must be shown. Of a tool call these are name and arguments: ids and types vary.
 _MEANINGFUL = re.compile(
@@ -36,7 +37,8 @@ def get_shape(value: Any) -> Hashable:
         )
     if isinstance(value, list | tuple):
         return tuple(map(get_shape, value))
-    return bool(value.strip()) if isinstance(value, str) else (type(value).__name__, bool(value))
+    blank = isinstance(value, str) and (not value or value.isspace())
+    return not blank if isinstance(value, str) else (type(value).__name__, bool(value))
 
 
 def find_omitted(render: Render, messages: Sequence[Message]) -> frozenset[str]:
@@ -83,20 +85,32 @@ def find_omitted(render: Render, messages: Sequence[Message]) -> frozenset[str]:
 
 def explain_refusal(render: Render, messages: Sequence[Message], reason: str) -> str:
     """Why a template refuses messages, with the field without which it takes them."""
+    unusual = []
     for number, message in enumerate(messages):
-        for name in dict.fromkeys(("content", *message)):
-            if name == "role" or isinstance(message.get(name) if name == "content" else None, str):
-                continue
-            changed = {key: value for key, value in message.items() if key != name}
-            if name == "content":
-                changed["content"] = "\n".join(list_texts(message))
-            try:
-                render([*messages[:number], changed, *messages[number + 1 :]])
-            except TemplateRefusal:
-                continue
-            absence = "" if name in message else "the missing "
-            return f"it does not take {absence}{name} of message {number} ({reason})"
-    return reason
+        for name in dict.fromkeys(("role", "content", *message)):
+            changes = _list_changes(message, name)
+            if changes and name in message:
+                unusual.append(f"{name} of message {number}")
+            for changed in changes:
+                try:
+                    render([*messages[:number], changed, *messages[number + 1 :]])
+                except TemplateRefusal:
+                    continue
+                value = f" {message[name]!r}" if name == "role" else ""
+                absence = "" if name in message else "missing "
+                return f"it does not take the {absence}{name}{value} of message {number} ({reason})"
+    return f"{reason}; it was given {', '.join(unusual[:_MAX_NAMED])}" if unusual else reason
+
+
+def _list_changes(message: Message, name: str) -> list[Message]:
+    """The message without what is unusual in a field; none where nothing is."""
+    if name == "role":
+        usual = message["role"] in _COMMON_ROLES
+        return [] if usual else [{**message, "role": role} for role in ("user", "assistant")]
+    if name == "content":
+        usual = isinstance(message.get("content"), str)
+        return [] if usual else [{**message, "content": "\n".join(list_texts(message))}]
+    return [{key: value for key, value in message.items() if key != name}]
 
 
 def _check_parts(messages: Sequence[Message]) -> None:

@@ -30,7 +30,7 @@ def survey_prompts(tokenizer: PromptTokenizer, corpus: Corpus, *, quote: bool) -
             reading = tokenizer.read(corpus.prompt(row))
         except TemplateRefusal as error:
             raise InvalidInput(
-                f"Sample {_name(corpus, row)} does not fit the chat template: {error}.",
+                f"Sample {corpus.describe_row(row)} does not fit the chat template: {error}.",
                 "Correct the chat, or set prompt.template to none for the user's words alone.",
             ) from error
         digests.append(reading.digest)
@@ -39,7 +39,9 @@ def survey_prompts(tokenizer: PromptTokenizer, corpus: Corpus, *, quote: bool) -
     try:
         [first] = tokenizer.encode([corpus.prompt(0)])
     except RefusedPrompt as error:
-        raise InvalidInput(f"Sample {_name(corpus, 0)}: {error.fact}", error.remedy) from error
+        raise InvalidInput(
+            f"Sample {corpus.describe_row(0)}: {error.fact}", error.remedy
+        ) from error
     warnings = [
         f"The chat template does not show the field {name} of {count(chats, 'chat')}."
         for name, chats in sorted(omitted.items())
@@ -67,7 +69,3 @@ def describe_tokens(tokenizer: PromptTokenizer, ids: Sequence[int], *, quote: bo
     if len(runs) > _MAX_RUNS:
         runs = [*runs[: _MAX_RUNS // 2], "…", *runs[-_MAX_RUNS // 2 :]]
     return " ".join(runs)
-
-
-def _name(corpus: Corpus, row: int) -> str:
-    return str(corpus.table["sample_id"][row].as_py())

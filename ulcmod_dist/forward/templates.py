@@ -10,7 +10,7 @@ from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from ulcmod_dist.corpus.chats import Message, list_texts
+from ulcmod_dist.corpus.chats import Message, list_texts, list_user_messages
 from ulcmod_dist.errors import InvalidInput, describe_error, one_line
 from ulcmod_dist.forward.messages import TemplateRefusal, find_omitted, get_shape
 
@@ -114,7 +114,7 @@ class ChatTemplate:
         return "used" if system.strip() in text else "ignored"
 
     def find_user_spans(self, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-        """Spans (start, stop) of the user's messages in the rendered ``text``.
+        """Spans (start, stop) of the `list_user_messages` in the rendered ``text``.
 
         The messages are rendered once more with placeholders for the user's words; the text around
         the placeholders must be found again around the words.
@@ -123,9 +123,11 @@ class ChatTemplate:
             TemplateRefusal: The template changes the words beyond stripping whitespace, or drops
                 them.
         """
-        users = [message for message in messages if message["role"] == "user"]
-        words = [part for message in users for part in list_texts(message) if part.strip()]
-        rendered = self.render([_hide_words(m) if m["role"] == "user" else m for m in messages])
+        users = list_user_messages(messages)
+        words = [part for n in users for part in list_texts(messages[n]) if part.strip()]
+        rendered = self.render(
+            [_hide_words(m) if number in users else m for number, m in enumerate(messages)]
+        )
         before, *after = rendered.split(_PLACEHOLDER)
         if len(after) != len(words) or not text.startswith(before):
             raise TemplateRefusal("the chat template drops or repeats the user's words")
@@ -208,6 +210,8 @@ def _hide_words(message: Message) -> Message:
         return _PLACEHOLDER if isinstance(part, str) and part.strip() else part
 
     content = message.get("content")
+    if content is None:
+        return message
     shown = [hide(part) for part in content] if isinstance(content, list) else hide(content)
     return {**message, "content": shown}
 
