@@ -94,7 +94,7 @@ def _parse_size(value: Any) -> Any:
 
 
 class CorpusConfig(Config):
-    """The files of the prompts, and the columns to read."""
+    """The files of the prompts, and the columns to read, see [the FAQ](faq.md#data)."""
 
     train: StrList = Field(min_length=1)
     """File, folder, glob or URL of the train samples, or a list of these."""

@@ -15,7 +15,8 @@ from ulcmod_dist.corpus.files import SourceFile
 from ulcmod_dist.corpus.readers import Columns, Rules, read_columns
 from ulcmod_dist.errors import InvalidInput
 
-_MAX_SHOWN = 5
+MAX_SHOWN = 5
+"""Faulty rows that a message lists."""
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -122,7 +123,7 @@ class Rows:
             return
         places = [
             f"{values[row]!r} ({self.describe(row)}, before: {self.describe(before)})"
-            for row, before in repeated[:_MAX_SHOWN]
+            for row, before in repeated[:MAX_SHOWN]
         ]
         raise InvalidInput(
             f"{len(repeated)} {what} occur again: {_join_first(places, len(repeated))}.",
@@ -148,7 +149,7 @@ class Rows:
             return
         places = [
             self.describe(int(row)) + ("" if reasons is None else f": {reasons[int(row)]}")
-            for row in faulty[:_MAX_SHOWN]
+            for row in faulty[:MAX_SHOWN]
         ]
         raise InvalidInput(
             f"{len(faulty)} of {len(self)} {self.title} {fault}: "
@@ -194,5 +195,5 @@ def _find_repeated(values: Sequence[Any]) -> list[tuple[int, int]]:
 
 def _join_first(places: Sequence[str], total: int) -> str:
     """The first few of several places, and how many more there are."""
-    more = f" and {total - _MAX_SHOWN} more" if total > _MAX_SHOWN else ""
-    return f"{', '.join(places[:_MAX_SHOWN])}{more} (the first row is row 0)"
+    more = f" and {total - MAX_SHOWN} more" if total > MAX_SHOWN else ""
+    return f"{', '.join(places[:MAX_SHOWN])}{more} (the first row is row 0)"

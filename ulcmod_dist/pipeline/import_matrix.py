@@ -1,16 +1,17 @@
 """``ulcmod import``: a matrix that someone extracted elsewhere becomes a run."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.files import find_files
-from ulcmod_dist.corpus.tables import Rows, read_known_columns
+from ulcmod_dist.corpus.tables import MAX_SHOWN, Rows, read_known_columns
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.ledger import replacing
@@ -26,7 +27,6 @@ DEFAULT_MODULES = 10
 
 _SAMPLE_COLUMNS = ("sample_id", "split", "category")
 _UNIT_KEY = ("layer", "index", "path", "expert")
-_DIGITS = re.compile("[0-9]{1,10}")
 _INT32_MAX = 2**31 - 1
 
 
@@ -100,42 +100,44 @@ def _read_samples(location: str, count: int) -> pa.Table:
 
 def _read_units(location: str, width: int) -> pa.Table:
     rows = _read_rows(location, "units", width, UNIT_SCHEMA.names)
-    columns: dict[str, list[Any]] = {"path": rows.labels("path").to_pylist()}
-    for name in ("unit", "layer", "index", "expert"):
-        columns[name] = _read_integers(rows, name)
+    columns = {name: _read_integers(rows, name) for name in ("unit", "layer", "index", "expert")}
+    columns["path"] = rows.labels("path").cast(pa.string())
     # Units of a dense layer have no expert; where another column says nothing, it says so for all.
     for name in ("unit", "layer", "index", "path"):
-        missing = [row for row, value in enumerate(columns[name]) if value is None]
+        missing = np.flatnonzero(columns[name].is_null().to_numpy())
         if len(missing) < width:
             rows.reject(missing, f"have no value in {name!r}, where others have one")
-    misplaced = {n: repr(unit) for n, unit in enumerate(columns["unit"]) if unit not in (None, n)}
+    numbers = pa.chunked_array([pa.array(range(width), pa.int64())])
     rows.reject(
-        list(misplaced),
+        np.flatnonzero(pc.not_equal(columns["unit"], numbers).fill_null(False).to_numpy()),
         "have another number than their row in 'unit'",
         "Sort the table by unit, as the matrix is.",
-        misplaced,
     )
-    if columns["index"].count(None) < width:
-        names = [name for name in _UNIT_KEY if columns[name].count(None) < width]
-        keys = list(zip(*(columns[name] for name in names), strict=True))
-        rows.reject_repeated(keys, f"units ({', '.join(names)})")
-    return pa.table({**columns, "unit": range(width)}, schema=UNIT_SCHEMA)
+    if columns["index"].null_count < width:
+        names = [name for name in _UNIT_KEY if columns[name].null_count < width]
+        keys = pa.table({name: columns[name] for name in names})
+        if keys.group_by(names).aggregate([]).num_rows < width:
+            repeated = [tuple(key.values()) for key in keys.to_pylist()]
+            rows.reject_repeated(repeated, f"units ({', '.join(names)})")
+    columns["unit"] = numbers
+    columns["path"] = columns["path"].dictionary_encode()
+    return pa.table(columns).select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA)
 
 
-def _read_integers(rows: Rows, name: str) -> list[int | None]:
-    texts = rows.labels(name).to_pylist()
-    faulty = {
-        row: repr(text)
-        for row, text in enumerate(texts)
-        if text is not None and not (_DIGITS.fullmatch(text) and int(text) <= _INT32_MAX)
-    }
+def _read_integers(rows: Rows, name: str) -> pa.ChunkedArray:
+    texts = rows.labels(name)
+    # int64 holds any 10 digits, int32 of the store holds the smaller ones.
+    digits = pc.match_substring_regex(texts, "^[0-9]{1,10}$").fill_null(True)
+    numbers = pc.if_else(digits, texts, None).cast(pa.int64())
+    small = pc.less_equal(numbers, _INT32_MAX).fill_null(True)
+    faulty = np.flatnonzero(~pc.and_(digits, small).to_numpy())
     rows.reject(
-        list(faulty),
+        faulty,
         f"have no whole number from 0 to {_INT32_MAX:,} in {name!r}",
         "Correct them, or remove the column.",
-        faulty,
+        {int(row): repr(texts[int(row)].as_py()) for row in faulty[:MAX_SHOWN]},
     )
-    return [None if text is None else int(text) for text in texts]
+    return numbers
 
 
 def _read_rows(location: str, title: str, count: int, known: Sequence[str]) -> Rows:
