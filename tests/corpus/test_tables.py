@@ -160,7 +160,8 @@ def test_read_corpus__half_surrogate_pairs_in_other_columns_are_not_read(tmp_pat
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"text": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
-        ('{"text": ' + "9" * 5000 + "}", "4300 digits"),
+        ('{"text": ' + "9" * 5000 + "}", "too many digits"),
+        ('{"text": "x", "v": [1e400]}', "beyond float64"),
         ('["text"]', "it is a list"),
         ('{"text": "x"', "Expecting ',' delimiter"),
     ],

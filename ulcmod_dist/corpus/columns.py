@@ -6,6 +6,7 @@ Parquet, JSONL and CSV. Text stays as written: 007 is "007".
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -77,12 +78,26 @@ def parse_json(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: It is malformed or nested too deeply, or has an integer of thousands of digits.
+        ValueError: It is malformed or nested too deeply, or has a number that Python cannot hold.
     """
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError("it has a number of too many digits or beyond float64") from error
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_float=_parse_float)
 
 
 class ColumnBuilder:
