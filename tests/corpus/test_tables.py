@@ -19,6 +19,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from tests.corpus.test_prompts import save_to_disk
 from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
@@ -280,6 +281,29 @@ def test_read_table__csv_of_any_dialect_of_pythons_reader_is_equal(
     assert read_texts(tmp_path / "t.csv") == [row[1] for row in rows[1:]]
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.text('ab",\r\n\0 é', max_size=30), st.sampled_from(["v,w\n", '"v",w\r\n', "\ufeffv,w\r"]))
+@example('1,"a', "v,w\n")
+@example('1,2\n"a""', "v,w\n")
+def test_read_table__csv_is_what_pythons_reader_reads_or_refused(text: str, header: str) -> None:
+    content = header + text
+    rows = list(csv.reader(io.StringIO(content.removeprefix("\ufeff"), newline="")))
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "t.csv"
+        path.write_bytes(content.encode())
+        (source,) = find_files(str(path), "train")
+        refusal = None
+        try:
+            table = read_table(source, ["v", "w"])
+        except InvalidInput as error:
+            refusal = str(error)
+    if refusal is None:
+        found = zip(table["v"].to_pylist(), table["w"].to_pylist(), strict=True)
+        assert [list(row) for row in found] == [row for row in rows[1:] if row]
+    else:
+        assert any(len(row) not in (0, 2) for row in rows) or "never closed" in refusal
+
+
 def compress(data: bytes, suffix: str) -> bytes:
     zstd = pa.Codec("zstd")
     packers: dict[str, Callable[[bytes], bytes]] = {
@@ -328,8 +352,9 @@ def test_read_corpus__any_text_is_equal_in_every_format(texts: list[str], packed
         (folder / f"t.jsonl{packed}").write_bytes(compress(lines.encode(), packed))
         table = csv_text([["text"], *([text] for text in texts)])
         (folder / f"t.csv{packed}").write_bytes(compress(table.encode(), packed))
+        save_to_disk(folder / "saved", [{"text": text} for text in texts])
         corpora = [read(path) for path in sorted(folder.iterdir())]
-    assert len(corpora) == 3
+    assert len(corpora) == 4
     for corpus in corpora:
         assert corpus.table["text"].to_pylist() == texts
         assert corpus.digests() == corpora[0].digests()
