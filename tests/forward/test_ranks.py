@@ -1,6 +1,7 @@
 """A model that two processes share yields the rows of the whole model, on both."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,21 @@ from tests.forward.ranks import RANKS, run_on_ranks
 from tests.forward.tiny import make_prompts, save_tiny
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
 
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
 LENGTHS = [3, 11, 6]
+# Two models whose position embedding tells prompts of 11 tokens from shorter ones.
+LONGROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [8.0] * 4,
+}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+CHANGES: dict[str, dict[str, Any]] = {
+    "phi3": {"original_max_position_embeddings": 8, "rope_parameters": LONGROPE},
+    "llama": {"max_position_embeddings": 8, "rope_parameters": DYNAMIC},
+}
 
 
 def run_engines(rank: int, folder: Path) -> None:
@@ -26,10 +37,13 @@ def run_engines(rank: int, folder: Path) -> None:
 
 def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None:
     for family in FAMILIES:
-        save_tiny(tmp_path / family, family, num_key_value_heads=2)
+        changes = CHANGES.get(family, {})
+        save_tiny(tmp_path / family, family, num_key_value_heads=2, **changes)
     run_on_ranks(run_engines, tmp_path)
     for family in FAMILIES:
-        expected = Engine.load(ModelConfig(id=str(tmp_path / family))).run(make_prompts(LENGTHS))
+        engine = Engine.load(ModelConfig(id=str(tmp_path / family)))
+        alone = [engine.run([prompt]) for prompt in make_prompts(LENGTHS)]
+        expected = PooledActivations.concatenate(alone)
         for rank in range(RANKS):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)

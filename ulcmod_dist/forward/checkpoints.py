@@ -61,8 +61,9 @@ def reject_adapter(model: ModelConfig) -> None:
     if find_file(model, ADAPTER_CONFIG_NAME) is not None:
         raise InvalidInput(
             f"The model {model.id} holds an adapter ({ADAPTER_CONFIG_NAME}), which is not applied.",
-            "Merge it: PeftModel.from_pretrained(BASE, ADAPTER).merge_and_unload()"
-            ".save_pretrained(FOLDER), and name that folder.",
+            "Merge it with peft: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained"
+            "(BASE), ADAPTER).merge_and_unload().save_pretrained(FOLDER). Save the tokenizer in the "
+            "folder as well, and name it.",
         )
 
 

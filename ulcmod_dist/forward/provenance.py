@@ -27,10 +27,13 @@ def get_forward_version(model: ModelConfig) -> str:
     return _LONGROPE_VERSION if kinds & names else FORWARD_VERSION
 
 
-def choose_attention(model: ModelConfig) -> str:
-    """Attention implementation of the job, or where it names none that of the model's family."""
+def choose_attention(model: ModelConfig) -> str | None:
+    """Attention implementation of the job, or where it names none that of the model's family.
+
+    None where the model is not at hand.
+    """
     family = FAMILIES.get(str(read_raw_config(model).get("model_type")))
-    return model.attention or (family.attention if family else "sdpa")
+    return model.attention or (family.attention if family else None)
 
 
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:

@@ -71,11 +71,15 @@ class Ledger:
         self.run, self.job = run, job
         self._observed, self._shown = observed or {}, shown
         self._config = flatten(job.model_dump(mode="json"))
-        if job.model is not None:
-            # As recorded: a job that names what it would get by default is the same job.
-            self._config["model.attention"] = choose_attention(job.model)
         # Records are read when they are asked for: in a bucket each costs a request.
         self._records: dict[str, Record | None] = {key: None for key, _ in run.keys(ARTIFACTS)}
+        if job.model is not None:
+            # A job that names what it would get by default is the same job. A model that is gone
+            # keeps what it had.
+            attention = choose_attention(job.model)
+            if attention is None and (snapshot := self.record("snapshot")) is not None:
+                attention = snapshot.config.get("model.attention")
+            self._config["model.attention"] = attention
 
     @cached_property
     def _listed(self) -> set[str]:
