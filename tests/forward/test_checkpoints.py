@@ -178,6 +178,23 @@ def test_weights__as_a_pointer_of_git_lfs_name_the_file(tmp_path: Path, name: st
         check(ModelConfig(id=str(tmp_path)))
 
 
+def test_weights__with_and_without_the_models_prefix_are_refused(tmp_path: Path) -> None:
+    name = "layers.0.mlp.up_proj.weight"
+    model = change_weights(
+        save_tiny(tmp_path), lambda tensors: tensors.update({f"model.{name}": 2 * tensors[name]})
+    )
+    with pytest.raises(InvalidInput, match=rf"two weights for one place: {name} and model\.{name}"):
+        check(model)
+
+
+def test_weights__in_two_files_of_the_index_are_refused(tmp_path: Path) -> None:
+    tiny_model("llama").save_pretrained(tmp_path, max_shard_size="4KB")
+    first, last, *_ = sorted(tmp_path.glob("model-*.safetensors"))
+    save_file(load_file(first) | load_file(last), last, metadata={"format": "pt"})
+    with pytest.raises(InvalidInput, match=rf"two weights for one place: .* in {last.name}"):
+        check(ModelConfig(id=str(tmp_path)))
+
+
 def test_weights__a_file_of_the_index_that_is_not_there_is_named(tmp_path: Path) -> None:
     tiny_model("llama").save_pretrained(tmp_path, max_shard_size="4KB")
     min(tmp_path.glob("model-*.safetensors")).unlink()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.forward.tiny import save_tiny
+from tests.forward.tiny import save_tiny, tiny_tokenizer
 from tests.pipeline.test_devices import JOB, make_context
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput, UlcmodError
@@ -210,3 +210,21 @@ def test_plan__a_chat_that_the_template_cannot_take_is_named(planned: Path) -> N
     fault = r"Sample train-1 \(row 1 of the train samples\) .*tool_calls\[0\].name of message 1"
     with pytest.raises(InvalidInput, match=fault):
         prepare_extraction(Context(job, RunDir.at(str(planned / "another"))), save=False)
+
+
+def test_plan__refuses_ranks_for_a_family_that_cannot_be_shared(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model", "bert")
+    (tmp_path / "train.csv").write_text("text\nfirst\nsecond\n")
+    (tmp_path / "job.yaml").write_text(JOB.format(run=tmp_path / "run", more=", ranks: 2"))
+    with pytest.raises(InvalidInput, match="type bert cannot be shared by ranks"):
+        plan(extracting(tmp_path), measure=False)
+
+
+def test_plan__refuses_a_tokenizer_with_more_tokens_than_the_model(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    save_tiny(tmp_path / "model", vocab_size=40)
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    with pytest.raises(
+        InvalidInput, match=r"Sample train-0: The tokenizer gave token \d+, but the model knows 40"
+    ):
+        plan(context, measure=False)

@@ -72,6 +72,7 @@ def prepare(
     batch_tokens: int,
     digests: Sequence[str] | None = None,
     lengths: LengthClasses = ANY_LENGTHS,
+    vocabulary: int | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
     save: bool = True,
 ) -> PreparedExtraction:
@@ -95,6 +96,7 @@ def prepare(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         lengths=lengths,
+        vocabulary=vocabulary,
         known={prompt for commit in commits for prompt in commit.prompts},
         chunk_shape=commits[0].chunk_shape if commits else None,
         model_bytes=model_bytes,

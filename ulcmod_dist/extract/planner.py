@@ -13,7 +13,13 @@ from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.corpus.prompts import Corpus, plan_shards
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
-from ulcmod_dist.forward.batches import PromptSurvey, RefusedPrompt, TokenizedPrompt, plan_batches
+from ulcmod_dist.forward.batches import (
+    PromptSurvey,
+    RefusedPrompt,
+    TokenizedPrompt,
+    explain_vocabulary,
+    plan_batches,
+)
 from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
@@ -152,6 +158,7 @@ def make_plan(
     shard_samples: int,
     batch_tokens: int,
     lengths: LengthClasses = ANY_LENGTHS,
+    vocabulary: int | None = None,
     known: AbstractSet[str] = frozenset(),
     chunk_shape: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
@@ -162,7 +169,8 @@ def make_plan(
     share the ``chunk_shape`` of those that are committed; None where there are none.
 
     Raises:
-        InvalidInput: A prompt is refused; the message names its sample.
+        InvalidInput: A prompt is refused or has a token beyond the model's ``vocabulary``; the
+            message names its sample.
     """
     splits = corpus.table["split"].to_pylist()
     shards, truncated, seen = [], 0, set(known)
@@ -173,7 +181,7 @@ def make_plan(
         seen.update(digests[row] for row in rows)
         for piece in cut:
             chosen = tuple(rows[row] for row in piece)
-            tokenized = _tokenize(corpus, chosen, tokenizer)
+            tokenized = _tokenize(corpus, chosen, tokenizer, vocabulary)
             tokens = [len(entry.ids) for entry in tokenized]
             truncated += sum(entry.truncated for entry in tokenized)
             digest = shard_digest(provenance, [digests[row] for row in chosen])
@@ -274,10 +282,14 @@ def drop_prompts(
 
 
 def _tokenize(
-    corpus: Corpus, rows: Sequence[int], tokenizer: PromptEncoder
+    corpus: Corpus, rows: Sequence[int], tokenizer: PromptEncoder, vocabulary: int | None
 ) -> Sequence[TokenizedPrompt]:
     try:
-        return tokenizer.encode(corpus.prompts(rows))
+        tokenized = tokenizer.encode(corpus.prompts(rows))
+        for position, entry in enumerate(tokenized):
+            if vocabulary is not None and (token := max(entry.ids)) >= vocabulary:
+                raise RefusedPrompt(position, *explain_vocabulary(token, vocabulary))
+        return tokenized
     except RefusedPrompt as error:
         sample = corpus.describe_row(rows[error.position])
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error

@@ -84,6 +84,14 @@ class RefusedPrompt(PromptError, InvalidInput):
     """A prompt that cannot be tokenized as the job's ``prompt`` section asks."""
 
 
+def explain_vocabulary(token: int, vocabulary: int) -> tuple[str, str]:
+    """Fact and remedy for a token that the model does not know."""
+    return (
+        f"The tokenizer gave token {token}, but the model knows {vocabulary}.",
+        "Save the model's own tokenizer in its folder.",
+    )
+
+
 class NonFiniteActivation(PromptError):
     """A forward pass that produced NaN or infinity."""
 

@@ -62,8 +62,8 @@ def reject_adapter(model: ModelConfig) -> None:
         raise InvalidInput(
             f"The model {model.id} holds an adapter ({ADAPTER_CONFIG_NAME}), which is not applied.",
             "Merge it with peft: PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained"
-            "(BASE), ADAPTER).merge_and_unload().save_pretrained(FOLDER). Save the tokenizer in the "
-            "folder as well, and name it.",
+            "(BASE), ADAPTER).merge_and_unload().save_pretrained(FOLDER). Save the tokenizer in "
+            "FOLDER as well, and name it.",
         )
 
 
@@ -109,12 +109,16 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     name = "AutoModelForCausalLM" if head else get_family(config).base
     try:
-        info = _load_on_meta(_get_class(name, config), config, tensors)
+        model_class = _get_class(name, config)
+        info = _load_on_meta(model_class, config, tensors)
     except Exception as error:
         raise InvalidInput(
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}.",
             "Check that its config.json belongs to these weights.",
         ) from error
+    prefix = model_class.base_model_prefix
+    if twice := sorted(name for name in shapes if f"{prefix}.{name}" in shapes):
+        raise _duplicate(model, twice[0], f"{prefix}.{twice[0]}")
     check_loading_info(model, config, info)
 
 
@@ -149,6 +153,13 @@ def check_loading_info(
             f"has no place, such as {unexpected[0]}.",
             "Check that the config.json belongs to these weights: number of layers, biases.",
         )
+
+
+def _duplicate(model: ModelConfig, first: str, second: str) -> InvalidInput:
+    return InvalidInput(
+        f"The checkpoint {model.id} holds two weights for one place: {first} and {second}.",
+        "Remove one set of them.",
+    )
 
 
 @contextmanager
@@ -226,7 +237,13 @@ def _read_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]] | None:
             for file in metadata.files_metadata.values()
             for name, tensor in file.tensors.items()
         }
-    return {name: shape for path in paths for name, shape in _read_header(path).items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in paths:
+        header = _read_header(path)
+        if twice := sorted(shapes.keys() & header.keys()):
+            raise _duplicate(model, twice[0], f"{twice[0]} in {path.name}")
+        shapes |= header
+    return shapes
 
 
 def _list_weight_files(find: Callable[[str], Path]) -> list[Path]:

@@ -27,6 +27,7 @@ from ulcmod_dist.forward.batches import (
     PooledActivations,
     PromptTooLarge,
     TokenizedPrompt,
+    explain_vocabulary,
 )
 from ulcmod_dist.forward.hooks import (
     HookPoint,
@@ -239,10 +240,7 @@ def pad_batch(
     ids = pad_sequence(rows, batch_first=True)
     mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
     if int(ids.max()) >= vocabulary:
-        raise UlcmodError(
-            f"The tokenizer gave token {int(ids.max())}, but the model knows {vocabulary}.",
-            "Save the model's own tokenizer in its folder.",
-        )
+        raise UlcmodError(*explain_vocabulary(int(ids.max()), vocabulary))
     return ids, mask
 
 

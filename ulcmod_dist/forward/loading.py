@@ -125,8 +125,8 @@ def load_model(
     """
     base = getattr(transformers, "AutoModelForCausalLM" if head else get_family(config).base)
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
+    check_ranks(config, ranks)
     if ranks > 1:
-        _require_tp_plan(config)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         check_files(model)
@@ -155,8 +155,9 @@ def load_model(
     return placed
 
 
-def _require_tp_plan(config: PretrainedConfig) -> None:
-    if not config.get_text_config().base_model_tp_plan:
+def check_ranks(config: PretrainedConfig, ranks: int) -> None:
+    """Refuse to share a model by more ranks than one where transformers cannot do it."""
+    if ranks > 1 and not config.get_text_config().base_model_tp_plan:
         raise InvalidInput(
             f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
             "tensor-parallel plan for them.",

@@ -28,7 +28,7 @@ from ulcmod_dist.forward.architectures import (
     list_units,
 )
 from ulcmod_dist.forward.checkpoints import check_weights
-from ulcmod_dist.forward.loading import get_model_provenance, load_config
+from ulcmod_dist.forward.loading import check_ranks, get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search
@@ -156,6 +156,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         check_cluster(job.extract.address)
         check_executor(job.discover.executor)
     config = load_config(model)
+    check_ranks(config, job.extract.ranks)
     # Ablation predicts tokens, for which it needs the head as well.
     head = job.ablate.with_run and get_family(config).decoder
     check_weights(model, config, head=head)
@@ -193,6 +194,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
             batch_tokens=batch_tokens,
             digests=survey.digests,
             lengths=get_length_classes(config),
+            vocabulary=config.get_text_config().vocab_size,
             model_bytes=partial(estimate_model_bytes, job),
             save=save,
         )
