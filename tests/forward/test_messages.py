@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
 
+from tests.corpus.test_chats import CHATS, without_nulls
 from tests.forward.tiny import CHATML, NO_SYSTEM, tiny_config, tiny_tokenizer
 from ulcmod_dist.config.schema import TokenizationConfig
 from ulcmod_dist.forward.batches import RefusedPrompt
@@ -156,3 +158,13 @@ def test_read__digest_covers_fields_and_the_missing_generation_prompt() -> None:
     assert len(set(digests)) == 4
     plain = [make(None).read(chat).digest for chat in chats]
     assert [a == b for a, b in zip(digests, plain, strict=True)] == [True, True, False, False]
+
+
+@settings(max_examples=50, deadline=None)
+@given(chat=CHATS)
+def test_encode__any_chat_reaches_the_template_whole(chat: list[Any]) -> None:
+    messages = without_nulls(chat)
+    expected = tiny_tokenizer(TOOLS).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=messages[-1]["role"] != "assistant"
+    )
+    assert render(TOOLS, *messages) == expected

@@ -12,10 +12,11 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from ulcmod_dist.corpus.chats import Message
+from ulcmod_dist.forward.templates import list_literals
 
 # Characters of private use: they have no meaning, and no tokenizer or template expects them.
 _START, _END = "\U000f0000", "\U000f0001"
@@ -29,16 +30,26 @@ class ControlTokenError(ValueError):
     """A tokenizer or a template that does not let control tokens be read as text."""
 
 
-def list_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, ...]:
-    """Tokens that structure a prompt: special ones, and added ones that the template writes.
+def list_control_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Tokens that structure a prompt: special ones, and added ones that a chat template writes.
 
-    Other added tokens, such as runs of blanks or tags of HTML, are words.
+    Other added tokens, such as runs of blanks, tags of HTML or terms, are words. The option
+    `sanitize_control_tokens` of transformers draws the same line; it gives no offsets, and
+    tokenizes in pieces, which differ at their borders.
     """
-    added = [token.content for token in tokenizer.added_tokens_decoder.values()]
-    # As `apply_chat_template(sanitize_control_tokens=True)` has it; that function gives no offsets,
-    # and tokenizes in pieces, which differ at their borders.
-    found = {token for token in tokenizer._get_control_tokens(template) if not token.isspace()}
-    return tuple(token for token in added if token in found or _BARRED.fullmatch(token))
+    templates = tokenizer.chat_template
+    sources = templates.values() if isinstance(templates, dict) else [templates or ""]
+    # Joined by a character that is in no token.
+    written = "\0".join(text for source in sources for text in list_literals(str(source)))
+    declared = getattr(tokenizer, "chat_control_tokens", None) or ()
+
+    def is_control(token: AddedToken) -> bool:
+        name = token.content
+        if token.special or name in declared or _BARRED.fullmatch(name):
+            return not name.isspace()
+        return name in written and not name.isspace() and not name[0].isalnum()
+
+    return tuple(t.content for t in tokenizer.added_tokens_decoder.values() if is_control(t))
 
 
 class ControlTokens:
@@ -53,13 +64,14 @@ class ControlTokens:
         self._marked = re.compile(f"{_START}({spellings}){_END}|[{_START}{_END}]|({spellings})")
         self.ids = frozenset(backend.token_to_id(token) for token in tokens)
 
-    def is_spelled_in(self, value: Any) -> bool:
-        """Whether a text, or any text in messages, spells a control token."""
+    def list_spelled(self, value: Any) -> list[str]:
+        """The control tokens that a text spells, or the texts in messages."""
         if isinstance(value, str):
-            return self._spelling.search(value) is not None
+            return self._spelling.findall(value)
+        parts = value if isinstance(value, list | tuple) else []
         if isinstance(value, dict):
-            return any(self.is_spelled_in(part) for item in value.items() for part in item)
-        return isinstance(value, list | tuple) and any(map(self.is_spelled_in, value))
+            parts = [part for item in value.items() for part in item]
+        return [token for part in parts for token in self.list_spelled(part)]
 
     @cached_property
     def literal_backend(self) -> Any:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
@@ -141,15 +141,13 @@ class ChatTemplate:
 
     def _require_arguments_read(self) -> None:
         try:
-            compiled = _compile_jinja_template(self._text)
+            known = find_undeclared_variables(_parse(self._text))
         except TemplateSyntaxError as error:
             raise InvalidInput(
                 f"The model's chat template is no valid template: line {error.lineno}: "
                 f"{one_line(error.message)}.",
                 _PLAIN_TEXT,
             ) from error
-        # Its own environment, which knows the extensions that templates may use.
-        known = find_undeclared_variables(compiled.environment.parse(self._text))
         unread = sorted(self.arguments.keys() - known)
         if unread:
             others = sorted(known - {"messages", "add_generation_prompt", "raise_exception"})
@@ -171,6 +169,22 @@ class ChatTemplate:
                 f"{text[:60]!r} of every prompt.",
                 _PLAIN_TEXT,
             )
+
+
+def list_literals(source: str) -> list[str]:
+    """The texts that a template writes itself; none where it is no valid template."""
+    try:
+        tree = _parse(source)
+    except TemplateSyntaxError:
+        return []
+    texts = [node.data for node in tree.find_all(nodes.TemplateData)]
+    return texts + [str(node.value) for node in tree.find_all(nodes.Const)]
+
+
+def _parse(source: str) -> nodes.Template:
+    # The environment of transformers knows the extensions that chat templates may use.
+    tree: nodes.Template = _compile_jinja_template(source).environment.parse(source)
+    return tree
 
 
 def describe_arguments(arguments: Mapping[str, Any]) -> str:

@@ -108,8 +108,7 @@ class PromptTokenizer:
         if self.max_tokens is not None and options.long == "truncate":
             self._backend.enable_truncation(self.max_tokens)
         self._template = _load_template(tokenizer, options)
-        source = self._template.source if self._template else str(tokenizer.chat_template or "")
-        self._control = ControlTokens(self._backend, list_control_tokens(tokenizer, source))
+        self._control = ControlTokens(self._backend, list_control_tokens(tokenizer))
         self._system = (
             self._template.probe_system_message(options.system) if self._template else "none"
         )
@@ -127,9 +126,7 @@ class PromptTokenizer:
                 model.id, revision=model.revision, trust_remote_code=False
             )
             declared = get_tokenizer_config(model.id, revision=model.revision)
-        except (
-            Exception
-        ) as error:  # damaged files raise KeyError, the Rust library's own and others
+        except Exception as error:  # of damaged files: KeyError, the Rust library's own and others
             raise InvalidInput(
                 f"The tokenizer of the model {model.id} cannot be loaded: {describe_error(error)}."
             ) from error
@@ -176,14 +173,16 @@ class PromptTokenizer:
     def read(self, prompt: Prompt) -> Reading:
         """How a prompt is read; TemplateRefusal if the template cannot take its messages."""
         messages = self._list_messages(prompt)
-        spells = self._control.is_spelled_in(messages)
-        differences = [_AS_TEXT] if spells and self._options.control_tokens == "text" else []
+        spelled = self._control.list_spelled(messages)
+        differences = []
+        if spelled and self._options.control_tokens == "text":
+            differences = [_AS_TEXT, *sorted(set(spelled))]
         omitted: frozenset[str] = frozenset()
         if self._template and not isinstance(prompt, str):
             omitted = self._template.check(messages)
             if not self._template.is_opened(messages):
                 differences.append(_NO_OPENING)
-        return Reading(digest_prompt(prompt, differences), spells, omitted)
+        return Reading(digest_prompt(prompt, differences), bool(spelled), omitted)
 
     def is_control(self, token: int) -> bool:
         """Whether a token is a control token."""
@@ -230,7 +229,8 @@ class PromptTokenizer:
 
     def _render(self, position: int, prompt: Prompt) -> _Rendered:
         messages = self._list_messages(prompt)
-        literal = self._options.control_tokens == "text" and self._control.is_spelled_in(messages)
+        literal = self._options.control_tokens == "text"
+        literal = literal and bool(self._control.list_spelled(messages))
         try:
             if self._template is None:
                 text = messages[0]["content"]
