@@ -10,11 +10,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
+from transformers.utils.hub import cached_file
 
 from tests.forward.tiny import save_tiny, tiny_config, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward import loading
+from ulcmod_dist.forward import checkpoints, loading
 from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.engine import Engine
@@ -85,7 +86,7 @@ def lost(tensors: Tensors) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (bias, r"holds 1 weights .* no place, such as layers\.0\.self_attn\.q_proj\.bias"),
+        (bias, r"holds 1 weight .* no place, such as layers\.0\.self_attn\.q_proj\.bias"),
         (layer, r"holds 9 weights .* no place, such as layers\.2\.input_layernorm\.weight"),
         (stray, r"no place, such as layers\.1\.extra\.weight"),
         (smaller, r"layers\.1\.mlp\.down_proj\.weight .* shape \[16, 23\]; .* \[16, 24\]"),
@@ -132,7 +133,7 @@ def test_weights__of_a_head_with_a_stray_bias_are_refused(tmp_path: Path) -> Non
     tiny_model("gpt_neox", head=True).save_pretrained(tmp_path)
     change = {"embed_out.bias": torch.ones(3)}
     model = change_weights(tmp_path, lambda tensors: tensors.update(change))
-    with pytest.raises(InvalidInput, match="holds 1 weights"):
+    with pytest.raises(InvalidInput, match="holds 1 weight"):
         check(model)
 
 
@@ -209,14 +210,22 @@ def test_weights__a_distributed_checkpoint_is_not_taken_for_the_model(tmp_path: 
         load_config(ModelConfig(id=str(tmp_path)))
 
 
-def test_weights__on_the_hub_are_checked_by_their_headers(
+def test_weights__on_the_hub_are_checked_by_their_headers_and_not_downloaded(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = hub_cache / f"models--somebody--model/snapshots/{REVISION}"
     change_weights(save_tiny(folder), bias)
     model = ModelConfig(id="somebody/model", revision=REVISION)
-    with pytest.raises(InvalidInput, match="somebody/model holds 1 weights"):
+    asked = []
+
+    def cached(model_id: str, name: str, **options: Any) -> str | None:
+        asked.append(name)
+        return cached_file(model_id, name, **options)
+
+    monkeypatch.setattr(checkpoints, "cached_file", cached)
+    with pytest.raises(InvalidInput, match="somebody/model holds 1 weight"):
         check(model)
+    assert set(asked) == {"adapter_config.json", "config.json"}
     # Neither the weights nor their headers are at hand: they are checked when they are loaded.
     (folder / "model.safetensors").unlink()
     check(model)

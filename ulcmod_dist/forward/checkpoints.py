@@ -28,6 +28,7 @@ from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import get_family
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
+from ulcmod_dist.runtime.text import count
 
 # Files that transformers prefers to model.safetensors (`distributed.checkpoint`).
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
@@ -69,6 +70,8 @@ def reject_adapter(model: ModelConfig) -> None:
 
 def check_files(model: ModelConfig) -> None:
     """Refuse a checkpoint whose weights are not in safetensors of their usual names.
+
+    A model on the hub that is one file is downloaded, an index of several without these.
 
     Raises:
         InvalidInput: There are none, or an index names other files.
@@ -149,8 +152,8 @@ def check_loading_info(
     unexpected = sorted(_drop_heads(config, set(info["unexpected_keys"])))
     if unexpected:
         raise InvalidInput(
-            f"The checkpoint {model.id} holds {len(unexpected)} weights for which its config.json "
-            f"has no place, such as {unexpected[0]}.",
+            f"The checkpoint {model.id} holds {count(len(unexpected), 'weight')} for which its "
+            f"config.json has no place, such as {unexpected[0]}.",
             "Check that the config.json belongs to these weights: number of layers, biases.",
         )
 

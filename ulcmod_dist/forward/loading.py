@@ -76,7 +76,9 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
             "Set model.attention to eager, or leave it out.",
         )
     _check_units(model, config)
-    check_files(model)
+    if get_local_folder(model) is not None:
+        # Of a model on the hub this would download the weights.
+        check_files(model)
     return config  # type: ignore[no-any-return]
 
 
