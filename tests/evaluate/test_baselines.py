@@ -11,6 +11,7 @@ from ulcmod_dist.evaluate.baselines import (
     METHODS,
     Candidate,
     build_unit_space,
+    find_baseline,
     find_baselines,
 )
 from ulcmod_dist.evaluate.features import ModuleFeatures
@@ -23,6 +24,7 @@ from ulcmod_dist.evaluate.methods import (
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import principal_components
+from ulcmod_dist.passes.standardised import Standardised
 
 
 def test_unit_components__span_the_space_of_an_exact_decomposition(
@@ -128,3 +130,33 @@ def test_score_methods__table_has_iterd_first_and_intervals_over_seeds(
     assert first.accuracy is not None
     assert first.accuracy.mean == 1.0
     assert tabulate_methods(scores, 4) == ()
+    little = score_methods(
+        candidates,
+        planted.train,
+        planted.test,
+        planted.categories,
+        planted.test_categories,
+        threads,
+        memory=1,
+    )
+    assert little == scores
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_find_baseline__says_why_it_finds_no_modules(
+    planted: Planted, threads: ThreadExecutor, method: str
+) -> None:
+    twins = Standardised(np.repeat(planted.train.raw[:, :2], 9, 1), np.zeros(18), np.ones(18))
+    space = build_unit_space(twins, threads, num_preclusters=6)
+    assert len(space.centres) == 2
+    with pytest.raises(InvalidInput, match=r"2 .*units that differ are too few to find 3 modules"):
+        find_baseline(method, space, 120, 3)
+    with pytest.raises(InvalidInput, match="With K = 1 any method"):
+        find_baseline(method, space, 120, 1)
+
+
+def test_unit_space__with_little_memory_holds_fewer_samples(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
+    space = build_unit_space(planted.train, threads, num_preclusters=20, memory=64 * 20 * 50)
+    assert space.profiles.shape == (20, 50)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.evaluate.problem import Planted
-from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
+from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features, group_by_memory
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 
@@ -58,3 +58,11 @@ def test_assign__modules_without_units_get_no_sample() -> None:
 def test_margins__single_module_has_its_mean_as_margin() -> None:
     table = ModuleFeatures(np.array([[0.5], [-0.5]]), np.array([3]))
     assert table.margins(np.zeros(2, dtype=np.int32)).tolist() == [0.5, -0.5]
+
+
+def test_group_by_memory__half_of_it_is_for_features_and_one_set_is_always_built() -> None:
+    assert group_by_memory([], 100, 1) == []
+    assert group_by_memory([3, 5, 2], 100, None) == [slice(0, 3)]
+    # 24 bytes for each feature.
+    assert group_by_memory([3, 5, 2], 100, 2 * 24 * 800) == [slice(0, 2), slice(2, 3)]
+    assert group_by_memory([3, 5, 2], 100, 1) == [slice(0, 1), slice(1, 2), slice(2, 3)]

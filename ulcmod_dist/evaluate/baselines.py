@@ -45,6 +45,8 @@ MAX_PROFILE_CELLS = 20_000_000
 STRIPE_CELLS = 16 * 2**20
 """Activations of drawn samples that are held at a time."""
 
+# Bytes of a profile's cell, with the copies that co-clustering makes of it.
+_CELL_BYTES = 8 * 8
 _NEIGHBOURS = 9
 # Digits in which points are compared, of the largest coordinate.
 _DIGITS = 9
@@ -84,20 +86,24 @@ def build_unit_space(
     seed: int = 0,
     num_preclusters: int | None = None,
     points: Floats | None = None,
+    memory: int | None = None,
 ) -> UnitSpace:
     """Place the units in a space of few dimensions and pre-cluster them, in one pass.
 
     Without ``points``, the units' `principal_components`, it takes six more; spaces of several
     seeds may share them. Pre-clusters are by default a quarter of the units, at most 10,000.
+    Less ``memory`` (bytes) than the profiles want leaves room for fewer samples.
     """
     if points is None:
         points = principal_components(activations, executor, side="units", seed=seed)
     count = num_preclusters or count_preclusters(activations.n_units)
     preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
-    size = min(activations.n_samples, max(1, MAX_PROFILE_CELLS // len(centres)))
+    cells = MAX_PROFILE_CELLS if memory is None else min(MAX_PROFILE_CELLS, memory // _CELL_BYTES)
+    size = min(activations.n_samples, max(1, cells // len(centres)))
     rng = np.random.default_rng([seed, 1])
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
-    profiles = _profiles(activations, drawn, preclusters, len(centres), executor)
+    stripe = STRIPE_CELLS if memory is None else min(STRIPE_CELLS, memory // _CELL_BYTES)
+    profiles = _profiles(activations, drawn, preclusters, len(centres), executor, stripe)
     return UnitSpace(points, preclusters, centres, profiles, drawn)
 
 
@@ -107,6 +113,7 @@ def _profiles(
     preclusters: LabelArray,
     count: int,
     executor: Executor,
+    stripe_cells: int,
 ) -> Floats:
     """Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
 
@@ -114,7 +121,7 @@ def _profiles(
     larger than the blocks that they are of; those of many blocks at once took 2.4 GB more.
     """
     sums = np.zeros((len(drawn), count))
-    width = max(1, STRIPE_CELLS // len(drawn))
+    width = max(1, stripe_cells // len(drawn))
     for first in range(0, activations.n_units, width):
         stripe = slice(first, first + width)
         (rows,) = executor.compute([activations.raw[:, stripe][drawn]])

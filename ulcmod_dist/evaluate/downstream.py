@@ -30,6 +30,8 @@ INTERVAL_LEVEL = 0.95
 
 _FOLDS = 5
 _DRAWS = 1000
+# MiB for the kernel of the support vector machine, as scikit-learn's default.
+_MAX_CACHE = 200
 
 
 def score_downstream(
@@ -40,6 +42,7 @@ def score_downstream(
     *,
     seed: int = 0,
     main_only: bool = False,
+    memory: int | None = None,
 ) -> Downstream | Absent:
     """Fit classifiers on the module features of train samples and score them on held-out ones.
 
@@ -51,7 +54,8 @@ def score_downstream(
     draws of the scored samples.
 
     Of more than 50 categories the most frequent take part, and in cross-validation those with two
-    samples; the note says so. There are no scores where fewer than two are left.
+    samples; the note says so. There are no scores where fewer than two are left. The kernel's
+    cache takes a quarter of ``memory`` (bytes), at most 200 MiB.
     """
     coded = CodedCategories.of([*train_categories, *test_categories])
     held_out = test_features is not None and bool((coded.codes[len(train_categories) :] >= 0).any())
@@ -81,7 +85,7 @@ def score_downstream(
         return np.asarray(cross_val_predict(model, train, train_truth, cv=cut))
 
     classifiers = []
-    for name, model in list(_build_classifiers(seed).items())[: 1 if main_only else None]:
+    for name, model in list(_build_classifiers(seed, memory).items())[: 1 if main_only else None]:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             predicted = predict(model)
@@ -186,10 +190,11 @@ def _mutual_information(labels: Labels, truth: Labels) -> float:
     return min(1.0, max(0.0, (one + other - both) / ((one + other) / 2)))
 
 
-def _build_classifiers(seed: int) -> dict[str, Pipeline]:
+def _build_classifiers(seed: int, memory: int | None) -> dict[str, Pipeline]:
+    cache = _MAX_CACHE if memory is None else min(_MAX_CACHE, max(1, memory // 2**22))
     logistic = LogisticRegression(random_state=seed, solver="liblinear", max_iter=1000)
     return {
-        "SVC (RBF)": make_pipeline(StandardScaler(), SVC(random_state=seed)),
+        "SVC (RBF)": make_pipeline(StandardScaler(), SVC(cache_size=cache, random_state=seed)),
         "logistic regression (one-vs-one)": make_pipeline(
             StandardScaler(), OneVsOneClassifier(logistic)
         ),

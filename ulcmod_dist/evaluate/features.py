@@ -16,6 +16,9 @@ from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.types import Floats, Objective
 
+# The sums of all sets, the table of one, and its means, in float64.
+_FEATURE_BYTES = 3 * 8
+
 
 @dataclass(frozen=True, eq=False)
 class ModuleFeatures:
@@ -46,6 +49,26 @@ class ModuleFeatures:
     def objective(self, labels: LabelArray) -> Objective:
         """Objective L of the modules with these labels of the samples."""
         return objective_from_table(self.values * self.sizes, labels, self.sizes)
+
+
+def group_by_memory(num_modules: Sequence[int], samples: int, memory: int | None) -> list[slice]:
+    """Consecutive sets of modules whose features are built together, by one pass each.
+
+    Half of the memory (bytes; None for any) is for them, but at least one set is built at a time.
+    """
+    if memory is None:
+        return [slice(0, len(num_modules))] if num_modules else []
+    groups: list[slice] = []
+    held = 0
+    for position, number in enumerate(num_modules):
+        needed = samples * number * _FEATURE_BYTES
+        if groups and held + needed <= memory // 2:
+            groups[-1] = slice(groups[-1].start, position + 1)
+            held += needed
+        else:
+            groups.append(slice(position, position + 1))
+            held = needed
+    return groups
 
 
 def compute_module_features(

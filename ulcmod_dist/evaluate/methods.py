@@ -9,10 +9,14 @@ from scipy import stats
 
 from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import INTERVAL_LEVEL, score_downstream
-from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
+from ulcmod_dist.evaluate.features import (
+    ModuleFeatures,
+    compute_module_features,
+    group_by_memory,
+)
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.discovery import MethodRow
+from ulcmod_dist.results.discovery import Downstream, MethodRow
 from ulcmod_dist.results.types import Absent, Interval, Objective
 
 ITERD = "IterD"
@@ -38,40 +42,50 @@ def score_methods(
     test_categories: Sequence[str | None],
     executor: Executor,
     advance: Callable[[int], None] = lambda scored: None,
+    memory: int | None = None,
 ) -> tuple[MethodScore, ...]:
     """Score modules of any methods, K and seeds by one pass over train and one over held-out rows.
 
-    ``advance`` is called with the number of candidates scored, after each.
+    ``advance`` is called with the number of candidates scored, after each. Where the features of
+    all candidates do not fit in ``memory`` (bytes), there are several passes.
     """
-    labels = [candidate.unit_labels for candidate in candidates]
+    scores: list[MethodScore] = []
     numbers = [candidate.num_modules for candidate in candidates]
-    features = compute_module_features(train, labels, numbers, executor)
-    held_out: list[ModuleFeatures | None] = [None] * len(candidates)
-    if test is not None:
-        held_out = [*compute_module_features(test, labels, numbers, executor)]
-    scores = []
-    for candidate, mine, other in zip(candidates, features, held_out, strict=True):
-        downstream = score_downstream(
-            mine.values,
-            train_categories,
-            None if other is None else other.values,
-            test_categories,
-            seed=candidate.seed,
-            main_only=True,
-        )
-        best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
-        scores.append(
-            MethodScore(
-                method=candidate.method,
-                num_modules=candidate.num_modules,
+    samples = train.n_samples + (0 if test is None else test.n_samples)
+    for group in group_by_memory(numbers, samples, memory):
+        chosen = candidates[group]
+        labels = [candidate.unit_labels for candidate in chosen]
+        features = compute_module_features(train, labels, numbers[group], executor)
+        held_out: list[ModuleFeatures | None] = [None] * len(chosen)
+        if test is not None:
+            held_out = [*compute_module_features(test, labels, numbers[group], executor)]
+        for candidate, mine, other in zip(chosen, features, held_out, strict=True):
+            downstream = score_downstream(
+                mine.values,
+                train_categories,
+                None if other is None else other.values,
+                test_categories,
                 seed=candidate.seed,
-                objective=mine.objective(fill_sample_labels(candidate, mine)),
-                accuracy=None if best is None else best.accuracy.mean,
-                macro_f1=None if best is None else best.macro_f1.mean,
+                main_only=True,
+                memory=memory,
             )
-        )
-        advance(len(scores))
+            scores.append(_score(candidate, mine, downstream))
+            advance(len(scores))
     return tuple(scores)
+
+
+def _score(
+    candidate: Candidate, features: ModuleFeatures, downstream: Downstream | Absent
+) -> MethodScore:
+    best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
+    return MethodScore(
+        method=candidate.method,
+        num_modules=candidate.num_modules,
+        seed=candidate.seed,
+        objective=features.objective(fill_sample_labels(candidate, features)),
+        accuracy=None if best is None else best.accuracy.mean,
+        macro_f1=None if best is None else best.macro_f1.mean,
+    )
 
 
 def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelArray:

@@ -97,6 +97,7 @@ def describe(
             None if found.test is None else found.test.values,
             samples["test"].categories,
             seed=job.evaluate.seed,
+            memory=job.discover.memory,
         ),
         agreement=_agreement(found, samples),
         categories=describe_categories(

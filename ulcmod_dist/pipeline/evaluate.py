@@ -10,7 +10,11 @@ import numpy as np
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.baselines import Candidate, build_unit_space, find_baseline
-from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
+from ulcmod_dist.evaluate.features import (
+    ModuleFeatures,
+    compute_module_features,
+    group_by_memory,
+)
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
 from ulcmod_dist.evaluate.topics import Samples
@@ -60,6 +64,11 @@ class _Inputs:
     test: Standardised | None
     samples: dict[str, Samples]
     executor: Executor
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the evaluation may use, as the search."""
+        return memory_limit(self.context.job.discover.memory, self.executor)
 
     @property
     def splits(self) -> int:
@@ -131,6 +140,15 @@ def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
 
 
 def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
+    numbers = list(modules)
+    samples = sum(len(split.ids) for split in inputs.samples.values())
+    described: dict[int, Discovery] = {}
+    for group in group_by_memory(numbers, samples, inputs.memory):
+        described |= _describe(inputs, {k: modules[k] for k in numbers[group]})
+    return described
+
+
+def _describe(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
     on_progress = inputs.context.on_progress
     numbers = list(modules)
     labels = [stored.unit_labels for stored in modules.values()]
@@ -230,6 +248,7 @@ def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Me
             inputs.samples["test"].categories,
             ProgressExecutor(inputs.executor, step.update),
             lambda done: step.update(inputs.splits + done),
+            inputs.memory,
         )
     return {k: MethodComparison(tabulate_methods(scores, k), left_out[k]) for k in modules}
 
@@ -275,7 +294,9 @@ def _baselines(
         points = principal_components(inputs.train, followed, side="units", seed=seeds[0])
     with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
         for seed in seeds:
-            space = build_unit_space(inputs.train, inputs.executor, seed=seed, points=points)
+            space = build_unit_space(
+                inputs.train, inputs.executor, seed=seed, points=points, memory=inputs.memory
+            )
             for k, method in product(numbers, settings.baselines):
                 try:
                     found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
