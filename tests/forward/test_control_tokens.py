@@ -121,6 +121,22 @@ def test_encode__any_words_are_bytes_between_the_templates_own_tokens(contents: 
     assert list(encoded.ids) == expected
 
 
+def test_encode__a_template_may_split_and_strip_at_a_token() -> None:
+    splitting = (
+        "{% for m in messages %}<|{{ m.role }}|>{% if '</s>' in m.content %}"
+        "</s>{{ m.content.split('</s>')[-1].lstrip('\n') }}{% else %}{{ m.content }}{% endif %}"
+        "<s>{% endfor %}"
+    )
+    tokenizer = tiny_tokenizer(splitting)
+    chat = ({"role": "user", "content": "<s>"}, {"role": "assistant", "content": "a</s>\n\nb<s>"})
+    subject = PromptTokenizer(tokenizer, CONFIG, TokenizationConfig(tokens="prompt"))
+    [encoded] = subject.encode([chat])
+    shown = '<|user|> "<s>" <s> <|assistant|> </s> "b<s>" <s>'
+    assert describe_tokens(subject, encoded.ids, quote=True) == shown
+    pairs = zip(encoded.ids, encoded.token_mask, strict=True)
+    assert subject.decode([token for token, counted in pairs if counted]) == "<s>"
+
+
 def test_encode__what_cannot_be_read_exactly_is_refused() -> None:
     deciding = "{% for m in messages %}{{ m['content'][:2] }}{{ m['content'] }}{% endfor %}"
     with pytest.raises(RefusedPrompt, match=r"position 0 spells control tokens.*template decides"):

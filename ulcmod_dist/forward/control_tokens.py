@@ -9,8 +9,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import accumulate
-from typing import Any
+from typing import Any, TypeAlias
 
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +23,10 @@ _FIRST_NAME = 0x100000
 _RESERVED = re.compile(f"[{_START}{_END}\U00100000-\U0010ffff]")
 # Added tokens that are not declared special but are no words either, as in Qwen and DeepSeek.
 _BARRED = re.compile("<[|\uff5c][^<>\\s]*[|\uff5c]>")
+
+
+Span: TypeAlias = tuple[int, int]
+"""Start and stop in a text."""
 
 
 class ControlTokenError(ValueError):
@@ -104,24 +107,51 @@ class ControlTokens:
         return renamed
 
     def respell(
-        self, messages: Sequence[Message], render: Callable[[Sequence[Message]], str]
+        self,
+        messages: Sequence[Message],
+        text: str,
+        render: Callable[[Sequence[Message]], str],
     ) -> tuple[str, Callable[[int], int]]:
-        """The text of a chat for `literal_backend`, and where each position of the text is in it.
+        """The ``text`` of a chat for `literal_backend`, and where each of its positions is then.
 
         Raises:
-            ControlTokenError: The template treats texts differently for the marks that are put
+            ControlTokenError: The template treats words differently for the marks that are put
                 around control tokens, or the copy of the tokenizer does not read the template's
                 own ones as the tokenizer does.
         """
         self._require_unreserved(messages)
-        marked = render([self._mark(message) for message in messages])
-        if marked.replace(_START, "").replace(_END, "") != render(messages):
+        own, spelled = self._locate_tokens(text, render([self._mark(m) for m in messages]))
+        # The same chat with a word in place of what is spelled has to give equal tokens.
+        words = [(start, stop, "x") for start, stop in spelled]
+        named = [(start, stop, self._names[text[start:stop]]) for start, stop in own]
+        self._require_equal(_replace(text, words), _replace(text, sorted(words + named)))
+
+        def locate(position: int) -> int:
+            shorter = sum(stop - start - 1 for start, stop in own if stop <= position)
+            return position - shorter
+
+        return _replace(text, named), locate
+
+    def _locate_tokens(self, text: str, marked: str) -> tuple[list[Span], list[Span]]:
+        """Spans of the template's own control tokens, and of those that the words spell."""
+        # Templates that strip whitespace do not reach beyond the marks, so it is not compared.
+        bare = marked.replace(_START, "").replace(_END, "")
+        if _squeeze(bare) != _squeeze(text):
             raise ControlTokenError("the chat template decides by them")
-        # The same chat with words in place of what is spelled has to give equal tokens.
-        words = self._marked.sub(lambda m: "x" if m[1] else m[2] or "", marked)
-        named = self._marked.sub(lambda m: "x" if m[1] else self._names.get(m[2], ""), marked)
-        self._require_equal(words, named)
-        return self._name_own(marked)
+        places = [position for position, char in enumerate(text) if not char.isspace()]
+        own: list[Span] = []
+        spelled: list[Span] = []
+        seen = last = 0
+        for match in self._marked.finditer(marked):
+            seen += len(_squeeze(marked[last : match.start()]))
+            last = match.end()
+            if token := match[1] or match[2]:
+                start = places[seen]
+                if not text.startswith(token, start):
+                    raise ControlTokenError("the chat template decides by them")
+                (spelled if match[1] else own).append((start, start + len(token)))
+                seen += len(_squeeze(token))
+        return own, spelled
 
     def check_text(self, text: str) -> None:
         """Raise `ControlTokenError` if `literal_backend` cannot read a text without a template."""
@@ -138,30 +168,6 @@ class ControlTokens:
         if _RESERVED.search(json.dumps(value, ensure_ascii=False)):
             raise ControlTokenError("the prompt contains characters of private use as well")
 
-    def _name_own(self, marked: str) -> tuple[str, Callable[[int], int]]:
-        pieces: list[str] = []
-        lengths: list[int] = []  # in the rendered text
-        last = 0
-        for match in self._marked.finditer(marked):
-            written = match[1] or match[2] or ""
-            name = self._names[match[2]] if match[2] else written
-            pieces += [marked[last : match.start()], name]
-            lengths += [match.start() - last, len(written)]
-            last = match.end()
-        pieces.append(marked[last:])
-        lengths.append(len(marked) - last)
-        ends = list(accumulate(lengths))
-
-        def locate(position: int) -> int:
-            before = 0
-            for piece, end, length in zip(pieces, ends, lengths, strict=True):
-                if position < end:
-                    return before + min(position - (end - length), len(piece))
-                before += len(piece)
-            return before
-
-        return "".join(pieces), locate
-
     def _mark(self, value: Any) -> Any:
         if isinstance(value, str):
             return self._spelling.sub(f"{_START}\\g<0>{_END}", value)
@@ -172,3 +178,17 @@ class ControlTokens:
     def _keeps_id(self, renamed: Any, token: str, name: str) -> bool:
         encoded = renamed.encode(name, add_special_tokens=False)
         return bool(encoded.ids == [self._backend.token_to_id(token)])
+
+
+def _squeeze(text: str) -> str:
+    """A text without whitespace."""
+    return "".join(text.split())
+
+
+def _replace(text: str, changes: Sequence[tuple[int, int, str]]) -> str:
+    """A text with other words in place of spans, which are in order."""
+    parts, last = [], 0
+    for start, stop, words in changes:
+        parts += [text[last:start], words]
+        last = stop
+    return "".join([*parts, text[last:]])

@@ -243,7 +243,7 @@ class PromptTokenizer:
             if self._options.tokens == "prompt":
                 spans = self._template.find_user_spans(messages, text)
             if literal:
-                text, locate = self._control.respell(messages, self._template.render)
+                text, locate = self._control.respell(messages, text, self._template.render)
                 spans = [(locate(start), locate(stop)) for start, stop in spans]
             return _Rendered(text, tuple(spans), literal)
         except TemplateRefusal as error:
