@@ -150,6 +150,12 @@ def test_find_files__only_what_the_location_does_not_name_is_hidden(
     assert corpus.table["text"].to_pylist() == list(texts)
 
 
+def test_find_files__brackets_in_the_name_of_a_folder_are_no_pattern(tmp_path: Path) -> None:
+    write_part(tmp_path / "data[1]/.work", "jsonl", [{"text": "a"}])
+    write_part(tmp_path / "data[1]/.work/.old", "jsonl", [{"text": "b"}])
+    assert read(tmp_path / "data[1]/.work").table["text"].to_pylist() == ["a"]
+
+
 def test_find_files__relative_locations_below_hidden_folders_are_searched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Find the files of samples at a location: a file, folder, glob, URL or saved data set."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import takewhile
@@ -105,9 +105,11 @@ def find_files(location: str, split: str) -> tuple[SourceFile, ...]:
 
 def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
     listing, path = resolved.listing, resolved.path
+    named = PurePosixPath(listing._strip_protocol(path)).parts
     is_glob = any(mark in path for mark in "*[") or ("?" in path and "://" not in resolved.location)
     if is_glob and not listing.exists(path):
-        return _known_files(resolved, path, _expand(listing, path))
+        depth = len(list(takewhile(lambda part: not set("*?[") & set(part), named)))
+        return _known_files(resolved, _expand(listing, path), depth, named[depth:])
     if not listing.isdir(path):
         listing.info(path)
         if (kind := _detect_format(path)) is None:
@@ -119,7 +121,7 @@ def _list_files(resolved: _Location, split: str) -> list[SourceFile]:
         return _list_saved_files(resolved, f"{path}/{_choose_split(resolved, split)}")
     if listing.exists(f"{path}/{_SAVED}"):
         return _list_saved_files(resolved, path)
-    return _known_files(resolved, f"{path}/**", listing.find(path))
+    return _known_files(resolved, listing.find(path), len(named))
 
 
 def _expand(listing: fsspec.AbstractFileSystem, pattern: str) -> set[str]:
@@ -156,11 +158,12 @@ def _detect_format(path: str) -> str | None:
     return FORMATS.get(suffixes[-1].lower()) if suffixes else None
 
 
-def _known_files(resolved: _Location, pattern: str, paths: Iterable[str]) -> list[SourceFile]:
-    parts = PurePosixPath(resolved.listing._strip_protocol(pattern)).parts
-    depth = len(list(takewhile(lambda part: not set("*?[") & set(part), parts)))
-    # What the pattern itself names is not hidden: `.cache/data/*.jsonl`, `*/_parts/*.csv`.
-    marks = {part[0] for part in parts[depth:]} & set("._")
+def _known_files(
+    resolved: _Location, paths: Iterable[str], depth: int, pattern: Sequence[str] = ()
+) -> list[SourceFile]:
+    """The files of known formats that are not hidden below ``depth`` parts of their paths."""
+    # What the pattern itself names is not hidden either: `*/_parts/*.csv`.
+    marks = {part[0] for part in pattern} & set("._")
     found = []
     for path in sorted(paths):
         is_hidden = any(_is_hidden(part, marks) for part in PurePosixPath(path).parts[depth:])
