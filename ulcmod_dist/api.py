@@ -129,13 +129,13 @@ def mask_modules(
         InvalidInput: The model has other units, or there are no such modules.
     """
     # torch and transformers are imported only where a model is masked.
-    from ulcmod_dist.forward.architectures import list_units
     from ulcmod_dist.intervene.engine import mask_units
-    from ulcmod_dist.intervene.masks import Mask
+    from ulcmod_dist.intervene.masks import Mask, read_layer_units
 
     found = run.num_modules()
     if num_modules is None and len(found) != 1:
         raise InvalidInput(f"The run holds modules for K = {found}.", "Give num_modules.")
     labels = run.modules(found[0] if num_modules is None else num_modules).unit_labels
-    with mask_units(model, Mask.from_modules(list_units(model.config), labels, modules)):
+    units = read_layer_units(run.snapshot.units)
+    with mask_units(model, Mask.from_modules(units, labels, modules)):
         yield

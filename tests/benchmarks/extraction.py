@@ -34,12 +34,13 @@ from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
 from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
 from ulcmod_dist.extract.worker import ModelReplica
-from ulcmod_dist.forward.architectures import count_units, list_units
+from ulcmod_dist.forward.architectures import count_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine, pad_batch
 from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes, estimate_token_bytes
 from ulcmod_dist.forward.tokens import PromptTokenizer
+from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.rundir import RunDir
 

@@ -12,10 +12,10 @@ from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationCo
 from ulcmod_dist.extract.driver import extract, prepare
 from ulcmod_dist.extract.planner import merge_provenance
 from ulcmod_dist.extract.worker import ModelReplica
-from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import get_model_provenance, load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
+from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.rundir import RunDir
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.forward.tiny import (
+    FAMILIES,
     SPARSE,
     UNITS,
     VOCABULARY,
@@ -14,14 +15,14 @@ from tests.forward.tiny import (
 )
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import FAMILIES, LayerUnits, count_units
+from ulcmod_dist.forward.architectures import LayerUnits, count_units
 from ulcmod_dist.forward.batches import NonFiniteActivation, PooledActivations, TokenizedPrompt
 from ulcmod_dist.forward.engine import Engine
 
 LENGTHS = [1, 37, 5, 12, 2, 29]
 
 
-@pytest.fixture(scope="module", params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

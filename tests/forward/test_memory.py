@@ -6,9 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.forward.tiny import make_prompts, tiny_config, tiny_model
+from tests.forward.tiny import FAMILIES, make_prompts, tiny_config, tiny_model
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import FAMILIES
 from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.memory import (
@@ -62,7 +61,7 @@ def test_run_within_memory__a_prompt_that_never_fits_is_an_error() -> None:
         engine.run_within_memory(make_prompts([5, 21]))
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
     model = tiny_model(family)
     counted = sum(parameter.numel() for parameter in model.parameters())
@@ -70,7 +69,7 @@ def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
     assert count_parameter_bytes(model.config, "bfloat16") == 2 * counted
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_token_bytes__shrink_with_precision_and_grow_with_length(family: str) -> None:
     config = tiny_config(family)
     each = estimate_token_bytes(config, "float32")

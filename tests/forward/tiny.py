@@ -8,7 +8,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from ulcmod_dist.forward.architectures import FAMILIES
+from ulcmod_dist.forward.architectures import get_model_class
 from ulcmod_dist.forward.batches import TokenizedPrompt
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|system|>", "<|assistant|>"]
@@ -65,6 +65,12 @@ UNITS = {
     "qwen2_moe": 24 + 4 * 12 + 14,
     "qwen3_moe": 24 + 4 * 12,
 }
+FAMILIES = (
+    "bert", "bloom", "deepseek_v2", "deepseek_v3", "falcon", "gemma", "gemma2", "gemma3",
+    "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "llama", "mistral", "mixtral", "olmoe", "opt",
+    "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "t5",
+)  # fmt: skip
+EAGER = ("bloom", "gemma2", "gpt_oss")
 SPARSE = ("deepseek_v2", "deepseek_v3", "gpt_oss", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
 
 
@@ -85,9 +91,7 @@ def tiny_config(family: str, **changes: Any) -> Any:
 def tiny_model(family: str, *, head: bool = False, **changes: Any) -> Any:
     """A model with random weights, large enough that units differ visibly."""
     config = tiny_config(family, **changes)
-    base: Any = (
-        transformers.AutoModelForCausalLM if head else getattr(transformers, FAMILIES[family].base)
-    )
+    base: Any = getattr(transformers, get_model_class(config, head=head))
     torch.manual_seed(0)
     model = (base.from_config if hasattr(base, "from_config") else base)(config)
     for parameter in model.parameters():

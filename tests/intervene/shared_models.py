@@ -6,8 +6,8 @@ import numpy as np
 
 from tests.forward.tiny import make_prompts, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.forward.architectures import list_units
 from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
 PROMPTS = make_prompts([5, 31, 7, 12, 9, 20, 3, 16])

@@ -10,18 +10,19 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from tests.forward.tiny import SPARSE, make_prompts, save_tiny, tiny_model
+from tests.forward.tiny import FAMILIES, SPARSE, make_prompts, save_tiny, tiny_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.forward.architectures import FAMILIES, list_units
+from ulcmod_dist.forward.architectures import is_decoder
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.hooks import get_base_model
+from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
 from ulcmod_dist.intervene.engine import LossEngine, estimate_pruned_size, mask_units
 from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
-DECODERS = sorted(name for name, family in FAMILIES.items() if family.decoder)
+DECODERS = tuple(family for family in FAMILIES if is_decoder(family))
 LENGTHS = [2, 31, 7, 12]
 
 

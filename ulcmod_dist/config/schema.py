@@ -50,6 +50,13 @@ class Config(BaseModel):
             ) from error
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | int) else value
+
+
+StrList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
 class ModelConfig(Config):
     """The language model, its revision and its precision."""
 
@@ -62,6 +69,17 @@ class ModelConfig(Config):
     attention: Literal["sdpa", "eager"] | None = None
     """Attention implementation of transformers; by default `sdpa`, or `eager` for the families
     that have no other (`bloom`, `gemma2`, `gpt_oss`)."""
+    units: StrList = ()
+    """Paths of the MLP's down-projections in the base model, with `{}` for each number, such as
+    `layers.{}.mlp.down_proj`; only for models whose units are not found by themselves."""
+
+    @field_validator("units")
+    @classmethod
+    def _require_placeholder(cls, units: tuple[str, ...]) -> tuple[str, ...]:
+        for path in units:
+            if "{}" not in path:
+                raise ValueError(f"{path!r} has no {{}} in place of the layer's number")
+        return units
 
     @field_validator("revision")
     @classmethod
@@ -69,13 +87,6 @@ class ModelConfig(Config):
         if revision is not None and _COMMIT.fullmatch(revision) is None:
             raise ValueError(f"{revision!r} is not a commit of 40 hexadecimal digits")
         return revision
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) else value
-
-
-StrList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 def _parse_size(value: Any) -> Any:

@@ -26,7 +26,7 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
-from ulcmod_dist.forward.architectures import get_family
+from ulcmod_dist.forward.architectures import get_model_class
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 from ulcmod_dist.runtime.text import count
 
@@ -110,7 +110,7 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
     if shapes is None:
         return
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    name = "AutoModelForCausalLM" if head else get_family(config).base
+    name = get_model_class(config, head=head)
     try:
         model_class = _get_class(name, config)
         info = _load_on_meta(model_class, config, tensors)

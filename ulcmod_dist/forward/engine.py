@@ -16,12 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.forward.architectures import (
-    LayerUnits,
-    count_units,
-    get_length_classes,
-    list_units,
-)
+from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_length_classes
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
     PooledActivations,
@@ -38,6 +33,7 @@ from ulcmod_dist.forward.hooks import (
     hooked,
 )
 from ulcmod_dist.forward.loading import load_config, load_model
+from ulcmod_dist.forward.units import list_units
 
 Result = TypeVar("Result")
 
@@ -48,9 +44,11 @@ class Engine:
     The same batch yields the same bytes on the same hardware.
     """
 
-    def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
-        """Take a loaded base model in evaluation mode."""
-        self.units = list_units(model.config)
+    def __init__(
+        self, model: PreTrainedModel, units: Sequence[LayerUnits] | None = None, ranks: int = 1
+    ) -> None:
+        """Take a loaded base model in evaluation mode; without ``units`` they are found."""
+        self.units = list_units(model.config) if units is None else tuple(units)
         self._model = model
         self._points = find_hook_points(self.units)
         self._lengths = get_length_classes(model.config)
@@ -74,14 +72,14 @@ class Engine:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
         config = load_config(model)
-        expected = list_units(config)
+        expected = list_units(config, model.units)
         if units is not None and tuple(units) != expected:
             raise UlcmodError(
                 f"The model {model.id} has {count_units(expected)} units in {len(expected)} parts; "
                 f"the plan was made for {count_units(units)} in {len(units)}.",
                 "Use another run directory for this model.",
             )
-        return cls(load_model(model, config, device, ranks), ranks)
+        return cls(load_model(model, config, device, ranks), expected, ranks)
 
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.

@@ -14,12 +14,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
-from ulcmod_dist.forward.architectures import (
-    get_attention,
-    get_family,
-    get_length_classes,
-    list_units,
-)
+from ulcmod_dist.forward.architectures import get_length_classes, get_model_class
 from ulcmod_dist.forward.checkpoints import (
     check_files,
     check_loading_info,
@@ -29,6 +24,7 @@ from ulcmod_dist.forward.checkpoints import (
     silence_transformers,
 )
 from ulcmod_dist.forward.provenance import get_forward_version, hash_files, read_raw_config
+from ulcmod_dist.forward.units import find_units, get_attention
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
 # transformers would load other files than those that are checked and hashed, or change its classes.
@@ -42,9 +38,9 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
     """Read a model's configuration and refuse what cannot be run.
 
     Raises:
-        InvalidInput: It cannot be read, is of an unknown family or needs code of its own; the
+        InvalidInput: It cannot be read or needs code of its own; its units are not found; the
             checkpoint has an adapter, is quantised, names a file of weights itself or is not in
-            safetensors; or the family lacks the job's ``attention``.
+            safetensors; or the model lacks the job's ``attention``.
     """
     try:
         reject_adapter(model)
@@ -61,7 +57,6 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
         raise InvalidInput(
             f"The configuration of the model {model.id} cannot be read: {one_line(error)}."
         ) from error
-    family = get_family(config)
     quantised = getattr(config, "quantization_config", None)
     if quantised is not None:
         settings = quantised if isinstance(quantised, dict) else vars(quantised)
@@ -69,13 +64,13 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
             f"The checkpoint {model.id} is quantised ({settings.get('quant_method')}).",
             "Name the checkpoint of the same model in full precision.",
         )
-    if model.attention == "sdpa" and family.attention != "sdpa":
+    _check_units(model, config)
+    if model.attention == "sdpa" and find_units(config, model.units).attention != "sdpa":
         raise InvalidInput(
             f"model.attention is sdpa, which transformers does not have for models of type "
             f"{config.model_type}.",
             "Set model.attention to eager, or leave it out.",
         )
-    _check_units(model, config)
     if get_local_folder(model) is not None:
         # Of a model on the hub this would download the weights.
         check_files(model)
@@ -98,8 +93,8 @@ def _check_units(model: ModelConfig, config: PretrainedConfig) -> None:
         layers = config.get_text_config().num_hidden_layers
         if not 1 <= layers <= _MAX_LAYERS:
             raise ValueError(f"num_hidden_layers is {layers}")
-        units = list_units(config)
-        if any(part.width < 1 for part in units):
+        layout = find_units(config, model.units)
+        if any(part.width < 1 for part in layout.units):
             raise ValueError("a layer has no units")
         get_length_classes(config)
     except UlcmodError:
@@ -125,7 +120,7 @@ def load_model(
         InvalidInput: The weights cannot be read or are not those of the model, or the family has
             no tensor-parallel plan.
     """
-    base = getattr(transformers, "AutoModelForCausalLM" if head else get_family(config).base)
+    base = getattr(transformers, get_model_class(config, head=head))
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     check_ranks(config, ranks)
     if ranks > 1:

@@ -5,15 +5,16 @@ engine, which costs the time of the failed attempt.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import psutil
 import torch
-import transformers
 from transformers import PretrainedConfig
 
-from ulcmod_dist.forward.architectures import count_units, get_family, list_units
+from ulcmod_dist.forward.architectures import count_units
+from ulcmod_dist.forward.units import build_without_weights, list_units
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Share of a device's memory that a batch may take; the rest is for kernels' workspaces, the
@@ -26,36 +27,42 @@ _MIN_BATCH_TOKENS = 512
 # Output is one row a prompt, so its share of a token depends on the shortest prompt, template
 # included, that is expected.
 _MIN_PROMPT_TOKENS = 16
+# Of models whose configuration names no number of attention heads.
+_HEAD_SIZE = 64
 
 
 def count_parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
     """Bytes of the weights of the base model, counted on the meta device without storage."""
-    name = get_family(config).base
-    base: Any = getattr(transformers, name)
-    with torch.device("meta"):
-        model = base.from_config(config) if name == "AutoModel" else base(config)
-    return _BYTES[dtype] * int(sum(parameter.numel() for parameter in model.parameters()))
+    parameters = build_without_weights(config).parameters()
+    return _BYTES[dtype] * int(sum(parameter.numel() for parameter in parameters))
 
 
 def estimate_token_bytes(
-    config: PretrainedConfig, dtype: str, *, attention: str = "sdpa", longest: int = 2048
+    config: PretrainedConfig,
+    dtype: str,
+    *,
+    attention: str = "sdpa",
+    longest: int = 2048,
+    patterns: Sequence[str] = (),
 ) -> int:
     """Peak bytes for each token of a batch, padding included, on top of the weights.
 
     The peak is in either a layer's attention or its MLP with the copies that pooling makes; the
     pooled activations are held throughout. Masks, and the scores that ``eager`` attention holds of
-    every pair of tokens, are proportional to the length of the ``longest`` prompt.
+    every pair of tokens, are proportional to the length of the ``longest`` prompt. ``patterns`` are
+    those of `find_units`.
     """
-    text = config.get_text_config()
-    size, hidden, heads = _BYTES[dtype], int(text.hidden_size), int(text.num_attention_heads)
+    text: Any = config.get_text_config()
+    size, hidden = _BYTES[dtype], int(text.hidden_size)
+    heads = int(getattr(text, "num_attention_heads", None) or hidden // _HEAD_SIZE)
     head: int = (
         getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or hidden // heads
     )
     scores = heads * longest * (3 * size + 4) if attention == "eager" else 0
     attention_bytes = 6 * heads * head * size + longest * (size + 1) + scores
-    units = list_units(config)
+    units = list_units(config, patterns)
     is_sparse = any(part.expert is not None for part in units)
-    visited = int(text.num_experts_per_tok or 0) if is_sparse else 0
+    visited = _count_visited_experts(text) if is_sparse else 0
     # Units that one token passes through. The experts of a layer are equally wide, so the first
     # ones stand for those that it visits.
     active = Counter[int]()
@@ -66,6 +73,11 @@ def estimate_token_bytes(
     mlp_bytes = max(active.values()) * (4 * size + 8) + visited * 3 * hidden * size
     pooled = 4 * count_units(units) // _MIN_PROMPT_TOKENS
     return 4 * hidden * size + max(attention_bytes, mlp_bytes) + pooled
+
+
+def _count_visited_experts(text: Any) -> int:
+    names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts")
+    return next((int(getattr(text, name)) for name in names if getattr(text, name, None)), 8)
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,7 @@ def fit_batch_tokens(
     weights: int,
     attention: str = "sdpa",
     longest: int | None = None,
+    patterns: Sequence[str] = (),
 ) -> int:
     """Tokens of a batch, padding included, that fit on a device together with the weights.
 
@@ -113,7 +126,9 @@ def fit_batch_tokens(
     tokens = _MAX_BATCH_TOKENS[kind]
     while tokens > _MIN_BATCH_TOKENS:
         length = min(tokens, longest or tokens)
-        each = estimate_token_bytes(config, dtype, attention=attention, longest=length)
+        each = estimate_token_bytes(
+            config, dtype, attention=attention, longest=length, patterns=patterns
+        )
         if tokens * each <= available:
             break
         tokens //= 2

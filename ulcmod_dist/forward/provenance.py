@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.forward.architectures import FAMILIES
 
 FORWARD_VERSION = "1"
 """Raised by hand whenever the same model and prompt would yield other activations than before."""
 _LONGROPE_VERSION = "2"
 """The same for models with LongRoPE, whose rows depended on their batch in version 1."""
+
+_EAGER = frozenset({"bloom", "gemma2", "gpt_oss"})
+"""Model types with eager attention alone, so that a job that leaves it out equals one that says so.
+
+Others of the kind are known only to transformers, which takes seconds to import.
+"""
 
 
 def get_forward_version(model: ModelConfig) -> str:
@@ -28,12 +33,14 @@ def get_forward_version(model: ModelConfig) -> str:
 
 
 def choose_attention(model: ModelConfig) -> str | None:
-    """Attention implementation of the job, or where it names none that of the model's family.
+    """Attention implementation of the job, or where it names none that of the model's type.
 
     None where the model is not at hand.
     """
-    family = FAMILIES.get(str(read_raw_config(model).get("model_type")))
-    return model.attention or (family.attention if family else None)
+    if model.attention is not None:
+        return model.attention
+    model_type = read_raw_config(model).get("model_type")
+    return None if model_type is None else "eager" if model_type in _EAGER else "sdpa"
 
 
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:

@@ -15,12 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.architectures import (
-    count_unit_parameters,
-    get_family,
-    get_length_classes,
-    list_units,
-)
+from ulcmod_dist.forward.architectures import LayerUnits, get_length_classes, is_decoder
 from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.engine import pad_batch, reset_rotary_embedding, split_on_oom
 from ulcmod_dist.forward.hooks import (
@@ -32,6 +27,7 @@ from ulcmod_dist.forward.hooks import (
 )
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes
+from ulcmod_dist.forward.units import get_layout, list_units
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.results.types import Floats
 
@@ -47,12 +43,7 @@ def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[N
     Raises:
         InvalidInput: The mask is of a model with other units.
     """
-    if list_units(model.config) != mask.units:
-        raise InvalidInput(
-            f"The mask is of a model with {len(mask.ablated)} units in {len(mask.units)} parts, "
-            "which differ from those of this model.",
-            "Name the model that the run was made with.",
-        )
+    get_layout(model.config, mask.units)
     points = find_hook_points(mask.units)
     ablators = {p: _UnitAblator(p, mask) for p in points if mask.ablated[p.start : p.stop].any()}
     # A hook makes transformers compute experts by another implementation, whose rounding differs.
@@ -84,7 +75,12 @@ class PrunedSize:
 def estimate_pruned_size(config: PretrainedConfig, mask: Mask) -> PrunedSize:
     """Estimate how much smaller a model is without the units of a mask, from its configuration."""
     parameters = count_parameter_bytes(config, "float32") // 4
-    return PrunedSize(parameters, mask.num_units * count_unit_parameters(config))
+    layout = get_layout(config, mask.units)
+    vectors = np.repeat(
+        [layout.vectors[part.path] for part in mask.units], [part.width for part in mask.units]
+    )
+    removed = int(vectors[mask.ablated].sum()) * layout.hidden_size
+    return PrunedSize(parameters, removed)
 
 
 class _UnitAblator:
@@ -120,15 +116,21 @@ class Losses:
 class LossEngine:
     """A decoder with its language-model head, which turns batches into losses."""
 
-    def __init__(self, model: PreTrainedModel, ranks: int = 1) -> None:
-        """Take a model in evaluation mode; raises `InvalidInput` if it is no decoder."""
-        if not get_family(model.config).decoder:
+    def __init__(
+        self, model: PreTrainedModel, units: Sequence[LayerUnits] | None = None, ranks: int = 1
+    ) -> None:
+        """Take a model in evaluation mode; without ``units`` they are found.
+
+        Raises:
+            InvalidInput: It is no decoder.
+        """
+        if not is_decoder(model.config.model_type):
             raise InvalidInput(
                 f"Models of type {model.config.model_type} are encoders without a head that "
                 "predicts the next token, so a prompt has no loss.",
                 "Ablation needs a decoder.",
             )
-        self.units = list_units(model.config)
+        self.units = list_units(model.config) if units is None else tuple(units)
         self._lengths = get_length_classes(model.config)
         self._model = model
         self._ranks = ranks
@@ -147,8 +149,9 @@ class LossEngine:
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
         pretrained = load_config(config)
-        is_decoder = get_family(pretrained).decoder
-        return cls(load_model(config, pretrained, device, ranks, head=is_decoder), ranks)
+        head = is_decoder(pretrained.model_type)
+        model = load_model(config, pretrained, device, ranks, head=head)
+        return cls(model, list_units(pretrained, config.units), ranks)
 
     def losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None = None) -> Losses:
         """Run one batch, padded on the right, with the units of a mask ablated.

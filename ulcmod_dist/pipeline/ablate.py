@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.architectures import get_length_classes, list_units
+from ulcmod_dist.forward.architectures import get_length_classes
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.ablation import AblationPool
-from ulcmod_dist.intervene.masks import Mask
+from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
@@ -121,7 +121,7 @@ def _measure(
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
     samples = _draw_samples(context, stored, corpus, generator)
-    units = list_units(load_config(context.job.require_model()))
+    units = read_layer_units(Run(context.run).snapshot.units)
     masks = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
     random = [
         mask.draw_random_like(generator) for mask in masks for _ in range(settings.random_sets)

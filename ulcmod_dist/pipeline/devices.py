@@ -5,7 +5,6 @@ import os
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.extract.planner import load_plan
 from ulcmod_dist.extract.probe import query_actor_memory
-from ulcmod_dist.forward.architectures import get_attention
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
@@ -14,6 +13,7 @@ from ulcmod_dist.forward.memory import (
     fit_batch_tokens,
     get_device_memory,
 )
+from ulcmod_dist.forward.units import get_attention
 from ulcmod_dist.pipeline.context import Context
 
 
@@ -41,6 +41,7 @@ def choose_batch_tokens(context: Context, longest: int | None) -> int:
         weights=count_parameter_bytes(config, model.dtype) // parts,
         attention=get_attention(model, config),
         longest=longest,
+        patterns=model.units,
     )
 
 
@@ -53,7 +54,11 @@ def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
         # Weights pass through the host's memory; batches stay on the device.
         return weights
     each = estimate_token_bytes(
-        config, model.dtype, attention=get_attention(model, config), longest=longest
+        config,
+        model.dtype,
+        attention=get_attention(model, config),
+        longest=longest,
+        patterns=model.units,
     )
     return weights + tokens * each
 

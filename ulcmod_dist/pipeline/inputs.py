@@ -61,9 +61,9 @@ def explain_no_ablation(provenance: Mapping[str, str]) -> str | None:
     if "model.architecture" not in provenance:
         return "The matrix was imported without its model, so no unit can be ablated."
     # transformers takes a second to import, which an imported matrix need not wait for.
-    from ulcmod_dist.forward.architectures import FAMILIES
+    from ulcmod_dist.forward.architectures import is_decoder
 
-    if FAMILIES[provenance["model.architecture"]].decoder:
+    if is_decoder(provenance["model.architecture"]):
         return None
     return (
         f"{provenance['model.id']} is an encoder without a head that predicts the next token, so "

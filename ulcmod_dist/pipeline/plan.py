@@ -21,16 +21,12 @@ from ulcmod_dist.extract.planner import (
 )
 from ulcmod_dist.extract.probe import probe
 from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
-from ulcmod_dist.forward.architectures import (
-    count_units,
-    get_family,
-    get_length_classes,
-    list_units,
-)
+from ulcmod_dist.forward.architectures import count_units, get_length_classes, is_decoder
 from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.loading import check_ranks, get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
+from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search
 from ulcmod_dist.passes.executors import check_executor
 from ulcmod_dist.passes.standardised import Standardised
@@ -158,7 +154,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     config = load_config(model)
     check_ranks(config, job.extract.ranks)
     # Ablation predicts tokens, for which it needs the head as well.
-    head = job.ablate.with_run and get_family(config).decoder
+    head = job.ablate.with_run and is_decoder(config.model_type)
     check_weights(model, config, head=head)
     with track(context.on_progress, "Planning", None, "samples") as step:
         corpus = read_corpus(job.corpus)
@@ -168,7 +164,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         if load_plan(context.run) is None:
             # Known before a cluster is asked for the memory of its devices.
             rows = len(set(survey.digests))
-            check_disk_space(context.run, 4 * count_units(list_units(config)) * rows)
+            check_disk_space(context.run, 4 * count_units(list_units(config, model.units)) * rows)
         batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
         inputs = list_plan_inputs(
             fingerprint(list(survey.digests)),
@@ -188,7 +184,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
             context.run,
             corpus,
             tokenizer,
-            list_units(config),
+            list_units(config, model.units),
             provenance,
             shard_samples=job.extract.shard_samples,
             batch_tokens=batch_tokens,
