@@ -8,6 +8,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 from transformers.models.auto import modeling_auto
 
 from ulcmod_dist.forward.architectures import get_model_class
+from ulcmod_dist.forward.units import build_without_weights
 
 HEADS = 4
 LAYERS = 4
@@ -92,6 +93,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
 }
 
 
+MAX_PARAMETERS = 50_000_000
+"""A wrapper's vision tower may be of its usual size, but not one of billions."""
+
+
 def list_architectures() -> list[str]:
     """Every model type with a causal, masked or image-text head, and the encoders of T5's kind."""
     heads = ("CAUSAL_LM", "MASKED_LM", "IMAGE_TEXT_TO_TEXT")
@@ -153,6 +158,8 @@ def build_shrunk(
     config: PretrainedConfig, *, head: bool = False, attention: str | None = None
 ) -> transformers.PreTrainedModel:
     """The base model or that with its ``head``, in float32 and evaluation mode."""
+    count = sum(parameter.numel() for parameter in build_without_weights(config).parameters())
+    assert count <= MAX_PARAMETERS, f"{count:,} parameters are too many for a test"
     base: Any = getattr(transformers, get_model_class(config, head=head))
     options = {} if attention is None else {"attn_implementation": attention}
     torch.manual_seed(0)

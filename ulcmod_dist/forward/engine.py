@@ -4,18 +4,19 @@ The mean over tokens is taken on the device while the pass runs: [batch, units] 
 nothing is kept per token, and no logits are computed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_length_classes
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
@@ -36,6 +37,10 @@ from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.units import list_units
 
 Result = TypeVar("Result")
+
+_CHECKED_TOKENS = 16
+# Relative differences in the norm of a row; what rounding does is below a tenth of them.
+_INDEPENDENCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
 
 
 class Engine:
@@ -79,7 +84,36 @@ class Engine:
                 f"the plan was made for {count_units(units)} in {len(units)}.",
                 "Use another run directory for this model.",
             )
-        return cls(load_model(model, config, device, ranks), expected, ranks)
+        engine = cls(load_model(model, config, device, ranks), expected, ranks)
+        engine.check_independence()
+        return engine
+
+    def check_independence(self) -> None:
+        """Check on a few tokens that the row of a prompt is the same beside a longer one.
+
+        It is not where a model mixes all positions, those of padding included, as with Fourier
+        transforms, or sees the prompt as a prefix to be read in both directions.
+
+        Raises:
+            InvalidInput: It is not.
+        """
+        special = set(_list_special_tokens(self._model.config))
+        middle = range(self._vocabulary // 4, self._vocabulary)
+        ids = tuple(islice((token for token in middle if token not in special), _CHECKED_TOKENS))
+        whole = TokenizedPrompt(ids, (True,) * len(ids))
+        half = TokenizedPrompt(ids[::2], whole.token_mask[::2])
+        # In bfloat16 rounding may route a token to another expert, but hardly in the first layer.
+        stop = None if self._model.dtype == torch.float32 else self._points[0].stop
+        rows = [self._run(batch).activations[0, :stop] for batch in ([half], [half, whole])]
+        size = float(np.linalg.norm(rows[0]))
+        difference = float(np.linalg.norm(rows[0] - rows[1])) / size if size else 0.0
+        # A NaN is not greater: activations that are not finite are reported with their prompt.
+        if difference > _INDEPENDENCE[self._model.dtype]:
+            raise InvalidInput(
+                f"A row of models of type {self._model.config.model_type!r} depends on its batch: "
+                f"beside a longer prompt, activations differ by {difference:.1%}.",
+                "No batch gives such a model's activations for a prompt; use another model.",
+            )
 
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.
@@ -92,10 +126,13 @@ class Engine:
             UlcmodError: A hooked module was not called exactly once, or a token is not in the
                 vocabulary.
         """
-        parts = [self._run_class(part) for part in self._lengths.split(prompts)]
-        pooled = PooledActivations.concatenate(parts)
+        pooled = self._run(prompts)
         self._check_finite(pooled.activations)
         return pooled
+
+    def _run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
+        parts = [self._run_class(part) for part in self._lengths.split(prompts)]
+        return PooledActivations.concatenate(parts)
 
     def _run_class(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         device = self._model.device
@@ -133,6 +170,15 @@ class Engine:
             f"{activations[position, column]} at unit {column - point.start} of {point}.",
             "Check the checkpoint's weights, or run the model in float32.",
         )
+
+
+def _list_special_tokens(config: PretrainedConfig) -> Iterator[int]:
+    """Ids that a configuration names, such as those that stand for an image."""
+    for name, value in vars(config).items():
+        if isinstance(value, PretrainedConfig):
+            yield from _list_special_tokens(value)
+        elif "token" in name:
+            yield from value if isinstance(value, list) else [value]
 
 
 class ActivationPooler:

@@ -19,6 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_model_class
+from ulcmod_dist.forward.checkpoints import silence_transformers
 from ulcmod_dist.forward.trace import TOKENS, Projection, trace_projections
 
 # The first number in a module's path is the index of its layer.
@@ -117,8 +118,9 @@ def build_without_weights(config: PretrainedConfig) -> PreTrainedModel:
 def _find(source: _Source, patterns: tuple[str, ...]) -> UnitLayout:
     config = source.config
     text: Any = config.get_text_config()
-    model = build_without_weights(config)
-    search = _Search(config.model_type, int(text.hidden_size), model)
+    with silence_transformers():
+        model = build_without_weights(config)
+        search = _Search(config.model_type, int(text.hidden_size), model)
     chosen = search.match(patterns) if patterns else search.choose()
     parts = [part for projection in chosen for part in _split(projection)]
     parts.sort(key=lambda part: part.layer)
