@@ -50,13 +50,6 @@ def test_record__changes_with_weights_configuration_and_precision(tmp_path: Path
     assert len({tuple(record.items()) for record in records}) == 4
 
 
-def test_load__an_unknown_family_names_the_known_ones(tmp_path: Path) -> None:
-    save_tiny(tmp_path)
-    change_config(tmp_path, model_type="mamba")
-    with pytest.raises(InvalidInput, match=r"'mamba' is not known\. Known are: bert, bloom"):
-        load_config(ModelConfig(id=str(tmp_path)))
-
-
 def test_load__a_type_that_nobody_knows_is_one_line(tmp_path: Path) -> None:
     save_tiny(tmp_path)
     change_config(tmp_path, model_type="novelty", architectures=["Novelty"])

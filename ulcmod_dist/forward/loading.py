@@ -182,6 +182,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         "architecture": config.model_type,
         "dtype": model.dtype,
         "attention": get_attention(model, config),
+        **({"units": " ".join(model.units)} if model.units else {}),
         "forward": get_forward_version(model),
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),

@@ -26,7 +26,7 @@ from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.loading import check_ranks, get_model_provenance, load_config
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
-from ulcmod_dist.forward.units import list_units
+from ulcmod_dist.forward.units import find_units, list_units
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, plan_search
 from ulcmod_dist.passes.executors import check_executor
 from ulcmod_dist.passes.standardised import Standardised
@@ -78,6 +78,7 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     }
     facts: dict[str, Any] = {
         **{name: counts[name] for name in counts if not name.endswith("bytes")},
+        **_describe_layers(context.job),
         "first sample": survey.first,
         **_describe_control_tokens(context.job, survey.control_tokens),
         "to be written": format_bytes(figures["bytes"]),
@@ -104,6 +105,12 @@ def plan(context: Context, *, measure: bool = True) -> Summary:
     return Summary(
         title="Plan", facts={**facts, **describe_plan(search)}, data=figures, closing=closing
     )
+
+
+def _describe_layers(job: Job) -> dict[str, str]:
+    model = job.require_model()
+    layers = find_units(load_config(model), model.units).layers_without_mlp
+    return {"layers without an MLP": ", ".join(map(str, layers))} if layers else {}
 
 
 def _describe_control_tokens(job: Job, prompts: int) -> dict[str, str]:
