@@ -242,7 +242,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         (f'{{"model_type": "llama", "num_hidden_layers": {"9" * 5000}}}', "cannot be read"),
         ('{"model_type": "llama", "num_hidden_layers": 1000000000}', "describes no model"),
         ('{"model_type": "llama", "num_hidden_layers": 0}', "describes no model"),
-        ('{"model_type": "llama", "intermediate_size": -4}', "describes no model"),
+        ('{"model_type": "llama", "intermediate_size": -4}', "cannot build a model"),
         ('{"model_type": "llama", "hidden_size": "wide"}', "cannot be read"),
         ('{"model_type": "llama", "num_attention_heads": 0}', "cannot be"),
         ('{"model_type": ["llama"]}', "cannot be read|is not known"),

@@ -67,8 +67,8 @@ class ModelConfig(Config):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward pass; float32 is the reference."""
     attention: Literal["sdpa", "eager"] | None = None
-    """Attention implementation of transformers; by default `sdpa`, or `eager` for the families
-    that have no other (`bloom`, `gemma2`, `gpt_oss`)."""
+    """Attention implementation of transformers; by default `sdpa`, or `eager` for models that
+    have no other."""
     units: StrList = ()
     """Paths of the MLP's down-projections in the base model, with `{}` for each number, such as
     `layers.{}.mlp.down_proj`; only for models whose units are not found by themselves."""

@@ -46,7 +46,8 @@ def choose_attention(model: ModelConfig) -> str | None:
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:
     """A model's ``config.json`` as it is written; empty where there is none at hand."""
     path: Any = Path(model.id, "config.json")
-    if not path.parent.is_dir():
+    # A folder that is gone is no id of the hub, and would be refused as one.
+    if not path.parent.is_dir() and not path.is_absolute():
         from huggingface_hub import try_to_load_from_cache
 
         path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
