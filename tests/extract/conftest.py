@@ -20,7 +20,7 @@ Go: TypeAlias = Callable[..., ExtractionResult]
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDir:
-    return RunDir.at(tmp_path / "run")
+    return RunDir.at(tmp_path / "Läufe, 100% #1")
 
 
 @pytest.fixture

@@ -54,6 +54,6 @@ def test_disk_too_small__extraction_does_not_start(
 ) -> None:
     filler = small_disk / "filler"
     filler.write_bytes(bytes(4 * 2**20 - 16384))
-    with pytest.raises(UlcmodError, match=r"The extraction writes .* MiB free"):
+    with pytest.raises(UlcmodError, match=r"The extraction writes .* bytes free"):
         extraction(RunDir.at(small_disk / "run"), Killer(marks), None, 0.0)
     assert not any(Path(marks).iterdir())

@@ -6,6 +6,7 @@ data, 3 finished with quarantined samples, 4 a rerun whose drift exceeds the job
 terminated by SIGTERM.
 """
 
+import errno
 import logging
 import sys
 
@@ -17,6 +18,8 @@ from ulcmod_dist.errors import UlcmodError, one_line
 from ulcmod_dist.runtime.signals import Terminated, exit_on_sigterm
 
 __all__ = ["app", "main"]
+
+FILE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,14 @@ def main() -> None:
 def _explain(error: Exception) -> str:
     if isinstance(error, UlcmodError):
         return str(error)
+    is_local = isinstance(error, OSError) and error.errno in FILE_ERRORS
+    if is_local or (isinstance(error, BaseError) and "LocalFileSystem" in str(error)):
+        return (
+            f"A file cannot be read or written: {one_line(error)}. Check the space on the disk and "
+            "the permissions; the same command resumes."
+        )
+    if isinstance(error, MemoryError):
+        return "This machine has no memory left. Lower discover.memory, or use a larger machine."
     if isinstance(error, BaseError):
         return (
             f"The object store failed: {one_line(error)}. Check the URL, the credentials in the "

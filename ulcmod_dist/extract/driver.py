@@ -227,6 +227,8 @@ def check_disk_space(run: RunDir, size: int) -> None:
 
 
 def _format(size: int) -> str:
+    if size < 2**20:
+        return f"{size:,} bytes"
     return f"{size / 2**30:,.2f} GiB" if size >= 2**28 else f"{size / 2**20:,.2f} MiB"
 
 

@@ -132,13 +132,15 @@ class _StatusPublisher:
     def publish(self, progress: ExtractionProgress, *, last: bool = False) -> None:
         """Set the metrics, and write the file if it is due or the progress is the last."""
         values = asdict(progress)
+        # Ray encodes tags as ASCII (Ray 2.60).
+        tags = {"run": self.run.url.encode("ascii", "backslashreplace").decode("ascii")}
         for name, value in values.items():
             if value is None:
                 continue
             if name not in self._gauges:
                 words = f"Extraction: {name.replace('_', ' ')}"
                 self._gauges[name] = Gauge(f"ulcmod_extract_{name}", words, ("run",))
-            self._gauges[name].set(float(value), tags={"run": self.run.url})
+            self._gauges[name].set(float(value), tags=tags)
         now = time.monotonic()
         if last or now - self._written >= STATUS_INTERVAL:
             self._written = now
