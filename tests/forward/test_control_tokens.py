@@ -121,6 +121,16 @@ def test_encode__any_words_are_bytes_between_the_templates_own_tokens(contents: 
     assert list(encoded.ids) == expected
 
 
+def test_encode__a_control_token_that_merges_lead_to_is_text_as_well() -> None:
+    vocabulary = {token: n for n, token in enumerate(["<", "s", ">", "s>", "<s>", "a"])}
+    backend = Tokenizer(models.BPE(vocabulary, [("s", ">"), ("<", "s>")]))
+    backend.add_special_tokens(["<s>"])
+    tokenizer_class: Any = PreTrainedTokenizerFast
+    tokenizer = tokenizer_class(tokenizer_object=backend)
+    assert encode(tokenizer, "a<s>", template="none").ids == (5, 0, 3)
+    assert encode(tokenizer, "a<s>", template="none", control_tokens="tokens").ids == (5, 4)
+
+
 def test_encode__a_template_may_split_and_strip_at_a_token() -> None:
     splitting = (
         "{% for m in messages %}<|{{ m.role }}|>{% if '</s>' in m.content %}"

@@ -114,7 +114,7 @@ class CorpusConfig(Config):
     text: str | None = "text"
     """Column of the prompts' texts."""
     messages: str | None = None
-    """Column of chat messages (role and content), in place of `text`."""
+    """Column of chats, which are lists of messages, in place of `text`."""
     category: str | None = None
     """Column of the category, in the files or in their path (`category=Math/`); none by default."""
     id: str | None = None

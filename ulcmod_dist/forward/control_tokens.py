@@ -24,7 +24,6 @@ _RESERVED = re.compile(f"[{_START}{_END}\U00100000-\U0010ffff]")
 # Added tokens that are not declared special but are no words either, as in Qwen and DeepSeek.
 _BARRED = re.compile("<[|\uff5c][^<>\\s]*[|\uff5c]>")
 
-
 Span: TypeAlias = tuple[int, int]
 """Start and stop in a text."""
 
@@ -94,6 +93,10 @@ class ControlTokens:
             model["vocab"] = {self._names.get(key, key): n for key, n in vocabulary.items()}
         else:
             model["vocab"] = [[self._names.get(key, key), score] for key, score in vocabulary]
+        if "merges" in model:
+            # Pairs, or texts of two parts; none may lead to a control token or from it.
+            pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+            model["merges"] = [p for p in pairs if not self._names.keys() & {*p, "".join(p)}]
         if isinstance(model.get("unk_token"), str):
             model["unk_token"] = self._names.get(model["unk_token"], model["unk_token"])
         try:
