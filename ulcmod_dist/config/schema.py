@@ -245,8 +245,8 @@ class SearchConfig(Config):
     mode: Literal["auto", "exact", "blockwise"] = "auto"
     """`exact`, `blockwise` (one read an iteration), or as memory allows."""
     memory: Annotated[int, BeforeValidator(_parse_size)] | None = Field(None, gt=0)
-    """Memory limit of the whole search, such as `8 GiB`; by default 70% of what the executor's
-    machines have."""
+    """Memory limit of the whole search, such as `8 GiB`, and of the arrays of the evaluation; by
+    default 70% of what the executor's machines have."""
     keep: Literal["float32", "float16"] = "float32"
     """Precision in memory; `float16` holds standardised values."""
     executor: str = "threads"

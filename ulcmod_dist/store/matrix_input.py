@@ -127,7 +127,16 @@ def _only(names: list[str], location: str) -> str:
 
 
 def _require_all_chunks(array: zarr.Array[Any], location: str) -> None:
-    absent = find_missing_chunks(array, RunDir.at(location.rstrip("/")))
+    folder = RunDir.at(location.rstrip("/"))
+    try:
+        sizes = dict(folder.keys(array.path))
+    except Exception as error:
+        # Such as a plain web server, which has no listings.
+        raise InvalidInput(
+            f"The chunks of {location} cannot be listed: {one_line(error)}.",
+            "Download the array; or set matrix.allow_missing_chunks to true if all are there.",
+        ) from error
+    absent = find_missing_chunks(array, folder, sizes)
     if not absent.any():
         return
     first = [int(index) for index in np.argwhere(absent)[0]]
@@ -143,14 +152,15 @@ def _require_all_chunks(array: zarr.Array[Any], location: str) -> None:
     )
 
 
-def find_missing_chunks(array: zarr.Array[Any], folder: RunDir) -> NDArray[np.bool_]:
+def find_missing_chunks(
+    array: zarr.Array[Any], folder: RunDir, sizes: dict[str, int]
+) -> NDArray[np.bool_]:
     """Which chunks of an array in a Zarr folder are not stored, in the shape of its grid of chunks.
 
-    The folder's keys are listed; of a sharded array the index of each shard is read too, since a
-    shard may lack some of its chunks.
+    ``sizes`` are the bytes of each key of the folder. Of a sharded array the index of each shard is
+    read too, since a shard may lack some of its chunks.
     """
     prefix = f"{array.path}/" if array.path else ""
-    sizes = dict(folder.keys(array.path))
     _reject_pointers(folder, sizes)
     shape, chunks, whole = array.shape, array.chunks, array.shards or array.chunks
     absent = np.ones([-(-n // size) for n, size in zip(shape, chunks, strict=True)], bool)
