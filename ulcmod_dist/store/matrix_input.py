@@ -167,12 +167,16 @@ def find_missing_chunks(
     per_shard = [outer // inner for outer, inner in zip(whole, chunks, strict=True)]
     for place in product(*(range(-(-n // size)) for n, size in zip(shape, whole, strict=True))):
         key = prefix + array.metadata.encode_chunk_key(place)
-        if key in sizes:
-            # Beyond the edge of the array, a slice is cut off.
-            region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_shard, strict=True))
-            part = absent[region]
-            lacking = _absent_in_shard(array, folder, key, sizes[key], per_shard)
-            part[:] = lacking[tuple(slice(length) for length in part.shape)]
+        if key not in sizes:
+            continue
+        if array.shards is None:
+            absent[place] = False
+            continue
+        # Beyond the edge of the array, a slice is cut off.
+        region = tuple(slice(i * n, (i + 1) * n) for i, n in zip(place, per_shard, strict=True))
+        part = absent[region]
+        lacking = _absent_in_shard(array, folder, key, sizes[key], per_shard)
+        part[:] = lacking[tuple(slice(length) for length in part.shape)]
     return absent
 
 
