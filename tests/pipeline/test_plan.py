@@ -1,7 +1,9 @@
 """A run follows one plan: a job that would need another one is refused, field by field."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from tests.forward.tiny import save_tiny, tiny_tokenizer
 from tests.pipeline.test_devices import JOB, make_context
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.pipeline.artifacts import Record, record_key
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.extract import extract
 from ulcmod_dist.pipeline.ledger import Ledger
@@ -210,6 +213,17 @@ def test_plan__a_chat_that_the_template_cannot_take_is_named(planned: Path) -> N
     fault = r"Sample train-1 \(row 1 of the train samples\) .*tool_calls\[0\].name of message 1"
     with pytest.raises(InvalidInput, match=fault):
         prepare_extraction(Context(job, RunDir.at(str(planned / "another"))), save=False)
+
+
+def test_plan__a_model_that_is_gone_keeps_the_attention_that_was_recorded(tmp_path: Path) -> None:
+    context = make_context(tmp_path)
+    record = Record(1, {}, {"model.attention": "eager"})
+    context.run.write_json(record_key("snapshot"), asdict(record))
+    expected = Ledger(context.run, context.job).expected("snapshot")
+    assert expected.config["model.attention"] == "sdpa"
+    shutil.rmtree(tmp_path / "model")
+    expected = Ledger(context.run, context.job).expected("snapshot")
+    assert expected.config["model.attention"] == "eager"
 
 
 def test_plan__refuses_ranks_for_a_family_that_cannot_be_shared(tmp_path: Path) -> None:

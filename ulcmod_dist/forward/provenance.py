@@ -46,12 +46,12 @@ def choose_attention(model: ModelConfig) -> str | None:
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:
     """A model's ``config.json`` as it is written; empty where there is none at hand."""
     path: Any = Path(model.id, "config.json")
-    # A folder that is gone is no id of the hub, and would be refused as one.
-    if not path.parent.is_dir() and not path.is_absolute():
-        from huggingface_hub import try_to_load_from_cache
-
-        path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
     try:
+        if not path.parent.is_dir():
+            from huggingface_hub import try_to_load_from_cache
+
+            # It raises a ValueError if the id is the path of a folder that is gone.
+            path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}

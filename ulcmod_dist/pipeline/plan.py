@@ -152,17 +152,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     job = context.job
     model = job.require_model()
     assert job.corpus is not None
-    _check_outputs(context.run)
-    if load_plan(context.run) is None:
-        # A cluster that is not there is known at once, before hours of reading and computing. A
-        # run that has been extracted may need none.
-        check_cluster(job.extract.address)
-        check_executor(job.discover.executor)
-    config = load_config(model)
-    check_ranks(config, job.extract.ranks)
-    # Ablation predicts tokens, for which it needs the head as well.
-    head = job.ablate.with_run and is_decoder(config.model_type)
-    check_weights(model, config, head=head)
+    config = _check_before_reading(context)
     with track(context.on_progress, "Planning", None, "samples") as step:
         corpus = read_corpus(job.corpus)
         tokenizer = PromptTokenizer.load(model, job.prompt)
@@ -208,6 +198,26 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     for warning in survey.warnings:
         logger.warning(warning)
     return replace(prepared, survey=survey)
+
+
+def _check_before_reading(context: Context) -> Any:
+    """Check what is known in seconds, before the corpus is read; returns the model's configuration.
+
+    Raises as `prepare_extraction` does.
+    """
+    job, model = context.job, context.job.require_model()
+    _check_outputs(context.run)
+    if load_plan(context.run) is None:
+        # A cluster that is not there is known at once, before hours of reading and computing. A
+        # run that has been extracted may need none.
+        check_cluster(job.extract.address)
+        check_executor(job.discover.executor)
+    config = load_config(model)
+    check_ranks(config, job.extract.ranks)
+    # Ablation predicts tokens, for which it needs the head as well.
+    head = job.ablate.with_run and is_decoder(config.model_type)
+    check_weights(model, config, head=head)
+    return config
 
 
 @contextmanager
