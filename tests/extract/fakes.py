@@ -47,7 +47,8 @@ class FakeForward:
         units: What it says it captures.
         seconds: Time a batch takes.
         largest: Batches of more prompts than this do not fit into memory and are halved.
-        poison: Word -> what a batch with it does: nan, large, raise, kill; or one of `MACHINE`.
+        poison: Word -> what a batch with it does: nan, large, raise, kill, eat (memory); or
+            one of `MACHINE`.
         illness: File without which no word is poison.
         gate: File that batches wait for.
         free_batches: Number of first batches that do not wait for it.
@@ -103,6 +104,12 @@ class FakeForward:
                 raise PromptTooLarge("A prompt does not fit.")
             if what == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if what == "eat":
+                eaten: list[bytes] = []
+                while len(eaten) < 80:  # at most 8 GiB
+                    eaten.append(b"x" * (100 * 2**20))
+                    time.sleep(0.05)
+                return
             if what in MACHINE:
                 raise MACHINE[what]
             raise RuntimeError(f"device assert on {word}")

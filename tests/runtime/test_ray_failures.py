@@ -11,6 +11,7 @@ from ray.core.generated import common_pb2
 from ulcmod_dist.runtime.ray_failures import (
     MachineFailure,
     MemoryShortage,
+    ask_oom_kills,
     count_oom_kills,
     find_machine_failure,
 )
@@ -98,6 +99,8 @@ def test_find_machine_failure__looks_into_what_a_task_raised(local_ray: None) ->
         assert (find_machine_failure(raised.value) is not None) == is_machine
 
 
-def test_count_oom_kills__does_not_fall() -> None:
+def test_ask_oom_kills__asks_the_kernel_of_a_node(local_ray: None) -> None:
     before = count_oom_kills()
-    assert 0 <= before <= count_oom_kills()
+    node = ray.get_runtime_context().get_node_id()
+    assert 0 <= before <= ask_oom_kills(node) <= count_oom_kills()
+    assert ask_oom_kills("") == 0

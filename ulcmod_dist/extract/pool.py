@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ulcmod_dist.config.schema import PLACEMENT_TIMEOUT
 from ulcmod_dist.corpus.chats import Prompt
@@ -25,7 +24,7 @@ from ulcmod_dist.extract.worker import (
 from ulcmod_dist.runtime.ray_failures import (
     AGAIN,
     MEMORY_REMEDY,
-    count_oom_kills,
+    ask_oom_kills,
     find_machine_failure,
 )
 from ulcmod_dist.runtime.ray_session import (
@@ -44,7 +43,6 @@ SURVEY_INTERVAL = 2.0  # seconds between two looks at how many actors the cluste
 PROGRESS_INTERVAL = 1.0  # seconds between two questions to an actor of how far its shards are
 MAX_POLLS_PER_SECOND = 20  # over all actors: their number would otherwise grow with the cluster
 PROGRESS_GROUP = "progress"
-KERNEL_TIMEOUT = 30.0  # seconds for a node to say how often its kernel has run out of memory
 
 logger = logging.getLogger(__name__)
 
@@ -330,7 +328,7 @@ class WorkerPool:
         if (failure := find_machine_failure(error)) is not None:
             return TaskFailure("machine", failure.fact, failure.remedy, clean=False)
         reason = one_line(error)[:300]
-        if _ask_oom_kills(actor.node) > actor.oom_kills:
+        if ask_oom_kills(actor.node) > actor.oom_kills:
             # The kernel leaves no other trace: Ray sees a process that is gone.
             fact = "The kernel of a machine ended processes for lack of memory, and an actor died"
             return TaskFailure("machine", f"{fact}: {reason}.", MEMORY_REMEDY, clean=False)
@@ -398,16 +396,3 @@ class WorkerPool:
     def _kill(self, actor: _Actor) -> None:
         self._forget(actor)
         ray.kill(actor.handle)
-
-
-def _ask_oom_kills(node: str) -> int:
-    """`count_oom_kills` of a node; 0 if it does not answer."""
-    if not node:
-        return 0
-    remote: Any = ray.remote
-    where = NodeAffinitySchedulingStrategy(node, soft=False)
-    ask = remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(count_oom_kills)
-    try:
-        return int(ray.get(ask.remote(), timeout=KERNEL_TIMEOUT))
-    except RayError:
-        return 0

@@ -3,7 +3,9 @@
 import errno
 import re
 from pathlib import Path
+from typing import Any
 
+import ray
 from ray.exceptions import (
     ActorUnavailableError,
     OutOfDiskError,
@@ -13,6 +15,7 @@ from ray.exceptions import (
     RayTaskError,
     WorkerCrashedError,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ulcmod_dist.errors import UlcmodError, describe_error, one_line
 
@@ -21,6 +24,8 @@ MEMORY_REMEDY = (
     "Use fewer actors (extract.workers), smaller batches (extract.batch_tokens) or a machine with "
     f"more memory, {AGAIN}"
 )
+
+KERNEL_TIMEOUT = 30.0  # seconds for a node to say how often its kernel has run out of memory
 
 _LOW_MEMORY = re.compile(
     r"node \(IP: (?P<ip>[^,]+),.*? was (?P<used>\S+) used / (?P<total>\S+) limit"
@@ -98,6 +103,19 @@ def count_oom_kills() -> int:
     except OSError:
         return 0  # not Linux
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def ask_oom_kills(node: str) -> int:
+    """`count_oom_kills` of a node of the cluster, by its id; 0 if it does not answer."""
+    if not node:
+        return 0
+    remote: Any = ray.remote
+    where = NodeAffinitySchedulingStrategy(node, soft=False)
+    ask = remote(num_cpus=0, max_retries=0, scheduling_strategy=where)(count_oom_kills)
+    try:
+        return int(ray.get(ask.remote(), timeout=KERNEL_TIMEOUT))
+    except RayError:
+        return 0
 
 
 def _describe_shortage(text: str) -> str:
