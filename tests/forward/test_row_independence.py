@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from tests.forward.tiny import EAGER, FAMILIES, make_prompts, tiny_model
 from ulcmod_dist.errors import InvalidInput
@@ -128,6 +129,13 @@ def test_length_classes__follow_the_configuration() -> None:
     config.rope_parameters = {"rope_type": "novel"}
     with pytest.raises(InvalidInput, match=r"rope_type\) is 'novel'"):
         get_length_classes(config)
+
+
+def test_length_classes__refuse_attention_that_changes_with_length() -> None:
+    with pytest.raises(InvalidInput, match=r"block_sparse.*Set attention_type to original_full"):
+        get_length_classes(transformers.BigBirdConfig())
+    config = transformers.BigBirdConfig(attention_type="original_full")
+    assert get_length_classes(config) == ANY_LENGTHS
 
 
 def test_plan_batches__never_mixes_length_classes() -> None:

@@ -79,10 +79,17 @@ def get_length_classes(config: PretrainedConfig) -> LengthClasses:
     """Which prompts may share a batch, as the model's rotary position embedding demands.
 
     Raises:
-        InvalidInput: The embedding is of a type that is not known, so that rows might depend on
-            the batch that they are computed in.
+        InvalidInput: Rows depend on the batch that they are computed in, or might: the embedding
+            is of a type that is not known.
     """
     text: Any = config.get_text_config()
+    if getattr(text, "attention_type", None) == "block_sparse":
+        # BigBird changes to full attention at the first short batch, and keeps to it.
+        raise InvalidInput(
+            "The model's attention_type is block_sparse, with which rows depend on the lengths of "
+            "their batch and of those before.",
+            "Set attention_type to original_full in its config.json.",
+        )
     rope = getattr(text, "rope_parameters", None) or {}
     # Some families have parameters for each type of layer.
     nested = [part for part in rope.values() if isinstance(part, dict)]
