@@ -38,6 +38,9 @@ FOUND = {
     "hunyuan_v1_dense": "layers.{}.mlp.down_proj",
     "jamba": "layers.{}.feed_forward.down_proj layers.{}.feed_forward.experts",
     "lfm2": "layers.{}.feed_forward.w2",
+    "llama4_text": (
+        "layers.{}.feed_forward.experts layers.{}.feed_forward.shared_expert.down_proj"
+    ),
     "mistral3": "language_model.layers.{}.mlp.down_proj",
     "modernbert": "layers.{}.mlp.Wo",
     "mpt": "blocks.{}.ffn.down_proj",

@@ -118,16 +118,39 @@ def hooked(
     with ExitStack() as stack:
         for point in points:
             module = _get_module(base, point)
-            if point.experts:
-                hooks = _EXPERTS_HOOKS.setdefault(module, [])
-                hooks.append(partial(call, point))
-                stack.callback(hooks.pop)
-            else:
+            if not point.experts:
                 stack.callback(module.register_forward_pre_hook(partial(pre_hook, point)).remove)
+                continue
+            hooks = _EXPERTS_HOOKS.setdefault(module, [])
+            hooks.append(partial(call, point))
+            stack.callback(hooks.pop)
+            if is_batched_experts(module):
+                stack.enter_context(_replaced_forward(module))
         if any(point.experts for point in points):
             stack.callback(base.set_experts_implementation, base.get_experts_implementation())
             base.set_experts_implementation(_IMPLEMENTATION)
         yield call_count
+
+
+def is_batched_experts(module: nn.Module) -> bool:
+    """Whether a module computes all experts for all tokens by batched products, as Llama 4 does.
+
+    It takes no implementation from the registry. The input of an expert is zero for tokens that are
+    not routed to it.
+    """
+    return type(module).__name__ == "Llama4TextExperts"
+
+
+@contextmanager
+def _replaced_forward(experts: nn.Module) -> Iterator[None]:
+    if "forward" in vars(experts):  # of an outer block
+        yield
+        return
+    experts.forward = partial(_forward_batched, experts)
+    try:
+        yield
+    finally:
+        del experts.forward
 
 
 def get_local_columns(local_width: int, width: int) -> slice:
@@ -155,7 +178,12 @@ def check_called_once(call_count: dict[HookPoint, int]) -> None:
 
 def get_base_model(model: nn.Module) -> PreTrainedModel:
     """The model without its head; the paths of units start there."""
-    return cast(PreTrainedModel, getattr(model, "base_model", model))
+    base = getattr(model, "base_model", model)
+    if base is model:
+        # Classes with a head that name no attribute for their base model, such as Llama 4's.
+        inner = getattr(model, "model", None)
+        base = inner if isinstance(inner, PreTrainedModel) else model
+    return cast(PreTrainedModel, base)
 
 
 def _get_module(base: PreTrainedModel, point: HookPoint) -> nn.Module:
@@ -190,6 +218,19 @@ def _forward(
     by_token = torch.empty_like(weighted)
     by_token[order] = weighted
     return by_token.view(len(hidden), slots, -1).sum(1).to(hidden.dtype)
+
+
+def _forward_batched(experts: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """What `is_batched_experts` tells of: [experts x tokens, hidden size], sorted by expert."""
+    inputs = hidden.view(experts.num_experts, -1, experts.hidden_size)
+    gate, up = torch.bmm(inputs, experts.gate_up_proj).chunk(2, dim=-1)
+    units = up * experts.act_fn(gate)
+    expert, token = inputs.any(dim=-1).nonzero(as_tuple=True)
+    for hook in _EXPERTS_HOOKS.get(experts, ()):
+        replaced = hook(units[expert, token], Routing(token, expert))
+        if replaced is not None:
+            units = units.index_put((expert, token), replaced)
+    return torch.bmm(units, experts.down_proj).view(-1, experts.hidden_size)
 
 
 def _project(

@@ -7,7 +7,7 @@ them not linear; that of attention or of a state-space layer comes through matri
 convolutions or scans over tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.pytorch_utils import Conv1D
 
 from ulcmod_dist.errors import one_line
+from ulcmod_dist.forward.hooks import is_batched_experts
 
 TOKENS = 4
 """Length of the sequence that is traced."""
@@ -78,12 +79,15 @@ def trace_projections(model: PreTrainedModel) -> Trace:
     found = dict(_find_projections(model))
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        _note(found[module], next(iter((*args, *kwargs.values()))))
+        if is_batched_experts(module):
+            _note_experts(found[module], has_gate=True)
+        else:
+            _note(found[module], next(iter((*args, *kwargs.values()))))
 
     hooks = [
         module.register_forward_pre_hook(note, with_kwargs=True)
         for module, projection in found.items()
-        if not projection.experts
+        if not projection.experts or is_batched_experts(module)
     ]
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     error = ""
@@ -113,10 +117,16 @@ def _find_projections(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]
             yield module, Projection(path, int(module.nx), int(module.nf))
         elif hasattr(module, "is_transposed") and hasattr(module, "has_gate"):
             # The marks of transformers' `use_experts_implementation`.
-            weight: Any = module.down_proj
-            count, *matrix = weight.shape
+            count, *matrix = map(int, _get_shape(module))
             width, size = matrix if module.is_transposed else reversed(matrix)
-            yield module, Projection(path, width, size, int(count))
+            yield module, Projection(path, width, size, count)
+        elif is_batched_experts(module):
+            count, width, size = map(int, _get_shape(module))
+            yield module, Projection(path, width, size, count)
+
+
+def _get_shape(experts: Any) -> Sequence[int]:
+    return experts.down_proj.shape  # type: ignore[no-any-return]
 
 
 def _note(projection: Projection, units: torch.Tensor) -> None:
@@ -126,16 +136,19 @@ def _note(projection: Projection, units: torch.Tensor) -> None:
     projection.vectors = 1 + produced // max(1, projection.width)
 
 
+def _note_experts(projection: Projection, *, has_gate: bool) -> None:
+    projection.calls += 1
+    projection.rows = TOKENS
+    projection.vectors = 3 if has_gate else 2
+    projection.obstacle = ""
+
+
 @contextmanager
 def _experts_noted(model: PreTrainedModel, found: dict[nn.Module, Projection]) -> Iterator[None]:
     """Replace the experts by a function that notes the call and returns what has their shape."""
 
     def note(experts: Any, hidden: torch.Tensor, *_: Any) -> torch.Tensor:
-        projection = found[experts]
-        projection.calls += 1
-        projection.rows = TOKENS
-        projection.vectors = 3 if experts.has_gate else 2
-        projection.obstacle = ""
+        _note_experts(found[experts], has_gate=experts.has_gate)
         return hidden * 1.0
 
     ALL_EXPERTS_FUNCTIONS.register(_IMPLEMENTATION, note)
