@@ -4,13 +4,11 @@ import os
 import re
 import typing
 import zoneinfo
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -19,10 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from ulcmod_dist.config.fields import IntList, Schedule, Size, StrList
 from ulcmod_dist.errors import InvalidInput
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SIZE = re.compile(r"(\d*\.?\d+(?:e\d+)?)\s*(?:([kmgtp])(i?))?b?")
 
 PLACEMENT_TIMEOUT = 45.0
 """Seconds that actors wait for resources before the run gives up and says what is short."""
@@ -48,13 +46,6 @@ class Config(BaseModel):
             raise InvalidInput(
                 f"{'.'.join(map(str, first['loc']))}: {first['msg']} (it is {first['input']!r})."
             ) from error
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int) else value
-
-
-StrList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 class ModelConfig(Config):
@@ -87,21 +78,6 @@ class ModelConfig(Config):
         if revision is not None and _COMMIT.fullmatch(revision) is None:
             raise ValueError(f"{revision!r} is not a commit of 40 hexadecimal digits")
         return revision
-
-
-def _parse_size(value: Any) -> Any:
-    """Bytes from a text such as ``8 GiB``, ``500 MB`` or ``8Gi``.
-
-    Neither by Dask, which takes half a second to import, nor by pydantic's ByteSize, which ignores
-    what follows a size: ``8.5.1 GiB`` would be 8 bytes.
-    """
-    if not isinstance(value, str):
-        return value
-    size = _SIZE.fullmatch(value.strip().lower())
-    if size is None:
-        raise ValueError(f"{value!r} is no size such as 8 GiB")
-    number, prefix, binary = size.groups()
-    return int(float(number) * (1024 if binary else 1000) ** "_kmgtp".index(prefix or "_"))
 
 
 class CorpusConfig(Config):
@@ -231,7 +207,7 @@ class ExtractConfig(Config):
 class SearchConfig(Config):
     """The search for modules by IterD."""
 
-    modules: Annotated[tuple[int, ...], BeforeValidator(_as_list)] = Field(min_length=1)
+    modules: IntList = Field(min_length=1)
     """Number of modules K, or a list of them."""
     restarts: int = Field(10, gt=0)
     """Number of restarts; the highest L wins."""
@@ -244,7 +220,7 @@ class SearchConfig(Config):
     it stops when no label changes."""
     mode: Literal["auto", "exact", "blockwise"] = "auto"
     """`exact`, `blockwise` (one read an iteration), or as memory allows."""
-    memory: Annotated[int, BeforeValidator(_parse_size)] | None = Field(None, gt=0)
+    memory: Size | None = Field(None, gt=0)
     """Memory limit of the whole search, such as `8 GiB`, and of the arrays of the evaluation; by
     default 70% of what the executor's machines have."""
     keep: Literal["float32", "float16"] = "float32"
@@ -339,48 +315,6 @@ class MatrixConfig(Config):
         return {key: location for key, location in files.items() if location is not None}
 
 
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-_CRON_FIELDS: tuple[tuple[str, int, int, Sequence[str]], ...] = (
-    ("minute", 0, 59, ()),
-    ("hour", 0, 23, ()),
-    ("day of the month", 1, 31, ()),
-    ("month", 1, 12, _MONTHS),
-    ("day of the week", 0, 6, _DAYS),
-)
-"""Name, lowest and highest value of each field, and the names of its values."""
-
-
-def _check_schedule(schedule: str | None) -> str | None:
-    """The schedule with single spaces, checked as Kubernetes does when it creates a CronJob."""
-    if schedule is None:
-        return None
-    fields = schedule.split()
-    if len(fields) != len(_CRON_FIELDS):
-        raise ValueError(f"{schedule!r} has not five fields, such as 0 2 * * *")
-    for text, (name, low, high, names) in zip(fields, _CRON_FIELDS, strict=True):
-        for part in text.split(","):
-            if not _is_valid_part(part, low, high, names):
-                allowed = f"{low} to {high}" + (f" or {names[0]} to {names[-1]}" if names else "")
-                raise ValueError(f"{part!r} is no {name} of a schedule: {allowed}")
-    return " ".join(fields)
-
-
-def _is_valid_part(part: str, low: int, high: int, names: Sequence[str]) -> bool:
-    """Whether a part is ``*``, a value or a range, each with or without a step."""
-    span, slash, step = part.partition("/")
-    if slash and re.fullmatch(r"0*[1-9][0-9]*", step) is None:
-        return False
-    if span == "*":
-        return True
-    known = {name: low + number for number, name in enumerate(names)}
-    known |= {f"{n:0{width}}": n for n in range(low, high + 1) for width in (1, 2)}
-    ends = [known.get(end.lower()) for end in span.split("-")]
-    if None in ends or len(ends) > 2:
-        return False
-    return ends == sorted(ends, key=lambda end: end or 0)
-
-
 class ClusterConfig(Config):
     """The machines that `ulcmod submit` requests; results do not depend on them."""
 
@@ -414,7 +348,7 @@ class ClusterConfig(Config):
     """Kubernetes: tolerations of the machines, as in a pod."""
     service_account: str | None = Field(None, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
     """Kubernetes: service account of the pods, such as one with access to a bucket."""
-    schedule: Annotated[str | None, AfterValidator(_check_schedule)] = None
+    schedule: Schedule = None
     """Cron schedule of reruns, five fields such as `0 2 * * *`."""
     time_zone: str = "Etc/UTC"
     """Kubernetes: time zone of the schedule."""
