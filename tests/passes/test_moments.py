@@ -1,6 +1,7 @@
 """The statistics of units, and the standardisation by them."""
 
 from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -76,6 +77,12 @@ def test_discover__floats_of_any_width_and_byte_order(dtype: str) -> None:
 def test_discover__names_what_cannot_be_standardised(given: object, said: str) -> None:
     with pytest.raises(um.InvalidInput, match=said):
         um.discover(given, 1, standardize=True)
+
+
+def test_discover__names_a_dask_array_of_unknown_shape() -> None:
+    lazy: Any = da.ones((9, 6), chunks=(3, 6))
+    with pytest.raises(um.InvalidInput, match="chunks of unknown size"):
+        um.discover(lazy[lazy[:, 0] > 0], 2)
 
 
 def test_require_variation__without_train_samples() -> None:

@@ -4,7 +4,7 @@ z is never formed: z W = a (W / std) - 1 (mean / std)' W, and z' W = (a' W - mea
 names are those of `scipy.sparse.linalg.LinearOperator`.
 """
 
-from typing import Literal
+from typing import Literal, NoReturn
 
 import numpy as np
 
@@ -65,7 +65,7 @@ def principal_components(
     points, features = activations.shape if side == "samples" else activations.shape[::-1]
     sums = backward(activations, np.ones((points, 1)), executor)[:, 0]
     if not np.isfinite(sums).all():
-        check_finite(activations, executor)
+        raise_not_finite(activations, executor)
     centre = sums / points
     width = min(SKETCH_WIDTH, points, features)
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
@@ -82,11 +82,12 @@ def principal_components(
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
-    """Say where activations are not finite, by one pass, once their sums have shown that.
+    """Require that every activation is finite, by one pass.
+
+    Sums show non-finite numbers too, so a search makes this pass only to say where they are.
 
     Raises:
-        InvalidInput: NaN or infinite activations, statistics computed from such, or numbers whose
-            sums overflow.
+        InvalidInput: NaN or infinite activations, or statistics computed from such.
     """
     by_sample, by_unit = map_reduce(activations.raw, _count_nonfinite, executor=executor)
     assert by_sample is not None
@@ -108,6 +109,15 @@ def check_finite(activations: Standardised, executor: Executor) -> None:
             f"{activations.std[unit]}.",
             "Compute the statistics from finite activations.",
         )
+
+
+def raise_not_finite(activations: Standardised, executor: Executor) -> NoReturn:
+    """Raise the error of activations whose sums are not finite, by one pass that says where.
+
+    Raises:
+        InvalidInput: Always; of finite activations that they are too large.
+    """
+    check_finite(activations, executor)
     raise too_large_error()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from ulcmod_dist.passes import kernels
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.linalg import check_finite
+from ulcmod_dist.passes.linalg import raise_not_finite
 from ulcmod_dist.passes.map_reduce import (
     block_slices,
     consecutive_slices,
@@ -177,7 +177,7 @@ class ActivationMatrix:
         # A number that is not finite shows in the sums; only then does a pass look for it.
         built = list(tables)
         if not all(np.isfinite(table.sum()) for table in built):
-            check_finite(self.activations, self.executor)
+            raise_not_finite(self.activations, self.executor)
         return built
 
     def _unit_tables(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.linalg import check_finite
+from ulcmod_dist.passes.linalg import raise_not_finite
 from ulcmod_dist.passes.standardised import (
     AnyArray,
     FloatArray,
@@ -98,7 +98,7 @@ def standardize(activations: AnyArray, executor: Executor) -> Standardised:
     given = as_standardised(activations)
     moments = _compute_moments(given.raw, executor)
     if not np.isfinite(moments.mean).all():
-        check_finite(given, executor)
+        raise_not_finite(given, executor)
     mean, std = moments.mean, moments.std()
     finite = np.isfinite(moments.m2)
     fits = finite & (np.abs(mean) <= _MAX_OFFSET * std)

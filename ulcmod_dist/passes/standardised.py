@@ -77,7 +77,7 @@ def as_standardised(activations: AnyArray) -> Standardised:
     """Activations used as given, with mean 0 and standard deviation 1; a `Standardised` as it is.
 
     Raises:
-        InvalidInput: Not a matrix of floats, or one with masked entries.
+        InvalidInput: Not a matrix of floats, or one with masked entries or unknown chunks.
     """
     if isinstance(activations, Standardised):
         return activations
@@ -87,5 +87,10 @@ def as_standardised(activations: AnyArray) -> Standardised:
             "Fill them, or leave their samples out.",
         )
     raw = activations if isinstance(activations, da.Array) else np.asarray(activations)
+    if any(np.isnan(length) for length in raw.shape):
+        raise InvalidInput(
+            f"The Dask array has chunks of unknown size: its shape is {raw.shape}.",
+            "Call its method compute_chunk_sizes first.",
+        )
     units = raw.shape[1] if raw.ndim == 2 else 0
     return Standardised(raw, np.zeros(units), np.ones(units))
