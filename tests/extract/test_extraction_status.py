@@ -45,10 +45,11 @@ def test_metrics__are_served_to_prometheus(go: Go, run: RunDir) -> None:
     go(prompts_of(words(8)))
     (address,) = run.read_json(EXTRACTION_FILE)["metrics"]
     line = "ray_ulcmod_extract_shards_done{"
+    label = f'run="{run.url.replace("ä", "%C3%A4")}"'  # Ray takes ASCII alone
     end = time.monotonic() + 60
     while time.monotonic() < end:
         found = [entry for entry in scraped(address).splitlines() if entry.startswith(line)]
-        if any(f'run="{run.url}"' in entry and entry.endswith(" 2.0") for entry in found):
+        if any(label in entry and entry.endswith(" 2.0") for entry in found):
             return
         time.sleep(1)
     pytest.fail(f"no metric of this run among {found}")

@@ -1,9 +1,11 @@
 """A running extraction: what is done, what goes into quarantine, and how fast it goes."""
 
 import logging
+import string
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from urllib.parse import quote
 
 from ray.util.metrics import Gauge
 
@@ -133,7 +135,7 @@ class _StatusPublisher:
         """Set the metrics, and write the file if it is due or the progress is the last."""
         values = asdict(progress)
         # Ray encodes tags as ASCII (Ray 2.60).
-        tags = {"run": self.run.url.encode("ascii", "backslashreplace").decode("ascii")}
+        tags = {"run": quote(self.run.url, safe=string.printable)}
         for name, value in values.items():
             if value is None:
                 continue

@@ -32,7 +32,6 @@ from ulcmod_dist.forward.batches import (
     TokenizedPrompt,
 )
 from ulcmod_dist.runtime.ray_failures import (
-    MachineFailure,
     MemoryShortage,
     count_oom_kills,
     find_machine_failure,
@@ -212,13 +211,11 @@ class Worker:
             return TaskFailure(
                 "prompts", error.reason, prompts=failing, clean=error.clean, proven=error.proven
             )
-        except MachineFailure as error:
-            return TaskFailure("machine", error.fact, error.remedy, clean=False)
-        except UlcmodError as error:
-            return TaskFailure("run", error.fact, error.remedy)
         except Exception as error:
             if (failure := find_machine_failure(error)) is not None:
                 return TaskFailure("machine", failure.fact, failure.remedy, clean=False)
+            if isinstance(error, UlcmodError):
+                return TaskFailure("run", error.fact, error.remedy)
             return TaskFailure("shard", describe_error(error), clean=False, proven=False)
         finally:
             self._progress.pop(task.digest, None)

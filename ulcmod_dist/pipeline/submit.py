@@ -12,6 +12,7 @@ from ulcmod_dist.config.job import Job, is_url
 from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.runtime.ray_token import find_home
 from ulcmod_dist.submit import kuberay, ray_jobs, slurm
 from ulcmod_dist.submit.bundle import ClusterKind, JobBundle, create_bundle
 
@@ -38,7 +39,7 @@ class Submission:
 
     def resolve_address(self) -> str:
         """The HTTP address of the Ray cluster's job server."""
-        return ray_jobs.resolve_address(self.address, os.environ, Path.home())
+        return ray_jobs.resolve_address(self.address, os.environ, find_home())
 
     def prepare(self, bundle: JobBundle) -> kuberay.Manifest | slurm.BatchScript | ray_jobs.RayJob:
         """Render the job for its cluster; connects to a Ray cluster, and to no other."""
@@ -46,7 +47,7 @@ class Submission:
             return kuberay.render_manifest(bundle)
         if self.to == "slurm":
             return slurm.render_script(bundle)
-        client = ray_jobs.connect(self.resolve_address(), os.environ, Path.home())
+        client = ray_jobs.connect(self.resolve_address(), os.environ, find_home())
         return ray_jobs.RayJob(client, bundle)
 
 
