@@ -1,5 +1,6 @@
 """Any architecture of transformers, built from its configuration, tiny and with random weights."""
 
+import copy
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ SIZES: dict[str, Any] = {
         ("num_experts_per_tok num_experts_per_token moe_k moe_topk moe_top_k", 2),
         ("n_group topk_group num_expert_group n_groups mamba_n_groups first_k_dense_replace", 1),
         ("qk_nope_head_dim qk_rope_head_dim v_head_dim rotary_dim", 8),
-        ("vocab_size vocab_size_per_layer_input", 300),
+        ("vocab_size vocab_size_per_layer_input entity_vocab_size", 300),
         ("max_position_embeddings n_positions max_sequence_length n_ctx max_seq_len", 128),
         ("mamba_n_heads mamba_num_heads block_size hidden_size_per_layer_input", 8),
         ("mamba_d_head mamba_head_dim", 16),
@@ -161,8 +162,10 @@ def build_shrunk(
     count = sum(parameter.numel() for parameter in build_without_weights(config).parameters())
     assert count <= MAX_PARAMETERS, f"{count:,} parameters are too many for a test"
     base: Any = getattr(transformers, get_model_class(config, head=head))
-    options = {} if attention is None else {"attn_implementation": attention}
+    if attention is not None:
+        config = copy.deepcopy(config)
+        config._attn_implementation = attention
     torch.manual_seed(0)
-    model = (base.from_config if hasattr(base, "from_config") else base)(config, **options).eval()
+    model = (base.from_config if hasattr(base, "from_config") else base)(config).eval()
     model.config.use_cache = model.config.get_text_config().use_cache = False
     return model  # type: ignore[no-any-return]
