@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 _CHECKED_TOKENS = 16
 # Relative differences in the norm of a row; what rounding does is below a tenth of them.
-_INDEPENDENCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}
+_TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.05
 
 
 class Engine:
@@ -103,12 +103,13 @@ class Engine:
         whole = TokenizedPrompt(ids, (True,) * len(ids))
         half = TokenizedPrompt(ids[::2], whole.token_mask[::2])
         # In bfloat16 rounding may route a token to another expert, but hardly in the first layer.
-        stop = None if self._model.dtype == torch.float32 else self._points[0].stop
+        is_half = any(each.dtype == torch.bfloat16 for each in self._model.parameters())
+        stop = self._points[0].stop if is_half else None
         rows = [self._run(batch).activations[0, :stop] for batch in ([half], [half, whole])]
         size = float(np.linalg.norm(rows[0]))
         difference = float(np.linalg.norm(rows[0] - rows[1])) / size if size else 0.0
         # A NaN is not greater: activations that are not finite are reported with their prompt.
-        if difference > _INDEPENDENCE[self._model.dtype]:
+        if difference > (_HALF_TOLERANCE if is_half else _TOLERANCE):
             raise InvalidInput(
                 f"A row of models of type {self._model.config.model_type!r} depends on its batch: "
                 f"beside a longer prompt, activations differ by {difference:.1%}.",
