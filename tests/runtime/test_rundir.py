@@ -1,11 +1,20 @@
 import pickle
+import sys
 import threading
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.runtime.rundir import KeyExists, RunDir, canonical_json, fingerprint
+from ulcmod_dist.runtime.rundir import (
+    KeyExists,
+    RunDir,
+    canonical_json,
+    fingerprint,
+    parquet_bytes,
+    parse_parquet,
+)
 
 
 @pytest.fixture
@@ -71,3 +80,11 @@ def test_fingerprint__ignores_the_order_of_keys_and_nothing_else() -> None:
 def test_canonical_json__refuses_nan() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical_json({"objective": float("nan")})
+
+
+def test_parquet__is_read_without_a_thread_that_outlives_the_call() -> None:
+    data = parquet_bytes(pa.table({f"c{number}": list(range(2000)) for number in range(30)}))
+    before = sys.getrefcount(data)
+    for _ in range(60):
+        assert parse_parquet(data).num_columns == 30
+        assert sys.getrefcount(data) == before

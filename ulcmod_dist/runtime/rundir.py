@@ -177,9 +177,7 @@ class RunDir:
 
     def read_parquet(self, key: str) -> pa.Table:
         """The Parquet table of a key; FileNotFoundError if it does not exist."""
-        import pyarrow.parquet as pq
-
-        return pq.read_table(io.BytesIO(self.read(key)))
+        return parse_parquet(self.read(key))
 
     def write_parquet(self, key: str, table: pa.Table) -> None:
         """Put a table as Parquet."""
@@ -213,6 +211,19 @@ class RunDir:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+def parse_parquet(data: bytes) -> pa.Table:
+    """The table of a Parquet file.
+
+    It is read in this thread: a thread of Arrow that still holds the bytes while Python shuts down
+    aborts the process (exit code 134), as a short script that opens a run would see.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+        return file.read(use_threads=False)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

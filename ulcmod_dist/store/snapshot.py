@@ -4,7 +4,6 @@ A manifest names the samples, the row of each, and the units with their statisti
 samples. With the shards it names it is all that a reader needs.
 """
 
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir, parse_parquet
 from ulcmod_dist.store.arrays import ObjectChecksum, lazy_rows
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
 from ulcmod_dist.store.schema import SHARDS, ChunkShape
@@ -164,7 +162,7 @@ def load_snapshot(
             raise CorruptionError(
                 f"{run.show(entry['key'])} is damaged: its checksum does not match."
             )
-        tables[name] = pq.read_table(io.BytesIO(data))
+        tables[name] = parse_parquet(data)
     units = tables["units"]
     mean, m2 = (units[name].to_numpy().astype(np.float64) for name in ("mean", "m2"))
     return Snapshot(
