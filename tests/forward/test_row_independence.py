@@ -1,11 +1,9 @@
 """A prompt's row is the same alone and in any batch, in every family and beyond every threshold."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers
 
 from tests.forward.tiny import EAGER, FAMILIES, make_prompts, tiny_model
@@ -38,15 +36,6 @@ ROPES: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": ORIGINAL,
     },
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Passes this small take ten times as long on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 NO_ROPE = ("bert", "bloom", "gpt2", "opt", "t5")

@@ -1,11 +1,9 @@
 """Units are found from the computation of any architecture, and never in part."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers import GPT2Config, LlamaConfig
 
 from tests.forward.shrunk import build_shrunk, shrink_config
@@ -57,15 +55,6 @@ FOUND = {
     "stablelm": "layers.{}.mlp.down_proj",
     "starcoder2": "layers.{}.mlp.c_proj",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Passes this small take ten times as long on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def templates(units: tuple[LayerUnits, ...]) -> str:
