@@ -10,6 +10,7 @@ from tests.forward.shrunk import build_shrunk, shrink_config
 from tests.forward.tiny import make_prompts, save_tiny, tiny_config
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward import trace
 from ulcmod_dist.forward.architectures import LayerUnits, count_units, is_decoder
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import get_model_provenance
@@ -28,6 +29,7 @@ FOUND = {
     "distilbert": "transformer.layer.{}.ffn.lin2",
     "ernie4_5": "layers.{}.mlp.down_proj",
     "exaone4": "layers.{}.mlp.down_proj",
+    "gemma3n_text": "layers.{}.mlp.down_proj",
     "gemma4_text": "layers.{}.mlp.down_proj",
     "glm4": "layers.{}.mlp.down_proj",
     "gpt_bigcode": "h.{}.mlp.c_proj",
@@ -84,6 +86,16 @@ def test_units__of_an_architecture_can_be_ablated(model_type: str) -> None:
     mask.ablated[: count_units(engine.units[:1])] = True
     assert np.abs(engine.losses(prompts, mask).total - intact).max() > 1e-3
     assert engine.losses(prompts).total == pytest.approx(intact, rel=1e-6)
+
+
+def test_units__of_every_layer_are_found_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = shrink_config("gemma3n_text")
+    assert find_units(config).layers_without_mlp == ()
+    # As if the operation that some of its layers have in their MLP were not known.
+    monkeypatch.setattr(trace, "_STATISTICS", frozenset({"Mean", "Rsqrt"}))
+    config.vocab_size += 1  # another model, so that nothing is remembered
+    with pytest.raises(InvalidInput, match=r"0\.mlp\.down_proj has the place .* through Std"):
+        find_units(config)
 
 
 def test_units__layers_without_an_mlp_are_named() -> None:

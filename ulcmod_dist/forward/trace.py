@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from ulcmod_dist.errors import one_line
 from ulcmod_dist.forward.hooks import is_batched_experts
 
+NO_ACTIVATION = "no activation function"
 TOKENS = 4
 """Length of the sequence that is traced."""
 
@@ -41,7 +42,7 @@ _LINEAR = frozenset(
 )
 # A normalisation divides by statistics of its input, whose powers and roots are not what makes an
 # MLP non-linear.
-_STATISTICS = frozenset({"Mean", "Rsqrt"})
+_STATISTICS = frozenset({"Mean", "Rsqrt", "Std", "Var"})
 
 
 @dataclass
@@ -92,10 +93,10 @@ def trace_projections(model: PreTrainedModel) -> Trace:
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     error = ""
     try:
-        # Some models create tensors on the default device.
         with (
-            torch.device("meta"),
+            torch.device("meta"),  # some models create tensors on the default device
             torch.enable_grad(),
+            _distributions_unchecked(),
             _experts_noted(model, found),
             _WithoutValues(),  # type: ignore[no-untyped-call]
         ):
@@ -106,6 +107,18 @@ def trace_projections(model: PreTrainedModel) -> Trace:
         for hook in hooks:
             hook.remove()
     return Trace(tuple(found.values()), error)
+
+
+@contextmanager
+def _distributions_unchecked() -> Iterator[None]:
+    """Let parameters of distributions be any, as when Gemma 3n takes a quantile of the normal."""
+    distribution: Any = torch.distributions.Distribution
+    before = distribution._validate_args
+    distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        distribution.set_default_validate_args(before)
 
 
 def _find_projections(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
@@ -181,7 +194,7 @@ def _follow(node: Node | None) -> tuple[int, str]:
             waiting += [before for before, _ in node.next_functions]
         else:
             return produced, name
-    return produced, "" if produced and is_nonlinear else "no activation function"
+    return produced, "" if produced and is_nonlinear else NO_ACTIVATION
 
 
 def _is_inverse_root(node: Node) -> bool:

@@ -20,10 +20,11 @@ from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_model_class
 from ulcmod_dist.forward.checkpoints import silence_transformers
-from ulcmod_dist.forward.trace import TOKENS, Projection, trace_projections
+from ulcmod_dist.forward.trace import NO_ACTIVATION, TOKENS, Projection, trace_projections
 
 # The first number in a module's path is the index of its layer.
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
+_MLP = re.compile("mlp|ffn|feed_forward|feedforward|experts|moe")
 _MAX_CANDIDATES = 8
 
 
@@ -166,6 +167,7 @@ class _Search:
             raise self._refusal("no layer has a projection that an activation function feeds")
         for projection in found:
             self._check_called_once(projection)
+        self._check_others(found)
         self._check_other_experts(found)
         return found
 
@@ -207,6 +209,22 @@ class _Search:
             raise self._refusal(
                 f"{projection.path} gets {projection.rows} tokens of a prompt of {TOKENS}"
             )
+
+    def _check_others(self, found: Sequence[Projection]) -> None:
+        """Refuse to leave out what has the place or the name of a down-projection.
+
+        A layer would otherwise count as one without an MLP for an operation that is not known.
+        """
+        templates = {_NUMBER.sub("{}", projection.path) for projection in found}
+        for projection in self._in_layers():
+            is_alike = _NUMBER.sub("{}", projection.path) in templates
+            is_named = _MLP.search(projection.path) and projection.width != self._hidden_size
+            is_unknown = projection.obstacle not in (NO_ACTIVATION, "Embedding")
+            if projection.calls and projection.obstacle and (is_alike or (is_named and is_unknown)):
+                raise self._refusal(
+                    f"{projection.path} has the place of a down-projection, but its input comes "
+                    f"through {projection.obstacle}"
+                )
 
     def _check_other_experts(self, found: Sequence[Projection]) -> None:
         """Refuse stacks of matrices in the layers that no hook can look into."""
