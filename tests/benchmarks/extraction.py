@@ -54,7 +54,7 @@ Row: TypeAlias = tuple[str, float, str]
 
 
 class Notes:
-    """When the first shard was begun and the last one committed."""
+    """When the first shard was started and the last one committed."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)

@@ -118,9 +118,9 @@ def run_speed(options: argparse.Namespace) -> Table:
     z = ((activations.raw - activations.mean) / activations.std).astype(np.float32)
     rng = np.random.default_rng(1)
     orders = [(rng.permutation(units), rng.permutation(samples)) for _ in range(options.iterations)]
-    begin = partial(discover, activations, k, max_iterations=0)
-    begun = begin()
-    labels = begun.sample_labels.astype(np.int64), begun.unit_labels.astype(np.int64)
+    search = partial(discover, activations, k, max_iterations=0)
+    first = search()
+    labels = first.sample_labels.astype(np.int64), first.unit_labels.astype(np.int64)
     ours, found = timed(
         lambda: discover(
             activations,
@@ -139,8 +139,8 @@ def run_speed(options: argparse.Namespace) -> Table:
         f"{found.objective.value / value:.7f}",
     )
     if not options.no_start:
-        start, begun_plain = timed(lambda: published.start(z, k, 1))
-        plain_all, value = timed(lambda: published.iterate(z, begun_plain, k, orders))
+        start, start_plain = timed(lambda: published.start(z, k, 1))
+        plain_all, value = timed(lambda: published.iterate(z, start_plain, k, orders))
         whole, found = timed(lambda: discover(activations, k, max_iterations=len(orders)), 2)
         table.add_row(
             "the whole search with its start",
@@ -148,8 +148,10 @@ def run_speed(options: argparse.Namespace) -> Table:
             f"{found.objective.value / value:.7f}",
         )
         points = principal_components(activations, ThreadExecutor(), side="samples", seed=0)
-        quality = spread_within(points, labels[0]) / spread_within(points, begun_plain[0])
-        table.add_row("its start alone", *_ratio(start, timed(begin)[0]), f"{quality:.5f} (spread)")
+        quality = spread_within(points, labels[0]) / spread_within(points, start_plain[0])
+        table.add_row(
+            "its start alone", *_ratio(start, timed(search)[0]), f"{quality:.5f} (spread)"
+        )
     return table
 
 
