@@ -1,8 +1,9 @@
 """How well a sample's category can be predicted from its K module features."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,13 +71,8 @@ def score_downstream(
         test, truth = test_features[problem.test >= 0], problem.test[problem.test >= 0]
     else:
         folds = min(_FOLDS, int(np.unique(train_truth, return_counts=True)[1].min()))
-    fitted = len(train_truth) - (0 if folds is None else -(-len(train_truth) // folds))
-    present = len(np.unique(train_truth))
-    if present > max(2, fitted // 2):
-        return Absent(
-            f"Classifiers were skipped: they would learn {present:,} categories from {fitted:,} "
-            "samples, fewer than two each."
-        )
+    if (reason := _find_shortage(train_truth, folds)) is not None:
+        return reason
 
     def predict(model: Pipeline) -> Labels:
         if folds is None:
@@ -86,11 +82,8 @@ def score_downstream(
 
     classifiers = []
     for name, model in list(_build_classifiers(seed, memory).items())[: 1 if main_only else None]:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            predicted = predict(model)
-        ended = not any(issubclass(each.category, ConvergenceWarning) for each in caught)
-        shown = name if ended else f"{name}, not converged"
+        predicted, has_converged = _watch_convergence(partial(predict, model))
+        shown = name if has_converged else f"{name}, not converged"
         classifiers.append(_score(shown, truth, predicted, len(problem.names), seed))
     return Downstream(
         categories=problem.names,
@@ -100,6 +93,26 @@ def score_downstream(
         num_scored=len(truth),
         note=problem.note,
     )
+
+
+def _find_shortage(truth: Labels, folds: int | None) -> Absent | None:
+    """Why there are too few samples of each category to learn from; None where there are not."""
+    fitted = len(truth) - (0 if folds is None else -(-len(truth) // folds))
+    present = len(np.unique(truth))
+    if present <= max(2, fitted // 2):
+        return None
+    return Absent(
+        f"Classifiers were skipped: they would learn {present:,} categories from {fitted:,} "
+        "samples, fewer than two each."
+    )
+
+
+def _watch_convergence(predict: Callable[[], Labels]) -> tuple[Labels, bool]:
+    """Predictions, and whether the classifiers behind them have converged."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        predicted = predict()
+    return predicted, not any(issubclass(each.category, ConvergenceWarning) for each in caught)
 
 
 def explain_left_out(

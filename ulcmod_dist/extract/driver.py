@@ -1,7 +1,8 @@
 """The driver of an extraction: plan, actors, commits, and at the end a manifest."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,28 +152,31 @@ def extract(
                 stop,
             )
             monitor = ExtractionMonitor(run, prepared, fence, pool, tasks, on_progress, quarantined)
-            try:
+            with closing(pool), _naming_machine_failures():
                 progress = monitor.follow()
-            except RayError as error:  # Ray itself is gone
-                if (failure := find_machine_failure(error)) is None:
-                    raise
-                raise failure from error
-            finally:
-                pool.close()
     if progress.shards_done < progress.shards:
         raise UlcmodError(
             f"The extraction into {run.url} was stopped.",
             "Start the same command again: it continues where it stopped.",
         )
-    in_corpus = set(digests)
+    in_corpus = sorted(quarantined.keys() & set(digests))
     return ExtractionResult(
         snapshot=publish(run, prepared, fence),
         progress=progress,
-        quarantined=tuple(
-            entry for prompt, entry in sorted(quarantined.items()) if prompt in in_corpus
-        ),
+        quarantined=tuple(quarantined[prompt] for prompt in in_corpus),
         reused=sum(digest in committed for digest in digests),
     )
+
+
+@contextmanager
+def _naming_machine_failures() -> Iterator[None]:
+    """Raise what Ray itself fails with as the failure of a machine."""
+    try:
+        yield
+    except RayError as error:
+        if (failure := find_machine_failure(error)) is None:
+            raise
+        raise failure from error
 
 
 def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot:
