@@ -265,8 +265,11 @@ def _local_cluster() -> Any:
             spec = json.dumps({"cls": "distributed.Nanny", "opts": self.worker_kwargs})
             self.process = await asyncio.create_subprocess_exec(
                 *[sys.executable, "-m", "dask", "spec", self.scheduler, "--spec", spec],
-                # What this process can import, its workers can.
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                # What this process can import, its workers can. At INFO they log a traceback if the
+                # scheduler ends before they do.
+                env={"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "warning"}
+                | os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
 
     # The dashboard has no authentication. Without an address it is not off, but listens on every
