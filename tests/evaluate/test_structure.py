@@ -9,7 +9,6 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate import structure
 from ulcmod_dist.evaluate.confounds import count_characters, measure_confounds
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
-from ulcmod_dist.evaluate.methods import interval_over_seeds
 from ulcmod_dist.evaluate.structure import (
     average_by_module,
     count_overlap,
@@ -18,7 +17,7 @@ from ulcmod_dist.evaluate.structure import (
     link_modules,
 )
 from ulcmod_dist.results.discovery import Categories, ConfoundMeasure, PromptProperty
-from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.results.types import Absent
 
 
 def test_describe_categories__counts_and_effective_number() -> None:
@@ -166,19 +165,3 @@ def test_count_characters__shares_of_characters() -> None:
     np.testing.assert_allclose(found[PromptProperty.DIGITS], [0.25, 0, 0])
     np.testing.assert_allclose(found[PromptProperty.PUNCTUATION], [0.25, 0, 0])
     np.testing.assert_allclose(found[PromptProperty.NON_ASCII], [0, 1, 0])
-
-
-def test_interval_over_seeds__one_run_has_no_interval() -> None:
-    assert interval_over_seeds([2.0]) == Interval(2.0)
-    found = interval_over_seeds([1.0, 2.0, 3.0])
-    assert found.mean == 2.0
-    assert found.low == pytest.approx(2 - 4.302653 / 3**0.5)
-
-
-def test_interval_over_seeds__intervals_end_where_values_are_impossible() -> None:
-    unlike = interval_over_seeds([0.1, 0.9, 0.99])
-    assert unlike.low is not None
-    assert unlike.high is not None
-    assert (unlike.low < 0, unlike.high > 1) == (True, True)
-    cut = interval_over_seeds([0.1, 0.9, 0.99], least=0.0, most=1.0)
-    assert (cut.mean, cut.low, cut.high) == (unlike.mean, 0.0, 1.0)

@@ -7,8 +7,10 @@ import pytest
 
 from tests.pipeline.conftest import Planted, Ulcmod
 from ulcmod_dist.evaluate.baselines import Candidate
+from ulcmod_dist.evaluate.measures import RANDOM_DRAWS
 from ulcmod_dist.evaluate.methods import score_methods
 from ulcmod_dist.evaluate.null import search_null_model
+from ulcmod_dist.results.discovery import RANDOM_GROUPS
 
 JOB = (
     "discover.modules=3", "discover.restarts=1", "discover.seed=5",
@@ -40,5 +42,6 @@ def test_evaluate__baselines_take_the_seeds_of_the_search(
     answer = ulcmod("run", run, "--json")
     assert answer.code == 0, answer.err
     same = [5, 6, 7]
+    assert seen.pop(RANDOM_GROUPS) == list(range(RANDOM_DRAWS))
     assert seen == {"IterD": same, "k-means": same, "spectral co-clustering": same}
     assert permuted == [1, 2]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.planted import CATEGORIES, PERMUTATIONS, RESTARTS, SEEDS
+from ulcmod_dist.evaluate.measures import RANDOM_DRAWS
 from ulcmod_dist.report.blocks import Note
 from ulcmod_dist.report.page import collect_figures
 from ulcmod_dist.report.sections import build_sections
@@ -61,10 +62,10 @@ def test_tables__iterd_comes_first_and_each_module_has_a_row(tables: dict[str, T
 
 
 def test_tables__every_mean_over_seeds_or_draws_has_its_interval(tables: dict[str, Table]) -> None:
-    score = {"accuracy", "macro_f1"}
+    agreement = {"adjusted_rand", "mutual_information"}
     for name, measured in {
-        "methods-k010": {"objective", "xi", "balance", *score},
-        "downstream-k010": score,
+        "methods-k010": {"objective", "xi", "balance", "accuracy", *agreement},
+        "downstream-k010": {"accuracy", "macro_f1"},
     }.items():
         for row in tables[name].to_records():
             assert measured <= row.keys()
@@ -75,7 +76,7 @@ def test_tables__every_mean_over_seeds_or_draws_has_its_interval(tables: dict[st
                 assert isinstance(high, float)
                 assert low <= mean <= high
     shown = [column.title for column in tables["methods-k010"].columns]
-    assert {"ξ, low", "B, high", "Accuracy, low", "Macro-F1, high"} <= set(shown)
+    assert {"ξ, low", "B, high", "Accuracy, low", "Adjusted Rand, high"} <= set(shown)
 
 
 def test_confusion__table_holds_every_sample_of_every_classifier(
@@ -101,7 +102,8 @@ def test_methods__figure_names_the_seeds_and_starts_behind_it(
 ) -> None:
     assert figures["methods-k010"].basis == (
         f"K = 10, each method with seeds 0 to {SEEDS - 1}, IterD with each seed the best of "
-        f"{RESTARTS} restarts, null model from {PERMUTATIONS} permutations, one start each."
+        f"{RESTARTS} restarts, random groups drawn {RANDOM_DRAWS} times, null model from "
+        f"{PERMUTATIONS} permutations, one start each."
     )
     first = report_data.discoveries[0]
     alone = replace(first, methods=first.methods[:1])

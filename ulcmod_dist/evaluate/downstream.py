@@ -35,6 +35,17 @@ _DRAWS = 1000
 _MAX_CACHE = 200
 
 
+@dataclass(frozen=True, eq=False)
+class SelectedCategories:
+    """What classifiers are to tell apart: categories numbered anew, -1 for what takes no part."""
+
+    names: tuple[str, ...]
+    train: Labels
+    test: Labels
+    held_out: bool  # whether held-out samples have categories, and so are the ones to score
+    note: str
+
+
 def score_downstream(
     train_features: Floats,
     train_categories: Sequence[str | None],
@@ -42,31 +53,40 @@ def score_downstream(
     test_categories: Sequence[str | None] = (),
     *,
     seed: int = 0,
-    main_only: bool = False,
     memory: int | None = None,
 ) -> Downstream | Absent:
     """Fit classifiers on the module features of train samples and score them on held-out ones.
 
     Features are scaled to mean 0 and deviation 1 over the train samples. Classifiers are those of
-    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear); with
-    ``main_only`` the first alone. Without held-out samples each train sample is predicted by
-    stratified 5-fold cross-validation. Features have the shape (samples, K); samples without a
-    category are left out. The support vector machine comes first; intervals come from bootstrap
-    draws of the scored samples.
+    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear).
+    Without held-out samples each train sample is predicted by stratified 5-fold cross-validation.
+    Features have the shape (samples, K); samples without a category are left out. The support
+    vector machine comes first; intervals come from bootstrap draws of the scored samples.
 
     Of more than 50 categories the most frequent take part, and in cross-validation those with two
     samples; the note says so. There are no scores where fewer than two are left. The kernel's
     cache takes a quarter of ``memory`` (bytes), at most 200 MiB.
     """
-    coded = CodedCategories.of([*train_categories, *test_categories])
-    held_out = test_features is not None and bool((coded.codes[len(train_categories) :] >= 0).any())
-    problem = _select(coded, len(train_categories), held_out=held_out)
+    known = select_categories(train_categories, () if test_features is None else test_categories)
+    return fit_classifiers(train_features, test_features, known, seed=seed, memory=memory)
+
+
+def fit_classifiers(
+    train_features: Floats,
+    test_features: Floats | None,
+    problem: SelectedCategories | Absent,
+    *,
+    seed: int = 0,
+    main_only: bool = False,
+    memory: int | None = None,
+) -> Downstream | Absent:
+    """As `score_downstream`, of selected categories; with ``main_only`` the first classifier."""
     if isinstance(problem, Absent):
         return problem
-    train_rows = _draw_subsample(problem.train, seed)
+    train_rows = draw_subsample(problem.train, seed)
     train, train_truth = train_features[train_rows], problem.train[train_rows]
     truth, folds = train_truth, None
-    if held_out:
+    if problem.held_out:
         assert test_features is not None
         test, truth = test_features[problem.test >= 0], problem.test[problem.test >= 0]
     else:
@@ -119,24 +139,17 @@ def explain_left_out(
     train_categories: Sequence[str | None], test_categories: Sequence[str | None]
 ) -> str:
     """Why classifiers will be skipped, or which categories take no part; empty if all do."""
-    coded = CodedCategories.of([*train_categories, *test_categories])
-    held_out = bool((coded.codes[len(train_categories) :] >= 0).any())
-    problem = _select(coded, len(train_categories), held_out=held_out)
+    problem = select_categories(train_categories, test_categories)
     return problem.reason if isinstance(problem, Absent) else problem.note
 
 
-@dataclass(frozen=True, eq=False)
-class _Problem:
-    """What classifiers are to tell apart: categories numbered anew, -1 for what takes no part."""
-
-    names: tuple[str, ...]
-    train: Labels
-    test: Labels
-    note: str
-
-
-def _select(coded: CodedCategories, num_train: int, *, held_out: bool) -> _Problem | Absent:
+def select_categories(
+    train_categories: Sequence[str | None], test_categories: Sequence[str | None]
+) -> SelectedCategories | Absent:
     """Choose the categories that take part, or say why no classifier can be fitted."""
+    coded = CodedCategories.of([*train_categories, *test_categories])
+    num_train = len(train_categories)
+    held_out = bool((coded.codes[num_train:] >= 0).any())
     parts = coded.codes[:num_train], coded.codes[num_train:]
     train, test = (np.bincount(codes[codes >= 0], minlength=len(coded.names)) for codes in parts)
     present = int((train > 0).sum())
@@ -172,7 +185,7 @@ def _select(coded: CodedCategories, num_train: int, *, held_out: bool) -> _Probl
     number = np.full(len(coded.names) + 1, -1)
     number[chosen] = np.arange(len(chosen))
     names = tuple(coded.names[code] for code in chosen)
-    return _Problem(names, number[parts[0]], number[parts[1]], " ".join(notes))
+    return SelectedCategories(names, number[parts[0]], number[parts[1]], held_out, " ".join(notes))
 
 
 def measure_agreement(
@@ -214,7 +227,7 @@ def _build_classifiers(seed: int, memory: int | None) -> dict[str, Pipeline]:
     }
 
 
-def _draw_subsample(truth: Labels, seed: int) -> Labels:
+def draw_subsample(truth: Labels, seed: int) -> Labels:
     """Rows of the samples to fit on: all that take part, else as many of each category's share."""
     rows = np.flatnonzero(truth >= 0)
     if len(rows) <= MAX_TRAIN:

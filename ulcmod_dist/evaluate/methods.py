@@ -1,37 +1,49 @@
-"""Compare methods: L, xi, B and downstream scores of each, over seeds."""
+"""Compare methods: L, xi, B and the measures that favour none of them, over seeds."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from ulcmod_dist.evaluate.baselines import Candidate
-from ulcmod_dist.evaluate.downstream import INTERVAL_LEVEL, score_downstream
+from ulcmod_dist.evaluate.downstream import (
+    SelectedCategories,
+    fit_classifiers,
+    measure_agreement,
+    select_categories,
+)
 from ulcmod_dist.evaluate.features import (
     ModuleFeatures,
     compute_module_features,
     group_by_memory,
 )
+from ulcmod_dist.evaluate.measures import (
+    Separation,
+    count_standing_out,
+    measure_seeds_agreement,
+    measure_separation,
+)
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.discovery import Downstream, MethodRow
-from ulcmod_dist.results.types import Absent, Interval, Objective
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, Agreement, MethodRow
+from ulcmod_dist.results.types import Absent, Objective, Repeats
 
 ITERD = "IterD"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MethodScore:
     """How good the modules of one method are, for one K and seed."""
 
     method: str  # name of the method
     num_modules: int  # K
     seed: int  # seed they were found with
+    unit_labels: LabelArray  # module of each unit
+    sample_labels: LabelArray  # module of each train sample
     objective: Objective  # objective L with xi and B
     accuracy: float | None  # of the support vector machine on module features, if measured
-    macro_f1: float | None  # its macro-F1, if measured
+    agreement: Agreement | None  # of the samples' modules with their categories, if they have any
+    separation: Separation | None  # how well each module tells categories apart, likewise
 
 
 def score_methods(
@@ -50,6 +62,7 @@ def score_methods(
     all candidates do not fit in ``memory`` (bytes), there are several passes.
     """
     scores: list[MethodScore] = []
+    known = select_categories(train_categories, () if test is None else test_categories)
     numbers = [candidate.num_modules for candidate in candidates]
     samples = train.n_samples + (0 if test is None else test.n_samples)
     for group in group_by_memory(numbers, samples, memory):
@@ -60,31 +73,38 @@ def score_methods(
         if test is not None:
             held_out = [*compute_module_features(test, labels, numbers[group], executor)]
         for candidate, mine, other in zip(chosen, features, held_out, strict=True):
-            downstream = score_downstream(
-                mine.values,
-                train_categories,
-                None if other is None else other.values,
-                test_categories,
-                seed=candidate.seed,
-                main_only=True,
-                memory=memory,
-            )
-            scores.append(_score(candidate, mine, downstream))
+            score = _score(candidate, mine, other, known, train_categories, memory)
+            scores.append(score)
             advance(len(scores))
     return tuple(scores)
 
 
 def _score(
-    candidate: Candidate, features: ModuleFeatures, downstream: Downstream | Absent
+    candidate: Candidate,
+    features: ModuleFeatures,
+    test: ModuleFeatures | None,
+    known: SelectedCategories | Absent,
+    categories: Sequence[str | None],
+    memory: int | None,
 ) -> MethodScore:
-    best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
+    labels, seed = fill_sample_labels(candidate, features), candidate.seed
+    values, held_out = features.values, None if test is None else test.values
+    downstream = fit_classifiers(values, held_out, known, seed=seed, main_only=True, memory=memory)
+    agreement = measure_agreement("train", labels.astype(np.int64), categories)
     return MethodScore(
         method=candidate.method,
         num_modules=candidate.num_modules,
-        seed=candidate.seed,
-        objective=features.objective(fill_sample_labels(candidate, features)),
-        accuracy=None if best is None else best.accuracy.mean,
-        macro_f1=None if best is None else best.macro_f1.mean,
+        seed=seed,
+        unit_labels=candidate.unit_labels,
+        sample_labels=labels,
+        objective=features.objective(labels),
+        accuracy=None
+        if isinstance(downstream, Absent)
+        else downstream.classifiers[0].accuracy.mean,
+        agreement=None if isinstance(agreement, Absent) else agreement,
+        separation=None
+        if isinstance(known, Absent)
+        else measure_separation(values, held_out, known),
     )
 
 
@@ -96,43 +116,43 @@ def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelA
     return np.where(candidate.sample_labels >= 0, candidate.sample_labels, assigned)
 
 
-def tabulate_methods(scores: Sequence[MethodScore], num_modules: int) -> tuple[MethodRow, ...]:
-    """Rows of the table for one K, with intervals over seeds: IterD first, then by falling L.
+def tabulate_methods(
+    scores: Sequence[MethodScore], num_modules: int, halves: float | None = None
+) -> tuple[MethodRow, ...]:
+    """Rows of the table for one K: IterD first, then by falling L, random groups last.
 
-    Intervals end where values are no longer possible. For xi, and so for L, there is no such end at
-    zero: samples may be less active than on average in modules that a method puts them into.
+    ``halves`` is the agreement of IterD's units over two halves of the samples, if measured.
     """
-    rows = []
-    for method in dict.fromkeys(score.method for score in scores):
-        mine = [s for s in scores if s.method == method and s.num_modules == num_modules]
-        if not mine:
-            continue
-        accuracy = [s.accuracy for s in mine if s.accuracy is not None]
-        macro_f1 = [s.macro_f1 for s in mine if s.macro_f1 is not None]
-        rows.append(
-            MethodRow(
-                method=method,
-                value=interval_over_seeds([s.objective.value for s in mine]),
-                xi=interval_over_seeds([s.objective.xi for s in mine]),
-                balance=interval_over_seeds([s.objective.balance for s in mine], least=0.0),
-                accuracy=interval_over_seeds(accuracy, least=0.0, most=1.0) if accuracy else None,
-                macro_f1=interval_over_seeds(macro_f1, least=0.0, most=1.0) if macro_f1 else None,
-                num_seeds=len(mine),
-            )
-        )
-    return tuple(sorted(rows, key=lambda row: (row.method != ITERD, -row.value.mean)))
+    chosen = [score for score in scores if score.num_modules == num_modules]
+    random = [s.separation for s in chosen if s.method == RANDOM_GROUPS and s.separation]
+    rows = [
+        _tabulate(method, [s for s in chosen if s.method == method], random, halves)
+        for method in dict.fromkeys(score.method for score in chosen)
+    ]
+    places = {ITERD: 0, RANDOM_GROUPS: 2}
+    return tuple(sorted(rows, key=lambda row: (places.get(row.method, 1), -row.value.mean)))
 
 
-def interval_over_seeds(
-    values: Sequence[float], least: float = -math.inf, most: float = math.inf
-) -> Interval:
-    """Mean of independent runs with Student's interval of the mean; none for a single run.
+def _tabulate(
+    method: str, scores: Sequence[MethodScore], random: Sequence[Separation], halves: float | None
+) -> MethodRow:
+    agreement = [s.agreement for s in scores if s.agreement]
+    level = [] if method == RANDOM_GROUPS else random
+    return MethodRow(
+        method=method,
+        value=Repeats(tuple(s.objective.value for s in scores)),
+        xi=Repeats(tuple(s.objective.xi for s in scores)),
+        balance=Repeats(tuple(s.objective.balance for s in scores)),
+        accuracy=_repeats([s.accuracy for s in scores if s.accuracy is not None]),
+        adjusted_rand=_repeats([found.adjusted_rand for found in agreement]),
+        mutual_information=_repeats([found.mutual_information for found in agreement]),
+        stand_out=_repeats(
+            [count_standing_out(s.separation, level) for s in scores if s.separation and level]
+        ),
+        seeds_agreement=measure_seeds_agreement([(s.unit_labels, s.sample_labels) for s in scores]),
+        halves_agreement=halves if method == ITERD else None,
+    )
 
-    It is cut off at the possible values ``least`` to ``most``, which it passes on few runs.
-    """
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean)
-    error = float(np.std(values, ddof=1) / np.sqrt(len(values)))
-    reach = float(stats.t.ppf((1 + INTERVAL_LEVEL) / 2, len(values) - 1)) * error
-    return Interval(mean, max(least, mean - reach), min(most, mean + reach))
+
+def _repeats(values: Sequence[float]) -> Repeats | None:
+    return Repeats(tuple(values)) if values else None

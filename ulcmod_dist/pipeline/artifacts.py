@@ -75,11 +75,11 @@ GRAPH: Mapping[str, Artifact] = {
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 2, "evaluate:make_evaluation", "evaluate",
+            "methods", 3, "evaluate:make_evaluation", "evaluate",
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(
-            "evaluation", 2, "evaluate:make_evaluation", "evaluate",
+            "evaluation", 3, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
             each_k=True, files=(_stored(""),),
         ),

@@ -1,5 +1,6 @@
 """``ulcmod evaluate``: what the modules mean, how good they are and how sure that is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,6 +16,7 @@ from ulcmod_dist.evaluate.features import (
     compute_module_features,
     group_by_memory,
 )
+from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
 from ulcmod_dist.evaluate.topics import Samples
@@ -47,10 +49,14 @@ class NullModel:
 COLUMNS = {
     "num_modules": "K",
     "objective": "L",
+    "xi": "ξ",
     "null": "L of null",
     "best_baseline": "Best baseline",
     "baseline_objective": "its L",
+    "baseline_xi": "its ξ",
     "accuracy": "Accuracy",
+    "random_accuracy": "of random groups",
+    "adjusted_rand": "Adjusted Rand",
     "state": "State",
 }
 
@@ -237,7 +243,15 @@ def _search_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Object
 
 def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, MethodComparison]:
     baselines, left_out = _baselines(inputs, list(modules))
-    candidates = [*_searched(inputs, modules), *baselines]
+    halves, halves_left_out = _compare_halves(inputs, list(modules))
+    seed = inputs.context.job.evaluate.seed
+    random = [
+        groups
+        for k, stored in modules.items()
+        if k > 1
+        for groups in draw_random_groups(stored.unit_labels, k, seed)
+    ]
+    candidates = [*_searched(inputs, modules), *baselines, *random]
     total = inputs.splits + len(candidates)
     with track(inputs.context.on_progress, "Comparing methods", total, "parts") as step:
         scores = score_methods(
@@ -250,7 +264,40 @@ def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Me
             lambda done: step.update(inputs.splits + done),
             inputs.memory,
         )
-    return {k: MethodComparison(tabulate_methods(scores, k), left_out[k]) for k in modules}
+    return {
+        k: MethodComparison(
+            tabulate_methods(scores, k, halves.get(k)), (*left_out[k], *halves_left_out)
+        )
+        for k in modules
+    }
+
+
+def _compare_halves(
+    inputs: _Inputs, numbers: Sequence[int]
+) -> tuple[dict[int, float], tuple[Fact, ...]]:
+    """How alike the modules of two halves of the samples are, for each K > 1; or why not known.
+
+    Asked where other seeds are searched: it is the same question about the choice of samples.
+    """
+    numbers = [k for k in numbers if k > 1]
+    if not numbers or len(_seeds(inputs)) < 2:
+        return {}, ()
+    context, raw = inputs.context, inputs.train.raw
+    # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
+    held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
+    config = context.job.discover.model_copy(update={"memory": max(1, inputs.memory - held)})
+    with track(context.on_progress, "Searching in halves", 2, "searches") as step:
+
+        def search(half: Standardised) -> dict[int, Modules]:
+            found = discover_all(half, numbers, config, executor=inputs.executor)
+            step.update(step.done + 1)
+            return found
+
+        try:
+            seed = context.job.evaluate.seed
+            return compare_halves(inputs.train, search, inputs.executor, seed), ()
+        except InvalidInput as error:
+            return {}, (Fact("stability over halves of the samples", error.fact),)
 
 
 def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
@@ -308,22 +355,21 @@ def _baselines(
 
 
 def _row(discovery: Discovery) -> dict[str, object]:
-    null = discovery.null
-    best = discovery.methods[1] if len(discovery.methods) > 1 else None
-    downstream = discovery.downstream
+    null, best, random = discovery.null, discovery.best_baseline, discovery.random_groups
+    downstream, agreement = discovery.downstream, discovery.agreement
+    main = None if isinstance(downstream, Absent) else downstream.classifiers[0]
     return {
         "num_modules": discovery.num_modules,
         "objective": discovery.objective.value,
         "xi": discovery.objective.xi,
         "balance": discovery.objective.balance,
         "null": None if isinstance(null, Absent) else float(np.mean([s.value for s in null])),
-        "best_baseline": None if best is None else best.method,
-        "baseline_objective": None if best is None else best.value.mean,
-        "accuracy": None
-        if isinstance(downstream, Absent)
-        else downstream.classifiers[0].accuracy.mean,
-        "macro_f1": None
-        if isinstance(downstream, Absent)
-        else downstream.classifiers[0].macro_f1.mean,
+        "best_baseline": best and best.method,
+        "baseline_objective": best and best.value.mean,
+        "baseline_xi": best and best.xi.mean,
+        "accuracy": main and main.accuracy.mean,
+        "random_accuracy": random and random.accuracy and random.accuracy.mean,
+        "macro_f1": main and main.macro_f1.mean,
+        "adjusted_rand": None if isinstance(agreement, Absent) else agreement[0].adjusted_rand,
         "left_out": discovery.left_out,
     }

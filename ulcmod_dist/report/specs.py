@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ulcmod_dist.results.types import Floats, Interval
+from ulcmod_dist.results.types import Floats, Interval, Repeats
 from ulcmod_dist.runtime.text import number
 
 MAX_TEXT_COLUMNS = 16
@@ -77,7 +77,7 @@ class DotSeries:
 
     @classmethod
     def from_intervals(
-        cls, name: str, rows: Sequence[str], values: Sequence[Interval]
+        cls, name: str, rows: Sequence[str], values: Sequence[Interval | Repeats]
     ) -> "DotSeries":
         """Return one interval a row; the hover text repeats row, value and interval."""
         return cls(
@@ -92,7 +92,7 @@ class DotSeries:
         )
 
 
-def format_interval(value: Interval) -> str:
+def format_interval(value: Interval | Repeats) -> str:
     """Return a number with its interval in brackets, where it has one."""
     if value.low is None or value.high is None:
         return number(value.mean)

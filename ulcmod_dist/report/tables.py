@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
-from ulcmod_dist.results.types import Interval
+from ulcmod_dist.results.types import Interval, Repeats
 from ulcmod_dist.runtime.text import DASH, number, percent, strip_control_chars
 
 Cell = str | int | float | None
@@ -95,7 +95,7 @@ def interval_columns(key: str, title: str) -> tuple[Column, ...]:
     )
 
 
-def interval_cells(value: Interval | None) -> tuple[Cell, ...]:
+def interval_cells(value: Interval | Repeats | None) -> tuple[Cell, ...]:
     """Return the cells of a number and the ends of its interval."""
     return (None, None, None) if value is None else (value.mean, value.low, value.high)
 

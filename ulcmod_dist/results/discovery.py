@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective
+from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective, Repeats
 
 
 @dataclass(frozen=True)
@@ -23,24 +23,43 @@ class RunFacts:
     facts: tuple[Fact, ...] = ()  # further facts, in the order to print
 
 
+RANDOM_GROUPS = "random groups of units"
+"""Name of the row that serves as level: groups as large as IterD's modules, drawn at random."""
+
+
 @dataclass(frozen=True)
 class MethodRow:
-    """One method's modules: a row of the comparison; the first row is IterD."""
+    """One method's modules: a row of the comparison; the first row is IterD.
+
+    Measures are absent, None, where the corpus has no categories, a method ran with one seed, or
+    nobody repeated it on halves.
+    """
 
     method: str  # such as "IterD" or "k-means"
-    value: Interval  # objective L over the seeds
-    xi: Interval  # activation modularity over the seeds
-    balance: Interval  # balance B over the seeds
-    accuracy: Interval | None  # downstream accuracy on held-out samples, or None where not measured
-    macro_f1: Interval | None  # downstream macro-F1, or None where not measured
-    num_seeds: int  # number of seeds behind the estimates
+    value: Repeats  # objective L, one value a seed as all of these
+    xi: Repeats  # activation modularity
+    balance: Repeats  # balance B
+    accuracy: Repeats | None = None  # of the support vector machine on the K features, held out
+    adjusted_rand: Repeats | None = None  # modules of the train samples against their categories
+    mutual_information: Repeats | None = None  # the same, normalised by the mean entropy
+    # Modules that tell a category better than 95% of the random groups of units do.
+    stand_out: Repeats | None = None
+    # Mean adjusted Rand index between seeds, of the units' modules and of the samples'.
+    seeds_agreement: tuple[float, float] | None = None
+    # Adjusted Rand index of the units' modules that two random halves of the samples lead to.
+    halves_agreement: float | None = None
+
+    @property
+    def num_seeds(self) -> int:
+        """Seeds behind the values; of random groups, draws."""
+        return len(self.value.values)
 
 
 @dataclass(frozen=True)
 class MethodComparison:
     """The modules of several methods, for one K."""
 
-    rows: tuple[MethodRow, ...]  # IterD first
+    rows: tuple[MethodRow, ...]  # IterD first, random groups last
     left_out: tuple[Fact, ...] = ()  # methods that found no modules, and why not
 
 
@@ -182,7 +201,7 @@ class Discovery:
     # there is a single restart.
     restart_agreement: tuple[float, float] | None
     null: tuple[Objective, ...] | Absent  # objectives with each unit's column permuted
-    methods: tuple[MethodRow, ...]  # IterD first; empty where the comparison was not made
+    methods: tuple[MethodRow, ...]  # IterD first, random groups last; empty where none was made
     downstream: Downstream | Absent  # categories read from the module features
     agreement: tuple[Agreement, ...] | Absent  # of modules and categories, one value a split
     categories: Categories | Absent  # modules against categories
@@ -191,6 +210,17 @@ class Discovery:
     ablation: Ablation | Absent  # the causal check
     confounds: tuple[Confound, ...] | Absent  # properties of the prompts related to the modules
     methods_left_out: tuple[Fact, ...] = ()  # methods that were not compared, and why not
+
+    @property
+    def best_baseline(self) -> MethodRow | None:
+        """The other method with the largest L."""
+        others = (row for row in self.methods[1:] if row.method != RANDOM_GROUPS)
+        return next(others, None)
+
+    @property
+    def random_groups(self) -> MethodRow | None:
+        """The level that random groups of units of the modules' sizes reach."""
+        return next((row for row in self.methods if row.method == RANDOM_GROUPS), None)
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -34,6 +34,32 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """A number measured in repeats, such as with several seeds: shown one by one, never smoothed.
+
+    Two or three values support no interval of their mean that keeps to what is possible: Student's
+    ran below zero for accuracies. So the range is given, which holds for any number of them.
+    """
+
+    values: tuple[float, ...]  # one a repeat, at least one
+
+    @property
+    def mean(self) -> float:
+        """Mean of the values."""
+        return float(np.mean(self.values))
+
+    @property
+    def low(self) -> float | None:
+        """The least value; None for a single one."""
+        return min(self.values) if len(self.values) > 1 else None
+
+    @property
+    def high(self) -> float | None:
+        """The greatest value; None for a single one."""
+        return max(self.values) if len(self.values) > 1 else None
+
+
+@dataclass(frozen=True)
 class Objective:
     """The objective L(F) = xi(F) * B(F) of one set of modules.
 

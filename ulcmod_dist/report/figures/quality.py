@@ -7,12 +7,12 @@ import numpy as np
 from ulcmod_dist.report.figures.modules import build_hover, describe_basis
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Line, Lines, Scale, format_interval
 from ulcmod_dist.results.discovery import Discovery, Downstream
-from ulcmod_dist.results.types import Interval, share_rows
+from ulcmod_dist.results.types import Interval, Repeats, share_rows
 from ulcmod_dist.runtime.text import label, number, percent
 
 
 def draw_objective_by_method(
-    methods: Sequence[str], values: Sequence[Interval], basis: str
+    methods: Sequence[str], values: Sequence[Interval | Repeats], basis: str
 ) -> Dots:
     """Draw the objective of several methods, the null model among them, in the given order."""
     best = max(range(len(values)), key=lambda row: values[row].mean)
