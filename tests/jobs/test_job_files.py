@@ -1,4 +1,4 @@
-"""Every job file of the folder jobs can be parsed, and sent to every kind of cluster."""
+"""Every job file of the folder jobs can be parsed; all but the laptop's, sent to any cluster."""
 
 import re
 from pathlib import Path
@@ -14,6 +14,8 @@ from ulcmod_dist.submit.slurm import render_script
 JOBS = Path(__file__).parents[2] / "jobs"
 FILES = sorted(JOBS.glob("*.yaml"))
 PAPER = [JOBS / f"qwen2.5-{size}.yaml" for size in ("1.5b", "3b", "7b")]
+LAPTOP = JOBS / "smollm2-135m.yaml"
+CLUSTER_FILES = [path for path in FILES if path != LAPTOP]
 ON_CLUSTER = ["run=/data/runs/x", "corpus.train=/data/x.parquet", "corpus.test=[]"]
 
 
@@ -29,7 +31,17 @@ def test_jobs__cover_every_scale() -> None:
         "llama-3.1-70b",
         "qwen3-30b-a3b",
         "nightly",
+        "smollm2-135m",
     }
+
+
+def test_laptop__needs_no_gpu_and_reads_the_corpus_of_the_demo() -> None:
+    job = Job.from_yaml(LAPTOP)
+    assert job.extract.gpus == 0
+    assert job.corpus is not None
+    files = [*job.corpus.train, *job.corpus.test]
+    assert files == [str(JOBS / "demo" / f"{split}.parquet") for split in ("train", "test")]
+    assert all(Path(file).is_file() for file in files)
 
 
 @pytest.mark.parametrize("path", FILES, ids=get_name)
@@ -45,7 +57,7 @@ def test_job__asks_for_the_modules_of_the_paper(path: Path) -> None:
     assert Job.from_yaml(path).discover.modules == (5, 10, 15, 20)
 
 
-@pytest.mark.parametrize("path", FILES, ids=get_name)
+@pytest.mark.parametrize("path", CLUSTER_FILES, ids=get_name)
 def test_job__has_room_for_its_actors(path: Path) -> None:
     job = Job.from_yaml(path)
     assert job.cluster is not None
@@ -55,7 +67,7 @@ def test_job__has_room_for_its_actors(path: Path) -> None:
     assert (job.extract.workers or 0) <= room * job.cluster.nodes
 
 
-@pytest.mark.parametrize("path", FILES, ids=get_name)
+@pytest.mark.parametrize("path", CLUSTER_FILES, ids=get_name)
 def test_job__can_be_sent_to_every_kind_of_cluster(path: Path) -> None:
     objects = yaml.safe_load_all(render_manifest(create_bundle(path, ON_CLUSTER, "kuberay")).text)
     assert {"RayJob", "RayCronJob", "CronJob"} & {entry["kind"] for entry in objects}
