@@ -1,24 +1,27 @@
 r"""How fast extraction is, and how much memory it takes, side by side in one run.
 
+    python -m tests.benchmarks.extraction compare \
+        --model SmolLM2-135M-Instruct.Q4_1.gguf              # a real model, the demo's prompts
     python -m tests.benchmarks.extraction                    # Qwen2.5-0.5B's shape, two cores
     python -m tests.benchmarks.extraction whole --layers 4   # a sixth of its depth, a quick look
     python -m tests.benchmarks.extraction memory --layers 2 --hidden 64 --width 100000 \
         --prompts 6000 --longest 20 --shard 100              # much data from little computing
-    python -m tests.benchmarks.extraction --device cuda --dtype bfloat16 --batch-tokens 32768
+    python -m tests.benchmarks.extraction compare --shape 135m --device cuda --dtype bfloat16 \
+        --loop-dtype bfloat16 --batch-tokens 32768 --prompts 1050
 
-Weights are random: time and memory do not depend on them.
+Without ``--model`` weights are random: time and memory do not depend on them.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TypeAlias
 
 import numpy as np
@@ -28,8 +31,13 @@ from rich.console import Console
 from rich.table import Table
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
-from ulcmod_dist.corpus.prompts import SCHEMA, Corpus
+from ulcmod_dist.config.schema import (
+    CorpusConfig,
+    ExtractConfig,
+    ModelConfig,
+    TokenizationConfig,
+)
+from ulcmod_dist.corpus.prompts import SCHEMA, Corpus, read_corpus
 from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
 from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
@@ -44,11 +52,15 @@ from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.rundir import RunDir
 
-TOKENIZER = Path(__file__).parents[2] / "jobs" / "demo" / "model"
-RULE = TokenizationConfig(template="none")
-# Hidden size, width of the MLP, layers, heads, key-value heads.
-SHAPES = {"0.5b": (896, 4864, 24, 14, 2), "3b": (2048, 11008, 36, 16, 2)}
+DEMO = Path(__file__).parents[2] / "jobs" / "demo"
+# Hidden size, width of the MLP, layers, heads, key-value heads: SmolLM2 and two of Qwen2.5.
+SHAPES = {
+    "135m": (576, 1536, 30, 9, 3),
+    "0.5b": (896, 4864, 24, 14, 2),
+    "3b": (2048, 11008, 36, 16, 2),
+}
 WORDS = ["the", "sum", "of", "two", "numbers", "is", "a", "long", "story", "code", "and", "rain"]
+UNIT = "prompts/s"
 # What was measured, its value and its unit.
 Row: TypeAlias = tuple[str, float, str]
 
@@ -73,12 +85,19 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
-        self.spec = ModelConfig(id=str(folder / "model"), dtype=options.dtype)
-        _write_model(options, folder / "model")
-        self.encoder = PromptTokenizer.load(self.spec, RULE)
+        # A real model reads its prompts in its chat template, as a job's does by default.
+        self.rule = TokenizationConfig(template="model" if options.model else "none")
+        if not options.model:
+            _write_model(options, folder / "model")
+        self.spec = ModelConfig(
+            id=options.model or str(folder / "model"),
+            revision=options.revision,
+            dtype=options.dtype,
+        )
+        self.encoder = PromptTokenizer.load(self.spec, self.rule)
         self.config = load_config(self.spec)
         self.units = list_units(self.config)
-        self.prompts = _prompts(options.prompts, options.longest, options.seed)
+        self.prompts = _read(options) if options.model or options.corpus else _write(options)
         texts = self.prompts.table["text"].to_pylist()
         self.encoded = self.encoder.encode(texts)
         self.tokens = sum(len(entry.ids) for entry in self.encoded)
@@ -90,13 +109,19 @@ class Bench:
         return [[self.encoded[index] for index in batch] for batch in plan]
 
     def plain_loop(self, limit: int) -> tuple[float, np.ndarray]:
-        """Batch 1 in float32, logits computed, the mean taken by a hook: tokens/s and rows."""
+        """Batch 1, logits computed, the mean taken by hooks: tokens/s and rows."""
         torch.set_num_threads(self.options.threads)
         device, dtype = self.options.device, getattr(torch, self.options.loop_dtype)
-        model = AutoModelForCausalLM.from_pretrained(self.spec.id, dtype=dtype).to(device).eval()
+        path, source = Path(self.spec.id), {}
+        if path.suffix == ".gguf":
+            path, source = path.parent, {"gguf_file": path.name}
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path), revision=self.spec.revision or "main", dtype=dtype, **source
+        )
+        model = model.to(device).eval()
         parts: list[torch.Tensor] = []
-        for layer in model.model.layers:
-            layer.mlp.down_proj.register_forward_pre_hook(
+        for part in self.units:
+            model.base_model.get_submodule(part.path).register_forward_pre_hook(
                 lambda module, args: parts.append(args[0].abs().mean(dim=1).float())
             )
         rows, chosen = [], self.encoded[:limit]
@@ -168,7 +193,7 @@ class Bench:
             done = extract(
                 run,
                 prepared,
-                partial(ModelReplica, self.spec, RULE, config, self.units),
+                partial(ModelReplica, self.spec, self.rule, config, self.units),
                 config,
                 fence=lease.fence,
                 on_event=notes,
@@ -188,10 +213,10 @@ def main() -> None:
     try:
         bench = Bench(options, folder)
         title = (
-            f"{options.prompts:,} prompts, {bench.tokens:,} tokens, "
+            f"{len(bench.encoded):,} prompts, {bench.tokens:,} tokens, "
             f"{count_units(bench.units):,} units, {options.dtype} on {options.device}"
         )
-        for part in options.parts or (PARTS if options.device == "cpu" else PARTS[:2]):
+        for part in options.parts or (PARTS if options.device == "cpu" else PARTS[:3]):
             table = Table("measured", "value", "unit", title=title)
             for name, value, unit in globals()[f"_{part}"](bench):
                 table.add_row(name, f"{value:,.4g}" if value < 1000 else f"{value:,.0f}", unit)
@@ -201,7 +226,33 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-PARTS = ("forward", "whole", "actors", "memory")
+PARTS = ("compare", "forward", "whole", "actors", "memory")
+
+
+def _compare(bench: Bench) -> Iterator[Row]:
+    """All prompts in every way, in turn, so that a machine that slows down slows all of them."""
+    threads, shard = bench.options.threads, bench.options.shard
+    loop, bare, one, many = [], [], [], []
+    for _ in range(bench.options.repeats):
+        loop.append(bench.plain_loop(len(bench.encoded))[0])
+        rate, _, prepared = bench.whole(1, threads, shard)
+        one.append(rate)
+        bare.append(bench.headless(prepared))
+        if bench.options.device == "cpu":
+            many.append(bench.whole(threads, 1, shard)[0])
+    prompts = len(bench.encoded) / bench.tokens
+    yield f"plain loop: batch 1, logits, {bench.options.loop_dtype}", median(loop) * prompts, UNIT
+    yield "the plan's batches: no hooks, no logits", median(bare) * prompts, UNIT
+    yield "  relative to the plain loop", _median_ratio(bare, loop), "x"
+    for name, rates in (("one actor", one), (f"{threads} actors of one thread", many)):
+        if rates:
+            yield f"extraction: {name}", median(rates) * prompts, UNIT
+            yield "  relative to the plain loop", _median_ratio(rates, loop), "x"
+            yield "  relative to the plan's batches", _median_ratio(rates, bare), "x"
+
+
+def _median_ratio(rates: list[float], others: list[float]) -> float:
+    return median(rate / other for rate, other in zip(rates, others, strict=True))
 
 
 def _forward(bench: Bench) -> Iterator[Row]:
@@ -210,8 +261,8 @@ def _forward(bench: Bench) -> Iterator[Row]:
     rate, rows = bench.engine()
     difference = np.abs(rows[:limit] - alone).max() / np.abs(alone).max()
     prompts = len(bench.encoded) / bench.tokens
-    yield f"plain loop, batch 1, logits, {bench.options.loop_dtype}", loop * prompts, "prompts/s"
-    yield "batches, no logits", rate * prompts, "prompts/s"
+    yield f"plain loop, batch 1, logits, {bench.options.loop_dtype}", loop * prompts, UNIT
+    yield "batches, no logits", rate * prompts, UNIT
     yield "  ratio", rate / loop, "x"
     yield "  relative difference", difference, "of the largest"
 
@@ -227,10 +278,10 @@ def _whole(bench: Bench) -> Iterator[Row]:
     longest = sum(len(batch) * max(len(entry.ids) for entry in batch) for batch in batches)
     yield "tokens a batch, at most", bench.options.batch_tokens, "tokens"
     yield "padding of the plan's batches", longest / bench.tokens - 1, "of the tokens"
-    yield "those batches, no hooks, nothing written", statistics.median(bare), "tokens/s"
-    yield "extraction: Ray, Zarr, commits", statistics.median(whole), "tokens/s"
+    yield "those batches, no hooks, nothing written", median(bare), "tokens/s"
+    yield "extraction: Ray, Zarr, commits", median(whole), "tokens/s"
     shares = sorted(one / other for one, other in zip(whole, bare, strict=True))
-    yield f"  share, median of {len(shares)} pairs", statistics.median(shares), ""
+    yield f"  share, median of {len(shares)} pairs", median(shares), ""
     yield "  lowest", shares[0], ""
     yield "  highest", shares[-1], ""
 
@@ -241,9 +292,9 @@ def _actors(bench: Bench) -> Iterator[Row]:
         one.append(bench.whole(1, 1, bench.options.shard)[0])
         two.append(bench.whole(2, 1, bench.options.shard)[0])
     ratios = [more / less for more, less in zip(two, one, strict=True)]
-    yield "one actor of one thread", statistics.median(one), "tokens/s"
-    yield "two actors of one thread", statistics.median(two), "tokens/s"
-    yield f"  ratio, median of {len(ratios)} pairs", statistics.median(ratios), "x"
+    yield "one actor of one thread", median(one), "tokens/s"
+    yield "two actors of one thread", median(two), "tokens/s"
+    yield f"  ratio, median of {len(ratios)} pairs", median(ratios), "x"
 
 
 def _memory(bench: Bench) -> Iterator[Row]:
@@ -274,9 +325,17 @@ def _timed(
     return time.perf_counter() - began
 
 
-def _prompts(count: int, longest: int, seed: int) -> Corpus:
+def _read(options: argparse.Namespace) -> Corpus:
+    """Prompts of the corpus drawn at random, so that every category and length takes part."""
+    corpus = read_corpus(CorpusConfig(train=(options.corpus or str(DEMO / "train.parquet"),)))
+    rows = np.random.default_rng(options.seed).permutation(len(corpus.table))
+    return Corpus(corpus.table.take(np.sort(rows[: options.prompts])))
+
+
+def _write(options: argparse.Namespace) -> Corpus:
     """Texts of lognormal length: a median of about 50 tokens."""
-    chance = np.random.default_rng(seed)
+    count, longest = options.prompts, options.longest
+    chance = np.random.default_rng(options.seed)
     lengths = np.clip(np.exp(chance.normal(np.log(42), 0.7, count)).astype(int), 4, longest)
     texts = [
         f"{number} " + " ".join(chance.choice(WORDS, size)) for number, size in enumerate(lengths)
@@ -302,12 +361,15 @@ def _write_model(options: argparse.Namespace, folder: Path) -> None:
     dtype = getattr(torch, options.dtype)
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(TOKENIZER / name, folder / name)
+        shutil.copy(DEMO / "model" / name, folder / name)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed and memory of an extraction.")
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; or all")
+    parser.add_argument("--model", default="", help="hub id, folder or GGUF file of a real model")
+    parser.add_argument("--revision", help="commit of a hub id")
+    parser.add_argument("--corpus", default="", help="prompts; with a model, by default the demo's")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="0.5b")
     parser.add_argument("--layers", type=int, default=0, help="other than the shape's")
     parser.add_argument("--hidden", type=int, default=0, help="other than the shape's")
