@@ -1,0 +1,64 @@
+"""Pictures of a run's report for README and tutorial, light and dark, drawn by Chromium.
+
+    python -m docs.pictures runs/smollm2-135m --module 3
+
+The pictures hold prompts, so use a run on the project's own corpus alone.
+"""
+
+import argparse
+from pathlib import Path
+
+from playwright.sync_api import Page
+
+from tests.report.chromium import launch_chromium
+
+IMAGES = Path(__file__).parent / "images"
+WIDTH, HEIGHT = 1280, 930
+# Picture -> figure of the page. All show the smallest K, with which the page opens.
+FIGURES = {"layers": "layers-k{k:03d}", "ablation": "ablation-categories-k{k:03d}"}
+MARGIN = 24
+
+
+def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> None:
+    """Write module.png, layers.png and ablation.png, or the same names with ``-dark``."""
+    suffix = "-dark" if dark else ""
+    with launch_chromium() as browser:
+        page = browser.new_page(
+            viewport={"width": WIDTH, "height": HEIGHT},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+        )
+        page.goto(report.as_uri())
+        page.click(f"#tab-{num_modules}-{module}")
+        show(page, "#modules")
+        page.screenshot(path=IMAGES / f"module{suffix}.png")
+        for picture, figure in FIGURES.items():
+            place = f"[data-figure='{figure.format(k=num_modules)}']"
+            show(page, place)
+            page.locator(place).screenshot(path=IMAGES / f"{picture}{suffix}.png")
+
+
+def show(page: Page, place: str) -> None:
+    """Scroll to an element and wait until its figure, if it has any, is drawn."""
+    page.evaluate(
+        "([place, margin]) => window.scrollTo({behavior: 'instant', top: window.scrollY - margin +"
+        " document.querySelector(place).getBoundingClientRect().top})",
+        [place, MARGIN + 52],  # the bar at the top covers 52 pixels
+    )
+    page.wait_for_timeout(2000)
+
+
+def main() -> None:
+    """Draw the pictures of the run that is named."""
+    parser = argparse.ArgumentParser(description="Pictures of README and tutorial.")
+    parser.add_argument("run", type=Path, help="run directory with a report")
+    parser.add_argument("--module", type=int, default=0, help="module whose card is shown")
+    parser.add_argument("--num-modules", type=int, default=7, help="K, the first of the report")
+    options = parser.parse_args()
+    report = (options.run / "report.html").resolve()
+    for dark in (False, True):
+        photograph(report, options.module, options.num_modules, dark=dark)
+
+
+if __name__ == "__main__":
+    main()
