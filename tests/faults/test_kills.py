@@ -15,7 +15,7 @@ import ray
 
 from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.shards import read_commits
+from ulcmod_dist.store.shards import read_commits, read_prompts
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.store.verify import verify
 
@@ -74,7 +74,8 @@ def require_whole(run: RunDir, marks: str, undisturbed: str, most: int = ACTORS)
     assert view.digest == undisturbed
     assert view.sample_ids() == [f"s{number}" for number in range(PROMPTS)]
     assert verify(run).findings == ()
-    rows = Counter(prompt for commit in read_commits(run).values() for prompt in commit.prompts)
+    commits = list(read_commits(run).values())
+    rows = Counter(prompt for prompts in read_prompts(run, commits) for prompt in prompts)
     assert set(rows.values()) == {1}
     computed = Counter(passed(marks, "computed"))
     assert sum(computed.values()) - len(computed) <= most

@@ -69,7 +69,7 @@ def test_rerun__pays_for_new_prompts_alone_and_then_for_nothing(
     found = answer.json()
     assert (found["computed"], found["reused"], found["added"]) == (6, 75, 6)
     new = {digest: commit for digest, commit in read_commits(run).items() if digest not in before}
-    assert sum(len(commit.prompts) for commit in new.values()) == 6
+    assert sum(commit.rows for commit in new.values()) == 6
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
     added = set((folder / "run").rglob("shards/**/activations/c/*/*")) - set(stored)
     units = 6 * 512

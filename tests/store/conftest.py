@@ -1,5 +1,6 @@
 """Small shards and snapshots for the tests of the store."""
 
+import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,10 +33,14 @@ def activation_of(prompt: str) -> np.ndarray:
     return np.random.default_rng(seed).gamma(1.0, size=UNITS).astype(np.float32)
 
 
+def digests_of(prompts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts)
+
+
 def content_of(prompts: Sequence[str]) -> ShardContent:
     rows = np.array([activation_of(prompt) for prompt in prompts], np.float32)
     tokens = np.array([len(prompt) for prompt in prompts], np.int64)
-    return ShardContent(tuple(prompts), rows.reshape(len(prompts), UNITS), tokens)
+    return ShardContent(digests_of(prompts), rows.reshape(len(prompts), UNITS), tokens)
 
 
 @pytest.fixture
@@ -51,7 +56,7 @@ def corpus_of(prompts: Sequence[str], splits: Sequence[str] | None = None) -> pa
             "sample_id": [f"s{number}" for number in range(count)],
             "split": list(splits or ["train"] * count),
             "category": ["coding"] * count,
-            "prompt": list(prompts),
+            "prompt": digests_of(prompts),
         },
         schema=CORPUS_SCHEMA,
     )

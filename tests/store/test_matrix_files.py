@@ -1,19 +1,32 @@
 """A matrix extracted elsewhere becomes a run."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 import zarr
 from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from scipy.sparse import csc_array, csr_array, save_npz
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.passes import moments
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.matrix_files import SHARD_ROWS, import_matrix
+from ulcmod_dist.store.matrix_files import import_matrix
 from ulcmod_dist.store.matrix_input import open_matrix
 from ulcmod_dist.store.records import committed_digests
 from ulcmod_dist.store.snapshot import open_snapshot
+
+SHARD_ROWS = 100
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moments, "BLOCK_BYTES", 4 * 7 * SHARD_ROWS)
 
 
 @pytest.fixture
@@ -21,17 +34,24 @@ def matrix() -> NDArray[np.float64]:
     return np.random.default_rng(0).gamma(1.0, size=(SHARD_ROWS + 30, 7))
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "zarr"])
+WRITERS: dict[str, Callable[[Path, NDArray[np.float64]], object]] = {
+    "stored.npz": lambda path, matrix: np.savez(path, activations=matrix, labels=np.zeros(3)),
+    "compressed.npz": lambda path, matrix: np.savez_compressed(path, a=matrix),
+    "columns.npz": lambda path, matrix: np.savez(path, np.asfortranarray(matrix)),
+    "sparse.npz": lambda path, matrix: save_npz(path, csr_array(matrix)),
+    "m.npy": np.save,
+    "m.safetensors": lambda path, matrix: save_file({"latents": matrix}, path),
+    "m.zarr": lambda path, matrix: zarr.create_array(str(path), data=matrix),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
 def test_import__every_format_becomes_the_same_snapshot(
-    run: RunDir, tmp_path: Path, matrix: NDArray[np.float64], kind: str
+    run: RunDir, tmp_path: Path, matrix: NDArray[np.float64], name: str
 ) -> None:
-    path = tmp_path / f"matrix.{kind}"
-    if kind == "npy":
-        np.save(path, matrix)
-    elif kind == "npz":
-        np.savez(path, activations=matrix, labels=np.zeros(3))
-    else:
-        zarr.create_array(str(path), data=matrix)
+    path = tmp_path / name
+    matrix[matrix < 0.5] = 0
+    WRITERS[name](path, matrix)
     import_matrix(run, open_matrix(str(path)))
     snapshot = open_snapshot(run)
     np.testing.assert_array_equal(snapshot.activations().raw.compute(), matrix.astype(np.float32))
@@ -55,6 +75,46 @@ def test_import__what_is_not_finite_is_named(
     matrix[SHARD_ROWS + 2, 5] = bad
     with pytest.raises(InvalidInput, match=rf"sample {SHARD_ROWS + 2} .* unit 5"):
         import_matrix(run, matrix)
+
+
+def test_import__bfloat16_is_read_exactly(run: RunDir, tmp_path: Path) -> None:
+    values = torch.rand(2 * SHARD_ROWS, 7).bfloat16()
+    path = tmp_path / "m.safetensors"
+    safetensors.torch.save_file({"activations": values, "other": torch.zeros(3)}, path)
+    snapshot = import_matrix(run, open_matrix(str(path)))
+    np.testing.assert_array_equal(snapshot.activations().raw.compute(), values.float().numpy())
+
+
+def test_import__rows_of_an_archive_are_read_in_any_order(tmp_path: Path) -> None:
+    values = np.arange(60.0).reshape(20, 3)
+    np.savez_compressed(tmp_path / "m.npz", values)
+    matrix = open_matrix(str(tmp_path / "m.npz"))
+    for rows in (slice(5, 8), slice(12, 20), slice(0, 6)):
+        np.testing.assert_array_equal(matrix[rows], values[rows])
+
+
+def test_import__a_sparse_matrix_by_columns_is_refused(tmp_path: Path) -> None:
+    save_npz(tmp_path / "m.npz", csc_array(np.eye(4)))
+    with pytest.raises(InvalidInput, match="in the format csc") as refused:
+        open_matrix(str(tmp_path / "m.npz"))
+    assert "tocsr()" in str(refused.value.remedy)
+
+
+def test_import__a_sparse_matrix_with_units_beyond_its_width_is_refused(
+    run: RunDir, tmp_path: Path
+) -> None:
+    matrix = csr_array(np.eye(4))
+    matrix.indices[2] = 9
+    save_npz(tmp_path / "m.npz", matrix)
+    with pytest.raises(InvalidInput, match="rows 0 to 3 of the matrix cannot be read"):
+        import_matrix(run, open_matrix(str(tmp_path / "m.npz")))
+
+
+def test_import__a_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
+    values = torch.rand(4, 3).to(torch.float8_e4m3fn)
+    safetensors.torch.save_file({"activations": values}, tmp_path / "m.safetensors")
+    with pytest.raises(InvalidInput, match="has the type F8_E4M3"):
+        open_matrix(str(tmp_path / "m.safetensors"))
 
 
 def test_import__nothing_but_numbers_of_two_dimensions(tmp_path: Path) -> None:

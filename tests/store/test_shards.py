@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.store.conftest import GRID, RECORD, Write, content_of
+from tests.store.conftest import GRID, RECORD, Write, content_of, digests_of
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.lease import LeaseLost
@@ -23,9 +23,10 @@ from ulcmod_dist.store.schema import (
     ROUTED_ARRAY,
     TOKEN_ARRAY,
     ChunkShape,
+    commit_key,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Origin, ShardWriter, read_commit, shard_moments
+from ulcmod_dist.store.shards import Origin, ShardWriter, read_commit, read_prompts, shard_moments
 
 ALL = (slice(None), slice(None))
 
@@ -39,6 +40,17 @@ def test_write__what_was_written_is_read(run: RunDir, write: Write) -> None:
     assert read_region(run, commit.folder, TOKEN_ARRAY, (slice(None),)).tolist() == [1, 2, 3]
     assert commit.tokens == 6
     assert read_commit(run, commit.digest) == commit
+
+
+def test_read_prompts__of_new_and_of_older_commits(run: RunDir, write: Write) -> None:
+    old, new = write(["a", "bb"]), write(["ccc"])
+    key = commit_key(old.digest)
+    record = load_checksummed(run.read(key), key)
+    del record["rows"], record["arrays"]["prompts"]
+    run.write(key, dump_checksummed({**record, "prompts": list(digests_of(["a", "bb"]))}))
+    old = read_commit(run, old.digest)
+    assert old.rows == 2
+    assert read_prompts(run, [new, old]) == [[*digests_of(["ccc"])], [*digests_of(["a", "bb"])]]
 
 
 def test_write__statistics_are_those_of_the_rows(run: RunDir, write: Write) -> None:

@@ -222,7 +222,7 @@ def _print_live(summaries: Iterator[Summary], as_json: bool) -> None:
 @app.command("import")
 def import_(
     matrix: Annotated[
-        Path, Argument(help="Activations of shape [samples, units]: .npy .npz .zarr.")
+        Path, Argument(help="Activations [samples, units]: .npy .npz .safetensors .zarr.")
     ],
     out: Annotated[str, Option("--out", help="Run directory to write.")],
     overrides: Overrides,

@@ -300,7 +300,7 @@ class MatrixConfig(Config):
     """Activations extracted by other means, in place of model and corpus."""
 
     path: str
-    """Activations [samples, units]: a .npy, .npz or .zarr."""
+    """Activations [samples, units]: a .npy, .npz, .safetensors or .zarr."""
     samples: str | None = None
     """Table (Parquet, JSONL, CSV) of the samples: sample_id, split, category."""
     units: str | None = None

@@ -41,7 +41,7 @@ from ulcmod_dist.store.records import (
     read_quarantine,
 )
 from ulcmod_dist.store.schema import cache_key
-from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits
+from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits, read_prompts
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot, open_snapshot
 
 DISK_MARGIN = 1.05  # free disk space required, relative to what the plan says will be written
@@ -98,7 +98,7 @@ def prepare(
         batch_tokens=batch_tokens,
         lengths=lengths,
         vocabulary=vocabulary,
-        known={prompt for commit in commits for prompt in commit.prompts},
+        known=_read_known_prompts(run, commits),
         chunk_shape=commits[0].chunk_shape if commits else None,
         model_bytes=model_bytes,
     )
@@ -134,7 +134,7 @@ def extract(
         clear_quarantine(run)
     quarantined = read_quarantine(run)
     commits = list_reusable_commits(run, plan.provenance)
-    committed = {prompt for commit in commits for prompt in commit.prompts}
+    committed = _read_known_prompts(run, commits)
     tasks = list_remaining_tasks(plan, digests, committed | set(quarantined))
     check_disk_space(run, _count_bytes(plan, tasks))
     progress = ExtractionProgress(quarantined=len(quarantined))
@@ -183,8 +183,7 @@ def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot
     """Make the committed rows of a corpus the run's snapshot; raises `UlcmodError` without any."""
     plan = prepared.plan
     commits = _sort_commits(run, plan, list_reusable_commits(run, plan.provenance))
-    rows = {prompt for commit in commits for prompt in commit.prompts}
-    if not rows.intersection(prepared.digests):
+    if _read_known_prompts(run, commits).isdisjoint(prepared.digests):
         raise UlcmodError(
             f"Not one of the {len(prepared.digests)} prompts could be computed.",
             "`ulcmod status` lists the reasons.",
@@ -207,11 +206,16 @@ def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Co
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
+def _read_known_prompts(run: RunDir, commits: Sequence[Commit]) -> set[str]:
+    """Digests of all prompts of committed shards."""
+    return {prompt for prompts in read_prompts(run, commits) for prompt in prompts}
+
+
 def check_remaining_space(run: RunDir, prepared: PreparedExtraction) -> None:
     """Raise `UlcmodError` if a local disk lacks space for the shards not committed yet."""
     plan = prepared.plan
     commits = list_reusable_commits(run, plan.provenance)
-    committed = {prompt for commit in commits for prompt in commit.prompts}
+    committed = _read_known_prompts(run, commits)
     tasks = list_remaining_tasks(plan, prepared.digests, committed | set(read_quarantine(run)))
     check_disk_space(run, _count_bytes(plan, tasks))
 

@@ -24,8 +24,9 @@ MIN_STD = 1e-8
 # Where a mean is so many standard deviations, float64 leaves z six digits.
 _MAX_OFFSET = 1e9
 
-BLOCK_ROWS = 512
-"""Rows whose moments are computed together, as in a shard of an imported matrix."""
+BLOCK_BYTES = 128 * 2**20
+"""Size in float32 of the rows whose moments are computed together."""
+MAX_BLOCK_ROWS = 2**17
 
 _BLOCKS_AT_ONCE = 32
 # Untyped in Dask.
@@ -134,18 +135,24 @@ def require_variation(moments: Moments) -> None:
         )
 
 
+def count_block_rows(units: int) -> int:
+    """Rows whose moments are computed together, as in a shard of an imported matrix."""
+    return min(MAX_BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * units)))
+
+
 def _compute_moments(raw: AnyArray, executor: Executor) -> Moments:
     """Moments of a matrix, to the bit those of the shards of an import."""
+    height = count_block_rows(raw.shape[1])
     if not isinstance(raw, da.Array):
-        raw = _dask.from_array(raw, chunks=(BLOCK_ROWS, -1))
-    raw = raw.rechunk({0: BLOCK_ROWS})
+        raw = _dask.from_array(raw, chunks=(height, -1))
+    raw = raw.rechunk({0: height})
     samples, blocks = raw.shape[0], raw.numblocks[0]
     pairs = raw.map_blocks(_block_moments, dtype=np.float64, chunks=((2,) * blocks, raw.chunks[1]))
     total = Moments.none(raw.shape[1])
     for first in range(0, blocks, _BLOCKS_AT_ONCE):
         (part,) = executor.compute([pairs[2 * first : 2 * (first + _BLOCKS_AT_ONCE)]])
         for number, (mean, m2) in enumerate(part.reshape(-1, 2, raw.shape[1]), start=first):
-            rows = min(BLOCK_ROWS, samples - number * BLOCK_ROWS)
+            rows = min(height, samples - number * height)
             with np.errstate(over="ignore", invalid="ignore"):
                 total = total.merge(Moments(rows, mean, m2))
     return total

@@ -14,12 +14,13 @@ from ulcmod_dist.store.records import dump_checksummed, list_snapshots
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,
+    PROMPT_ARRAY,
     TOKEN_ARRAY,
     ChunkShape,
     cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.shards import Commit, shard_moments
+from ulcmod_dist.store.shards import Commit, read_prompts, shard_moments
 from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,
@@ -63,7 +64,7 @@ def write_manifest(
         {
             "record": cache_key(provenance),
             "tables": {name: entry.sha256 for name, entry in stamp.items()},
-            "shards": {commit.digest: commit.arrays for commit in named},
+            "shards": {commit.digest: _content_arrays(commit) for commit in named},
         }
     )
     there = list_snapshots(run)
@@ -83,6 +84,11 @@ def write_manifest(
         run, (there[-1] if there else 0) + 1, header, contents, stamp, check
     )
     return load_snapshot(run, version, header, named)
+
+
+def _content_arrays(commit: Commit) -> dict[str, str]:
+    """Digests of the arrays but that of the prompts, which the shard's digest covers."""
+    return {name: sha for name, sha in commit.arrays.items() if name != PROMPT_ARRAY.name}
 
 
 def _create_manifest(
@@ -114,8 +120,8 @@ def _samples(
 ) -> tuple[pa.Table, list[Commit]]:
     """The samples that have rows, and their shards in order of appearance."""
     where: dict[str, tuple[int, int]] = {}
-    for number, commit in enumerate(shards):
-        for row, prompt in enumerate(commit.prompts):
+    for number, prompts in enumerate(read_prompts(run, shards)):
+        for row, prompt in enumerate(prompts):
             where.setdefault(prompt, (number, row))
     places = [where.get(prompt) for prompt in corpus["prompt"].to_pylist()]
     kept = np.flatnonzero([place is not None for place in places])

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput, describe_error
-from ulcmod_dist.passes.moments import BLOCK_ROWS, Moments
+from ulcmod_dist.passes.moments import Moments, count_block_rows
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.matrix_input import MatrixLike
@@ -19,7 +19,6 @@ from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
 from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter, read_commit
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot
 
-SHARD_ROWS = BLOCK_ROWS
 PROVENANCE = {"source": "imported matrix"}
 
 MAX_ROUNDING = 0.01
@@ -65,17 +64,18 @@ def import_matrix(
             f"{units.num_rows} units are described."
         )
     _require_same_origin(run)
-    writer = ShardWriter(run, ChunkShape.of(min(SHARD_ROWS, count), width), check=check)
+    height = count_block_rows(width)
+    writer = ShardWriter(run, ChunkShape.of(min(height, count), width), check=check)
     there = committed_digests(run)
     shards: list[Commit] = []
     rows: list[str] = []
     rounding = _Rounding(Moments.none(width), np.zeros(width))
-    for start in range(0, count, SHARD_ROWS):
-        given = _read(matrix, start)
+    for start in range(0, count, height):
+        given = _read(matrix, start, min(start + height, count))
         block = _as_float32(given, start, samples)
         if not np.can_cast(given.dtype, np.float32):
             rounding = rounding.after(given, block)
-        named = tuple(hashlib.sha256(row.tobytes()).hexdigest() for row in block)
+        named = tuple(hashlib.sha256(row).hexdigest() for row in block)
         digest = shard_digest(PROVENANCE, named)
         if digest in there:
             shards.append(read_commit(run, digest))
@@ -90,8 +90,7 @@ def import_matrix(
     return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
 
 
-def _read(matrix: MatrixLike, start: int) -> NDArray[Any]:
-    stop = min(start + SHARD_ROWS, matrix.shape[0])
+def _read(matrix: MatrixLike, start: int, stop: int) -> NDArray[Any]:
     try:
         return np.asarray(matrix[start:stop])
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Open a matrix of activations in a file that someone else wrote: NumPy or Zarr."""
+"""Open a matrix of activations that someone else wrote: NumPy, SciPy, safetensors or Zarr."""
 
 import os
 from collections.abc import Iterator
@@ -16,6 +16,13 @@ from zarr.storage import ObjectStore
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error, reject_lfs_pointer
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.matrix_rows import (
+    DenseRows,
+    Member,
+    SparseRows,
+    list_tensors,
+    open_tensor,
+)
 
 ACTIVATIONS_NAME = "activations"
 
@@ -24,14 +31,15 @@ _ABSENT = 2**64 - 1
 # Size of a pointer of Git LFS at most.
 _POINTER_BYTES = 200
 
-# NumPy, memory-mapped NumPy or Zarr: anything with a shape that can be sliced by rows.
+# Anything with a shape and a dtype that can be sliced by rows.
 MatrixLike = Any
 
 
 def open_matrix(location: str, *, allow_missing_chunks: bool = False) -> MatrixLike:
     """Open a matrix [samples, units] without reading it, where its format allows that.
 
-    Of an ``.npz`` or a ``.zarr``, the array named ``activations`` or the only one. A chunk that a
+    Of several arrays in a file, the one named ``activations`` or the only one. An ``.npz`` may be
+    sparse, as SciPy writes it. A chunk that a
     Zarr array lacks reads as its fill value, whether it was lost or, as Zarr does by default, left
     out because it holds nothing else; with ``allow_missing_chunks`` it is read as that.
 
@@ -61,15 +69,28 @@ def _open(location: str) -> MatrixLike:
         _check_npy(location)
         return np.load(location, mmap_mode="r", allow_pickle=False)
     if location.endswith(".npz"):
+        return _open_npz(location)
+    if location.endswith(".safetensors"):
         reject_lfs_pointer(location)
-        with np.load(location, allow_pickle=False) as archive:
-            return archive[_only(list(archive.files), location)]
+        return open_tensor(location, _only(list_tensors(location), location))
     if location.rstrip("/").endswith(".zarr"):
         return _open_zarr(location.rstrip("/"))
     raise InvalidInput(
         f"{location} has no known format.",
-        "Name a .npy, an .npz or a .zarr of shape [samples, units].",
+        "Name a .npy, .npz, .safetensors or .zarr of shape [samples, units].",
     )
+
+
+def _open_npz(location: str) -> MatrixLike:
+    reject_lfs_pointer(location)
+    with np.load(location, allow_pickle=False) as archive:
+        names = set(archive.files)
+        if {"format", "shape", "data"} <= names:
+            return SparseRows(location)
+        name = _only(sorted(names), location)
+        rows = DenseRows(Member(location, name))
+        # Column after column: rows cannot be read one after the other.
+        return archive[name] if rows.member.fortran_order else rows
 
 
 def _check_npy(location: str) -> None:

@@ -41,6 +41,8 @@ class ArraySchema:
 
 ACTIVATION_ARRAY = ArraySchema("activations", ("row", "unit"), "float32", float("nan"))
 TOKEN_ARRAY = ArraySchema("token_counts", ("row",), "int64", -1)
+DIGEST_BYTES = 32
+PROMPT_ARRAY = ArraySchema("prompts", ("row", "byte"), "uint8", 0)
 MEAN_ARRAY = ArraySchema("mean", ("unit",), "float64", float("nan"))
 M2_ARRAY = ArraySchema("m2", ("unit",), "float64", float("nan"))
 ROUTED_ARRAY = ArraySchema("routed", ("row", "expert_slot"), "int32", -1)

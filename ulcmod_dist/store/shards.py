@@ -27,8 +27,10 @@ from ulcmod_dist.store.records import (
 )
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
+    DIGEST_BYTES,
     M2_ARRAY,
     MEAN_ARRAY,
+    PROMPT_ARRAY,
     ROUTED_ARRAY,
     SHARDS,
     TOKEN_ARRAY,
@@ -42,11 +44,15 @@ READERS = 16
 """Commit records read in parallel: object stores have a high latency and serve many requests."""
 
 
+_MASK_CELLS = 2**20
+
+
 @dataclass(frozen=True)
 class ShardContent:
     """The rows of a shard, each with the digest of its prompt.
 
     Attributes:
+        prompts: SHA-256 of each prompt, hexadecimal.
         activations: float32 [rows, units].
         token_counts: int64 [rows], the tokens that count in the mean of a row.
         routed: int32 [rows, expert slots], tokens routed to each expert; None without experts.
@@ -82,7 +88,7 @@ class Commit:
 
     Attributes:
         digest: Digest of what the rows depend on.
-        prompts: Digest of the prompt of each row.
+        rows: Number of rows.
         tokens: Tokens that count, over all rows.
         arrays: Name of an array -> SHA-256 of its values.
         objects: Key below the folder -> size and SHA-256.
@@ -90,18 +96,13 @@ class Commit:
 
     digest: str
     folder: str
-    prompts: tuple[str, ...]
+    rows: int
     units: int
     chunk_shape: ChunkShape
     tokens: int
     arrays: dict[str, str]
     objects: dict[str, ObjectChecksum]
     origin: Origin
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return len(self.prompts)
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class ShardWriter:
         return Commit(
             digest=digest,
             folder=folder,
-            prompts=content.prompts,
+            rows=len(content.prompts),
             units=content.activations.shape[1],
             chunk_shape=self.chunk_shape,
             tokens=int(content.token_counts.sum()),
@@ -164,28 +165,37 @@ class ShardWriter:
 
 
 def _check_finite(content: ShardContent) -> None:
-    # Row by row: a mask of the whole shard would take a quarter of its memory again.
-    for row, values in enumerate(content.activations):
-        if not np.isfinite(values).all():
-            unit = int(np.flatnonzero(~np.isfinite(values))[0])
+    values = content.activations
+    # In pieces: a mask of the whole shard would take a quarter of its memory again.
+    step = max(1, _MASK_CELLS // max(1, values.shape[1]))
+    for start in range(0, len(values), step):
+        bad = ~np.isfinite(values[start : start + step])
+        if bad.any():
+            row, unit = (int(index[0]) for index in np.nonzero(bad))
+            row += start
             raise InvalidInput(
                 f"The activation of unit {unit} on row {row} of a shard (prompt "
-                f"{content.prompts[row][:12]}) is {values[unit]}.",
+                f"{content.prompts[row][:12]}) is {values[row, unit]}.",
                 "Activations must be finite.",
             )
 
 
 def read_commit(run: RunDir, digest: str) -> Commit:
     """One commit record; CorruptionError where it is missing or its bytes have changed."""
-    key = commit_key(digest)
-    try:
-        value = load_checksummed(run.read(key), run.show(key))
-    except FileNotFoundError as error:
-        raise CorruptionError(f"The commit record {run.show(key)} is missing.") from error
+    value = _read_record(run, digest)
     try:
         return _commit_from_json(value)
     except (KeyError, TypeError, AttributeError) as error:
-        raise CorruptionError(f"{run.show(key)} is no commit record of this version.") from error
+        name = run.show(commit_key(digest))
+        raise CorruptionError(f"{name} is no commit record of this version.") from error
+
+
+def _read_record(run: RunDir, digest: str) -> dict[str, Any]:
+    key = commit_key(digest)
+    try:
+        return load_checksummed(run.read(key), run.show(key))
+    except FileNotFoundError as error:
+        raise CorruptionError(f"The commit record {run.show(key)} is missing.") from error
 
 
 def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str, Commit]:
@@ -194,6 +204,21 @@ def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str,
     with ThreadPoolExecutor(READERS) as readers:
         commits = list(readers.map(lambda name: read_commit(run, name), names))
     return dict(zip(names, commits, strict=True))
+
+
+def read_prompts(run: RunDir, commits: Sequence[Commit]) -> list[list[str]]:
+    """The digest of the prompt of each row of shards, shard after shard."""
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(lambda commit: _read_prompts(run, commit), commits))
+
+
+def _read_prompts(run: RunDir, commit: Commit) -> list[str]:
+    if PROMPT_ARRAY.name in commit.arrays:
+        digests = read_region(run, commit.folder, PROMPT_ARRAY, (slice(None), slice(None)))
+        return [digest.hex() for digest in map(bytes, digests)]
+    # Older records list them.
+    listed: list[str] = _read_record(run, commit.digest)["prompts"]
+    return listed
 
 
 def shard_moments(run: RunDir, commit: Commit) -> Moments:
@@ -207,9 +232,11 @@ def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
     rows, units = content.activations.shape
     moments = Moments.of(content.activations)
     chunks = (min(chunk_shape.rows, rows), min(chunk_shape.columns, units))
+    digests = np.frombuffer(bytes.fromhex("".join(content.prompts)), np.uint8)
     arrays = [
         ShardArray(ACTIVATION_ARRAY, content.activations, chunks),
         ShardArray(TOKEN_ARRAY, content.token_counts.astype(np.int64), (rows,)),
+        ShardArray(PROMPT_ARRAY, digests.reshape(rows, -1), (rows, DIGEST_BYTES)),
         ShardArray(MEAN_ARRAY, moments.mean, vector_chunks(units, 8)),
         ShardArray(M2_ARRAY, moments.m2, vector_chunks(units, 8)),
     ]
@@ -236,7 +263,7 @@ def _commit_from_json(value: dict[str, Any]) -> Commit:
     return Commit(
         digest=value["digest"],
         folder=value["folder"],
-        prompts=tuple(value["prompts"]),
+        rows=value["rows"] if "rows" in value else len(value["prompts"]),
         units=value["units"],
         chunk_shape=ChunkShape(**value["grid"]),
         tokens=value["tokens"],

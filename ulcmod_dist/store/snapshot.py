@@ -20,7 +20,7 @@ from ulcmod_dist.runtime.rundir import RunDir, parse_parquet
 from ulcmod_dist.store.arrays import ObjectChecksum, lazy_rows
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
 from ulcmod_dist.store.schema import SHARDS, ChunkShape
-from ulcmod_dist.store.shards import Commit, read_commits
+from ulcmod_dist.store.shards import Commit, read_commits, read_prompts
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -97,10 +97,9 @@ class Snapshot:
 
     def prompts(self, split: str | None = None) -> list[str]:
         """Digest of the prompt (of an import: of the row) of each sample of a split, in order."""
+        digests = read_prompts(self.run, self.shards)
         triples = zip(*self._locations, self.samples["split"].to_pylist(), strict=True)
-        return [
-            self.shards[shard].prompts[row] for shard, row, name in triples if split in (None, name)
-        ]
+        return [digests[shard][row] for shard, row, name in triples if split in (None, name)]
 
     @property
     def imported(self) -> bool:

@@ -26,7 +26,7 @@ from ulcmod_dist.store.schema import (
     manifest_key,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Commit, read_commit
+from ulcmod_dist.store.shards import Commit, read_commit, read_prompts
 
 READERS = 4
 """Objects read and hashed in parallel; more would hold more of them in memory."""
@@ -137,9 +137,14 @@ def _commits(run: RunDir, findings: list[Finding]) -> Iterator[Commit]:
         except CorruptionError as error:
             findings.append(Finding(f"{COMMITS}/{digest}.json", error.fact))
             continue
-        if shard_digest(commit.origin.provenance, commit.prompts) != digest:
-            findings.append(Finding(f"{COMMITS}/{digest}.json", "its name is not its digest"))
         yield commit
+        try:
+            (prompts,) = read_prompts(run, [commit])
+        except CorruptionError:
+            # Its object is found missing or damaged like any other.
+            continue
+        if shard_digest(commit.origin.provenance, prompts) != digest:
+            findings.append(Finding(f"{COMMITS}/{digest}.json", "its name is not its digest"))
 
 
 def _manifests(
