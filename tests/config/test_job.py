@@ -32,6 +32,17 @@ def test_job__input_paths_are_relative_to_its_folder(folder: Path) -> None:
     assert job.run == "runs/mine"
 
 
+def test_job__a_gguf_file_is_beside_it_or_in_a_repository(folder: Path) -> None:
+    (folder / "tiny.gguf").touch()
+    local = parse(COMPLETE, folder, "model.id=tiny.gguf").model
+    assert local is not None
+    assert local.id == str(folder / "tiny.gguf")
+    revision = "model.revision=" + "0123456789" * 4
+    remote = parse(COMPLETE, folder, "model.id=owner/repository/tiny.gguf", revision).model
+    assert remote is not None
+    assert remote.id == "owner/repository/tiny.gguf"
+
+
 def test_job__written_out_and_read_again_is_equal(folder: Path) -> None:
     job = parse(COMPLETE, folder, "prompt.system=null")
     again = parse(job.to_yaml(), Path("/"))

@@ -69,6 +69,13 @@ def test_name__is_the_same_from_another_folder_and_changes_with_an_input(
     assert create_bundle(local_job, ["discover.seed=1"], "ray").name != first.name
 
 
+def test_bundle__contains_a_gguf_file_beside_the_job(local_job: Path) -> None:
+    (local_job.parent / "tiny.gguf").write_bytes(b"GGUF")
+    taken = [name for name, _ in create_bundle(local_job, ["model.id=tiny.gguf"], "ray").files]
+    assert "tiny.gguf" in taken
+    assert not any(name.startswith("model/") for name in taken)
+
+
 @pytest.mark.parametrize("target", ["ray", "kuberay"])
 def test_bundle__refuses_a_relative_run_directory(tmp_path: Path, target: ClusterKind) -> None:
     with pytest.raises(InvalidInput, match="--set run="):

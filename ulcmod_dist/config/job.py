@@ -114,7 +114,7 @@ class Job(schema.Config):
         such folder: a finished run can be evaluated without it.
 
         Raises:
-            InvalidInput: The model is no folder and has no fixed revision.
+            InvalidInput: The model is no folder or file and has no fixed revision.
         """
         changes: dict[str, schema.Config] = {}
         if self.model is not None:
@@ -125,8 +125,8 @@ class Job(schema.Config):
                 require_model_folder or not Path(self.model.id).is_absolute()
             ):
                 raise InvalidInput(
-                    f"model.id {self.model.id!r} is no folder under {folder.resolve()} and, as an "
-                    "id on the hub, lacks a fixed revision.",
+                    f"model.id {self.model.id!r} is no folder or GGUF file under "
+                    f"{folder.resolve()} and, as an id on the hub, lacks a fixed revision.",
                     "Correct the path, or set model.revision to a commit.",
                 )
         if self.corpus is not None:

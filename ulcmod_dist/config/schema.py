@@ -52,7 +52,8 @@ class ModelConfig(Config):
     """The language model, its revision and its precision."""
 
     id: str
-    """Local folder of the model, or its id on the Hugging Face hub."""
+    """Local folder of the model, or its id on the Hugging Face hub; or a
+    [GGUF file](faq.md#hardware-and-models) in either, such as `owner/repository/file.gguf`."""
     revision: str | None = None
     """Commit (40 hexadecimal digits); required for a hub id."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -27,6 +27,8 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import get_model_class
+from ulcmod_dist.forward.gguf import read_gguf_shapes
+from ulcmod_dist.forward.provenance import split_gguf
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 from ulcmod_dist.runtime.text import count
 
@@ -37,20 +39,48 @@ _SAVE = "Save the model with save_pretrained, which writes model.safetensors."
 
 def get_local_folder(model: ModelConfig) -> Path | None:
     """The folder of a local model, or None for an id on the hub, which needs a fixed revision."""
-    folder = Path(model.id)
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.is_absolute():
+    path = Path(model.id)
+    if path.is_dir():
+        return path.resolve()
+    if split_gguf(model) and path.is_file():
+        return path.parent.resolve()
+    if path.is_absolute():
         raise InvalidInput(
-            f"The model folder {model.id} is not here.",
-            "Restore it, or give its new path: --set model.id=FOLDER.",
+            f"The model {model.id} is not here.",
+            "Restore it, or give its new path: --set model.id=PATH.",
         )
     if model.revision is None:
         raise InvalidInput(
-            f"The model {model.id!r} is no folder and, as an id on the hub, lacks a revision.",
+            f"The model {model.id!r} is no folder or GGUF file and, as an id on the hub, lacks a "
+            "revision.",
             "Correct the path, or name a commit.",
         )
     return None
+
+
+def find_gguf(model: ModelConfig) -> Path | None:
+    """The GGUF file of a model, downloaded where needed; None for a model in safetensors.
+
+    Raises:
+        InvalidInput: The repository has no such file, or it is a pointer of Git LFS.
+    """
+    if (parts := split_gguf(model)) is None:
+        return None
+    if (file := find_file(model, parts[1])) is None:
+        raise InvalidInput(
+            f"The repository {parts[0]} holds no file {parts[1]} at this revision.",
+            "Correct model.id, which is OWNER/REPOSITORY/FILE.gguf.",
+        )
+    reject_lfs_pointer(file)
+    return file
+
+
+def locate(model: ModelConfig) -> dict[str, Any]:
+    """Where a model is, as arguments of ``from_pretrained``."""
+    if (file := find_gguf(model)) is None:
+        return {"pretrained_model_name_or_path": model.id, "revision": model.revision}
+    # By its whole path, since transformers prefers a file of that name in the working directory.
+    return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": str(file)}
 
 
 def reject_adapter(model: ModelConfig) -> None:
@@ -76,6 +106,8 @@ def check_files(model: ModelConfig) -> None:
     Raises:
         InvalidInput: There are none, or an index names other files.
     """
+    if split_gguf(model):
+        return
     folder = get_local_folder(model)
     if folder is not None:
         names = sorted(path.name for path in folder.glob("*.safetensors"))
@@ -106,7 +138,8 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
         InvalidInput: A file is missing, cut off or a pointer; or a weight has no place in the
             model, another shape, or is lacking.
     """
-    shapes = _read_shapes(model)
+    file = find_gguf(model)
+    shapes = _read_shapes(model) if file is None else read_gguf_shapes(file, config)
     if shapes is None:
         return
     tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
@@ -146,15 +179,16 @@ def check_loading_info(
         key, found, expected = min(info["mismatched_keys"])
         raise InvalidInput(
             f"The weight {key} of the checkpoint {model.id} has the shape {list(found)}; by its "
-            f"config.json it is {list(expected)}.",
+            f"configuration it is {list(expected)}.",
             "Check that the config.json belongs to these weights.",
         )
     unexpected = sorted(_drop_heads(config, set(info["unexpected_keys"])))
     if unexpected:
         raise InvalidInput(
             f"The checkpoint {model.id} holds {count(len(unexpected), 'weight')} for which its "
-            f"config.json has no place, such as {unexpected[0]}.",
-            "Check that the config.json belongs to these weights: number of layers, biases.",
+            f"configuration has no place, such as {unexpected[0]}.",
+            "Check that the config.json belongs to these weights: number of layers, biases. Of a "
+            "GGUF file transformers does not know all weights: use safetensors instead.",
         )
 
 
@@ -275,8 +309,9 @@ def find_file(model: ModelConfig, name: str) -> Path | None:
     folder = get_local_folder(model)
     if folder is not None:
         return folder / name if (folder / name).is_file() else None
+    repository, _ = split_gguf(model) or (model.id, "")
     found = cached_file(
-        model.id, name, revision=model.revision, _raise_exceptions_for_missing_entries=False
+        repository, name, revision=model.revision, _raise_exceptions_for_missing_entries=False
     )
     return None if found is None else Path(found)
 

@@ -3,6 +3,8 @@
 Weights are read from safetensors only, and code that comes with a checkpoint is never run.
 """
 
+import io
+from contextlib import redirect_stderr
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.distributed.configuration_utils import DistributedConfig
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME
+from transformers.utils.quantization_config import GgufConfig
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
@@ -18,12 +21,21 @@ from ulcmod_dist.forward.architectures import get_length_classes, get_model_clas
 from ulcmod_dist.forward.checkpoints import (
     check_files,
     check_loading_info,
+    check_weights,
     find_file,
+    find_gguf,
     get_local_folder,
+    locate,
     reject_adapter,
     silence_transformers,
 )
-from ulcmod_dist.forward.provenance import get_forward_version, hash_files, read_raw_config
+from ulcmod_dist.forward.gguf import is_quantised, read_gguf_config
+from ulcmod_dist.forward.provenance import (
+    get_forward_version,
+    hash_files,
+    read_raw_config,
+    split_gguf,
+)
 from ulcmod_dist.forward.units import find_units, get_attention
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
@@ -47,8 +59,13 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
         if (file := find_file(model, CONFIG_NAME)) is not None:
             reject_lfs_pointer(file)
         _reject_redirects(model)
-        config: Any = AutoConfig.from_pretrained(
-            model.id, revision=model.revision, trust_remote_code=False
+        gguf = find_gguf(model)
+        config: Any = (
+            read_gguf_config(gguf)
+            if gguf
+            else AutoConfig.from_pretrained(
+                model.id, revision=model.revision, trust_remote_code=False
+            )
         )
     except UlcmodError:
         raise
@@ -78,7 +95,7 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
 
 
 def _reject_redirects(model: ModelConfig) -> None:
-    raw = read_raw_config(model)
+    raw = {} if split_gguf(model) else read_raw_config(model)
     if redirects := [key for key in _REDIRECTS if raw.get(key) is not None]:
         raise InvalidInput(
             f"The configuration of the model {model.id} names files or code to use in place of "
@@ -127,11 +144,15 @@ def load_model(
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         check_files(model)
-        with silence_transformers():
+        if split_gguf(model):
+            # transformers does not report what it drops.
+            check_weights(model, config, head=head)
+            placement["quantization_config"] = GgufConfig(dequantize=True)
+        # Of a GGUF file transformers draws a bar that has no switch.
+        with silence_transformers(), redirect_stderr(io.StringIO()):
             loaded, info = base.from_pretrained(
-                model.id,
+                **locate(model),
                 config=config,
-                revision=model.revision,
                 dtype=getattr(torch, model.dtype),
                 attn_implementation=get_attention(model, config),
                 use_safetensors=True,
@@ -170,9 +191,11 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     it may be moved.
     """
     config = load_config(model)
-    folder = get_local_folder(model)
+    folder, gguf = get_local_folder(model), find_gguf(model)
     if folder is None:
         source = {"id": model.id, "revision": str(model.revision)}
+    elif gguf is not None:
+        source = {"id": gguf.name, "weights": hash_files([gguf])}
     else:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         files += folder.glob(SAFE_WEIGHTS_INDEX_NAME)
@@ -183,6 +206,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         "dtype": model.dtype,
         "attention": get_attention(model, config),
         **({"units": " ".join(model.units)} if model.units else {}),
+        **({"quantisation": "gguf, dequantised"} if gguf and is_quantised(gguf) else {}),
         "forward": get_forward_version(model),
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),

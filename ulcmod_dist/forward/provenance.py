@@ -32,6 +32,18 @@ def get_forward_version(model: ModelConfig) -> str:
     return _LONGROPE_VERSION if kinds & names else FORWARD_VERSION
 
 
+def split_gguf(model: ModelConfig) -> tuple[str, str] | None:
+    """Folder or repository of a GGUF file, and its name there; None for a model of other files."""
+    path = Path(model.id)
+    if path.suffix != ".gguf" or path.is_dir():
+        return None
+    if path.is_absolute() or path.is_file():
+        return str(path.parent), path.name
+    owner, _, rest = model.id.partition("/")
+    repository, _, name = rest.partition("/")
+    return (f"{owner}/{repository}", name) if name else None
+
+
 def choose_attention(model: ModelConfig) -> str | None:
     """Attention implementation of the job, or where it names none that of the model's type.
 
@@ -44,26 +56,46 @@ def choose_attention(model: ModelConfig) -> str | None:
 
 
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:
-    """A model's ``config.json`` as it is written; empty where there is none at hand."""
-    path: Any = Path(model.id, "config.json")
+    """A model's ``config.json`` as it is written; empty where there is none at hand.
+
+    Of a GGUF file, the model type alone.
+    """
+    source, name = split_gguf(model) or (model.id, "config.json")
+    path: Any = Path(source, name)
     try:
-        if not path.parent.is_dir():
+        if not path.is_file() and not Path(source).is_dir():
             from huggingface_hub import try_to_load_from_cache
 
             # It raises a ValueError if the id is the path of a folder that is gone.
-            path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
+            path = try_to_load_from_cache(source, name, revision=model.revision)
+        if name != "config.json":
+            return _read_gguf_type(Path(path))
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
+def _read_gguf_type(path: Path) -> dict[str, Any]:
+    """The model type, which writers of GGUF put first: a key, the type of its value, a length."""
+    with path.open("rb") as file:
+        _, found, rest = file.read(4096).partition(b"general.architecture\x08\x00\x00\x00")
+    length = int.from_bytes(rest[:8], "little")
+    name = rest[8 : 8 + length].decode("utf-8", "replace").replace("-", "_")
+    return {"model_type": name} if found else {}
+
+
 def get_model_cache_key(model: ModelConfig) -> str:
-    """Id and revision of a model on the hub, or the digest of all files in a model's folder."""
-    folder = Path(model.id)
-    if not folder.is_dir():
+    """Id and revision of a model on the hub, or the digest of all files in a model's folder.
+
+    Of a local GGUF file, the digest of that file.
+    """
+    path = Path(model.id)
+    if path.is_file():
+        return hash_files([path])
+    if not path.is_dir():
         return f"{model.id} {model.revision}"
-    return hash_files(path for path in sorted(folder.iterdir()) if path.is_file())
+    return hash_files(file for file in sorted(path.iterdir()) if file.is_file())
 
 
 def hash_files(paths: Iterable[Path]) -> str:

@@ -15,6 +15,7 @@ from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.chats import Message, Prompt, digest_prompt, list_user_texts
 from ulcmod_dist.errors import InvalidInput, describe_error
 from ulcmod_dist.forward.batches import RefusedPrompt, TokenizedPrompt
+from ulcmod_dist.forward.checkpoints import locate
 from ulcmod_dist.forward.control_tokens import (
     ControlTokenError,
     ControlTokens,
@@ -22,6 +23,7 @@ from ulcmod_dist.forward.control_tokens import (
 )
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.messages import TemplateRefusal
+from ulcmod_dist.forward.provenance import split_gguf
 from ulcmod_dist.forward.templates import ChatTemplate, describe_arguments
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
@@ -122,10 +124,9 @@ class PromptTokenizer:
             for path in sorted(Path(model.id).glob(pattern)):
                 reject_lfs_pointer(path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                model.id, revision=model.revision, trust_remote_code=False
-            )
-            declared = get_tokenizer_config(model.id, revision=model.revision)
+            tokenizer = AutoTokenizer.from_pretrained(**locate(model), trust_remote_code=False)
+            is_gguf = split_gguf(model) is not None
+            declared = {} if is_gguf else get_tokenizer_config(model.id, revision=model.revision)
         except Exception as error:  # of damaged files: KeyError, the Rust library's own and others
             raise InvalidInput(
                 f"The tokenizer of the model {model.id} cannot be loaded: {describe_error(error)}."
