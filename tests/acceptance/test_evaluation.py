@@ -100,10 +100,12 @@ def test_cocluster__of_published_components_has_the_published_objective(
 def test_null__is_far_below_what_was_found(
     standardised: dict[str, Standardised], modules: Modules
 ) -> None:
-    def search(activations: Standardised, seed: int) -> Objective:
-        return discover(activations, NUM_MODULES, seed=seed, max_iterations=20).objective
+    def search(activations: Standardised, seed: int) -> dict[int, Objective]:
+        found = discover(activations, NUM_MODULES, seed=seed, max_iterations=20)
+        return {NUM_MODULES: found.objective}
 
-    (null,) = search_null_model(standardised["train"], search, permutations=1, seed=0)
+    found = search_null_model(standardised["train"], search, permutations=1, seed=0)
+    (null,) = found[NUM_MODULES]
     assert null.value < 0.2 * modules.objective.value
 
 

@@ -192,10 +192,10 @@ def report_of(problem: Virtual, discovery: Discovery) -> ReportData:
 def one_pass(problem: Virtual, num_modules: int, executor: ThreadExecutor) -> SearchFunction:
     """What stands in for a search: the objective of the planted modules, which takes one pass."""
 
-    def search(activations: Standardised, _seed: int) -> Objective:
+    def search(activations: Standardised, _seed: int) -> dict[int, Objective]:
         labels = [problem.unit_labels]
         (features,) = compute_module_features(activations, labels, [num_modules], executor)
-        return features.objective(problem.sample_labels)
+        return {num_modules: features.objective(problem.sample_labels)}
 
     return search
 

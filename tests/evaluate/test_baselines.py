@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from tests.evaluate.problem import Planted
@@ -162,3 +163,30 @@ def test_unit_space__with_little_memory_holds_fewer_samples(
 ) -> None:
     space = build_unit_space(planted.train, threads, num_preclusters=20, memory=64 * 20 * 50)
     assert space.profiles.shape == (20, 50)
+
+
+def test_unit_space__is_embedded_once_for_every_smaller_k_and_seed(
+    planted: Planted, threads: ThreadExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("ward", "eigsh", "randomized_svd"):
+        whole = getattr(baselines, name)
+        counted = lambda *words, name=name, whole=whole, **keys: (  # noqa: E731
+            calls.append(name) or whole(*words, **keys)
+        )
+        monkeypatch.setattr(baselines, name, counted)
+    space = build_unit_space(planted.train, threads, num_preclusters=30)
+    for num_modules, seed in ((4, 0), (3, 0), (3, 1), (2, 1)):
+        for found in find_baselines(space, 120, num_modules, seed=seed):
+            assert len(np.unique(found.unit_labels)) == num_modules
+    assert sorted(calls) == ["eigsh", "randomized_svd", "ward"]
+
+
+def test_find_baseline__cuts_the_tree_that_scikit_learn_would_build(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
+    space = build_unit_space(planted.train, threads, num_preclusters=30)
+    for num_modules in (2, 5, 9):
+        expected = AgglomerativeClustering(num_modules).fit_predict(space.centres)
+        found = find_baseline("agglomerative", space, 120, num_modules).unit_labels
+        assert adjusted_rand_score(expected[space.preclusters], found) == 1.0

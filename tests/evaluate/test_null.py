@@ -39,11 +39,11 @@ def test_held_bytes__are_those_of_the_widest_column_of_chunks(planted: Planted) 
 def test_null_objectives__search_sees_another_permutation_each_time(planted: Planted) -> None:
     seen = []
 
-    def search(activations: Standardised, seed: int) -> Objective:
+    def search(activations: Standardised, seed: int) -> dict[int, Objective]:
         seen.append(activations.raw)
-        return objective(activations, planted.sample_labels, planted.unit_labels, 3)
+        return {3: objective(activations, planted.sample_labels, planted.unit_labels, 3)}
 
-    found = search_null_model(planted.train, search, permutations=3, seed=5)
+    found = search_null_model(planted.train, search, permutations=3, seed=5)[3]
     real = objective(planted.train, planted.sample_labels, planted.unit_labels, 3)
     assert len(found) == 3
     assert not np.array_equal(seen[0], seen[1])

@@ -7,22 +7,22 @@ the pre-clusters and samples together. Samples then go to the module with the la
 activation (in co-clustering to their own group).
 """
 
+import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse.linalg import ArpackError
-from sklearn.cluster import (
-    AgglomerativeClustering,
-    KMeans,
-    MiniBatchKMeans,
-    SpectralClustering,
-    SpectralCoclustering,
-)
+from scipy.cluster.hierarchy import fcluster, ward
+from scipy.sparse import identity
+from scipy.sparse.csgraph import laplacian
+from scipy.sparse.linalg import ArpackError, eigsh
+from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import kneighbors_graph
+from sklearn.utils.extmath import randomized_svd
 
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.passes.executors import Executor
@@ -32,6 +32,9 @@ from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.types import Floats
 
 METHODS = ("k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering")
+
+UNSEEDED = ("agglomerative",)
+"""Methods that draw nothing: every seed has the same answer."""
 
 MAX_PRECLUSTERS = 10_000
 """Pre-clusters at most, as published; smaller models have one for each four units."""
@@ -47,6 +50,8 @@ STRIPE_CELLS = 16 * 2**20
 
 # Bytes of a profile's cell, with the copies that co-clustering makes of it.
 _CELL_BYTES = 8 * 8
+# Bytes of each pair of pre-clusters: Ward's tree is built from two copies of half the distances.
+_PAIR_BYTES = 8
 _NEIGHBOURS = 9
 # Digits in which points are compared, of the largest coordinate.
 _DIGITS = 9
@@ -61,6 +66,38 @@ class UnitSpace:
     centres: Floats  # centre of each pre-cluster, shape (pre-clusters, 16)
     profiles: Floats  # mean z of each pre-cluster for the drawn samples, (pre-clusters, drawn)
     drawn: NDArray[np.int64]  # rows of the drawn samples, ascending; all of them where they fit
+    seed: int = 0  # seed of the pre-clusters and of what follows from them alone
+    _held: dict[str, Floats] = field(default_factory=dict)
+
+    @cached_property
+    def distinct_units(self) -> int:
+        """Units that differ, by more than rounding; of very many, among the first."""
+        return len(_find_distinct(self.points[:MAX_POINTS]))
+
+    @cached_property
+    def distinct_preclusters(self) -> int:
+        """Pre-clusters that differ, by more than rounding."""
+        return len(_find_distinct(self.centres))
+
+    @cached_property
+    def tree(self) -> Floats:
+        """Ward's tree of the pre-clusters, which is cut for each K: SciPy's linkage matrix."""
+        return np.asarray(ward(self.centres))
+
+    def spectral_vectors(self, count: int) -> Floats:
+        """The leading eigenvectors of the pre-clusters' graph, shape (pre-clusters, count)."""
+        return self._leading("graph", count, lambda: _embed_graph(self.centres, count, self.seed))
+
+    def singular_vectors(self, count: int) -> Floats:
+        """Those of co-clustering but the first, shape (pre-clusters + drawn samples, count)."""
+        compute = lambda: _embed_profiles(self.profiles, count, self.seed)  # noqa: E731
+        return self._leading("profiles", count, compute)
+
+    def _leading(self, name: str, count: int, compute: Callable[[], Floats]) -> Floats:
+        """The first vectors of those computed for the largest count so far."""
+        if name not in self._held or self._held[name].shape[1] < count:
+            self._held[name] = compute()
+        return self._held[name][:, :count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,21 +127,26 @@ def build_unit_space(
 ) -> UnitSpace:
     """Place the units in a space of few dimensions and pre-cluster them, in one pass.
 
-    Without ``points``, the units' `principal_components`, it takes six more; spaces of several
-    seeds may share them. Pre-clusters are by default a quarter of the units, at most 10,000.
-    Less ``memory`` (bytes) than the profiles want leaves room for fewer samples.
+    Without ``points``, the units' `principal_components`, it takes six more. Pre-clusters are by
+    default a quarter of the units, at most 10,000. Less ``memory`` (bytes) than these and their
+    profiles want leaves room for fewer of them and fewer samples.
+
+    One space serves every K and seed: a method's own seed then chooses the centres that its k-means
+    starts from, and agglomerative clustering, which draws nothing, has one answer.
     """
     if points is None:
         points = principal_components(activations, executor, side="units", seed=seed)
-    count = num_preclusters or count_preclusters(activations.n_units)
-    preclusters, centres = _precluster(points, min(count, activations.n_units), seed)
+    count = min(num_preclusters or count_preclusters(activations.n_units), activations.n_units)
+    if memory is not None:
+        count = min(count, max(1, math.isqrt(memory // _PAIR_BYTES)))
+    preclusters, centres = _precluster(points, count, seed)
     cells = MAX_PROFILE_CELLS if memory is None else min(MAX_PROFILE_CELLS, memory // _CELL_BYTES)
     size = min(activations.n_samples, max(1, cells // len(centres)))
     rng = np.random.default_rng([seed, 1])
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
     stripe = STRIPE_CELLS if memory is None else min(STRIPE_CELLS, memory // _CELL_BYTES)
     profiles = _profiles(activations, drawn, preclusters, len(centres), executor, stripe)
-    return UnitSpace(points, preclusters, centres, profiles, drawn)
+    return UnitSpace(points, preclusters, centres, profiles, drawn, seed)
 
 
 def _profiles(
@@ -158,19 +200,15 @@ def find_baseline(
         raise InvalidInput(f"Unknown baselines: {method}.", f"Known are {', '.join(METHODS)}.")
     if num_modules < 2:
         raise InvalidInput("With K = 1 any method puts all units and samples into one module.")
-    grouped = "units" if "k-means" in method else "pre-clusters of the units"
-    distinct = _count_distinct(space.points if grouped == "units" else space.centres)
+    grouped, distinct = "pre-clusters of the units", space.distinct_preclusters
+    if "k-means" in method:
+        grouped, distinct = "units", space.distinct_units
     # The spectral methods need an eigenvector beside those that tell the groups apart.
     if distinct < num_modules + ("spectral" in method):
         raise InvalidInput(
             f"{distinct:,} {grouped} that differ are too few to find {num_modules:,} modules among "
             "them."
         )
-    above = space.profiles > space.profiles.min()
-    reached = above.any(axis=0).all() and above.any(axis=1).all()
-    if method == "spectral co-clustering" and not reached:
-        # It divides by the sums of rows and columns, less the smallest entry.
-        raise InvalidInput("A pre-cluster or a sample has the smallest activation throughout.")
     try:
         with warnings.catch_warnings():
             # Fewer groups than asked for.
@@ -185,17 +223,28 @@ def _find(
 ) -> Candidate:
     sample_labels = None
     if method == "spectral co-clustering":
-        groups = SpectralCoclustering(n_clusters=num_modules, random_state=seed)
-        groups.fit(space.profiles)
+        vectors = space.singular_vectors(math.ceil(math.log2(num_modules)))
+        groups = _group_vectors(vectors, num_modules, seed)
+        labels = groups[space.preclusters]
         sample_labels = np.full(num_samples, -1, dtype=np.int32)
-        sample_labels[space.drawn] = groups.column_labels_
-        labels = groups.row_labels_[space.preclusters]
-    elif method in {"agglomerative", "spectral"}:
-        labels = _cluster_centres(method, space.centres, num_modules, seed)[space.preclusters]
+        sample_labels[space.drawn] = groups[len(space.centres) :]
+    elif method == "spectral":
+        groups = _group_vectors(space.spectral_vectors(num_modules), num_modules, seed)
+        labels = groups[space.preclusters]
+    elif method == "agglomerative":
+        # Merges that are kept are all but the last K - 1.
+        order = np.arange(1.0, len(space.centres))
+        kept = len(space.centres) - num_modules
+        labels = fcluster(space.tree, kept, "monocrit", monocrit=order)[space.preclusters] - 1
     else:
         model = {"k-means": KMeans, "mini-batch k-means": MiniBatchKMeans}[method]
         labels = model(n_clusters=num_modules, random_state=seed).fit_predict(space.points)
     return Candidate(method, num_modules, seed, labels.astype(np.int32), sample_labels)
+
+
+def _group_vectors(vectors: Floats, num_modules: int, seed: int) -> LabelArray:
+    """Groups of rows of eigenvectors: k-means from ten starts, as in scikit-learn."""
+    return np.asarray(KMeans(num_modules, n_init=10, random_state=seed).fit_predict(vectors))
 
 
 def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floats]:
@@ -221,19 +270,32 @@ def _find_distinct(points: Floats) -> NDArray[np.int64]:
     return np.sort(np.unique(rounded, axis=0, return_index=True)[1]).astype(np.int64)
 
 
-def _count_distinct(points: Floats) -> int:
-    """Points that differ, by more than rounding; of very many, among the first."""
-    return len(_find_distinct(points[:MAX_POINTS]))
+def _embed_graph(centres: Floats, count: int, seed: int) -> Floats:
+    """Leading eigenvectors of the graph of nearest neighbours, as `SpectralClustering` embeds.
 
-
-def _cluster_centres(method: str, centres: Floats, num_modules: int, seed: int) -> LabelArray:
-    if method == "agglomerative":
-        return np.asarray(AgglomerativeClustering(n_clusters=num_modules).fit_predict(centres))
+    The smallest of the Laplacian, found without inverting it: scikit-learn factorises it, which
+    took 40 s for 10,000 centres where this takes 0.1 s.
+    """
     neighbours = kneighbors_graph(centres, min(_NEIGHBOURS, len(centres)), include_self=True)
-    # As scikit-learn makes it of centres, which it takes for an affinity where they are square.
-    affinity = 0.5 * (neighbours + neighbours.T)
-    model = SpectralClustering(num_modules, random_state=seed, affinity="precomputed")
-    with warnings.catch_warnings():
-        # Pre-clusters far from the others make separate parts, which the method copes with.
-        warnings.filterwarnings("ignore", message="Graph is not fully connected")
-        return np.asarray(model.fit_predict(affinity))
+    matrix, scale = laplacian(0.5 * (neighbours + neighbours.T), normed=True, return_diag=True)
+    start = np.random.default_rng([seed, 3]).uniform(-1, 1, len(centres))
+    # Eigenvalues of a normalised Laplacian are at most 2.
+    values, vectors = eigsh(2 * identity(len(centres)) - matrix, count, which="LA", v0=start)
+    return np.asarray(vectors[:, np.argsort(-values)] / scale[:, None])
+
+
+def _embed_profiles(profiles: Floats, count: int, seed: int) -> Floats:
+    """Singular vectors of pre-clusters and samples but the first, as `SpectralCoclustering` does.
+
+    Raises:
+        InvalidInput: Sums of a row or column are zero, by which it would divide.
+    """
+    shifted = profiles - min(0.0, profiles.min())
+    sums = [shifted.sum(axis=axis) for axis in (1, 0)]
+    if not all((part > 0).all() for part in sums):
+        raise InvalidInput("A pre-cluster or a sample has the smallest activation throughout.")
+    rows, columns = (1 / np.sqrt(part)[:, None] for part in sums)
+    shifted *= rows
+    shifted *= columns.T
+    left, _, right = randomized_svd(shifted, count + 1, random_state=seed)
+    return np.vstack([rows * left[:, 1:], columns * right.T[:, 1:]])

@@ -6,7 +6,7 @@ and all its statistics, and breaks whatever units had in common.
 
 import contextlib
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dask.array as da
@@ -15,21 +15,26 @@ import numpy as np
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
 
-SearchFunction = Callable[[Standardised, int], Objective]
-"""Finds modules in activations with a seed and says how good they are."""
-
 _BLOCK_BYTES = 64 * 2**20
+
+
+SearchFunction = Callable[[Standardised, int], Mapping[int, Objective]]
+"""Finds modules in activations with a seed and says how good they are, by K."""
 
 
 def search_null_model(
     activations: Standardised, search: SearchFunction, permutations: int, seed: int
-) -> tuple[Objective, ...]:
-    """Objectives that ``search(permuted, seed)`` finds, for seeds that count on from ``seed``."""
-    objectives = []
+) -> dict[int, tuple[Objective, ...]]:
+    """Objectives of each K that ``search(permuted, seed)`` finds; seeds count on from ``seed``.
+
+    One search finds the modules for every K, so that all share each pass over a permuted matrix:
+    permuting its columns takes longer than reading them.
+    """
+    found = []
     for number in range(seed, seed + permutations):
-        objectives.append(search(permute_columns(activations, number), number))
+        found.append(search(permute_columns(activations, number), number))
         _malloc_trim()
-    return tuple(objectives)
+    return {k: tuple(objectives[k] for objectives in found) for k in found[0]} if found else {}
 
 
 def permute_columns(activations: Standardised, seed: int) -> Standardised:

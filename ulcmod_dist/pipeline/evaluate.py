@@ -10,7 +10,7 @@ import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.baselines import Candidate, build_unit_space, find_baseline
+from ulcmod_dist.evaluate.baselines import UNSEEDED, Candidate, build_unit_space, find_baseline
 from ulcmod_dist.evaluate.features import (
     ModuleFeatures,
     compute_module_features,
@@ -117,8 +117,9 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
     modules = {k: run.modules(k) for numbers in wanted.values() for k in numbers}
     with job_executor(context.job) as executor:
         inputs = _inputs(context, run, executor)
-        for k in wanted.get("null", ()):
-            _store(context, "null", k, NullModel(_null(inputs, k)))
+        if numbers := wanted.get("null"):
+            for k, objectives in _null(inputs, numbers).items():
+                _store(context, "null", k, NullModel(objectives))
         if numbers := wanted.get("methods"):
             for k, methods in _methods(inputs, {k: modules[k] for k in numbers}).items():
                 _store(context, "methods", k, methods)
@@ -181,32 +182,35 @@ def _describe(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
 
 
 def _search(
-    inputs: _Inputs, activations: Standardised, num_modules: int, step: Step, **changes: int
-) -> Modules:
-    """The job's own search with another seed or number of restarts."""
-    found = discover_all(
+    inputs: _Inputs, activations: Standardised, numbers: Sequence[int], step: Step, **changes: int
+) -> dict[int, Modules]:
+    """The job's own search with another seed or number of restarts; all K share the passes."""
+    return discover_all(
         activations,
-        [num_modules],
+        numbers,
         inputs.context.job.discover.model_copy(update=changes),
         executor=inputs.executor,
         progress=lambda iteration: step.update(step.done, f"iteration {iteration.iteration}"),
     )
-    return found[num_modules]
 
 
-def _null(inputs: _Inputs, num_modules: int) -> tuple[Objective, ...] | Absent:
-    """Objectives of the null model of one K, or why there are none."""
+def _null(inputs: _Inputs, numbers: Sequence[int]) -> Mapping[int, tuple[Objective, ...] | Absent]:
+    """Objectives of the null model of each K, or why there are none."""
     if inputs.context.job.evaluate.null_permutations == 0:
-        return Absent("The job asks for no null model (evaluate.null_permutations is 0).")
-    if num_modules == 1:
-        return Absent("With K = 1 there is no null model: all units and samples are one module.")
-    memory = _null_memory(inputs, num_modules)
+        reason = Absent("The job asks for no null model (evaluate.null_permutations is 0).")
+        return dict.fromkeys(numbers, reason)
+    split = [k for k in numbers if k > 1]
+    reason = Absent("With K = 1 there is no null model: all units and samples are one module.")
+    absent = {k: reason for k in numbers if k == 1}
+    if not split:
+        return absent
+    memory = _null_memory(inputs, split)
     if isinstance(memory, Absent):
-        return memory
-    return _search_null(inputs, num_modules, memory)
+        return {**absent, **dict.fromkeys(split, memory)}
+    return {**absent, **_search_null(inputs, split, memory)}
 
 
-def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
+def _null_memory(inputs: _Inputs, numbers: Sequence[int]) -> int | Absent:
     """Bytes that a search on permuted columns may use, or why there is no room for one.
 
     Beside the search each task holds the column of chunks whose entries it permutes.
@@ -218,7 +222,7 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     matrix = permute_columns(inputs.train, inputs.context.job.evaluate.seed)
     config = discover.model_copy(update={"restarts": 1, "memory": memory})
     try:
-        plan_search(matrix, [num_modules], config, inputs.executor)
+        plan_search(matrix, numbers, config, inputs.executor)
     except InvalidInput as error:
         return Absent(
             f"The null model holds {format_bytes(held)} of chunks at a time, of "
@@ -227,18 +231,20 @@ def _null_memory(inputs: _Inputs, num_modules: int) -> int | Absent:
     return memory
 
 
-def _search_null(inputs: _Inputs, num_modules: int, memory: int) -> tuple[Objective, ...]:
+def _search_null(
+    inputs: _Inputs, numbers: Sequence[int], memory: int
+) -> dict[int, tuple[Objective, ...]]:
     settings = inputs.context.job.evaluate
-    name = f"Null model, K = {num_modules}"
-    with track(inputs.context.on_progress, name, settings.null_permutations, "searches") as step:
+    count = settings.null_permutations
+    with track(inputs.context.on_progress, "Null model", count, "searches") as step:
 
-        def searched(matrix: Standardised, seed: int) -> Objective:
-            found = _search(inputs, matrix, num_modules, step, seed=seed, restarts=1, memory=memory)
-            objective = found.objective
+        def searched(matrix: Standardised, seed: int) -> dict[int, Objective]:
+            changes = {"seed": seed, "restarts": 1, "memory": memory}
+            found = _search(inputs, matrix, numbers, step, **changes)
             step.update(step.done + 1)
-            return objective
+            return {k: modules.objective for k, modules in found.items()}
 
-        return search_null_model(inputs.train, searched, settings.null_permutations, settings.seed)
+        return search_null_model(inputs.train, searched, count, settings.seed)
 
 
 def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, MethodComparison]:
@@ -302,18 +308,20 @@ def _compare_halves(
 
 def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
     """The modules found, and those of the same search with further seeds."""
-    candidates = []
-    total = (len(_seeds(inputs)) - 1) * len(modules)
-    with track(inputs.context.on_progress, "Searching with other seeds", total, "searches") as step:
-        for k, stored in modules.items():
-            seed, *other_seeds = _seeds(inputs)
-            first = stored.unit_labels, stored.sample_labels("train")
-            candidates.append(Candidate(ITERD, k, seed, *first))
-            for other_seed in other_seeds:
-                other = _search(inputs, inputs.train, k, step, seed=other_seed)
-                labels = other.unit_labels, other.sample_labels
-                candidates.append(Candidate(ITERD, k, other_seed, *labels))
-                step.update(step.done + 1)
+    seed, *other_seeds = _seeds(inputs)
+    candidates = [
+        Candidate(ITERD, k, seed, stored.unit_labels, stored.sample_labels("train"))
+        for k, stored in modules.items()
+    ]
+    total, name = len(other_seeds), "Searching with other seeds"
+    with track(inputs.context.on_progress, name, total, "searches") as step:
+        for other_seed in other_seeds:
+            found = _search(inputs, inputs.train, list(modules), step, seed=other_seed)
+            candidates += [
+                Candidate(ITERD, k, other_seed, other.unit_labels, other.sample_labels)
+                for k, other in found.items()
+            ]
+            step.update(step.done + 1)
     return candidates
 
 
@@ -333,24 +341,27 @@ def _baselines(
     if not settings.baselines:
         return candidates, dict.fromkeys(numbers, ())
     seeds = _seeds(inputs)
-    total = len(seeds) * len(numbers)
-    with track(
-        inputs.context.on_progress, "Components of the units", COMPONENT_PASSES, "passes"
-    ) as step:
+    on_progress = inputs.context.on_progress
+    with track(on_progress, "Components of the units", COMPONENT_PASSES, "passes") as step:
         followed = ProgressExecutor(inputs.executor, step.update)
         points = principal_components(inputs.train, followed, side="units", seed=seeds[0])
-    with track(inputs.context.on_progress, "Baselines", total, "rounds") as step:
-        for seed in seeds:
-            space = build_unit_space(
-                inputs.train, inputs.executor, seed=seed, points=points, memory=inputs.memory
-            )
-            for k, method in product(numbers, settings.baselines):
-                try:
-                    found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
-                    candidates.append(found)
-                except InvalidInput as error:
-                    left_out[k].setdefault(method, Fact(method, error.fact))
-                step.update(step.done + 1 / len(settings.baselines))
+    rounds = [
+        (seed, k, method)
+        # The largest K first: what is computed for it serves the others.
+        for k, method, seed in product(sorted(numbers, reverse=True), settings.baselines, seeds)
+        if seed == seeds[0] or method not in UNSEEDED
+    ]
+    with track(on_progress, "Baselines", len(rounds), "clusterings") as step:
+        space = build_unit_space(
+            inputs.train, inputs.executor, seed=seeds[0], points=points, memory=inputs.memory
+        )
+        for done, (seed, k, method) in enumerate(rounds, 1):
+            try:
+                found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
+                candidates.append(found)
+            except InvalidInput as error:
+                left_out[k].setdefault(method, Fact(method, error.fact))
+            step.update(done)
     return candidates, {k: tuple(facts.values()) for k, facts in left_out.items()}
 
 
