@@ -26,7 +26,7 @@ run: {folder}/run
 model: {{id: {model}}}
 corpus: {{train: {folder}/train.parquet, text: text, category: category}}
 discover: {{modules: [{k}], restarts: 5}}
-ablate: {{samples: 20, random_sets: 3}}
+ablate: {{samples: 20, random_sets: 1}}
 """
 
 Silence = Callable[[Path, Path], Ablation]
@@ -63,19 +63,23 @@ def test_ablate__modules_of_a_decoder_on_real_prompts_serve_their_own_samples(
 
 
 def check(result: Ablation) -> None:
-    for name in ("selectivity", "random_selectivity", "advantage"):
+    for name in ("selectivity", "control_selectivity", "advantage"):
         value = getattr(result, name)
         print(f"{name}: {value.mean:.3f} ({value.low:.3f} to {value.high:.3f})")
     for row in result.modules:
         print(
-            f"module {row.module}: own {row.real.own.mean:.2f}, others {row.real.other.mean:.2f}; "
-            f"random {row.random.own.mean:.2f}, {row.random.other.mean:.2f}"
+            f"module {row.module}: own {row.loss.own.mean:.2f}, others {row.loss.other.mean:.2f}; "
+            + ", ".join(f"{each.kind} {each.loss.own.mean:.2f}" for each in row.controls)
         )
-    real, random = result.selectivity, result.random_selectivity
+    real, random = result.selectivity, result.control_selectivity
     assert real.low is not None
     assert random.high is not None
     assert result.advantage.low is not None
     # The prototype of the check found modules to be several times as selective as chance.
     assert real.low > 3 * max(random.high, 0.0)
     assert result.advantage.low > 0.2
-    assert sum(row.real.own.mean > row.random.own.mean for row in result.modules) >= 6
+    above = [
+        row.loss.own.mean > max(each.loss.own.mean for each in row.controls)
+        for row in result.modules
+    ]
+    assert sum(above) >= 6

@@ -29,7 +29,7 @@ NUM_MODULES = 7
 TRAIN, TEST = 200, 40
 UNITS = 30 * 1536
 SYSTEM = "You are a helpful assistant."
-# Six samples a module keep the ablation within four minutes on two cores.
+# Four samples a module keep the ablation within four minutes on two cores.
 JOB = """\
 run: {folder}/run
 model: {{id: {model}, dtype: float32}}
@@ -39,7 +39,7 @@ prompt: {{system: {system}}}
 extract: {{shard_samples: 256}}
 discover: {{modules: [{k}], restarts: 10}}
 evaluate: {{baselines: [], seeds: 1}}
-ablate: {{samples: 6, random_sets: 2}}
+ablate: {{samples: 4}}
 """
 
 
@@ -138,13 +138,13 @@ def test_modules__agree_with_the_categories(context: Context) -> None:
 def test_modules__serve_their_own_samples(context: Context) -> None:
     ablate(context)
     result = read_result(context.run, "ablation", NUM_MODULES, Ablation)
-    for name in ("selectivity", "random_selectivity"):
+    for name in ("selectivity", "control_selectivity"):
         value = getattr(result, name)
         print(f"{name}: {value.mean:.3f} ({value.low:.3f} to {value.high:.3f})")
     for row in result.modules:
-        print(f"module {row.module}: own {row.real.own.mean:.2f}, other {row.real.other.mean:.2f}")
-    real, random = result.selectivity, result.random_selectivity
+        print(f"module {row.module}: own {row.loss.own.mean:.2f}, other {row.loss.other.mean:.2f}")
+    real, control = result.selectivity, result.control_selectivity
     assert real.low is not None
-    assert random.high is not None
-    assert real.low > max(random.high, 0.0)
-    assert sum(row.real.own.mean > row.real.other.mean for row in result.modules) >= 6
+    assert control.high is not None
+    assert real.low > max(control.high, 0.0)
+    assert sum(row.loss.own.mean > row.loss.other.mean for row in result.modules) >= 6

@@ -99,13 +99,11 @@ def _decoupled(evidence: Evidence) -> Iterator[Row]:
         ratio = found.objective.value / null
         yield "", "L, relative to the null model", f"{found.objective.value:,.0f}, {ratio:.1f}x"
     if (ablation := evidence.ablation) is not None:
-        selective = sum((row.real.selectivity.low or 0) > 0 for row in ablation.modules)
-        yield "", "modules whose ablation costs own samples more", _share(selective, len(own))
-        above = sum(
-            row.real.selectivity.mean > (row.random.selectivity.high or row.random.selectivity.mean)
-            for row in ablation.modules
-        )
-        yield "", "modules more selective than random sets of units", _share(above, len(own))
+        costly = sum((row.loss.selectivity.low or 0) > 0 for row in ablation.modules)
+        yield "", "modules whose ablation costs own samples more", _share(costly, len(own))
+        yield "", "selective modules", _share(ablation.num_selective, len(own))
+        least, median = ablation.selectivity_quantiles
+        yield "", "selectivity, least and median", f"{least:.2f}, {median:.2f}"
 
 
 def _meaningful(found: Discovery) -> Iterator[Row]:
@@ -199,7 +197,7 @@ def tabulate_modules(evidence: Evidence) -> list[str]:
             units = found.layers.units[number]
             depth = f"{units @ np.arange(len(units)) / units.sum():.1f}"
         if ablation is not None:
-            effect = ablation.modules[number].real
+            effect = ablation.modules[number].loss
             own, other = f"{effect.own.mean:+.2f}", f"{effect.other.mean:+.2f}"
         lines.append(
             f"| {module.name} | {module.num_units:,} | {module.num_samples:,} | {category} | "

@@ -1,5 +1,6 @@
 """The ablation engine on tiny decoders: what is ablated, and what it costs."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,16 @@ from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import is_decoder
 from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.hooks import get_base_model
+from ulcmod_dist.forward.hooks import HookPoint, find_hook_points, get_base_model, hooked
 from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
-from ulcmod_dist.intervene.engine import LossEngine, estimate_pruned_size, mask_units
+from ulcmod_dist.intervene.engine import (
+    LossEngine,
+    PairedPrompt,
+    align_tokens,
+    estimate_pruned_size,
+    mask_units,
+)
 from ulcmod_dist.intervene.masks import Mask, get_unit_layers
 
 DECODERS = tuple(family for family in FAMILIES if is_decoder(family))
@@ -138,9 +145,10 @@ def test_ablate__order_of_samples_and_masks_is_kept() -> None:
         [some_of(model, s) for s in (1, 2)],
     )
     result = measure_ablation(engine, prompts, plan_batches(LENGTHS, 40), masks)
-    np.testing.assert_allclose(result.intact, engine.losses(prompts).mean, rtol=1e-5)
-    for row, mask in zip(result.masked, masks, strict=True):
-        np.testing.assert_allclose(row, engine.losses(prompts, mask).mean, rtol=1e-5)
+    for row, accuracy, mask in zip(result.loss, result.accuracy, [None, *masks], strict=True):
+        alone = engine.losses(prompts, mask)
+        np.testing.assert_allclose(row, alone.mean, rtol=1e-5)
+        np.testing.assert_allclose(accuracy, alone.accuracy)
 
 
 def test_losses__only_counted_tokens_are_predicted() -> None:
@@ -241,3 +249,83 @@ def test_pruned_size__counts_the_weights_of_the_ablated_units() -> None:
         assert size.removed == some_of(model).num_units * vectors * 16
         assert size.parameters == sum(parameter.numel() for parameter in model.parameters())
         assert 0 < size.share < 1
+
+
+def pair(prompt: TokenizedPrompt, source: TokenizedPrompt) -> PairedPrompt:
+    return PairedPrompt(prompt.ids, prompt.token_mask, source=source)
+
+
+def test_align_tokens__counted_tokens_stand_for_counted_tokens() -> None:
+    # A template of two tokens before the text and one after it, around texts of 4 and of 3 tokens.
+    prompt = TokenizedPrompt(tuple(range(7)), (False, False, *(True,) * 4, False))
+    source = TokenizedPrompt(tuple(range(6)), (False, False, *(True,) * 3, False))
+    assert align_tokens(prompt, source).tolist() == [0, 1, 2, 3, 4, 2, 5]
+    assert align_tokens(source, prompt).tolist() == [0, 1, 2, 3, 4, 6]
+    assert align_tokens(prompt, prompt).tolist() == list(range(7))
+    plain = TokenizedPrompt((1, 2), (True, True))
+    assert align_tokens(prompt, plain).tolist() == [0, 1, 0, 1, 0, 1, 0]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_losses__of_resampled_units_equal_a_pass_with_the_source_s_values(family: str) -> None:
+    model: Any = tiny_model(family, head=True)
+    prompt, source = make_prompts([9, 6])
+    mask = replace(some_of(model), resampled=True)
+    points = find_hook_points(mask.units)
+    seen: dict[HookPoint, torch.Tensor] = {}
+    ids = {name: torch.tensor([each.ids]) for name, each in (("own", prompt), ("other", source))}
+    with (
+        torch.inference_mode(),
+        hooked(model, points, lambda point, units, _: seen.update({point: units[0].clone()})),
+    ):
+        model(input_ids=ids["other"])
+
+    def replace_units(point: HookPoint, units: torch.Tensor, _: Any) -> torch.Tensor:
+        changed = units.clone()
+        for token in range(9):
+            for unit in np.flatnonzero(mask.ablated[point.start : point.stop]):
+                changed[0, token, unit] = seen[point][token % 6, unit]
+        return changed
+
+    with torch.inference_mode(), hooked(model, points, replace_units):
+        logits = model(input_ids=ids["own"]).logits[0]
+    right, total = 0, 0.0
+    for token in range(8):
+        target = prompt.ids[token + 1]
+        total -= float(torch.log_softmax(logits[token].double(), -1)[target])
+        right += int(logits[token].argmax()) == target
+    found = LossEngine(model).losses([pair(prompt, source)], mask)
+    assert found.total[0] == pytest.approx(total, rel=1e-5)
+    assert found.correct.tolist() == [right]
+    assert found.accuracy[0] == right / 8
+    assert found.total[0] != pytest.approx(LossEngine(model).losses([prompt]).total[0], rel=1e-4)
+
+
+def test_losses__resampled_units_of_a_prompt_by_itself_change_nothing(
+    model: PreTrainedModel,
+) -> None:
+    engine, mask = LossEngine(model), replace(some_of(model), resampled=True)
+    prompts = make_prompts(LENGTHS)
+    same = engine.losses([pair(prompt, prompt) for prompt in prompts], mask)
+    np.testing.assert_allclose(same.total, engine.losses(prompts).total, rtol=1e-4)
+
+
+def test_losses__resampled_units_do_not_depend_on_the_batch(model: PreTrainedModel) -> None:
+    engine, mask = LossEngine(model), replace(some_of(model), resampled=True)
+    prompts = make_prompts(LENGTHS)
+    pairs = [pair(prompt, prompts[position - 1]) for position, prompt in enumerate(prompts)]
+    together = engine.losses(pairs, mask)
+    alone = [engine.losses([each], mask).total[0] for each in pairs]
+    np.testing.assert_allclose(together.total, alone, rtol=1e-5)
+
+
+def test_losses__accuracy_is_the_share_of_tokens_predicted_right(model: PreTrainedModel) -> None:
+    # The model's own choices are its right answers.
+    [prompt] = make_prompts([12])
+    with torch.inference_mode():
+        chosen = model(input_ids=torch.tensor([prompt.ids])).logits[0].argmax(-1).tolist()
+    engine = LossEngine(model)
+    expected = [chosen[token] == prompt.ids[token + 1] for token in range(11)]
+    greedy = TokenizedPrompt((*prompt.ids, chosen[-1]), (*(False,) * 12, True))
+    assert engine.losses([prompt]).correct[0] == sum(expected)
+    assert engine.losses([greedy]).accuracy.tolist() == [1.0]

@@ -36,10 +36,10 @@ def test_ablation_pool__ranks_that_share_a_model_measure_what_one_process_does(
     )
     expected = measure_ablation(whole, PROMPTS, BATCHES, masks)
     assert np.median(np.abs(expected.loss_increase)) > 1e-3
-    np.testing.assert_allclose(measured.intact, expected.intact, rtol=1e-5)
-    np.testing.assert_allclose(measured.masked, expected.masked, rtol=1e-5)
+    np.testing.assert_allclose(measured.loss, expected.loss, rtol=1e-5)
+    np.testing.assert_allclose(measured.accuracy, expected.accuracy)
     # Actors keep masks from batch to batch, but not from one measurement to the next.
-    np.testing.assert_allclose(others.masked, expected.masked[1:], rtol=1e-5)
+    np.testing.assert_allclose(others.loss[1], expected.loss[2], rtol=1e-5)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -59,8 +59,8 @@ def test_ablation_pool__a_process_killed_in_mid_measurement_changes_no_loss(
     assert next(victims, None) is None
     assert len(before) == 2
     assert len(before & after) == 1
-    assert killed.masked.tobytes() == undisturbed.masked.tobytes()
-    assert killed.intact.tobytes() == undisturbed.intact.tobytes()
+    assert killed.loss.tobytes() == undisturbed.loss.tobytes()
+    assert killed.accuracy.tobytes() == undisturbed.accuracy.tobytes()
 
 
 def measuring(ranks: int) -> Iterator[int]:

@@ -1,5 +1,6 @@
 """Ablation of a model that two processes share measures what one process does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,16 @@ from tests.forward.ranks import RANKS, run_on_ranks
 from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_model
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
-from ulcmod_dist.intervene.engine import LossEngine
+from ulcmod_dist.intervene.engine import LossEngine, PairedPrompt
 
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 FAMILIES = ("llama", "phi3", "mixtral", "qwen2_moe")
+
+# Each prompt takes resampled units from the one before it.
+PAIRS = [
+    PairedPrompt(prompt.ids, prompt.token_mask, source=source)
+    for prompt, source in zip(PROMPTS, [PROMPTS[-1], *PROMPTS[:-1]], strict=True)
+]
 
 
 def measure_rank(rank: int, folder: Path) -> None:
@@ -20,7 +27,8 @@ def measure_rank(rank: int, folder: Path) -> None:
         engine = LossEngine.load(config, ranks=RANKS)
         means = compute_unit_means(engine, PROMPTS, BATCHES)
         zero, other, _ = make_masks(config)
-        found = measure_ablation(engine, PROMPTS, BATCHES, [zero, other.with_means(means)])
+        masks = [zero, other.with_means(means), replace(zero, resampled=True)]
+        found = measure_ablation(engine, PAIRS, BATCHES, masks)
         np.savez(folder / f"{family}-{rank}.npz", means=means, **vars(found))
 
 
@@ -36,8 +44,7 @@ def test_ablation__ranks_that_share_a_model_measure_what_one_process_does(tmp_pa
         for rank in range(RANKS):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["means"], means, rtol=1e-4, atol=1e-6)
-            masks = [zero, other.with_means(shared["means"])]
-            expected = measure_ablation(engine, PROMPTS, BATCHES, masks)
+            masks = [zero, other.with_means(shared["means"]), replace(zero, resampled=True)]
+            expected = measure_ablation(engine, PAIRS, BATCHES, masks)
             assert np.median(np.abs(expected.loss_increase)) > 1e-3
-            np.testing.assert_allclose(shared["intact"], expected.intact, rtol=1e-5)
-            np.testing.assert_allclose(shared["masked"], expected.masked, rtol=1e-5)
+            np.testing.assert_allclose(shared["loss"], expected.loss, rtol=1e-5)

@@ -15,11 +15,14 @@ from ulcmod_dist.extract.driver import make_unit_table
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.intervene.masks import (
     Mask,
+    find_extreme_units,
     get_unit_layers,
     masks_to_safetensors,
     masks_to_table,
+    name_units,
     read_layer_units,
 )
+from ulcmod_dist.results.ablation import CONTROLS
 
 UNITS = (
     LayerUnits(0, "layers.0.mlp.down_proj", 5),
@@ -59,16 +62,52 @@ bits = st.lists(st.booleans(), min_size=13, max_size=13)
 
 
 @settings(deadline=None)
-@given(bits, st.integers(0, 2**32 - 1))
-def test_draw_random_like__as_many_units_in_each_layer(ablated: list[bool], seed: int) -> None:
+@given(bits, st.integers(0, 2**32 - 1), st.sampled_from(sorted(CONTROLS)))
+def test_draw_control__as_many_units_in_each_layer(
+    ablated: list[bool], seed: int, kind: str
+) -> None:
     mask = Mask(UNITS, np.array(ablated), np.ones(13, np.float32))
-    drawn = mask.draw_random_like(np.random.default_rng(seed))
+    activation = np.random.default_rng(0).random(13)
+    drawn = mask.draw_control(kind, activation, np.random.default_rng(seed))
     layers = get_unit_layers(UNITS)
     for layer in (0, 1):
-        assert drawn.ablated[layers == layer].sum() == mask.ablated[layers == layer].sum()
-    again = mask.draw_random_like(np.random.default_rng(seed))
+        own, chosen = mask.ablated[layers == layer], drawn.ablated[layers == layer]
+        assert chosen.sum() == own.sum()
+        # Outside the mask, unless the layer has too few other units.
+        assert not (own & chosen).any() or own.sum() > len(own) / 2
+    again = mask.draw_control(kind, activation, np.random.default_rng(seed))
     assert np.array_equal(drawn.ablated, again.ablated)
     assert not drawn.values.any()
+
+
+def test_draw_control__sets_are_matched_or_quiet_as_their_kind_says() -> None:
+    units = (LayerUnits(0, "a", 400), LayerUnits(1, "b", 400))
+    generator = np.random.default_rng(0)
+    activation = generator.lognormal(size=800)
+    activation[400:] *= 10
+    # Active units, as those of a module may be.
+    mask = Mask.empty(units)
+    mask = mask.select(generator.random(800) < 0.3 * (activation > np.median(activation)))
+    means = {}
+    for kind in CONTROLS:
+        drawn = mask.draw_control(kind, activation, generator)
+        means[kind] = [activation[:400][drawn.ablated[:400]].mean(),
+                       activation[400:][drawn.ablated[400:]].mean()]  # fmt: skip
+    own = [activation[:400][mask.ablated[:400]].mean(), activation[400:][mask.ablated[400:]].mean()]
+    np.testing.assert_allclose(means["matched"], own, rtol=0.05)
+    assert own[0] > 1.2 * means["random"][0]
+    medians = [np.median(activation[:400]), np.median(activation[400:])]
+    assert np.all(np.less(means["quiet"], medians))
+
+
+def test_find_extreme_units__are_far_above_the_median_of_their_layer() -> None:
+    activation = np.ones(13)
+    activation[[0, 6]] = 99.9, 100
+    extreme = find_extreme_units(UNITS, activation)
+    assert np.flatnonzero(extreme).tolist() == [6]
+    mask = Mask.empty(UNITS).select(extreme)
+    assert name_units(mask) == ("layer 1 expert 0 unit 1",)
+    assert not find_extreme_units(UNITS, np.where(np.arange(13) == 2, 1.0, 0.0)).any()
 
 
 @settings(deadline=None)

@@ -111,7 +111,7 @@ def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
     assert content(tmp_path / "train.parquet").count(SENTINEL) == 60
     page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
     assert "report.prompts is none" in page
-    assert "Mean selectivity of the modules" in page
+    assert "Selective modules" in page
 
 
 def content(path: Path) -> str:

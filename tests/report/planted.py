@@ -6,7 +6,6 @@ of a corpus would be, losses to the summary of the ablation as a model would hav
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,11 +21,15 @@ from ulcmod_dist.config.job import Job
 from ulcmod_dist.evaluate.features import compute_module_features
 from ulcmod_dist.evaluate.structure import count_overlap
 from ulcmod_dist.evaluate.topics import Samples
+from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.intervene.ablation import AblationLosses
+from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.intervene.selectivity import summarize_ablation
+from ulcmod_dist.intervene.trials import AblationSamples, Trial
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.pipeline.result_files import read_result
-from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.ablation import CONTROLS, Ablation
 from ulcmod_dist.results.discovery import (
     Discovery,
     MethodComparison,
@@ -34,7 +37,7 @@ from ulcmod_dist.results.discovery import (
     Reproduction,
     RunFacts,
 )
-from ulcmod_dist.results.types import Absent, Fact, Floats
+from ulcmod_dist.results.types import Absent, Fact
 
 HOSTILE_CATEGORY = "<script>window.pwned=1</script> & <b>poems"
 CATEGORIES = (
@@ -58,7 +61,8 @@ LONG = "Summarise the following minutes of the meeting in three sentences. " * 4
 RIGHT_TO_LEFT = "ترجم هذه الجملة إلى الإنجليزية: الطقس جميل اليوم."
 
 TRAIN, TEST, UNITS = 350, 70, 420
-RESTARTS, SEEDS, PERMUTATIONS, RANDOM_SETS = 3, 2, 2, 3
+RESTARTS, SEEDS, PERMUTATIONS = 3, 2, 2
+LAYERS = tuple(LayerUnits(layer, f"layers.{layer}.mlp.down_proj", 70) for layer in range(6))
 
 
 def write_text(sample: int) -> str:
@@ -196,7 +200,7 @@ def describe_planted(
     )
     labels = stored.sample_labels("train").astype(np.int64)
     ablation = ablate_planted(job, labels, samples["train"].categories, num_modules)
-    return replace(found, ablation=ablation)
+    return found.with_ablation(ablation)
 
 
 def ablate_planted(
@@ -206,10 +210,25 @@ def ablate_planted(
     rng = np.random.default_rng(num_modules)
     measured = np.sort(rng.choice(len(labels), min(len(labels), 20 * num_modules), replace=False))
     modules = labels[measured]
-    owners = np.arange(num_modules)
-    increase: Floats = rng.normal(0.12, 0.08, (num_modules, len(measured)))
-    increase += rng.uniform(0.5, 1.2, (num_modules, 1)) * (owners[:, None] == modules)
-    random = rng.normal(0.14, 0.05, (num_modules * RANDOM_SETS, len(measured)))
+    trials, rows = [], []
+    for module in range(num_modules):
+        cost = rng.uniform(0.5, 1.2) * (modules == module)
+        drawn = [("module", 1.0), *((kind, 0.0) for kind in CONTROLS)]
+        if module == 0:  # general machinery, most of it two units of extreme activation
+            cost = np.full(len(modules), 3.0)
+            drawn += [("extreme", 0.7), ("rest", 0.3)]
+        chosen = np.arange(UNITS) == module
+        chosen[7 * module + 9] = True
+        for kind, share in drawn:
+            trials.append(Trial(module, kind, Mask.empty(LAYERS).select(chosen)))
+            rows.append(rng.normal(0.12, 0.05, len(modules)) + share * cost)
+    loss = np.vstack([np.full(len(modules), 2.5), 2.5 + np.array(rows)])
+    accuracy = np.vstack([np.full(len(modules), 0.5), np.clip(0.5 - np.array(rows) / 10, 0, 1)])
+    chosen_categories = [categories[row] for row in measured]
     return summarize_ablation(
-        increase, random, modules, [categories[row] for row in measured], job.ablate, rng
+        AblationLosses(loss, accuracy),
+        trials,
+        AblationSamples([], [], modules, chosen_categories),
+        job.ablate,
+        rng,
     )

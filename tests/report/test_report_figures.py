@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 
-from tests.report.planted import RANDOM_SETS, RESTARTS
+from tests.report.planted import RESTARTS
 from ulcmod_dist.report import png
 from ulcmod_dist.report.colours import (
     DARK,
@@ -45,7 +45,7 @@ from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
 from ulcmod_dist.report.plotly_traces import CELL_TEXTS, build_figure, build_variants
 from ulcmod_dist.report.specs import Figure, Scale
-from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
+from ulcmod_dist.results.ablation import AblatedModule, Ablation, Control, Effect
 from ulcmod_dist.results.discovery import (
     Categories,
     Discovery,
@@ -198,35 +198,38 @@ def test_draw_flow__small_overlaps_are_left_out_and_colours_follow_the_first_lev
     assert "100% lie in their module's main parent of K = 2 (53% if" in spec.caption
 
 
-def test_draw_loss_by_module__words_compare_own_others_and_random_units(two: Discovery) -> None:
+def test_draw_loss_by_module__words_compare_own_others_and_control_sets(two: Discovery) -> None:
     increase, random = np.array([[0.9, 0.1], [0.3, 1.5]]), np.array([[0.1, 0.2], [0.4, 0.3]])
-    spec = draw_loss_by_module(two, get_ablation(two, by_module=increase, random_by_module=random))
+    spec = draw_loss_by_module(two, get_ablation(two, by_module=increase, control_by_module=random))
     assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
-    assert "random units cost 0.200 and 0.300" in spec.alternative
-    assert spec.hover[1][0].endswith("Random units: 0.400")
+    assert "control sets cost 0.200 and 0.300" in spec.alternative
+    assert spec.hover[1][0].endswith("Control sets: 0.400")
 
 
-def test_draw_loss_by_category__words_name_the_largest_increase(two: Discovery) -> None:
+def test_draw_loss_by_category__words_name_the_largest_difference(two: Discovery) -> None:
     increase = np.array([[0.9, 0.1, np.nan], [0.2, 0.3, 1.5]])
     spec = draw_loss_by_category(
-        two, get_ablation(two, categories=("law", "code", "art")), increase
+        two, get_ablation(two, categories=("law", "code", "art")), increase, np.full((2, 3), 0.25)
     )
-    assert "1.50 nats a token: module 1 ablated, samples of art" in spec.alternative
+    assert "1.25 nats a token: module 1 ablated, samples of art" in spec.alternative
+    assert spec.hover[1][2].endswith("Loss increase 1.50 nats a token\nControl sets: 0.250")
 
 
-def test_draw_selectivity__counts_modules_above_chance(two: Discovery) -> None:
+def test_draw_selectivity__counts_selective_modules(two: Discovery) -> None:
     def row(module: int, selectivity: Interval) -> AblatedModule:
         around = Interval(0.1, 0.0, 0.2)
         return AblatedModule(
             module,
-            LossIncrease(around, around, selectivity),
-            LossIncrease(around, around, around),
+            loss=Effect(selectivity, Interval(0.0), selectivity),
+            accuracy=Effect(around, around, around),
+            controls=(Control("random", Effect(around, around, around)),),
+            extreme=None,
         )
 
     rows = (row(0, Interval(0.9, 0.8, 1.0)), row(1, Interval(0.3, 0.15, 0.4)))
     spec = draw_selectivity(two, get_ablation(two, modules=rows))
-    assert spec.alternative.startswith("For 1 of 2 modules")
-    assert "Module 0: 0.900 (0.800 to 1), random units 0.100 (0 to 0.200)." in spec.alternative
+    assert spec.alternative.startswith("1 of 2 modules are selective.")
+    assert "Module 0: 0.900 (0.800 to 1), control sets up to 0.100." in spec.alternative
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -291,7 +294,9 @@ def test_render__arrays_of_one_module_or_without_variation_are_drawn(found: Disc
 
 def test_heatmap__a_cell_without_a_value_stays_empty(two: Discovery) -> None:
     increase = np.array([[0.9, np.nan], [0.2, 1.5]])
-    spec = draw_loss_by_category(two, get_ablation(two, categories=("law", "code")), increase)
+    spec = draw_loss_by_category(
+        two, get_ablation(two, categories=("law", "code")), increase, np.zeros((2, 2))
+    )
     assert build_figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
     assert DASH in spec.hover[0][1]
     assert png.render(spec)
@@ -350,7 +355,7 @@ def test_basis__every_figure_of_modules_names_its_seed_and_restarts(
     for name in ("ablation", "ablation-modules", "ablation-categories"):
         assert figures[f"{name}-k010"].basis == (
             f"K = 10, seed 0, best of {RESTARTS} restarts. Measured on 200 samples, beside "
-            f"{RANDOM_SETS} random sets of units a module; both drawn with seed 0."
+            "3 control sets a module; both drawn with seed 0."
         )
 
 

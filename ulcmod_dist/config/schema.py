@@ -259,16 +259,19 @@ class AblateConfig(Config):
     """The causal check: how much the loss increases when a module is ablated."""
 
     with_run: bool = False
-    """Whether `ulcmod run` ablates the modules too, in 1 + K + K x `random_sets` passes over
-    the measured samples of each K; otherwise only `ulcmod ablate` does."""
-    method: Literal["zero", "mean"] = "zero"
-    """Value of ablated units: zero, or their mean over the samples."""
+    """Whether `ulcmod run` ablates the modules too, in 1 + K + 3K x `random_sets` passes over
+    the measured samples of each K, and two for each module with units of extreme activation;
+    otherwise only `ulcmod ablate` does."""
+    method: Literal["resample", "mean", "zero"] = "resample"
+    """Value of ablated units: what they hold in a sample of another module, their mean over the
+    samples, or zero."""
     samples: int = Field(40, gt=0)
     """Number of samples of each module to measure, drawn with the seed."""
-    random_sets: int = Field(3, gt=0)
-    """Number of random sets of as many units a layer, for comparison."""
+    random_sets: int = Field(1, gt=0)
+    """Number of control sets of each kind, of as many units a layer: random, matched in mean
+    activation, and of low activation."""
     seed: int = Field(0, ge=0)
-    """Seed of samples, random sets and intervals."""
+    """Seed of samples, their pairs, control sets and intervals."""
 
 
 class ReportConfig(Config):

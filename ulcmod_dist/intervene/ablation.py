@@ -31,15 +31,22 @@ MAX_RESTARTS = 3  # how often Ray restarts an actor that died, and retries its b
 
 @dataclass(frozen=True)
 class AblationLosses:
-    """The loss of samples, nats a token; NaN for a sample without a predicted token."""
+    """How samples are predicted, intact and with masks; NaN for one without a predicted token."""
 
-    intact: Floats  # of the model as it is [samples]
-    masked: Floats  # with each mask [masks, samples]
+    loss: Floats  # nats a token [1 + masks, samples], that of the intact model first
+    accuracy: Floats  # share of tokens predicted right, of the same shape
 
     @property
     def loss_increase(self) -> Floats:
         """Loss increase of each sample with each mask [masks, samples]."""
-        return self.masked - self.intact
+        increase: Floats = self.loss[1:] - self.loss[0]
+        return increase
+
+    @property
+    def accuracy_loss(self) -> Floats:
+        """By how much the accuracy falls, of each sample with each mask [masks, samples]."""
+        lost: Floats = self.accuracy[0] - self.accuracy[1:]
+        return lost
 
 
 def measure_ablation(
@@ -48,13 +55,17 @@ def measure_ablation(
     batches: Sequence[Sequence[int]],
     masks: Sequence[Mask],
 ) -> AblationLosses:
-    """Measure every sample's loss intact and with each mask, in batches of sample indices."""
-    losses = np.full((1 + len(masks), len(prompts)), np.nan)
+    """Measure every sample intact and with each mask, in batches of sample indices.
+
+    For resampled masks the prompts are `PairedPrompt`.
+    """
+    measured = np.full((2, 1 + len(masks), len(prompts)), np.nan)
     for batch in batches:
         given = [prompts[index] for index in batch]
         for row, mask in enumerate([None, *masks]):
-            losses[row, list(batch)] = engine.losses(given, mask).mean
-    return AblationLosses(losses[0], losses[1:])
+            losses = engine.losses(given, mask)
+            measured[:, row, list(batch)] = losses.mean, losses.accuracy
+    return AblationLosses(*measured)
 
 
 def compute_unit_means(
@@ -84,7 +95,7 @@ class _LossRank:
 
     def losses(self, batch: Sequence[TokenizedPrompt]) -> Floats:
         done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
-        return np.vstack([done.intact, done.masked])
+        return np.stack([done.loss, done.accuracy])
 
     def means(self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]) -> Floats:
         return compute_unit_means(self._engine, prompts, batches)
@@ -100,7 +111,7 @@ class _LossActor:
     def losses(
         self, batch: Sequence[TokenizedPrompt], measurement: int, masks: Sequence[Mask]
     ) -> Floats:
-        """Losses [1 + masks, batch] of a batch, intact first."""
+        """Loss and accuracy [2, 1 + masks, batch] of a batch, intact first."""
         if self._measurement != measurement:
             # Once, not with each batch: every rank is sent a copy.
             self._ranks.call("set_masks", masks)
@@ -158,25 +169,25 @@ class AblationPool:
         masks: Sequence[Mask],
         on_batch: Callable[[int], None] = lambda samples: None,
     ) -> AblationLosses:
-        """Measure every sample's loss intact and with each mask, as `measure_ablation` does.
+        """Measure every sample intact and with each mask, as `measure_ablation` does.
 
         Raises:
             UlcmodError: An actor died repeatedly, its model failed, or no node can hold an actor.
         """
         shared, measurement = ray.put(list(masks)), self._measurements
         self._measurements += 1
-        losses = np.full((1 + len(masks), len(prompts)), np.nan)
+        measured = np.full((2, 1 + len(masks), len(prompts)), np.nan)
         pool = ActorPool(self._actors)
         for batch in batches:
             given = [prompts[index] for index in batch]
             pool.submit(lambda actor, given: actor.losses.remote(given, measurement, shared), given)
         try:
             for batch in batches:
-                losses[:, list(batch)] = self._get_next(pool)
+                measured[:, :, list(batch)] = self._get_next(pool)
                 on_batch(len(batch))
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
-        return AblationLosses(losses[0], losses[1:])
+        return AblationLosses(*measured)
 
     def _get_next(self, pool: ActorPool) -> Floats:
         while True:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -32,20 +33,48 @@ from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.results.types import Floats
 
 
+@dataclass(frozen=True)
+class PairedPrompt(TokenizedPrompt):
+    """A prompt, and the one whose units take the place of its own where they are resampled."""
+
+    source: TokenizedPrompt = field(kw_only=True)
+
+
+def align_tokens(prompt: TokenizedPrompt, source: TokenizedPrompt) -> NDArray[np.int64]:
+    """Position in the source of the token that stands for each token of a prompt, int64 [tokens].
+
+    The nth counted token takes the nth counted one of the source, the nth other token its nth other
+    one; where the source has fewer, they start again. So the tokens of the template, the first of
+    all among them, take the values of the same tokens at the same positions.
+    """
+    counted, available = (np.array(each.token_mask, dtype=bool) for each in (prompt, source))
+    positions = np.zeros(len(counted), np.int64)
+    for kind in (True, False):
+        chosen = np.flatnonzero(available == kind)
+        if not chosen.size:
+            chosen = np.arange(len(available))
+        positions[counted == kind] = np.resize(chosen, int((counted == kind).sum()))
+    return positions
+
+
 @contextmanager
-def mask_units(model: PreTrainedModel, mask: Mask, ranks: int = 1) -> Iterator[None]:
+def mask_units(
+    model: PreTrainedModel, mask: Mask, ranks: int = 1, sources: SourceUnits | None = None
+) -> Iterator[None]:
     """Ablate the units of a mask within the block, by the hooks that also capture activations.
 
     The model may have a head or none. Any number of forward passes, and generation as well, run
     within the block; afterwards the model is as before. Tensor-parallel ``ranks`` that share it are
-    each within such a block.
+    each within such a block. A resampled mask needs the ``sources`` of the batch that runs.
 
     Raises:
         InvalidInput: The mask is of a model with other units.
     """
     get_layout(model.config, mask.units)
     points = find_hook_points(mask.units)
-    ablators = {p: _UnitAblator(p, mask) for p in points if mask.ablated[p.start : p.stop].any()}
+    ablators = {
+        p: _UnitAblator(p, mask, sources) for p in points if mask.ablated[p.start : p.stop].any()
+    }
     # A hook makes transformers compute experts by another implementation, whose rounding differs.
     # Hooking all experts, ablated or not, leaves the mask as the only difference between losses.
     hooked_points = [point for point in points if point in ablators or point.experts]
@@ -86,31 +115,83 @@ def estimate_pruned_size(config: PretrainedConfig, mask: Mask) -> PrunedSize:
 class _UnitAblator:
     """Replaces the ablated units at one hook point; its tensors follow them to their device."""
 
-    def __init__(self, point: HookPoint, mask: Mask) -> None:
+    def __init__(self, point: HookPoint, mask: Mask, sources: SourceUnits | None) -> None:
         shape = max(1, point.experts), point.width
+        self._point, self._sources = point, sources
         self._ablated = torch.from_numpy(mask.ablated[point.start : point.stop].reshape(shape))
         self._values = torch.from_numpy(mask.values[point.start : point.stop].reshape(shape))
 
     def __call__(self, units: torch.Tensor, routing: Routing | None) -> torch.Tensor:
         self._ablated = self._ablated.to(units.device)
-        self._values = self._values.to(units)
         expert = 0 if routing is None else routing.expert
         columns = get_local_columns(units.shape[-1], self._ablated.shape[1])
-        return torch.where(self._ablated[expert, columns], self._values[expert, columns], units)
+        if self._sources is None:
+            self._values = self._values.to(units)
+            values = self._values[expert, columns]
+        else:
+            values = self._sources.get(self._point, routing).view_as(units)
+        return torch.where(self._ablated[expert, columns], values, units)
+
+
+class SourceUnits:
+    """What every unit holds in the sources of a batch, laid out like the tokens of the batch.
+
+    Each source runs alone, so that its units do not depend on the batch. A token that is not routed
+    to an expert has 0 in its units, as in the store.
+    """
+
+    def __init__(self, prompts: Sequence[PairedPrompt]) -> None:
+        self._shape = len(prompts), max(len(prompt.ids) for prompt in prompts)
+        self._values: dict[HookPoint, torch.Tensor] = {}  # [batch, tokens, experts, width]
+
+    def add(
+        self,
+        row: int,
+        positions: torch.Tensor,
+        length: int,
+        point: HookPoint,
+        units: torch.Tensor,
+        routing: Routing | None,
+    ) -> None:
+        """Take the units of one hook point for one prompt, from a pass of its source alone."""
+        flat = units.reshape(-1, units.shape[-1])
+        rows = flat[:, None]
+        if routing is not None:
+            rows = flat.new_zeros(length, point.experts, flat.shape[-1])
+            rows[routing.token, routing.expert] = flat
+        if point not in self._values:
+            self._values[point] = rows.new_zeros(*self._shape, *rows.shape[1:])
+        self._values[point][row, : len(positions)] = rows[positions]
+
+    def get(self, point: HookPoint, routing: Routing | None) -> torch.Tensor:
+        """Values in place of a hook point's units, for all tokens or for the rows of experts."""
+        values = self._values[point]
+        if routing is None:
+            return values[:, :, 0]
+        return values.flatten(0, 1)[routing.token, routing.expert]
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The loss of each prompt over its predicted tokens: those counted, but never the first."""
+    """How each prompt is predicted: its tokens are those counted, but never the first."""
 
-    total: Floats  # sum over the predicted tokens, nats [prompts]
+    total: Floats  # loss summed over the predicted tokens, nats [prompts]
     tokens: NDArray[np.int64]  # predicted tokens [prompts]
+    correct: NDArray[np.int64]  # those to which the model gives the highest logit [prompts]
 
     @property
     def mean(self) -> Floats:
         """Nats a token [prompts]; NaN where no token is predicted."""
-        empty = np.full_like(self.total, np.nan)
-        return np.divide(self.total, self.tokens, out=empty, where=self.tokens > 0)
+        return self._per_token(self.total)
+
+    @property
+    def accuracy(self) -> Floats:
+        """Share of the tokens that are predicted right [prompts]; NaN where there is none."""
+        return self._per_token(self.correct.astype(np.float64))
+
+    def _per_token(self, sums: Floats) -> Floats:
+        empty = np.full_like(sums, np.nan)
+        return np.divide(sums, self.tokens, out=empty, where=self.tokens > 0)
 
 
 class LossEngine:
@@ -135,6 +216,8 @@ class LossEngine:
         self._model = model
         self._ranks = ranks
         self._nothing = Mask.empty(self.units)
+        # The masks of a batch follow each other and share the units of its sources.
+        self._get_sources = lru_cache(maxsize=1)(self._run_sources)
         self._vocabulary = model.config.get_text_config().vocab_size
 
     @classmethod
@@ -175,17 +258,33 @@ class LossEngine:
         return Losses(
             np.concatenate([piece.total for _, piece in pieces]),
             np.concatenate([piece.tokens for _, piece in pieces]),
+            np.concatenate([piece.correct for _, piece in pieces]),
         )
 
     def _losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
-        device = self._model.device
+        device, mask = self._model.device, mask or self._nothing
+        sources = self._get_sources(tuple(prompts)) if mask.resampled else None
         ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
         reset_rotary_embedding(self._model)
-        with torch.inference_mode(), mask_units(self._model, mask or self._nothing, self._ranks):
+        with torch.inference_mode(), mask_units(self._model, mask, self._ranks, sources):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
-            totals = [_sum_loss(logits[row], prompt) for row, prompt in enumerate(prompts)]
+            sums = [_score(logits[row], prompt) for row, prompt in enumerate(prompts)]
+        total, correct = torch.stack(sums).T.cpu().numpy()
         tokens = np.array([sum(prompt.token_mask[1:]) for prompt in prompts], np.int64)
-        return Losses(torch.stack(totals).cpu().numpy(), tokens)
+        return Losses(total, tokens, correct.astype(np.int64))
+
+    def _run_sources(self, prompts: tuple[PairedPrompt, ...]) -> SourceUnits:
+        sources = SourceUnits(prompts)
+        points = find_hook_points(self.units)
+        for row, prompt in enumerate(prompts):
+            source = prompt.source
+            ids = pad_batch([source], self._vocabulary)[0].to(self._model.device)
+            positions = torch.from_numpy(align_tokens(prompt, source)).to(self._model.device)
+            add = partial(sources.add, row, positions, len(source.ids))
+            reset_rotary_embedding(self._model)
+            with torch.inference_mode(), hooked(self._model, points, add, self._ranks):
+                self._model.base_model(input_ids=ids)
+        return sources
 
     def unit_sums(self, prompts: Sequence[TokenizedPrompt]) -> tuple[Floats, NDArray[np.int64]]:
         """Sum the units over the counted tokens of one batch, signs kept.
@@ -207,12 +306,13 @@ class LossEngine:
         return sums.collect(device)
 
 
-def _sum_loss(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
-    """Sum the loss of one prompt in float64; converting one at a time bounds float32 logits."""
+def _score(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
+    """Loss and right tokens of one prompt, float64 [2]; one at a time bounds float32 logits."""
     counted = torch.tensor(prompt.token_mask[1:], dtype=torch.bool, device=logits.device)
     targets = torch.tensor(prompt.ids[1:], dtype=torch.int64, device=logits.device)[counted]
     predicted = logits[: len(prompt.ids) - 1][counted].float()
-    return cross_entropy(predicted, targets, reduction="none").double().sum()
+    loss = cross_entropy(predicted, targets, reduction="none").double().sum()
+    return torch.stack([loss, (predicted.argmax(-1) == targets).double().sum()])
 
 
 class _UnitSums:

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.results.types import Floats
 
 SCHEMA = pa.schema(
     [
@@ -29,6 +30,9 @@ SCHEMA = pa.schema(
 )
 """A row for each ablated unit: ``unit`` counts over the model, ``index`` within one projection."""
 
+EXTREME = 100
+"""Times the median of its layer at which a unit's mean activation is extreme."""
+
 
 @dataclass(frozen=True, eq=False)
 class Mask:
@@ -37,6 +41,7 @@ class Mask:
     units: tuple[LayerUnits, ...]  # what the model's units are, in order
     ablated: NDArray[np.bool_]  # [units]
     values: NDArray[np.float32]  # [units], zero except where an ablated unit keeps its mean
+    resampled: bool = False  # whether ablated units take what they hold in another prompt instead
 
     @classmethod
     def empty(cls, units: Sequence[LayerUnits]) -> Mask:
@@ -71,20 +76,75 @@ class Mask:
         """Set the ablated units to their means [units] in place of zero."""
         return replace(self, values=np.where(self.ablated, means, 0).astype(np.float32))
 
-    def draw_random_like(self, generator: np.random.Generator) -> Mask:
-        """Draw as many units in each layer at random; they are ablated to zero."""
+    def select(self, chosen: NDArray[np.bool_]) -> Mask:
+        """Ablate ``chosen`` [units] in place of this mask's units, to zero."""
+        return Mask(self.units, chosen, np.zeros(len(chosen), np.float32))
+
+    def draw_control(self, kind: str, activation: Floats, generator: np.random.Generator) -> Mask:
+        """Draw as many units of each layer to ablate to zero, outside the mask where these suffice.
+
+        Args:
+            kind: ``random``: any units. ``matched``: for each ablated unit, in random order, the
+                unit of the nearest mean activation that is left. ``quiet``: units of the less
+                active half of the layer.
+            activation: Mean activation of each unit [units].
+            generator: Draws the units.
+        """
         layers = get_unit_layers(self.units)
-        ablated = np.zeros_like(self.ablated)
-        for layer in np.unique(layers):
+        chosen = np.zeros_like(self.ablated)
+        for layer in np.unique(layers[self.ablated]):
             columns = np.flatnonzero(layers == layer)
-            count = int(self.ablated[columns].sum())
-            ablated[generator.choice(columns, count, replace=False)] = True
-        return Mask(self.units, ablated, np.zeros(len(ablated), np.float32))
+            own = columns[self.ablated[columns]]
+            outside = columns[~self.ablated[columns]]
+            pool = outside if len(outside) >= len(own) else columns
+            if kind == "matched":
+                wanted = activation[generator.permutation(own)]
+                chosen[pool[_match_nearest(wanted, activation[pool])]] = True
+                continue
+            if kind == "quiet":
+                order = np.argsort(activation[pool], kind="stable")
+                pool = pool[order[: max(len(own), len(pool) // 2)]]
+            chosen[generator.choice(pool, len(own), replace=False)] = True
+        return self.select(chosen)
 
     @property
     def num_units(self) -> int:
         """Number of ablated units."""
         return int(self.ablated.sum())
+
+
+def _match_nearest(wanted: Floats, offered: Floats) -> list[int]:
+    """Position of the nearest offered value that is left, for each wanted one in turn."""
+    left, matched = offered.copy(), []
+    for value in wanted:
+        matched.append(int(np.argmin(np.abs(left - value))))
+        left[matched[-1]] = np.inf
+    return matched
+
+
+def find_extreme_units(units: Sequence[LayerUnits], activation: Floats) -> NDArray[np.bool_]:
+    """Find units whose mean activation is at least 100 times the median of their layer [units].
+
+    Such units are few and large for every input, and some of them carry what the whole model needs:
+    they feed the massive activations of Sun et al., 2024 (arXiv:2402.17762) through the super
+    weights of Yu et al., 2024 (arXiv:2411.07191).
+    """
+    layers = get_unit_layers(units)
+    median = np.array([np.median(activation[layers == layer]) for layer in np.unique(layers)])
+    typical = median[np.unique(layers, return_inverse=True)[1]]
+    extreme: NDArray[np.bool_] = (activation >= EXTREME * typical) & (typical > 0)
+    return extreme
+
+
+def name_units(mask: Mask) -> tuple[str, ...]:
+    """Name the ablated units, such as "layer 11 unit 1229"; an expert's also name the expert."""
+    rows = _make_table("", mask).to_pylist()
+    return tuple(
+        f"layer {row['layer']} "
+        + ("" if row["expert"] is None else f"expert {row['expert']} ")
+        + f"unit {row['index']}"
+        for row in rows
+    )
 
 
 def get_unit_layers(units: Sequence[LayerUnits]) -> NDArray[np.int64]:

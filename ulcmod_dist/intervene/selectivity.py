@@ -1,6 +1,6 @@
 """Whether ablating a module costs its own samples more than others: losses to results."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.config.schema import AblateConfig
-from ulcmod_dist.results.ablation import AblatedModule, Ablation, LossIncrease
+from ulcmod_dist.intervene.ablation import AblationLosses
+from ulcmod_dist.intervene.masks import name_units
+from ulcmod_dist.intervene.trials import AblationSamples, Trial
+from ulcmod_dist.results.ablation import (
+    CONTROLS,
+    AblatedModule,
+    Ablation,
+    Control,
+    Effect,
+    ExtremeUnits,
+)
 from ulcmod_dist.results.types import Absent, Floats, Interval
 
 Groups = NDArray[np.integer[Any]]
@@ -24,49 +34,85 @@ class Selectivity:
     Intervals are percentile bootstraps over the samples, drawn within each module's samples.
     """
 
-    masks: tuple[LossIncrease, ...]  # NaN on the side where there are no samples
+    masks: tuple[Effect, ...]  # NaN on the side where there are no samples
     mean: Interval  # mean selectivity of the masks, over those where it is known
 
 
 def summarize_ablation(
-    increase: Floats,
-    random_increase: Floats,
-    modules: Groups,
-    categories: Sequence[str | None],
+    losses: AblationLosses,
+    trials: Sequence[Trial],
+    samples: AblationSamples,
     config: AblateConfig,
     generator: np.random.Generator,
 ) -> Ablation:
-    """Sum up the loss increases of all modules of one K beside those of their random sets.
+    """Sum up what the trials of all modules of one K cost.
 
-    ``increase`` is [K, samples], ``random_increase`` [K * random_sets, samples]: the sets of a
-    module are beside each other and averaged. A sample without a loss is NaN and left out.
-    ``modules`` and ``categories`` (None where there is none) are those of each sample.
+    The control sets of a module are averaged. A sample without a loss is NaN and left out.
     """
-    num_modules, num_samples = increase.shape
-    owners = np.arange(num_modules)
-    random_mean = random_increase.reshape(num_modules, config.random_sets, -1).mean(axis=1)
-    real = compute_selectivity(increase, modules, owners, generator)
-    random = compute_selectivity(random_mean, modules, owners, generator)
-    advantage = compute_selectivity(increase - random_mean, modules, owners, generator)
+    groups, categories = samples.modules, samples.categories
+
+    def compare(rows: Mapping[int, Floats]) -> tuple[dict[int, Effect], Interval]:
+        increase, owners = np.stack(list(rows.values())), np.array(list(rows))
+        found = compute_selectivity(increase, groups, owners, generator)
+        return dict(zip(rows, found.masks, strict=True)), found.mean
+
+    increase = losses.loss_increase
+    real, control = _average(increase, trials, ["module"]), _average(increase, trials, CONTROLS)
+    matrix, control_matrix = (np.stack(list(rows.values())) for rows in (real, control))
+    loss, selectivity = compare(real)
+    accuracy, _ = compare(_average(losses.accuracy_loss, trials, ["module"]))
+    controls = {kind: compare(_average(increase, trials, [kind]))[0] for kind in CONTROLS}
+    split = [_average(increase, trials, [kind]) for kind in ("extreme", "rest")]
+    parts = [compare(rows)[0] if rows else {} for rows in split]
+    extreme = {
+        trial.module: ExtremeUnits(name_units(trial.mask), *(part[trial.module] for part in parts))
+        for trial in trials
+        if trial.kind == "extreme"
+    }
     names = sorted({name for name in categories if name is not None})
     positions = {name: position for position, name in enumerate(names)}
-    groups = np.array([positions.get(str(name), -1) for name in categories])
+    labels = np.array([positions.get(str(name), -1) for name in categories])
+    known = np.isfinite(losses.loss[0])
+    no_categories = Absent("The corpus has no categories.")
     return Ablation(
         method=config.method,
-        num_samples=num_samples,
+        num_samples=len(groups),
         num_random_sets=config.random_sets,
         seed=config.seed,
-        by_module=average_by_group(increase, modules, num_modules),
-        random_by_module=average_by_group(random_mean, modules, num_modules),
-        by_category=average_by_group(increase, groups, len(names))
+        intact_loss=float(losses.loss[0, known].mean()) if known.any() else np.nan,
+        intact_accuracy=float(losses.accuracy[0, known].mean()) if known.any() else np.nan,
+        by_module=average_by_group(matrix, groups, len(real)),
+        control_by_module=average_by_group(control_matrix, groups, len(real)),
+        by_category=average_by_group(matrix, labels, len(names)) if names else no_categories,
+        control_by_category=average_by_group(control_matrix, labels, len(names))
         if names
-        else Absent("The corpus has no categories."),
+        else no_categories,
         categories=tuple(names),
-        modules=tuple(map(AblatedModule, range(num_modules), real.masks, random.masks)),
-        selectivity=real.mean,
-        random_selectivity=random.mean,
-        advantage=advantage.mean,
+        modules=tuple(
+            AblatedModule(
+                module,
+                loss[module],
+                accuracy[module],
+                tuple(Control(kind, effects[module]) for kind, effects in controls.items()),
+                extreme.get(module),
+            )
+            for module in loss
+        ),
+        selectivity=selectivity,
+        control_selectivity=compare(control)[1],
+        advantage=compare({module: real[module] - control[module] for module in real})[1],
     )
+
+
+def _average(
+    measured: Floats, trials: Sequence[Trial], kinds: Collection[str]
+) -> dict[int, Floats]:
+    """Mean over the trials of some kinds, for each module that has any: values [samples]."""
+    rows: dict[int, list[Floats]] = {}
+    for row, trial in zip(measured, trials, strict=True):
+        if trial.kind in kinds:
+            rows.setdefault(trial.module, []).append(row)
+    return {module: np.mean(each, axis=0) for module, each in rows.items()}
 
 
 def average_by_group(increase: Floats, groups: Groups, num_groups: int) -> Floats:
@@ -107,7 +153,7 @@ def compute_selectivity(
         draw[:] = _own_other_selectivity(sums, counts, owners)
     low, high = np.quantile(draws, INTERVAL, axis=0)
     masks = [
-        LossIncrease(*(Interval(*map(float, side)) for side in mask))
+        Effect(*(Interval(*map(float, side)) for side in mask))
         for mask in np.stack([measured, low, high], axis=-1).swapaxes(0, 1)
     ]
     known = np.isfinite(measured[2])

@@ -1,21 +1,24 @@
 """``ulcmod ablate``: the loss increase when a module is ablated in the forward pass."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import get_length_classes
-from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
+from ulcmod_dist.forward.batches import plan_batches
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
+from ulcmod_dist.intervene.trials import AblationSamples, measure_trials, plan_trials
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
@@ -29,25 +32,26 @@ from ulcmod_dist.store.modules import StoredModules
 # Batches of extraction can be too large here: the logits of a whole batch take memory as well.
 MAX_BATCH_TOKENS = 4096
 
+# An actor keeps the units of every token that a batch resamples.
+MAX_SOURCE_BYTES = 2**29
+
 COLUMNS = {
     "num_modules": "K",
-    "selectivity": "Selectivity",
-    "low": "low",
-    "high": "high",
-    "random": "of random sets",
-    "advantage": "Advantage",
+    "selective": "Selective",
+    "least": "Least",
+    "median": "Median",
+    "controls": "Controls",
+    "general": "General machinery",
     "state": "State",
 }
 
-
-@dataclass(frozen=True, eq=False)
-class _Samples:
-    """The samples that are measured, the batches that they run in, and their groups."""
-
-    prompts: list[TokenizedPrompt]
-    batches: tuple[tuple[int, ...], ...]
-    modules: NDArray[np.int64]
-    categories: list[str | None]
+_EXPLANATION = (
+    "Selective: modules whose selectivity (loss increase on their own samples less that on others, "
+    "in nats a token of the prompt's own text) lies above zero and all control sets, and whose own "
+    "samples lose at least twice as much as others. Least and median: of the modules' "
+    "selectivities. Controls: the mean of sets of as many other units in each layer. General "
+    "machinery: modules that cost all samples and are not selective."
+)
 
 
 @writes
@@ -65,26 +69,26 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     rows = []
     for k in numbers:
         result = read_result(context.run, "ablation", k, Ablation)
+        least, median = result.selectivity_quantiles
         row = {
             "num_modules": k,
+            "selective": result.num_selective,
+            "least": least,
+            "median": median,
             "selectivity": result.selectivity.mean,
             "low": result.selectivity.low,
             "high": result.selectivity.high,
-            "random": result.random_selectivity.mean,
+            "controls": result.control_selectivity.mean,
             "advantage": result.advantage.mean,
             "advantage_low": result.advantage.low,
             "advantage_high": result.advantage.high,
+            "general": list(result.general),
             "samples": result.num_samples,
             "random_sets": result.num_random_sets,
             "state": updated.state("ablation", k, "measured"),
         }
         rows.append(row)
-    closing = [
-        "Selectivity: loss increase on a module's own samples less that on others, in nats a token "
-        "of the prompt's own text. Low and high bound its 95% interval; the advantage is over "
-        "random sets of as many units in each layer.",
-        *stale_sentences(context),
-    ]
+    closing = [_EXPLANATION, *stale_sentences(context)]
     return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
 
 
@@ -117,44 +121,37 @@ def _corpus(context: Context, run: Run) -> Corpus:
 def _measure(
     context: Context, pool: AblationPool, stored: StoredModules, corpus: Corpus
 ) -> Ablation:
-    settings = context.job.ablate
+    settings, run = context.job.ablate, Run(context.run)
     num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
-    samples = _draw_samples(context, stored, corpus, generator)
-    units = read_layer_units(Run(context.run).snapshot.units)
-    masks = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
-    random = [
-        mask.draw_random_like(generator) for mask in masks for _ in range(settings.random_sets)
-    ]
-    if settings.method == "mean":
-        means = pool.compute_unit_means(samples.prompts, samples.batches)
-        masks, random = ([mask.with_means(means) for mask in each] for each in (masks, random))
-    name = f"Ablating, K = {num_modules}"
-    with track(context.on_progress, name, len(samples.prompts), "samples") as step:
-        measured = pool.measure(
-            samples.prompts,
-            samples.batches,
-            [*masks, *random],
-            lambda count: step.update(step.done + count),
-        )
-    increase = measured.loss_increase
-    return summarize_ablation(
-        increase[:num_modules],
-        increase[num_modules:],
-        samples.modules,
-        samples.categories,
-        settings,
-        generator,
-    )
-
-
-def _draw_samples(
-    context: Context, stored: StoredModules, corpus: Corpus, generator: np.random.Generator
-) -> _Samples:
-    """Draw as many train samples of each module as the job says, and tokenize them."""
-    job = context.job
     train = stored.samples.filter(stored.samples["split"].to_numpy() == "train")
     labels = stored.sample_labels("train").astype(np.int64)
+    samples = draw_samples(context.job, train, labels, len(stored.unit_labels), corpus, generator)
+    units = read_layer_units(run.snapshot.units)
+    modules = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
+    activation = np.asarray(run.activations().mean, np.float64)
+    trials = plan_trials(modules, activation, settings, generator)
+    name = f"Ablating, K = {num_modules}"
+    with track(context.on_progress, name, len(samples.prompts), "samples") as step:
+        losses = measure_trials(
+            pool, trials, samples, settings, generator,
+            lambda count: step.update(step.done + count),
+        )  # fmt: skip
+    return summarize_ablation(losses, trials, samples, settings, generator)
+
+
+def draw_samples(
+    job: Job,
+    train: pa.Table,
+    labels: NDArray[np.integer[Any]],
+    num_units: int,
+    corpus: Corpus,
+    generator: np.random.Generator,
+) -> AblationSamples:
+    """Draw as many samples of each module as the job says, and tokenize them.
+
+    ``train`` are the train samples of the store, ``labels`` their modules.
+    """
     members = [np.flatnonzero(labels == module) for module in np.unique(labels)]
     drawn = np.concatenate(
         [
@@ -172,7 +169,9 @@ def _draw_samples(
     )
     lengths = get_length_classes(load_config(job.require_model()))
     batch_tokens = min(MAX_BATCH_TOKENS, job.extract.batch_tokens or MAX_BATCH_TOKENS)
-    return _Samples(
+    if job.ablate.method == "resample":
+        batch_tokens = min(batch_tokens, MAX_SOURCE_BYTES // (4 * num_units) + 1)
+    return AblationSamples(
         prompts=prompts,
         batches=plan_batches([len(prompt.ids) for prompt in prompts], batch_tokens, lengths),
         modules=labels[drawn],

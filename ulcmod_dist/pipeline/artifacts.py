@@ -84,7 +84,7 @@ GRAPH: Mapping[str, Artifact] = {
             each_k=True, files=(_stored(""),),
         ),
         Artifact(
-            "ablation", 1, "ablate:make_ablation", "ablate",
+            "ablation", 2, "ablate:make_ablation", "ablate",
             inputs=("modules",), config=("ablate",), ignored=("ablate.with_run",),
             each_k=True, files=(_stored("ablation-"),),
         ),

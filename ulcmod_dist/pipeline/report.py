@@ -164,8 +164,7 @@ def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportDat
 def _discovery(ledger: Ledger, run: Run, num_modules: int) -> Discovery:
     stored = read_result(ledger.run, "evaluation", num_modules, Discovery)
     if ledger.is_current("ablation", num_modules):
-        ablation = read_result(ledger.run, "ablation", num_modules, Ablation)
-        return replace(stored, ablation=ablation)
+        return stored.with_ablation(read_result(ledger.run, "ablation", num_modules, Ablation))
     reason = explain_no_ablation(run.snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
 

@@ -1,41 +1,109 @@
-"""What ablating modules costs. Losses in nats a token."""
+"""What ablating modules costs: loss in nats a token, and the accuracy of the next token."""
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ulcmod_dist.results.types import Absent, Floats, Interval
+
+CONTROLS = {
+    "random": "random units",
+    "matched": "units of equal activation",
+    "quiet": "units of low activation",
+}
+"""Kinds of control sets, in words; each holds as many units in each layer as the module."""
 
 
 @dataclass(frozen=True)
-class LossIncrease:
-    """By how much ablating units increases the loss, nats a token."""
+class Effect:
+    """By how much ablating units increases the loss, or lowers the accuracy."""
 
-    own: Interval  # mean increase on a module's own samples
-    other: Interval  # mean increase on all other samples
+    own: Interval  # mean over a module's own samples
+    other: Interval  # mean over all other samples
     selectivity: Interval  # the first less the second
 
 
 @dataclass(frozen=True)
+class Control:
+    """What ablating the control sets of one kind costs, averaged over the sets."""
+
+    kind: str  # one of `CONTROLS`
+    loss: Effect
+
+
+@dataclass(frozen=True)
+class ExtremeUnits:
+    """The units of a module with extreme mean activation, and what the module is without them."""
+
+    units: tuple[str, ...]  # such as "layer 11 unit 1229"
+    alone: Effect  # loss increase when these alone are ablated
+    without: Effect  # loss increase when the rest of the module is
+
+
+@dataclass(frozen=True)
 class AblatedModule:
-    """What ablating one module costs, beside random sets of as many units in each layer."""
+    """What ablating one module costs, beside sets of as many other units in each layer."""
 
     module: int
-    real: LossIncrease  # loss increase when it is ablated
-    random: LossIncrease  # mean loss increase when a random set is ablated instead
+    loss: Effect
+    accuracy: Effect  # of the next token, as a share of the tokens
+    controls: tuple[Control, ...]  # one of each kind
+    extreme: ExtremeUnits | None  # None if the module has no such units
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether the module serves its own samples: above its controls, and twice as much.
+
+        The interval of its selectivity lies above zero and above those of all controls, and its
+        own samples lose at least twice as much as the others.
+        """
+        low = self.loss.selectivity.low
+        bars = [0.0, *(control.loss.selectivity.high for control in self.controls)]
+        above = low is not None and all(bar is None or low > bar for bar in bars)
+        return above and self.loss.own.mean >= 2 * self.loss.other.mean
+
+    @property
+    def is_general(self) -> bool:
+        """Whether it is no selective module, yet costs the other samples more than its controls."""
+        low = self.loss.other.low
+        bars = [0.0, *(control.loss.other.high for control in self.controls)]
+        above = low is not None and all(bar is None or low > bar for bar in bars)
+        return above and not self.is_selective
 
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """The causal check of the modules of one K; losses are over the prompt's own tokens."""
+    """The causal check of the modules of one K, over the tokens of the prompts' own text."""
 
-    method: str  # what ablated units hold: "zero" or "mean"
+    method: str  # what ablated units hold: "resample", "mean" or "zero"
     num_samples: int  # samples measured
-    num_random_sets: int  # random sets a module is compared with
-    seed: int  # seed by which the samples and the random sets were drawn
+    num_random_sets: int  # control sets of each kind that a module is compared with
+    seed: int  # seed by which the samples and the control sets were drawn
+    intact_loss: float  # mean loss of the samples without ablation, nats a token
+    intact_accuracy: float  # mean accuracy of the next token without ablation
     by_module: Floats  # loss increase, ablated module by module of the samples, shape (K, K)
-    random_by_module: Floats  # the same for random sets of equal size in each layer, shape (K, K)
+    control_by_module: Floats  # the same, mean over a module's control sets, shape (K, K)
     by_category: Floats | Absent  # loss increase, ablated module by category, shape (K, C)
+    control_by_category: Floats | Absent  # the same, mean over the control sets, shape (K, C)
     categories: tuple[str, ...]  # names of the C categories; empty where ``by_category`` is absent
     modules: tuple[AblatedModule, ...]  # one value a module, in ascending order
     selectivity: Interval  # mean over the modules of the increase on own less that on other samples
-    random_selectivity: Interval  # the same for the random sets
+    control_selectivity: Interval  # the same for the control sets
     advantage: Interval  # the first less the second, over the same draws of samples
+
+    @property
+    def num_selective(self) -> int:
+        """Number of selective modules."""
+        return sum(module.is_selective for module in self.modules)
+
+    @property
+    def selectivity_quantiles(self) -> tuple[float, float]:
+        """The least and the median selectivity of the modules; NaN where none is known."""
+        values = np.array([module.loss.selectivity.mean for module in self.modules])
+        known = values[np.isfinite(values)]
+        return (float(known.min()), float(np.median(known))) if len(known) else (np.nan, np.nan)
+
+    @property
+    def general(self) -> tuple[int, ...]:
+        """The modules that are general machinery, which all samples need, in ascending order."""
+        return tuple(module.module for module in self.modules if module.is_general)

@@ -4,7 +4,7 @@ Whatever a run may lack is typed ``X | Absent``; the page then prints the reason
 Modules carry the numbers that the run's files and the Python interface use (from 0).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
@@ -236,6 +236,18 @@ class Discovery:
             "confounds": self.confounds,
         }
         return {name: part.reason for name, part in parts.items() if isinstance(part, Absent)}
+
+    def with_ablation(self, ablation: Ablation) -> "Discovery":
+        """Attach an ablation; modules that are not selective are named so, not by keywords."""
+        flags = {
+            row.module: "General machinery" if row.is_general else "Not selective"
+            for row in ablation.modules
+            if not row.is_selective
+        }
+        modules = tuple(
+            replace(module, name=flags.get(module.number, module.name)) for module in self.modules
+        )
+        return replace(self, modules=modules, ablation=ablation)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from ulcmod_dist.report.figures.modules import (
     number_names,
 )
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, format_interval
-from ulcmod_dist.results.ablation import AblatedModule, Ablation
+from ulcmod_dist.results.ablation import CONTROLS, Ablation
 from ulcmod_dist.results.discovery import Categories, Discovery
 from ulcmod_dist.results.types import Floats
 from ulcmod_dist.runtime.text import count, label, number
@@ -22,7 +22,7 @@ MAX_CATEGORIES = 50
 
 def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
     """Draw the loss increase on each module's samples when each module is ablated."""
-    increase, random, names = ablation.by_module, ablation.random_by_module, found.names
+    increase, control, names = ablation.by_module, ablation.control_by_module, found.names
     own = np.eye(len(increase), dtype=bool)
     return Heatmap(
         title="Loss increase on each module's samples",
@@ -32,8 +32,8 @@ def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
         ),
         alternative=(
             f"Ablating a module costs its own samples {_format_mean(increase[own])} nats a token "
-            f"and others {_format_mean(increase[~own])}; random units cost "
-            f"{_format_mean(random[own])} and {_format_mean(random[~own])}."
+            f"and others {_format_mean(increase[~own])}; its control sets cost "
+            f"{_format_mean(control[own])} and {_format_mean(control[~own])}."
         ),
         basis=_describe_measurement(found, ablation),
         values=increase,
@@ -47,7 +47,7 @@ def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
             lambda row, column: (
                 f"Module {row} ({names[row]}) ablated\nSamples of module {column}\n"
                 f"Loss increase {number(increase[row, column])} nats a token\n"
-                f"Random units: {number(random[row, column])}"
+                f"Control sets: {number(control[row, column])}"
             ),
         ),
         scale=Scale.DIVERGING,
@@ -56,30 +56,33 @@ def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
     )
 
 
-def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats) -> Heatmap:
-    """Draw the loss increase on each category when each module is ablated, shape (K, C)."""
+def draw_loss_by_category(
+    found: Discovery, ablation: Ablation, increase: Floats, control: Floats
+) -> Heatmap:
+    """Draw the loss increase on each category less that of the control sets, both (K, C)."""
     names, measured = found.names, ablation.categories
     chosen = _choose_categories(found, measured)
-    increase, short = increase[:, chosen], tuple(label(measured[column]) for column in chosen)
+    increase, control = increase[:, chosen], control[:, chosen]
+    excess, short = increase - control, tuple(label(measured[column]) for column in chosen)
     shown = (
         f" The {len(chosen)} most frequent of {len(measured):,} categories are shown."
         if len(chosen) < len(measured)
         else ""
     )
-    known = np.where(np.isnan(increase), -np.inf, increase)
-    largest = np.unravel_index(int(np.argmax(known)), increase.shape)
+    known = np.where(np.isnan(excess), -np.inf, excess)
+    largest = np.unravel_index(int(np.argmax(known)), excess.shape)
     return Heatmap(
-        title="Loss increase on each category",
+        title="Loss increase on each category, beyond that of the control sets",
         caption=(
-            "Each row ablates one module in the real forward pass. "
-            "Strong cells are categories that need the module." + shown
+            "Each row ablates one module in the real forward pass; the mean of its control sets is "
+            "subtracted. Strong cells are categories that need the module." + shown
         ),
         alternative=(
-            f"The largest increase is {number(increase[largest])} nats a token: module "
+            f"The largest difference is {number(excess[largest])} nats a token: module "
             f"{largest[0]} ablated, samples of {short[largest[1]]}."
         ),
         basis=_describe_measurement(found, ablation),
-        values=increase,
+        values=excess,
         row_labels=number_names(names),
         column_labels=short,
         row_axis="Ablated module",
@@ -88,11 +91,12 @@ def draw_loss_by_category(found: Discovery, ablation: Ablation, increase: Floats
             increase.shape,
             lambda row, column: (
                 f"Module {row} ({names[row]}) ablated\nSamples of {short[column]}\n"
-                f"Loss increase {number(increase[row, column])} nats a token"
+                f"Loss increase {number(increase[row, column])} nats a token\n"
+                f"Control sets: {number(control[row, column])}"
             ),
         ),
         scale=Scale.DIVERGING,
-        cell_texts=format_cells(increase),
+        cell_texts=format_cells(excess),
         row_modules=tuple(range(len(names))),
     )
 
@@ -110,8 +114,8 @@ def _choose_categories(found: Discovery, measured: Sequence[str]) -> list[int]:
 def _describe_measurement(found: Discovery, ablation: Ablation) -> str:
     return (
         f"{describe_basis(found)} Measured on {count(ablation.num_samples, 'sample')}, beside "
-        f"{count(ablation.num_random_sets, 'random set')} of units a module; both drawn with seed "
-        f"{ablation.seed}."
+        f"{count(ablation.num_random_sets * len(CONTROLS), 'control set')} a module; both drawn "
+        f"with seed {ablation.seed}."
     )
 
 
@@ -121,44 +125,33 @@ def _format_mean(values: Floats) -> str:
 
 
 def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
-    """Draw each module's selectivity beside that of random sets of units."""
+    """Draw each module's selectivity beside that of its control sets."""
     modules = ablation.modules
     labels = number_names(found.names)
     rows = tuple(labels[value.module] for value in modules)
+    series = {"Module": [value.loss.selectivity for value in modules]}
+    for position, kind in enumerate(control.kind for control in modules[0].controls):
+        series[CONTROLS[kind].capitalize()] = [
+            value.controls[position].loss.selectivity for value in modules
+        ]
     values = " ".join(
-        f"Module {value.module}: {format_interval(value.real.selectivity)}, random units "
-        f"{format_interval(value.random.selectivity)}."
+        f"Module {value.module}: {format_interval(value.loss.selectivity)}, control sets up to "
+        f"{number(max(control.loss.selectivity.mean for control in value.controls))}."
         for value in modules
     )
     return Dots(
-        title="Selectivity of each module and of random units",
+        title="Selectivity of each module and of its control sets",
         caption=(
             "Loss increase on a module's own samples less that on all others. A module does "
-            "something of its own where its dot lies right of zero and of the random units; these "
-            "are as many in each layer. Bars are 95% intervals."
+            "something of its own where its dot lies right of zero and of its control sets; these "
+            "are as many units in each layer. Bars are 95% intervals."
         ),
-        alternative=(
-            f"For {count_above_random(modules)} of {len(modules)} modules the whole interval lies "
-            f"above that of random units. {values}"
-        ),
+        alternative=f"{ablation.num_selective} of {len(modules)} modules are selective. {values}",
         basis=_describe_measurement(found, ablation),
         labels=rows,
-        series=(
-            DotSeries.from_intervals("Module", rows, [value.real.selectivity for value in modules]),
-            DotSeries.from_intervals(
-                "Random units", rows, [value.random.selectivity for value in modules]
-            ),
+        series=tuple(
+            DotSeries.from_intervals(name, rows, intervals) for name, intervals in series.items()
         ),
         value_axis="Selectivity, nats a token",
         row_modules=tuple(value.module for value in modules),
-    )
-
-
-def count_above_random(modules: Sequence[AblatedModule]) -> int:
-    """Return how many modules have an interval of selectivity wholly above that of random units."""
-    return sum(
-        value.real.selectivity.low is not None
-        and value.random.selectivity.high is not None
-        and value.real.selectivity.low > value.random.selectivity.high
-        for value in modules
     )

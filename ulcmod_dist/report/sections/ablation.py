@@ -17,11 +17,11 @@ from ulcmod_dist.report.blocks import (
     name_for,
 )
 from ulcmod_dist.report.figures.ablation import (
-    count_above_random,
     draw_loss_by_category,
     draw_loss_by_module,
     draw_selectivity,
 )
+from ulcmod_dist.report.specs import format_interval
 from ulcmod_dist.report.tables import (
     Cell,
     Column,
@@ -31,26 +31,17 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.ablation import Ablation, LossIncrease
+from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, Effect, ExtremeUnits
 from ulcmod_dist.results.discovery import Discovery, ReportData
-from ulcmod_dist.results.types import Absent, Interval
+from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import number
-
-_COLUMNS = {
-    "own": "Own samples",
-    "other": "Other samples",
-    "selectivity": "Selectivity",
-    "random_own": "Random units, own",
-    "random_other": "Random units, other",
-    "random_selectivity": "Random units, selectivity",
-}
 
 
 def build_ablation_section(data: ReportData) -> Section:
     """Return what ablating each module costs."""
     lead = (
         "Ablating a module in the real forward pass should increase the loss of its own samples "
-        "more than that of others, and more than ablating as many random units in each layer."
+        "more than that of others, and more than ablating as many other units in each layer."
     )
     return Section(
         "ablation", "Ablation", lead,
@@ -65,6 +56,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
+        *map(Note, _describe_exceptions(found, ablation)),
         build_picture("ablation", found, draw_selectivity(found, ablation), wide=True),
         build_picture("ablation-modules", found, draw_loss_by_module(found, ablation)),
         _by_category(found, ablation),
@@ -74,61 +66,113 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
 
 
 def _key_figures(ablation: Ablation) -> KeyFigures:
-    above = count_above_random(ablation.modules)
+    least, median = ablation.selectivity_quantiles
     return KeyFigures(
         (
-            _figure(ablation.selectivity, "Mean selectivity of the modules"),
-            _figure(ablation.random_selectivity, "The same of random units"),
-            _figure(ablation.advantage, "Advantage over random units"),
-            KeyFigure(f"{above} of {len(ablation.modules)}", "Modules above random units"),
+            KeyFigure(f"{ablation.num_selective} of {len(ablation.modules)}", "Selective modules"),
+            KeyFigure(number(least), "Least selectivity of a module"),
+            KeyFigure(
+                number(median),
+                "Median selectivity",
+                f"mean {format_interval(ablation.selectivity)}; control sets "
+                f"{format_interval(ablation.control_selectivity)}",
+            ),
+            KeyFigure(
+                number(ablation.intact_accuracy),
+                "Accuracy of the next token, intact",
+                f"loss {number(ablation.intact_loss)} nats a token",
+            ),
         )
-    )
-
-
-def _figure(value: Interval, label: str) -> KeyFigure:
-    if value.low is None or value.high is None:
-        return KeyFigure(number(value.mean), label)
-    return KeyFigure(
-        number(value.mean), label, f"95% interval {number(value.low)} to {number(value.high)}"
     )
 
 
 def _what_was_done(ablation: Ablation) -> str:
     replaced = {
-        "zero": "The units' values were replaced by zero.",
-        "mean": "The units' values were replaced by their means.",
+        "resample": "The ablated units took the values that they have in a sample of another "
+        "module, token by token.",
+        "zero": "The values of the ablated units were replaced by zero.",
+        "mean": "The values of the ablated units were replaced by their means.",
     }[ablation.method]
     return (
         f"{replaced} The loss is that of the tokens of the prompt's own text, in nats a token. "
         "Selectivity is the mean loss increase on a module's own samples less that on all others. "
-        "Intervals come from 1,000 draws of the measured samples within each module; the random "
-        "sets are averaged."
+        "A module is selective if the interval of its selectivity lies above zero and above those "
+        "of its control sets, and its own samples lose at least twice as much as others. Control "
+        "sets have as many units in each layer, of other modules: drawn at random, of equal mean "
+        "activation, or of low activation. Intervals come from 1,000 draws of the measured samples "
+        "within each module."
+    )
+
+
+def _describe_exceptions(found: Discovery, ablation: Ablation) -> Iterator[str]:
+    """Name the modules that are not selective, and units of extreme activation."""
+    for row in ablation.modules:
+        name = f"Module {row.module} ({found.modules[row.module].name})"
+        own, other = number(row.loss.own.mean), number(row.loss.other.mean)
+        if row.is_general:
+            yield (
+                f"{name} is general machinery: ablating it costs its own samples {own} and all "
+                f"others {other} nats a token."
+            )
+        elif not row.is_selective:
+            yield (
+                f"{name} is not selective: ablating it costs its own samples {own} and others "
+                f"{other} nats a token."
+            )
+        if row.extreme is not None:
+            yield _describe_extreme(name, row, row.extreme)
+
+
+def _describe_extreme(name: str, row: AblatedModule, extreme: ExtremeUnits) -> str:
+    return (
+        f"{name} holds {', '.join(extreme.units)}, whose mean activation is at least 100 times the "
+        f"median of the layer. Ablated alone, they cost {number(extreme.alone.own.mean)} of the "
+        f"module's {number(row.loss.own.mean)} nats a token on its own samples and "
+        f"{number(extreme.alone.other.mean)} of {number(row.loss.other.mean)} on others; without "
+        f"them the module's selectivity is {format_interval(extreme.without.selectivity)}."
     )
 
 
 def _by_category(found: Discovery, ablation: Ablation) -> Block:
-    if isinstance(ablation.by_category, Absent):
-        return explain_absence(ablation.by_category)
-    spec = draw_loss_by_category(found, ablation, ablation.by_category)
+    increase, control = ablation.by_category, ablation.control_by_category
+    if isinstance(increase, Absent) or isinstance(control, Absent):
+        return explain_absence(Absent("The corpus has no categories."))
+    spec = draw_loss_by_category(found, ablation, increase, control)
     return build_picture("ablation-categories", found, spec)
 
 
 def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
-    """Return what ablating each module costs, beside random sets."""
-    columns = [Column("module", "Module", ColumnKind.COUNT), Column("name", "Name")]
-    for key, title in _COLUMNS.items():
-        columns += interval_columns(key, title)
+    """Return what ablating each module, its control sets and its extreme units costs."""
+    columns = [
+        Column("module", "Module", ColumnKind.COUNT),
+        Column("name", "Name"),
+        Column("ablated", "Ablated"),
+        *interval_columns("own", "Own samples"),
+        *interval_columns("other", "Other samples"),
+        *interval_columns("selectivity", "Selectivity"),
+    ]
     rows = (
-        (row.module, found.modules[row.module].name, *_cells(row.real), *_cells(row.random))
+        (row.module, found.modules[row.module].name, ablated, *_cells(effect))
         for row in ablation.modules
+        for ablated, effect in _list_effects(row)
     )
     title = "Loss increase, nats a token"
-    caption = "Means, above their 95% intervals."
+    caption = "Means, above their 95% intervals. Accuracy is the share of tokens predicted right."
     return build_table(name_for("ablation", found), title, columns, rows, caption)
 
 
-def _cells(increase: LossIncrease) -> Iterator[Cell]:
-    for value in (increase.own, increase.other, increase.selectivity):
+def _list_effects(row: AblatedModule) -> Iterator[tuple[str, Effect]]:
+    yield "module", row.loss
+    for control in row.controls:
+        yield CONTROLS[control.kind], control.loss
+    if row.extreme is not None:
+        yield "extreme units alone", row.extreme.alone
+        yield "module without extreme units", row.extreme.without
+    yield "module: accuracy lost", row.accuracy
+
+
+def _cells(effect: Effect) -> Iterator[Cell]:
+    for value in (effect.own, effect.other, effect.selectivity):
         yield from interval_cells(value)
 
 
@@ -138,10 +182,10 @@ def tabulate_matrix(found: Discovery, ablation: Ablation) -> Table:
         Column("module", "Ablated module", ColumnKind.COUNT),
         Column("samples_of", "Samples of module", ColumnKind.COUNT),
         Column("rise", "Loss increase", ColumnKind.NUMBER),
-        Column("random_rise", "Random units", ColumnKind.NUMBER),
+        Column("control_rise", "Control sets", ColumnKind.NUMBER),
     )
     rows = (
-        (row, column, float(rise), float(ablation.random_by_module[row, column]))
+        (row, column, float(rise), float(ablation.control_by_module[row, column]))
         for (row, column), rise in np.ndenumerate(ablation.by_module)
     )
     title = "Loss increase, module by module"

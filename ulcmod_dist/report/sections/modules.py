@@ -224,11 +224,12 @@ def _scale_effects(found: Discovery, module: int) -> tuple[ShareBar, ...] | Abse
     row = next((a for a in found.ablation.modules if a.module == module), None)
     if row is None:
         return Absent("This module was not ablated.")
+    strongest = max((control.loss for control in row.controls), key=lambda loss: loss.own.mean)
     values = (
-        ("Own samples", row.real.own.mean),
-        ("Other samples", row.real.other.mean),
-        ("Random units, own", row.random.own.mean),
-        ("Random units, other", row.random.other.mean),
+        ("Own samples", row.loss.own.mean),
+        ("Other samples", row.loss.other.mean),
+        ("Control sets, own", strongest.own.mean),
+        ("Control sets, other", strongest.other.mean),
     )
     largest = max(abs(value) for _, value in values) or 1.0
     return tuple(ShareBar(name, max(0.0, value) / largest, number(value)) for name, value in values)
