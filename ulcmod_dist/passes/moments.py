@@ -24,7 +24,7 @@ MIN_STD = 1e-8
 # Where a mean is so many standard deviations, float64 leaves z six digits.
 _MAX_OFFSET = 1e9
 
-BLOCK_BYTES = 128 * 2**20
+BLOCK_BYTES = 64 * 2**20
 """Size in float32 of the rows whose moments are computed together."""
 MAX_BLOCK_ROWS = 2**17
 

@@ -138,12 +138,14 @@ def read_back(
         assert isinstance(stored, zarr.Array)
         content = hashlib.sha256()
         for slab in array.slabs():
-            values = np.asarray(stored[slab]).tobytes()
-            if values != array.data[slab].tobytes():
+            values = np.ascontiguousarray(stored[slab])
+            # As integers: equal bits, where NaN would differ from itself and 0 equal -0.
+            bits = f"u{values.itemsize}"
+            if not np.array_equal(values.view(bits), array.data[slab].view(bits)):
                 raise CorruptionError(
                     f"{run.show(folder)}/{array.schema.name} reads back differently."
                 )
-            content.update(values)
+            content.update(values.data)
         digests[array.schema.name] = content.hexdigest()
     if dict(inner.keys()) != {key: value.size for key, value in store.seen.items()}:
         raise CorruptionError(f"The listing of {run.show(folder)} does not match what was written.")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ MAX_ROUNDING = 0.01
 """Error of the float32 that are stored, as a share of a unit's standard deviation, at most."""
 
 _PIECE_ROWS = 64
+_WRITERS = 2
 
 
 def import_matrix(
@@ -67,27 +69,38 @@ def import_matrix(
     height = count_block_rows(width)
     writer = ShardWriter(run, ChunkShape.of(min(height, count), width), check=check)
     there = committed_digests(run)
-    shards: list[Commit] = []
+    stored: list[Future[Commit]] = []
     rows: list[str] = []
     rounding = _Rounding(Moments.none(width), np.zeros(width))
-    for start in range(0, count, height):
-        given = _read(matrix, start, min(start + height, count))
-        block = _as_float32(given, start, samples)
-        if not np.can_cast(given.dtype, np.float32):
-            rounding = rounding.after(given, block)
-        named = tuple(hashlib.sha256(row).hexdigest() for row in block)
-        digest = shard_digest(PROVENANCE, named)
-        if digest in there:
-            shards.append(read_commit(run, digest))
-        else:
-            content = ShardContent(named, block, np.zeros(len(block), np.int64))
-            shards.append(writer.write(content, Origin(PROVENANCE)))
-        rows.extend(named)
-        report(start + len(block))
+    # Shards are written while the next is read.
+    with ThreadPoolExecutor(_WRITERS) as background:
+        for start in range(0, count, height):
+            given = _read(matrix, start, min(start + height, count))
+            block = _as_float32(given, start, samples)
+            if not np.can_cast(given.dtype, np.float32):
+                rounding = rounding.after(given, block)
+            named = tuple(hashlib.sha256(row).hexdigest() for row in block)
+            if len(stored) >= _WRITERS:
+                stored[-_WRITERS].result()
+                report((len(stored) - _WRITERS + 1) * height)
+            stored.append(background.submit(_store, writer, there, named, block))
+            rows.extend(named)
+    report(count)
     rounding.check()
+    shards = [commit.result() for commit in stored]
     table = samples.select(["sample_id", "split", "category"])
     corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
     return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
+
+
+def _store(
+    writer: ShardWriter, there: set[str], rows: tuple[str, ...], block: NDArray[np.float32]
+) -> Commit:
+    digest = shard_digest(PROVENANCE, rows)
+    if digest in there:
+        return read_commit(writer.run, digest)
+    content = ShardContent(rows, block, np.zeros(len(block), np.int64))
+    return writer.write(content, Origin(PROVENANCE))
 
 
 def _read(matrix: MatrixLike, start: int, stop: int) -> NDArray[Any]:
