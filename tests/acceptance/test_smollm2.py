@@ -52,30 +52,12 @@ def context(smollm2: Path, real7: Path, tmp_path_factory: pytest.TempPathFactory
         names = table["category"].unique().to_pylist()
         parts = [table.filter(pc.equal(table["category"], name))[:count] for name in names]
         pq.write_table(pa.concat_tables(parts), folder / f"{split}.parquet")
-    text = JOB.format(folder=folder, model=convert(smollm2, folder), k=NUM_MODULES, system=SYSTEM)
+    text = JOB.format(folder=folder, model=smollm2, k=NUM_MODULES, system=SYSTEM)
     job = Job.from_text(text, source="the test", folder=folder)
     opened = Context(job, open_run(job.run).directory)
     extract(opened)
     discover(opened)
     return opened
-
-
-def convert(gguf: Path, folder: Path) -> Path:
-    """A GGUF file's weights, dequantised, as a folder of safetensors with the tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    pytest.importorskip("gguf")
-    source: dict[str, Any] = {"gguf_file": gguf.name}
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **source)
-    del loaded.config.quantization_config
-    # Models read from GGUF refuse to be saved; a new one with their weights does not.
-    model = type(loaded)(loaded.config)
-    model.load_state_dict(loaded.state_dict())
-    model.tie_weights()
-    model.save_pretrained(folder / "model")
-    AutoTokenizer.from_pretrained(gguf.parent, **source).save_pretrained(folder / "model")
-    return folder / "model"
 
 
 def plain_rows(gguf: Path, texts: list[str]) -> NDArray[np.float32]:

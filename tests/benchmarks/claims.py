@@ -9,7 +9,7 @@ The runs are evaluated already; what they lack, such as the ablation, is left ou
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,12 +20,18 @@ from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.evaluate.structure import count_overlap, describe_layers
 from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.discovery import Discovery, MethodRow, Overlap
-from ulcmod_dist.results.types import Absent, Floats
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, MethodRow, Overlap
+from ulcmod_dist.results.types import Absent, Floats, Repeats
 from ulcmod_dist.runtime.text import MINUS
 from ulcmod_dist.store.modules import StoredModules
 
 RANDOM_DRAWS = 100
+MEASURES: dict[str, Callable[[MethodRow], Repeats | None]] = {
+    "L": lambda row: row.value,
+    "adjusted Rand index": lambda row: row.adjusted_rand,
+    "accuracy": lambda row: row.accuracy,
+    "modules that stand out": lambda row: row.stand_out,
+}
 # Claim, measure, and its figure.
 Row = tuple[str, str, str]
 
@@ -125,6 +131,9 @@ def _comprehensive(found: Discovery) -> Iterator[Row]:
     if accuracy.low is not None and accuracy.high is not None:
         figure += f" ({accuracy.low:.3f} to {accuracy.high:.3f})"
     yield "comprehensive", "held-out accuracy from the K features", figure
+    level = found.random_groups
+    if level is not None and level.accuracy is not None:
+        yield "", "the same of random groups of units as large", _range(level.accuracy)
 
 
 def _spatial(evidence: Evidence) -> Iterator[Row]:
@@ -146,21 +155,30 @@ def _hierarchical(evidence: Evidence) -> Iterator[Row]:
 
 
 def _better(found: Discovery) -> Iterator[Row]:
-    others = found.methods[1:]
-    if others:
-        own = found.methods[0]
-        yield "better than clustering", f"L of {own.method}", f"{own.value.mean:,.0f}"
-        best = max(others, key=lambda row: row.value.mean)
-        yield "", "best L of a clustering", f"{best.value.mean:,.0f} ({best.method})"
-        if own.accuracy is not None:
-            scored = [row for row in others if row.accuracy is not None]
-            best = max(scored, key=_get_accuracy)
-            figure = f"{_get_accuracy(best):.3f} ({best.method}); IterD {_get_accuracy(own):.3f}"
-            yield "", "best accuracy of a clustering", figure
+    """IterD beside the method that does best by each measure."""
+    claim = "better than clustering"
+    others = [row for row in found.methods[1:] if row.method != RANDOM_GROUPS]
+    for measure, get in MEASURES.items():
+        own = get(found.methods[0]) if found.methods else None
+        scored = [(values.mean, row.method) for row in others if (values := get(row)) is not None]
+        if own is not None and scored:
+            mean, name = max(scored)
+            yield (
+                claim,
+                f"{measure}, best other method",
+                f"{_show(own.mean)}, {_show(mean)} ({name})",
+            )
+            claim = ""
 
 
-def _get_accuracy(row: MethodRow) -> float:
-    return 0.0 if row.accuracy is None else row.accuracy.mean
+def _range(values: Repeats) -> str:
+    if values.low is None or values.high is None:
+        return f"{values.mean:.3f}"
+    return f"{values.mean:.3f} ({values.low:.3f} to {values.high:.3f})"
+
+
+def _show(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3f}"
 
 
 def _share(part: int, whole: int) -> str:
@@ -185,10 +203,11 @@ def tabulate_claims(columns: Sequence[tuple[str, list[Row]]]) -> list[str]:
 def tabulate_modules(evidence: Evidence) -> list[str]:
     """Markdown table of the modules: what they are, where they sit, what ablating them costs."""
     found, ablation = evidence.found, evidence.ablation
-    lines = ["| Module | Units | Samples | Largest category | Mean layer | Own loss | Other loss |"]
-    lines.append("|---|---:|---:|---|---:|---:|---:|")
+    heads = ["Module", "Units", "Samples", "Largest category", "Mean layer"]
+    lines = [f"| {' | '.join(heads)} | Own loss | Other loss | Ablation |"]
+    lines.append("|---|---:|---:|---|---:|---:|---:|---|")
     for number, module in enumerate(found.modules):
-        category, depth, own, other = "", "", "", ""
+        category, depth, own, other, verdict = "", "", "", "", ""
         if not isinstance(found.categories, Absent):
             counts = found.categories.counts[number]
             largest = int(counts.argmax())
@@ -197,11 +216,13 @@ def tabulate_modules(evidence: Evidence) -> list[str]:
             units = found.layers.units[number]
             depth = f"{units @ np.arange(len(units)) / units.sum():.1f}"
         if ablation is not None:
-            effect = ablation.modules[number].loss
+            ablated = ablation.modules[number]
+            effect, verdict = ablated.loss, "selective" if ablated.is_selective else ""
+            verdict = "general" if ablated.is_general else verdict
             own, other = f"{effect.own.mean:+.2f}", f"{effect.other.mean:+.2f}"
         lines.append(
             f"| {module.name} | {module.num_units:,} | {module.num_samples:,} | {category} | "
-            f"{depth} | {own} | {other} |"
+            f"{depth} | {own} | {other} | {verdict} |"
         )
     return lines
 
