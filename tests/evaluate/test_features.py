@@ -46,18 +46,11 @@ def test_assign__held_out_samples_find_their_module(
 ) -> None:
     (table,) = compute_module_features(planted.test, [planted.unit_labels], [3], threads)
     assert (table.assign() == planted.test_labels).all()
-    assert (table.margins(planted.test_labels) > 0).all()
 
 
 def test_assign__modules_without_units_get_no_sample() -> None:
     table = ModuleFeatures(np.array([[-1.0, 0.0, -2.0]]), np.array([4, 0, 5]))
     assert table.assign().tolist() == [0]
-    assert table.margins(np.array([0], dtype=np.int32)).tolist() == [1.0]
-
-
-def test_margins__single_module_has_its_mean_as_margin() -> None:
-    table = ModuleFeatures(np.array([[0.5], [-0.5]]), np.array([3]))
-    assert table.margins(np.zeros(2, dtype=np.int32)).tolist() == [0.5, -0.5]
 
 
 def test_group_by_memory__half_of_it_is_for_features_and_one_set_is_always_built() -> None:

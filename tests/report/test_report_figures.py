@@ -1,7 +1,6 @@
 """Arrays to figures, figures to plotly and to PNG."""
 
 import json
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -37,9 +36,9 @@ from ulcmod_dist.report.figures.modules import (
     draw_layers,
 )
 from ulcmod_dist.report.figures.quality import (
+    draw_by_method,
     draw_confusion,
     draw_iterations,
-    draw_objective_by_method,
 )
 from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
@@ -55,12 +54,13 @@ from ulcmod_dist.results.discovery import (
     ReportData,
     Restart,
 )
-from ulcmod_dist.results.types import Floats, Interval
+from ulcmod_dist.results.types import Floats, Interval, Repeats
 from ulcmod_dist.runtime.text import DASH, MINUS
 
 SUBJECTS = (
     "ablation", "ablation-categories", "ablation-modules", "activation", "categories",
     "category-similarity", "confusion", "hierarchy", "iterations", "layers", "length", "methods",
+    "methods-accuracy", "methods-rand", "methods-xi",
 )  # fmt: skip
 PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007", "010")))
 NAMES = ("alpha", "beta", "gamma")
@@ -160,12 +160,17 @@ def test_draw_layers__modules_are_sorted_by_their_mean_layer(found: Discovery) -
     assert spec.marks == pytest.approx((0, 1, 2))
 
 
-def test_draw_objective_by_method__words_name_the_best_method() -> None:
-    values = (Interval(10.0, 9.0, 11.0), Interval(4.0))
-    spec = draw_objective_by_method(("IterD", "k-means"), values, "")
-    assert spec.alternative.startswith("The highest objective is that of IterD")
-    assert spec.series[0].low[0] == 9.0
-    assert math.isnan(spec.series[0].low[1])
+def test_draw_by_method__words_name_the_best_method_and_every_seed_is_a_dot() -> None:
+    values = (Repeats((0.9, 1.0)), Repeats((0.4,)))
+    spec = draw_by_method("Category accuracy", ("IterD", "k-means"), values, "")
+    assert spec.alternative.startswith("The highest is that of IterD: IterD 0.950 (0.900 to 1);")
+    (series,) = spec.series
+    assert series.points == ((0.9, 1.0), (0.4,))
+    # No interval is drawn, so that none can leave what is possible.
+    assert np.isnan([*series.low, *series.high]).all()
+    means, points = build_figure(spec)["data"]
+    assert (means["x"], points["x"]) == ([0.95, 0.4], [0.9, 1.0, 0.4])
+    assert points["y"] == pytest.approx([0.2, 0.2, 1.2])
 
 
 def test_draw_iterations__the_kept_restart_stands_out(found: Discovery) -> None:
@@ -180,6 +185,8 @@ def test_draw_tree__every_module_is_a_leaf_once(found: Discovery) -> None:
     assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
     assert len(spec.branches) == 2
     assert "Modules 0 and 1 are the most alike" in spec.alternative
+    made = build_figure(spec)["layout"]
+    assert (made["shapes"][0]["x0"], made["annotations"][0]["text"]) == (1.0, "unrelated (r = 0)")
 
 
 def test_draw_flow__small_overlaps_are_left_out_and_colours_follow_the_first_level(

@@ -1,7 +1,7 @@
 """Module features x_s[k] = mean z[s,u] over the units of module k: all that most measures need.
 
 A pass over the matrix builds the features of any number of sets of modules at once; what follows
-from them (objective, assignment, margins, heatmap, classifiers) reads the matrix no more.
+from them (objective, assignment, heatmap, classifiers) reads the matrix no more.
 """
 
 from collections.abc import Sequence
@@ -31,20 +31,6 @@ class ModuleFeatures:
         """Module of largest mean of each sample, among those with units; the lowest of equals."""
         means = np.where(self.sizes > 0, self.values, -np.inf)
         return np.asarray(np.argmax(means, axis=1), dtype=np.int32)
-
-    def margins(self, labels: LabelArray) -> Floats:
-        """Mean in the sample's own module minus the largest one elsewhere, shape (samples,).
-
-        With a single module the mean itself.
-        """
-        samples = np.arange(len(labels))
-        own = self.values[samples, labels]
-        if self.values.shape[1] == 1:
-            return np.asarray(own)
-        others = np.where(self.sizes > 0, self.values, -np.inf)
-        others[samples, labels] = -np.inf
-        largest = others.max(axis=1)
-        return np.asarray(own - np.where(np.isfinite(largest), largest, 0.0))
 
     def objective(self, labels: LabelArray) -> Objective:
         """Objective L of the modules with these labels of the samples."""

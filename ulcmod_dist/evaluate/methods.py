@@ -42,6 +42,7 @@ class MethodScore:
     sample_labels: LabelArray  # module of each train sample
     objective: Objective  # objective L with xi and B
     accuracy: float | None  # of the support vector machine on module features, if measured
+    macro_f1: float | None  # its macro-F1, if measured
     agreement: Agreement | None  # of the samples' modules with their categories, if they have any
     separation: Separation | None  # how well each module tells categories apart, likewise
 
@@ -90,6 +91,7 @@ def _score(
     labels, seed = fill_sample_labels(candidate, features), candidate.seed
     values, held_out = features.values, None if test is None else test.values
     downstream = fit_classifiers(values, held_out, known, seed=seed, main_only=True, memory=memory)
+    best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
     agreement = measure_agreement("train", labels.astype(np.int64), categories)
     return MethodScore(
         method=candidate.method,
@@ -98,9 +100,8 @@ def _score(
         unit_labels=candidate.unit_labels,
         sample_labels=labels,
         objective=features.objective(labels),
-        accuracy=None
-        if isinstance(downstream, Absent)
-        else downstream.classifiers[0].accuracy.mean,
+        accuracy=None if best is None else best.accuracy.mean,
+        macro_f1=None if best is None else best.macro_f1.mean,
         agreement=None if isinstance(agreement, Absent) else agreement,
         separation=None
         if isinstance(known, Absent)
@@ -144,6 +145,7 @@ def _tabulate(
         xi=Repeats(tuple(s.objective.xi for s in scores)),
         balance=Repeats(tuple(s.objective.balance for s in scores)),
         accuracy=_repeats([s.accuracy for s in scores if s.accuracy is not None]),
+        macro_f1=_repeats([s.macro_f1 for s in scores if s.macro_f1 is not None]),
         adjusted_rand=_repeats([found.adjusted_rand for found in agreement]),
         mutual_information=_repeats([found.mutual_information for found in agreement]),
         stand_out=_repeats(

@@ -65,8 +65,9 @@ def describe_modules(
 ) -> tuple[Module, ...]:
     """Describe every module by the train samples in it.
 
-    A margin is a sample's mean activation in its module minus the largest elsewhere. A stability is
-    the share of the other restarts in which a unit lies in the same module; None for one restart.
+    A margin is the L lost by moving a sample to the next best module, as `Modules.sample_margins`;
+    NaN for K = 1. A stability is the share of the other restarts in which a unit lies in the same
+    module; None for one restart.
     """
     labels = np.asarray(sample_labels)
     num_units = np.bincount(unit_labels, minlength=num_modules)
@@ -148,6 +149,8 @@ def _choose_prompts(
     texts = samples.texts
     if isinstance(texts, Absent):
         return texts
+    if np.isnan(margins).all():
+        return Absent("In a single module no prompt is more typical than another.")
     strongest = rows[np.argsort(-margins[rows], kind="stable")][:MAX_CANDIDATES]
     distinct: dict[str, int] = {}
     for row in strongest.tolist():

@@ -79,7 +79,7 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(
-            "evaluation", 3, "evaluate:make_evaluation", "evaluate",
+            "evaluation", 4, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
             each_k=True, files=(_stored(""),),
         ),

@@ -24,6 +24,7 @@ from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.ledger import Ledger, Updated, replacing, stale_sentences, update
 from ulcmod_dist.pipeline.search import describe_plan, job_executor
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.results.types import Objective
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint
 from ulcmod_dist.store.modules import StoredModules, read_metrics, write_modules
@@ -33,8 +34,8 @@ logger = logging.getLogger(__name__)
 COLUMNS = {
     "num_modules": "K",
     "objective": "L",
-    "held_out_objective": "held-out L",
     "xi": "xi",
+    "held_out_xi": "held-out xi",
     "balance": "B",
     "spread": "Spread",
     "unit_agreement": "Agreement",
@@ -46,8 +47,8 @@ COLUMNS = {
 CHOOSING_K = (
     "To choose K: spread is how far the worst restart's L is below the best's; agreement is the "
     "mean adjusted Rand index between restarts (1: every start finds the same) and stability the "
-    "share of restarts in which a unit or sample has the best one's module. L and held-out L fall "
-    "with K by nature, compare them with the null model of each K in the report."
+    "share of restarts in which a unit or sample has the best one's module. L falls with K by "
+    "nature, compare it with the null model of each K in the report."
 )
 
 
@@ -173,7 +174,7 @@ class _Search:
             context.run.delete(checkpoint)
 
     def _write(self, num_modules: int, found: Modules) -> None:
-        samples, held_out_objective = _samples(self.run, num_modules, found, self.executor)
+        samples, held_out = _samples(self.run, num_modules, found, self.executor)
         units = self.run.snapshot.units.append_column(
             "module", pa.array(found.unit_labels, pa.int32())
         )
@@ -182,7 +183,8 @@ class _Search:
         metrics = {
             **_metrics(self.context, found, self.run),
             "num_modules": num_modules,
-            "held_out_objective": held_out_objective,
+            "held_out_objective": held_out and held_out.value,
+            "held_out_xi": held_out and held_out.xi,
             "start": None if self.start is None else f"version {self.start.version}",
         }
         history = pa.Table.from_pylist([asdict(record) for record in found.history])
@@ -259,8 +261,8 @@ def _stability(found: Modules) -> float:
 
 def _samples(
     run: Run, num_modules: int, found: Modules, executor: Executor
-) -> tuple[pa.Table, float | None]:
-    """Samples of both splits, and L of the modules on the held-out ones.
+) -> tuple[pa.Table, Objective | None]:
+    """Samples of both splits, and the objective of the modules on the held-out ones.
 
     Those held out go to the module of their largest mean activation. A margin is a loss of L, which
     they are no part of: theirs is null, as is their stability.
@@ -271,10 +273,9 @@ def _samples(
     labels[train] = found.sample_labels
     objective = None
     if not train.all():
-        labels[~train], measured = assign_held_out(
+        labels[~train], objective = assign_held_out(
             run.activations("test"), found.unit_labels, num_modules, executor
         )
-        objective = measured.value
     table = table.append_column("module", pa.array(labels))
     for name, values in (("margin", found.sample_margins), ("stability", found.sample_stability)):
         column = np.full(table.num_rows, np.nan)

@@ -113,9 +113,10 @@ def describe(
 def _modules(job: Job, found: Found, samples: Samples) -> tuple[Module, ...]:
     labels = found.sample_labels("train")
     stability = found.stored.units["stability"]
+    train = found.stored.samples["split"].to_numpy() == "train"
     return describe_modules(
         samples,
-        found.train.margins(labels.astype(np.int32)),
+        found.stored.samples["margin"].to_numpy()[train],
         labels,
         found.unit_labels,
         found.num_modules,

@@ -49,13 +49,13 @@ class NullModel:
 COLUMNS = {
     "num_modules": "K",
     "objective": "L",
-    "xi": "ξ",
+    "xi": "xi",
     "null": "L of null",
     "best_baseline": "Best baseline",
     "baseline_objective": "its L",
-    "baseline_xi": "its ξ",
+    "baseline_xi": "its xi",
     "accuracy": "Accuracy",
-    "random_accuracy": "of random groups",
+    "random_accuracy": "by random groups",
     "adjusted_rand": "Adjusted Rand",
     "state": "State",
 }

@@ -29,6 +29,7 @@ from ulcmod_dist.report.plotly_layout import (
     round_digits,
 )
 from ulcmod_dist.report.specs import (
+    POINTS_BELOW,
     Dendrogram,
     Dots,
     Figure,
@@ -198,7 +199,11 @@ def build_stacked_bars(spec: StackedBars, style: PlotStyle) -> Json:
 
 def build_dots(spec: Dots, style: PlotStyle) -> Json:
     """Return dots with intervals."""
-    data = [_dot_trace(spec, index, style) for index in range(len(spec.series))]
+    indices = range(len(spec.series))
+    data = [_dot_trace(spec, index, style) for index in indices]
+    data += [
+        _point_trace(spec, index, style) for index in indices if any(spec.series[index].points)
+    ]
     return build_plot(
         style,
         data,
@@ -235,6 +240,18 @@ def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
             "thickness": 1.5,
             "width": 0,
         },
+    }
+
+
+def _point_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
+    places = [(x, row) for row, points in enumerate(spec.series[index].points) for x in points]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": round_all(x for x, _ in places),
+        "y": [round_digits(row + spec.offset(index) + POINTS_BELOW) for _, row in places],
+        "hoverinfo": "skip",
+        "marker": {"color": style.theme.series(index), "size": 6, "symbol": "circle-open"},
     }
 
 
@@ -284,10 +301,17 @@ def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
         }
         for branch in spec.branches
     ]
+    place, meaning = spec.mark
+    edge = {"x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper"}
+    line = {"type": "line", "line": {"color": style.theme.muted, "width": 1, "dash": "dash"}}
+    text = {"x": place, "y": 1, "yref": "paper", "text": escape_html(meaning), "showarrow": False}
     return build_plot(
         style,
         data,
         figure_height(len(spec.labels), 80),
+        shapes=[edge | line],
+        annotations=[{**text, "yanchor": "bottom", "xanchor": "right"}],
+        margin={"l": 8, "r": 8, "t": 24, "b": 8},
         xaxis=build_value_axis(style, spec.value_axis, rangemode="tozero"),
         yaxis=build_row_axis(style, spec.labels),
     )

@@ -22,6 +22,7 @@ from ulcmod_dist.report.colours import (
     place_cell_texts,
 )
 from ulcmod_dist.report.specs import (
+    POINTS_BELOW,
     Dendrogram,
     Dots,
     Figure,
@@ -169,6 +170,13 @@ def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
         axes.scatter(
             series.values, rows, s=34, color=colour, marker=marker, label=series.name, zorder=3
         )
+        places = [
+            (x, row) for row, points in zip(rows, series.points, strict=False) for x in points
+        ]
+        axes.scatter(
+            [x for x, _ in places], [row + POINTS_BELOW for _, row in places], s=14,
+            facecolors="none", edgecolors=colour, linewidths=0.9, zorder=2,
+        )  # fmt: skip
     _label_rows(axes, spec.labels)
     left, right = axes.get_xlim()
     axes.set_xlim(min(left, 0.0), max(right, 0.0))
@@ -201,6 +209,12 @@ def _draw_dendrogram(axes: Axes, spec: Dendrogram, theme: Theme) -> None:
         axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.4)
     _label_rows(axes, spec.labels)
     axes.set_xlim(left=0)
+    place, meaning = spec.mark
+    axes.axvline(place, color=theme.muted, linewidth=0.8, linestyle="--")
+    axes.text(
+        place, 1.0, meaning, transform=axes.get_xaxis_transform(), fontsize=8, ha="right",
+        va="bottom", color=theme.muted,
+    )  # fmt: skip
     axes.set_xlabel(spec.value_axis)
 
 

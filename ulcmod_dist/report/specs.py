@@ -15,6 +15,10 @@ MAX_TEXT_COLUMNS = 16
 """Columns up to which the cells of a heatmap bear their texts."""
 
 
+POINTS_BELOW = 0.2
+"""How far below their mean single values lie, in rows."""
+
+
 class Scale(StrEnum):
     """How a heatmap's values become colours."""
 
@@ -74,21 +78,24 @@ class DotSeries:
     low: tuple[float, ...]  # lower ends of the intervals; NaN for none
     high: tuple[float, ...]  # upper ends of the intervals; NaN for none
     hover: tuple[str, ...]  # one text a row
+    points: tuple[tuple[float, ...], ...] = ()  # single values that a row's value is the mean of
 
     @classmethod
     def from_intervals(
         cls, name: str, rows: Sequence[str], values: Sequence[Interval | Repeats]
     ) -> "DotSeries":
-        """Return one interval a row; the hover text repeats row, value and interval."""
+        """Return one interval, or repeats to draw one by one, a row; the hover text repeats it."""
+        bounds = [Interval(math.nan) if isinstance(v, Repeats) else v for v in values]
         return cls(
             name=name,
             values=tuple(value.mean for value in values),
-            low=tuple(math.nan if value.low is None else value.low for value in values),
-            high=tuple(math.nan if value.high is None else value.high for value in values),
+            low=tuple(math.nan if bound.low is None else bound.low for bound in bounds),
+            high=tuple(math.nan if bound.high is None else bound.high for bound in bounds),
             hover=tuple(
                 f"{row}\n{name} {format_interval(value)}"
                 for row, value in zip(rows, values, strict=True)
             ),
+            points=tuple(v.values if isinstance(v, Repeats) else () for v in values),
         )
 
 
@@ -147,6 +154,7 @@ class Dendrogram(FigureSpec):
     labels: tuple[str, ...]  # one label a leaf, top to bottom
     branches: tuple[Branch, ...]
     value_axis: str  # name of the distances
+    mark: tuple[float, str]  # a distance to mark, and what it means
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class MethodRow:
     xi: Repeats  # activation modularity
     balance: Repeats  # balance B
     accuracy: Repeats | None = None  # of the support vector machine on the K features, held out
+    macro_f1: Repeats | None = None  # its macro-F1
     adjusted_rand: Repeats | None = None  # modules of the train samples against their categories
     mutual_information: Repeats | None = None  # the same, normalised by the mean entropy
     # Modules that tell a category better than 95% of the random groups of units do.
@@ -102,7 +103,7 @@ class TypicalPrompt:
 
     sample_id: str  # the sample's id in the corpus
     text: str  # the whole prompt; the page shortens it
-    margin: float  # mean activation in its module minus the largest one elsewhere
+    margin: float  # L lost by moving it to the next best module, as in the table of samples
     category: str | None = None  # the sample's category, if it has one
 
 

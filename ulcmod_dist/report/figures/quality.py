@@ -7,30 +7,28 @@ import numpy as np
 from ulcmod_dist.report.figures.modules import build_hover, describe_basis
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Line, Lines, Scale, format_interval
 from ulcmod_dist.results.discovery import Discovery, Downstream
-from ulcmod_dist.results.types import Interval, Repeats, share_rows
+from ulcmod_dist.results.types import Repeats, share_rows
 from ulcmod_dist.runtime.text import label, number, percent
 
 
-def draw_objective_by_method(
-    methods: Sequence[str], values: Sequence[Interval | Repeats], basis: str
+def draw_by_method(
+    measure: str, methods: Sequence[str], values: Sequence[Repeats], basis: str
 ) -> Dots:
-    """Draw the objective of several methods, the null model among them, in the given order."""
+    """Draw one measure of several methods, random groups and the null model among them."""
     best = max(range(len(values)), key=lambda row: values[row].mean)
     return Dots(
-        title="Objective L of each method",
+        title=f"{measure} of each method",
         caption=(
-            "All methods split the same activations. Further right is better; bars are 95% "
-            "intervals of the mean over seeds. The null model is the search run on data whose "
-            "structure was destroyed by permuting each unit over the samples; its bar spans the "
-            "permutations."
+            "Further right is better. The large dot is the mean, the small ones below it are the "
+            "seeds; of random groups of units, the draws, and of the null model, the permutations."
         ),
-        alternative=f"The highest objective is that of {methods[best]}: "
+        alternative=f"The highest is that of {methods[best]}: "
         + "; ".join(f"{m} {format_interval(v)}" for m, v in zip(methods, values, strict=True))
         + ".",
         basis=basis,
         labels=tuple(methods),
-        series=(DotSeries.from_intervals("L", methods, values),),
-        value_axis="Objective L",
+        series=(DotSeries.from_intervals(measure, methods, values),),
+        value_axis=measure,
     )
 
 

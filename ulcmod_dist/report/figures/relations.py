@@ -9,7 +9,7 @@ from ulcmod_dist.report.figures.modules import describe_basis, describe_common_b
 from ulcmod_dist.report.specs import Branch, Dendrogram, Flow, FlowLink, FlowNode
 from ulcmod_dist.results.discovery import Discovery, Overlap
 from ulcmod_dist.results.types import Counts, Floats
-from ulcmod_dist.runtime.text import number, percent
+from ulcmod_dist.runtime.text import MINUS, number, percent
 
 MIN_LINK = 0.05
 """Share of the smaller module below which the flow leaves a link out."""
@@ -24,14 +24,19 @@ def draw_tree(found: Discovery, linkage: Floats) -> Dendrogram:
         Branch(
             distances=tuple(map(float, distances)),
             rows=tuple((float(row) - 5.0) / 10.0 for row in rows),
-            hover=f"Joined at distance {number(max(distances))}",
+            hover=f"Joined at distance {number(max(distances))}, correlation "
+            f"{number(1 - max(distances))}",
         )
         for distances, rows in zip(layout["dcoord"], layout["icoord"], strict=True)
     )
     nearest = linkage[0]
     return Dendrogram(
         title="Hierarchy of the modules",
-        caption="Modules that join further left respond more alike to the samples.",
+        caption=(
+            "Modules that join further left respond more alike to the samples: the distance is "
+            f"1 {MINUS} r, r being the correlation of their mean activations over the samples "
+            "(averaged over pairs). From the dashed line on they are unrelated or opposed."
+        ),
         alternative=(
             f"Modules {int(nearest[0])} and {int(nearest[1])} are the most alike: "
             f"they join first, at distance {number(nearest[2])}; "
@@ -40,7 +45,8 @@ def draw_tree(found: Discovery, linkage: Floats) -> Dendrogram:
         basis=describe_basis(found),
         labels=tuple(labels[leaf] for leaf in layout["leaves"]),
         branches=branches,
-        value_axis="Distance",
+        value_axis=f"Distance 1 {MINUS} r of the modules' activations",
+        mark=(1.0, "unrelated (r = 0)"),
     )
 
 

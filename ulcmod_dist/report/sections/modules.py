@@ -38,6 +38,8 @@ def build_modules_section(data: ReportData) -> Section:
     """Return the modules one by one, then together."""
     lead = (
         "Select a module to see its typical prompts, its keywords and the layers of its units. "
+        "Typical are the prompts of largest margin: by how much L falls if a prompt moves to the "
+        "next best module. "
         "Names are made from keywords and categories, not by a language model."
     )
     return Section(

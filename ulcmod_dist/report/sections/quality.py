@@ -1,5 +1,7 @@
 """The section on the quality of the modules: objective, other methods, classifiers."""
 
+import math
+import statistics
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +12,7 @@ from ulcmod_dist.report.blocks import (
     KeyFigure,
     KeyFigures,
     Note,
+    Picture,
     Section,
     build_choices,
     build_picture,
@@ -18,7 +21,7 @@ from ulcmod_dist.report.blocks import (
     name_for,
 )
 from ulcmod_dist.report.figures.modules import draw_activation
-from ulcmod_dist.report.figures.quality import draw_confusion, draw_objective_by_method
+from ulcmod_dist.report.figures.quality import draw_by_method, draw_confusion
 from ulcmod_dist.report.tables import (
     Column,
     ColumnKind,
@@ -29,9 +32,11 @@ from ulcmod_dist.report.tables import (
 )
 from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Repeats
-from ulcmod_dist.runtime.text import TIMES, count, number, percent
+from ulcmod_dist.runtime.text import TIMES, count, number
 
 NULL_NAME = "Null model"
+SMALL_BALANCE = 0.1
+"""Share of the balance of even modules below which L says little but that one is tiny."""
 SVC_NAME = "support vector machine"
 
 
@@ -68,36 +73,59 @@ def _key_figures(found: Discovery) -> KeyFigures:
     if isinstance(found.downstream, Downstream):
         main = found.downstream.classifiers[0]
         note = f"{main.name}, {_scored_on(found.downstream)}"
+        if (level := found.random_groups) and level.accuracy:
+            note += f"; {RANDOM_GROUPS} {level.accuracy.mean:.1%}"
         figures.append(KeyFigure(f"{main.accuracy.mean:.1%}", "Category accuracy", note))
+    if found.methods and (distinct := found.methods[0].stand_out):
+        note = "tell a category better than 95% of random groups"
+        shown = f"{distinct.values[0]:.0f} of {found.num_modules}"
+        figures.append(KeyFigure(shown, "Modules that stand out", note))
     return KeyFigures(tuple(figures))
 
 
-def estimate_null(found: Discovery) -> Repeats | None:
-    """Return the null model's objectives, or None where it was not run."""
-    if isinstance(found.null, Absent):
-        return None
-    return Repeats(tuple(score.value for score in found.null))
-
-
 def _compare_with_null(found: Discovery) -> str:
-    null = estimate_null(found)
-    if null is None or null.mean <= 0:
+    if isinstance(found.null, Absent):
         return ""
-    return f"{number(found.objective.value / null.mean)} {TIMES} the null model"
+    null = statistics.fmean(score.value for score in found.null)
+    return f"{number(found.objective.value / null)} {TIMES} the null model" if null > 0 else ""
 
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:
-    null = estimate_null(found)
-    rows = [(row.method, row.value) for row in found.methods]
-    compared: tuple[Block, ...] = (tabulate_methods(found),) if rows else ()
-    compared += tuple(_explain_left_out(found))
-    if null is not None:
-        rows.append((NULL_NAME, null))
-    if len(rows) < 2:
-        return compared
-    methods, values = [name for name, _ in rows], [value for _, value in rows]
-    spec = draw_objective_by_method(methods, values, _pooled_basis(found))
-    return (build_picture("methods", found, spec), *_warn_of_single_start(found), *compared)
+    compared: tuple[Block, ...] = (tabulate_methods(found),) if found.methods else ()
+    compared += (*_warn_of_empty_modules(found), *_explain_left_out(found))
+    pictures = tuple(_draw_methods(found))
+    return (*pictures, *(_warn_of_single_start(found) if pictures else ()), *compared)
+
+
+def _draw_methods(found: Discovery) -> Iterator[Picture]:
+    """Yield a figure for L, for xi, and for two measures that favour no method."""
+    null = () if isinstance(found.null, Absent) else found.null
+    for subject, measure, key, of_null in (
+        ("methods", "Objective L", "value", tuple(score.value for score in null)),
+        ("methods-xi", "Modularity ξ", "xi", tuple(score.xi for score in null)),
+        ("methods-accuracy", "Category accuracy", "accuracy", ()),
+        ("methods-rand", "Adjusted Rand index with the categories", "adjusted_rand", ()),
+    ):
+        values = {row.method: getattr(row, key) for row in found.methods if getattr(row, key)}
+        if of_null:
+            values[NULL_NAME] = Repeats(of_null)
+        if len(values) > 1:
+            spec = draw_by_method(measure, [*values], [*values.values()], _pooled_basis(found))
+            yield build_picture(subject, found, spec)
+
+
+def _warn_of_empty_modules(found: Discovery) -> Iterator[Note]:
+    """Yield a sentence on methods whose L says nothing but that they have a tiny module."""
+    units = sum(module.num_units for module in found.modules)
+    samples = sum(module.num_samples for module in found.modules)
+    even = units * samples / found.num_modules**2
+    uneven = [r.method for r in found.methods if min(r.balance.values) < SMALL_BALANCE * even]
+    if uneven:
+        yield Note(
+            f"Of {', '.join(uneven)} a module is (almost) empty with at least one seed: B is below "
+            f"{SMALL_BALANCE:.0%} of that of even modules, so that L collapses through B alone. "
+            "Compare ξ and the measures beside it."
+        )
 
 
 def _explain_left_out(found: Discovery) -> Iterator[Note]:
@@ -144,6 +172,7 @@ def tabulate_methods(found: Discovery) -> Table:
         *interval_columns("xi", "ξ"),
         *interval_columns("balance", "B"),
         *interval_columns("accuracy", "Accuracy"),
+        *interval_columns("macro_f1", "Macro-F1"),
         *interval_columns("adjusted_rand", "Adjusted Rand"),
         *interval_columns("mutual_information", "Mutual information"),
         *interval_columns("stand_out", "Stand out"),
@@ -159,6 +188,7 @@ def tabulate_methods(found: Discovery) -> Table:
             *interval_cells(row.xi),
             *interval_cells(row.balance),
             *interval_cells(row.accuracy),
+            *interval_cells(row.macro_f1),
             *interval_cells(row.adjusted_rand),
             *interval_cells(row.mutual_information),
             *interval_cells(row.stand_out),
@@ -169,14 +199,14 @@ def tabulate_methods(found: Discovery) -> Table:
         for row in found.methods
     )
     caption = (
-        "Means over the seeds, above their range. L is what IterD maximises; the measures beside "
-        f"ξ and B favour no method. Accuracy: of the {SVC_NAME} on the K module features. Adjusted "
-        "Rand and mutual information (normalised): the samples' modules against the categories. "
-        "Stand out: modules that tell a category better than 95% of random groups of units. Over "
-        "seeds: mean adjusted Rand index between seeds. Over halves: the same between the modules "
-        "of two halves of the samples; for IterD alone, as other methods would have to run again. "
-        f"The row {RANDOM_GROUPS} is the level of all these: groups as large as the modules. IterD "
-        "is the whole search, restarts included; the other methods run once with the same seeds."
+        "Means over the seeds, above their range. L is what IterD maximises; the measures right of "
+        f"B favour no method. Accuracy and macro-F1: of the {SVC_NAME} on the K module features. "
+        "Adjusted Rand and mutual information (normalised): the samples' modules against the "
+        "categories. Stand out: modules that tell a category better than 95% of random groups. "
+        "Over seeds: mean adjusted Rand index between seeds. Over halves: the same between the "
+        "modules of two halves of the samples; for IterD alone, as other methods would have to run "
+        f"again. The row {RANDOM_GROUPS} is the level: groups as large as the modules. IterD is "
+        "the whole search, restarts included; the other methods run once with the same seeds."
     )
     return build_table(name_for("methods", found), "Methods compared", columns, rows, caption)
 
@@ -202,15 +232,19 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
         *interval_columns("macro_f1", "Macro-F1"),
     )
     rows = (
-        (c.name, *interval_cells(c.accuracy), *interval_cells(c.macro_f1))
-        for c in downstream.classifiers
-    )
-    chance = percent(1 / max(1, len(downstream.categories)))
+        (name, *interval_cells(accuracy), *interval_cells(macro_f1))
+        for name, accuracy, macro_f1 in (
+            *((c.name, c.accuracy, c.macro_f1) for c in downstream.classifiers),
+            *((f"{downstream.classifiers[0].name}, {RANDOM_GROUPS}", r.accuracy, r.macro_f1)
+              for r in found.methods if r.method == RANDOM_GROUPS),
+        )
+    )  # fmt: skip
     caption = (
         f"Classifiers that predict which of {len(downstream.categories)} categories a sample has "
-        f"from its {found.num_modules} module features; guessing evenly gives {chance}. Fitted on "
+        f"from its {found.num_modules} module features. Fitted on "
         f"{count(downstream.num_train, 'sample')}, scored on {downstream.num_scored:,} "
-        f"({_scored_on(downstream)}); intervals from bootstrap draws of these."
+        f"({_scored_on(downstream)}); intervals from bootstrap draws of these. "
+        "Random groups of units as large as the modules are the level: mean and range of the draws."
     )
     return build_table(name_for("downstream", found), title, columns, rows, caption)
 
@@ -262,7 +296,10 @@ def _agreement(found: Discovery) -> tuple[Block, ...]:
         Column("mutual_information", "Mutual information", ColumnKind.NUMBER),
         Column("purity", "Purity", ColumnKind.NUMBER),
     )
-    rows = ((a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in found.agreement)
+    rows = [(a.split, a.adjusted_rand, a.mutual_information, a.purity) for a in found.agreement]
+    if (level := found.random_groups) and level.adjusted_rand and level.mutual_information:
+        means = level.adjusted_rand.mean, level.mutual_information.mean
+        rows.append((f"train, {RANDOM_GROUPS}", *means, math.nan))
     caption = (
         "1 means that modules and categories are the same partition. "
         "Held-out samples go to the module of largest mean activation."

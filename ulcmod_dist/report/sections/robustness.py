@@ -75,6 +75,9 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
         pairs = f"adjusted Rand between {len(found.restarts)} restarts"
         for side, value in zip(("units", "samples"), found.restart_agreement, strict=True):
             yield KeyFigure(f"{value:.2f}", f"Agreement of {side}", pairs)
+    if found.methods and (halves := found.methods[0].halves_agreement) is not None:
+        note = "adjusted Rand between the modules of two halves of the samples"
+        yield KeyFigure(f"{halves:.2f}", "Units over halves", note)
     if not isinstance(found.confounds, Absent):
         first = found.confounds[0]
         yield KeyFigure(
