@@ -312,7 +312,7 @@ def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
         shapes=[edge | line],
         annotations=[{**text, "yanchor": "bottom", "xanchor": "right"}],
         margin={"l": 8, "r": 8, "t": 24, "b": 8},
-        xaxis=build_value_axis(style, spec.value_axis, rangemode="tozero"),
+        xaxis=build_value_axis(style, spec.value_axis, range=[0, round_digits(spec.reach)]),
         yaxis=build_row_axis(style, spec.labels),
     )
 

@@ -208,7 +208,7 @@ def _draw_dendrogram(axes: Axes, spec: Dendrogram, theme: Theme) -> None:
     for branch in spec.branches:
         axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.4)
     _label_rows(axes, spec.labels)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, spec.reach)
     place, meaning = spec.mark
     axes.axvline(place, color=theme.muted, linewidth=0.8, linestyle="--")
     axes.text(

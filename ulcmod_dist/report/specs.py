@@ -156,6 +156,11 @@ class Dendrogram(FigureSpec):
     value_axis: str  # name of the distances
     mark: tuple[float, str]  # a distance to mark, and what it means
 
+    @property
+    def reach(self) -> float:
+        """Return the end of the axis: beyond all joints and the mark."""
+        return 1.05 * max(self.mark[0], *(max(branch.distances) for branch in self.branches))
+
 
 @dataclass(frozen=True)
 class FlowNode:
