@@ -291,11 +291,11 @@ def _compare_halves(
     context, raw = inputs.context, inputs.train.raw
     # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
     held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
-    config = context.job.discover.model_copy(update={"memory": max(1, inputs.memory - held)})
     with track(context.on_progress, "Searching in halves", 2, "searches") as step:
 
         def search(half: Standardised) -> dict[int, Modules]:
-            found = discover_all(half, numbers, config, executor=inputs.executor)
+            memory = max(1, inputs.memory - held)
+            found = _search(inputs, half, numbers, step, memory=memory)
             step.update(step.done + 1)
             return found
 
