@@ -13,10 +13,12 @@ from ulcmod_dist.evaluate import baselines
 from ulcmod_dist.evaluate.baselines import (
     METHODS,
     Candidate,
+    UnitSpace,
     build_unit_space,
     find_baseline,
     find_baselines,
 )
+from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import ModuleFeatures
 from ulcmod_dist.evaluate.methods import (
     ITERD,
@@ -24,6 +26,7 @@ from ulcmod_dist.evaluate.methods import (
     score_methods,
     tabulate_methods,
 )
+from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks, measure_selectivity
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import principal_components
@@ -40,11 +43,23 @@ def test_unit_components__span_the_space_of_an_exact_decomposition(
     np.testing.assert_allclose(np.abs(points), np.abs(exact), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
+def known_space(planted: Planted, threads: ThreadExecutor) -> UnitSpace:
+    """The units of the planted problem with layers and categories."""
+    coded = CodedCategories.of(planted.categories)
+    return build_unit_space(
+        planted.train,
+        threads,
+        num_preclusters=30,
+        layers=np.arange(100) // 50,
+        selectivity=measure_selectivity(planted.train, coded.codes, 3, threads),
+    )
+
+
+@pytest.mark.parametrize("method", [*METHODS[:5], METHODS[7]])
 def test_find_baselines__recover_planted_modules(
     planted: Planted, threads: ThreadExecutor, method: str
 ) -> None:
-    space = build_unit_space(planted.train, threads, num_preclusters=30)
+    space = known_space(planted, threads)
     (found,) = find_baselines(space, 120, 3, methods=[method])
     assert adjusted_rand_score(planted.unit_labels, found.unit_labels) > 0.9
     if method == "spectral co-clustering":
@@ -57,7 +72,11 @@ def test_find_baselines__are_equal_for_equal_seeds_and_for_lazy_input(
     for first, second in zip(
         *(
             find_baselines(
-                build_unit_space(source, threads, seed=3, num_preclusters=25), 120, 3, seed=3
+                build_unit_space(source, threads, seed=3, num_preclusters=25),
+                120,
+                3,
+                seed=3,
+                methods=METHODS[:6],
             )
             for source in (planted.train, planted.lazy((40, 30)))
         ),
@@ -147,7 +166,7 @@ def test_score_methods__table_has_iterd_first_and_the_range_over_seeds(
     assert [tabulate_methods(found, 3) for found in (little, scores)] == [(first, second)] * 2
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS[:6])
 def test_find_baseline__says_why_it_finds_no_modules(
     planted: Planted, threads: ThreadExecutor, method: str
 ) -> None:
@@ -183,7 +202,7 @@ def test_unit_space__is_embedded_once_for_every_smaller_k_and_seed(
         monkeypatch.setattr(baselines, name, count_calls(name, getattr(baselines, name)))
     space = build_unit_space(planted.train, threads, num_preclusters=30)
     for num_modules, seed in ((4, 0), (3, 0), (3, 1), (2, 1)):
-        assert len(find_baselines(space, 120, num_modules, seed=seed)) == len(METHODS)
+        find_baselines(space, 120, num_modules, seed=seed, methods=METHODS[:5])
     assert sorted(calls) == ["eigsh", "randomized_svd", "ward"]
 
 
@@ -195,3 +214,56 @@ def test_find_baseline__cuts_the_tree_that_scikit_learn_would_build(
         expected = AgglomerativeClustering(num_modules).fit_predict(space.centres)
         found = find_baseline("agglomerative", space, 120, num_modules).unit_labels
         assert adjusted_rand_score(expected[space.preclusters], found) == 1.0
+
+
+def test_find_experts__takes_as_many_units_of_each_layer_and_matches_them_by_activation() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.concatenate([rng.permutation(np.repeat(np.arange(3), 8)) for _ in range(5)])
+    layers = np.repeat(np.arange(5), 24)
+    points = np.eye(3)[truth] * 4 + rng.normal(size=(120, 3))
+    found = find_experts(points, layers, 3, seed=0)
+    assert adjusted_rand_score(truth, found) > 0.9
+    for layer in range(5):
+        assert np.bincount(found[layers == layer]).tolist() == [8, 8, 8]
+    with pytest.raises(InvalidInput, match="A layer has 24 units, too few for 25 experts"):
+        find_experts(points, layers, 25, seed=0)
+
+
+def test_find_networks__finds_independent_sources_by_their_largest_weight() -> None:
+    rng = np.random.default_rng(0)
+    sources = rng.laplace(size=(5000, 3))
+    points = sources @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    found = find_networks(points, 3, 0, np.arange(4000))
+    assert adjusted_rand_score(np.abs(sources).argmax(axis=1), found) > 0.8
+
+
+def test_find_networks__needs_as_many_components_as_networks() -> None:
+    points = np.random.default_rng(0).laplace(size=(50, 2)) @ np.ones((2, 4))
+    points[:, 2:] = 0
+    with pytest.raises(InvalidInput, match="2 principal components, too few for 3 independent"):
+        find_networks(points, 3, 0, np.arange(50))
+
+
+def test_selectivity__is_the_correlation_with_each_category(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
+    coded = CodedCategories.of([None, *planted.categories[1:]])
+    found = measure_selectivity(planted.train, coded.codes, 3, threads)
+    belongs = coded.codes[1:, None] == np.arange(3)
+    expected = np.corrcoef(planted.z()[1:].T, belongs.T.astype(float))[:100, 100:]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("method", "fault"),
+    [
+        ("supervised selectivity", "K is not the number of categories"),
+        ("per-layer experts", "imported without the layers of its units"),
+    ],
+)
+def test_find_baseline__says_what_is_not_known(
+    planted: Planted, threads: ThreadExecutor, method: str, fault: str
+) -> None:
+    space = build_unit_space(planted.train, threads, num_preclusters=30)
+    with pytest.raises(InvalidInput, match=fault):
+        find_baseline(method, space, 120, 3)

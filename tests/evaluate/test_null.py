@@ -1,12 +1,16 @@
 """The null model keeps every unit's values and breaks what units share."""
 
+import functools
+
 import dask.array as da
 import numpy as np
 import pytest
 
 from tests.evaluate.problem import Planted
+from ulcmod_dist.evaluate import null
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
 from ulcmod_dist.iterd.objective import objective
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
 
@@ -28,12 +32,26 @@ def test_permuted__does_not_depend_on_chunks_and_stays_lazy(
     np.testing.assert_array_equal(np.asarray(found), permute_columns(planted.train, seed=1).raw)
 
 
-def test_held_bytes__are_those_of_the_widest_column_of_chunks(planted: Planted) -> None:
+def test_permuted__in_memory_is_the_same_matrix(
+    planted: Planted, threads: ThreadExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(null, "_BLOCK_BYTES", 7 * 120 * 4)
+    found = permute_columns(planted.lazy((13, 7)), 1, threads).raw
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, permute_columns(planted.train, seed=1).raw)
+
+
+def test_held_bytes__are_those_of_the_widest_column_of_chunks_or_of_the_matrix(
+    planted: Planted,
+) -> None:
     samples, units = planted.train.shape
     itemsize = planted.train.raw.dtype.itemsize
-    assert permutation_bytes(planted.lazy((13, 7))) == samples * 7 * itemsize
-    assert permutation_bytes(planted.lazy((50, units))) == samples * units * itemsize
-    assert permutation_bytes(planted.train) == 0
+    lazily = functools.partial(permutation_bytes, workers=2, in_memory=False)
+    assert lazily(planted.lazy((13, 7))) == 2 * samples * 7 * itemsize
+    assert lazily(planted.lazy((50, units))) == 2 * samples * units * itemsize
+    assert lazily(planted.train) == 0
+    held = permutation_bytes(planted.lazy((13, 7)), 1, in_memory=True)
+    assert held == samples * units * itemsize + 2 * 64 * 2**20
 
 
 def test_null_objectives__search_sees_another_permutation_each_time(planted: Planted) -> None:
@@ -47,4 +65,4 @@ def test_null_objectives__search_sees_another_permutation_each_time(planted: Pla
     real = objective(planted.train, planted.sample_labels, planted.unit_labels, 3)
     assert len(found) == 3
     assert not np.array_equal(seen[0], seen[1])
-    assert all(abs(null.value) < 0.2 * real.value for null in found)
+    assert all(abs(one.value) < 0.2 * real.value for one in found)

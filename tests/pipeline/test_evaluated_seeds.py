@@ -30,11 +30,11 @@ def test_evaluate__baselines_take_the_seeds_of_the_search(
             seen.setdefault(candidate.method, []).append(candidate.seed)
         return score_methods(candidates, *words)
 
-    def search(activations: Any, found: Any, permutations: int, seed: int) -> Any:
+    def search(activations: Any, found: Any, permutations: int, seed: int, *more: Any) -> Any:
         permuted.extend(range(seed, seed + permutations))
-        return search_null_model(activations, found, permutations, seed)
+        return search_null_model(activations, found, permutations, seed, *more)
 
-    monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.score_methods", score)
+    monkeypatch.setattr("ulcmod_dist.pipeline.methods.score_methods", score)
     monkeypatch.setattr("ulcmod_dist.pipeline.evaluate.search_null_model", search)
     run = planted.path.parent / "run"
     words = [word for setting in JOB for word in ("--set", setting)]

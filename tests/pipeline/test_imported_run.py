@@ -232,7 +232,7 @@ def test_evaluate__says_what_memory_the_null_model_lacks_and_goes_on(
     imported: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ulcmod("discover", imported).code == 0
-    monkeypatch.setattr(evaluate, "permutation_bytes", lambda activations: 2**40)
+    monkeypatch.setattr(evaluate, "permutation_bytes", lambda *_, **__: 2**40)
     answer = ulcmod("evaluate", imported, "--json")
     assert (answer.code, answer.json()["rows"][0]["null"]) == (0, None)
     assert ulcmod("report", imported).code == 0

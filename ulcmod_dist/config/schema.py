@@ -238,7 +238,14 @@ class SearchConfig(Config):
 
 
 Baseline = Literal[
-    "k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering"
+    "k-means",
+    "mini-batch k-means",
+    "agglomerative",
+    "spectral",
+    "spectral co-clustering",
+    "functional networks",
+    "per-layer experts",
+    "supervised selectivity",
 ]
 
 
@@ -250,7 +257,7 @@ class EvaluateConfig(Config):
     null_permutations: int = Field(3, ge=0)
     """Number of searches on permuted columns (null model), one start each."""
     baselines: tuple[Baseline, ...] = typing.get_args(Baseline)
-    """Clustering methods to compare with."""
+    """Methods to compare with; see [Method](method.md#evaluation)."""
     seeds: int = Field(3, gt=0)
     """Number of seeds of each method, counted from `discover.seed`."""
 

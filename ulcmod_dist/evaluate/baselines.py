@@ -1,10 +1,10 @@
-"""The clusterings that the paper compares with, made to work on matrices beyond memory.
+"""The methods that IterD is compared with, made to work on matrices beyond memory.
 
 Units are points in the space of the leading principal components of their activations over the
 samples. K-means and mini-batch k-means group the points themselves; agglomerative and spectral
 clustering group the centres of a pre-clustering; spectral co-clustering groups mean activations of
-the pre-clusters and samples together. Samples then go to the module with the largest mean
-activation (in co-clustering to their own group).
+the pre-clusters and samples together. Other ways to group units are in `unit_groups`. Samples then
+go to the module with the largest mean activation (in co-clustering to their own group).
 """
 
 import math
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,16 +25,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import kneighbors_graph
 from sklearn.utils.extmath import randomized_svd
 
+from ulcmod_dist.config.schema import Baseline
 from ulcmod_dist.errors import InvalidInput, one_line
+from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
-from ulcmod_dist.passes.linalg import principal_components
+from ulcmod_dist.passes.linalg import COMPONENTS, principal_components
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
+from ulcmod_dist.results.discovery import SUPERVISED
 from ulcmod_dist.results.types import Floats
 
-METHODS = ("k-means", "mini-batch k-means", "agglomerative", "spectral", "spectral co-clustering")
+METHODS: tuple[str, ...] = get_args(Baseline)
 
-UNSEEDED = ("agglomerative",)
+UNSEEDED = ("agglomerative", SUPERVISED)
 """Methods that draw nothing: every seed has the same answer."""
 
 MAX_PRECLUSTERS = 10_000
@@ -61,13 +65,20 @@ _DIGITS = 9
 class UnitSpace:
     """What the baselines know of the units."""
 
-    points: Floats  # principal components of the units, shape (units, 16)
+    components: Floats  # principal components of the units, shape (units, 16 or more)
     preclusters: LabelArray  # pre-cluster of each unit, shape (units,)
     centres: Floats  # centre of each pre-cluster, shape (pre-clusters, 16)
     profiles: Floats  # mean z of each pre-cluster for the drawn samples, (pre-clusters, drawn)
     drawn: NDArray[np.int64]  # rows of the drawn samples, ascending; all of them where they fit
     seed: int = 0  # seed of the pre-clusters and of what follows from them alone
+    layers: LabelArray | None = None  # layer of each unit, if known
+    selectivity: Floats | None = None  # of each unit for each category, if measured
     _held: dict[str, Floats] = field(default_factory=dict)
+
+    @property
+    def points(self) -> Floats:
+        """The units as the clusterings see them, shape (units, 16)."""
+        return self.components[:, :COMPONENTS]
 
     @cached_property
     def distinct_units(self) -> int:
@@ -124,12 +135,15 @@ def build_unit_space(
     num_preclusters: int | None = None,
     points: Floats | None = None,
     memory: int | None = None,
+    layers: LabelArray | None = None,
+    selectivity: Floats | None = None,
 ) -> UnitSpace:
     """Place the units in a space of few dimensions and pre-cluster them, in one pass.
 
     Without ``points``, the units' `principal_components`, it takes six more. Pre-clusters are by
     default a quarter of the units, at most 10,000. Less ``memory`` (bytes) than these and their
-    profiles want leaves room for fewer of them and fewer samples.
+    profiles want leaves room for fewer of them and fewer samples. ``layers`` and ``selectivity``
+    (`measure_selectivity`) are for the methods that need them.
 
     One space serves every K and seed: a method's own seed then chooses the centres that its k-means
     starts from, and agglomerative clustering, which draws nothing, has one answer.
@@ -139,14 +153,14 @@ def build_unit_space(
     count = min(num_preclusters or count_preclusters(activations.n_units), activations.n_units)
     if memory is not None:
         count = min(count, max(1, math.isqrt(memory // _PAIR_BYTES)))
-    preclusters, centres = _precluster(points, count, seed)
+    preclusters, centres = _precluster(points[:, :COMPONENTS], count, seed)
     cells = MAX_PROFILE_CELLS if memory is None else min(MAX_PROFILE_CELLS, memory // _CELL_BYTES)
     size = min(activations.n_samples, max(1, cells // len(centres)))
     rng = np.random.default_rng([seed, 1])
     drawn = np.sort(rng.choice(activations.n_samples, size, replace=False))
     stripe = STRIPE_CELLS if memory is None else min(STRIPE_CELLS, memory // _CELL_BYTES)
     profiles = _profiles(activations, drawn, preclusters, len(centres), executor, stripe)
-    return UnitSpace(points, preclusters, centres, profiles, drawn, seed)
+    return UnitSpace(points, preclusters, centres, profiles, drawn, seed, layers, selectivity)
 
 
 def _profiles(
@@ -200,15 +214,7 @@ def find_baseline(
         raise InvalidInput(f"Unknown baselines: {method}.", f"Known are {', '.join(METHODS)}.")
     if num_modules < 2:
         raise InvalidInput("With K = 1 any method puts all units and samples into one module.")
-    grouped, distinct = "pre-clusters of the units", space.distinct_preclusters
-    if "k-means" in method:
-        grouped, distinct = "units", space.distinct_units
-    # The spectral methods need an eigenvector beside those that tell the groups apart.
-    if distinct < num_modules + ("spectral" in method):
-        raise InvalidInput(
-            f"{distinct:,} {grouped} that differ are too few to find {num_modules:,} modules among "
-            "them."
-        )
+    _check_number(method, space, num_modules)
     try:
         with warnings.catch_warnings():
             # Fewer groups than asked for.
@@ -216,6 +222,29 @@ def find_baseline(
             return _find(method, space, num_samples, num_modules, seed)
     except (ConvergenceWarning, ValueError, ArpackError) as error:
         raise InvalidInput(f"No {num_modules:,} modules are found: {one_line(error)}.") from error
+
+
+def _check_number(method: str, space: UnitSpace, num_modules: int) -> None:
+    """Require what a method needs to find so many modules."""
+    if method == SUPERVISED:
+        count = 0 if space.selectivity is None else space.selectivity.shape[1]
+        if count != num_modules:
+            raise InvalidInput(
+                "Each module is made of the units of one category, and K is not the number of "
+                "categories."
+            )
+        return
+    if method == "per-layer experts" and space.layers is None:
+        raise InvalidInput("The matrix was imported without the layers of its units.")
+    grouped, distinct = "pre-clusters of the units", space.distinct_preclusters
+    if method not in {"agglomerative", "spectral", "spectral co-clustering"}:
+        grouped, distinct = "units", space.distinct_units
+    # The spectral methods need an eigenvector beside those that tell the groups apart.
+    if distinct < num_modules + ("spectral" in method):
+        raise InvalidInput(
+            f"{distinct:,} {grouped} that differ are too few to find {num_modules:,} modules among "
+            "them."
+        )
 
 
 def _find(
@@ -236,6 +265,14 @@ def _find(
         order = np.arange(1.0, len(space.centres))
         kept = len(space.centres) - num_modules
         labels = fcluster(space.tree, kept, "monocrit", monocrit=order)[space.preclusters] - 1
+    elif method == "functional networks":
+        labels = find_networks(space.components, num_modules, seed, _draw_units(space.points, seed))
+    elif method == "per-layer experts":
+        assert space.layers is not None
+        labels = find_experts(space.points, space.layers, num_modules, seed)
+    elif method == SUPERVISED:
+        assert space.selectivity is not None
+        labels = space.selectivity.argmax(axis=1)
     else:
         model = {"k-means": KMeans, "mini-batch k-means": MiniBatchKMeans}[method]
         labels = model(n_clusters=num_modules, random_state=seed).fit_predict(space.points)
@@ -248,9 +285,7 @@ def _group_vectors(vectors: Floats, num_modules: int, seed: int) -> LabelArray:
 
 
 def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floats]:
-    rng = np.random.default_rng([seed, 2])
-    size = min(len(points), max(MAX_POINTS, count))
-    drawn = points[np.sort(rng.choice(len(points), size, replace=False))]
+    drawn = points[_draw_units(points, seed, max(MAX_POINTS, count))]
     first = _find_distinct(drawn)
     # Among many equal points, as constant units are, random centres would coincide.
     init = "random" if len(first) > count else drawn[first]
@@ -261,6 +296,12 @@ def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floa
         model.fit(drawn)
     kept, labels = np.unique(model.predict(points), return_inverse=True)
     return labels.astype(np.int32), np.asarray(model.cluster_centers_)[kept]
+
+
+def _draw_units(points: Floats, seed: int, most: int = MAX_POINTS) -> NDArray[np.int64]:
+    """Rows of the units that a method is fitted on, ascending: all, or so many drawn."""
+    rng = np.random.default_rng([seed, 2])
+    return np.sort(rng.choice(len(points), min(len(points), most), replace=False))
 
 
 def _find_distinct(points: Floats) -> NDArray[np.int64]:

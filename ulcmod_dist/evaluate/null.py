@@ -7,11 +7,13 @@ and all its statistics, and breaks whatever units had in common.
 import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dask.array as da
 import numpy as np
 
+from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
 
@@ -23,40 +25,72 @@ SearchFunction = Callable[[Standardised, int], Mapping[int, Objective]]
 
 
 def search_null_model(
-    activations: Standardised, search: SearchFunction, permutations: int, seed: int
+    activations: Standardised,
+    search: SearchFunction,
+    permutations: int,
+    seed: int,
+    executor: Executor | None = None,
 ) -> dict[int, tuple[Objective, ...]]:
     """Objectives of each K that ``search(permuted, seed)`` finds; seeds count on from ``seed``.
 
     One search finds the modules for every K, so that all share each pass over a permuted matrix:
-    permuting its columns takes longer than reading them.
+    permuting its columns takes longer than reading them. With an ``executor`` whose tasks run in
+    this process, a Dask matrix is permuted in its memory.
     """
     found = []
     for number in range(seed, seed + permutations):
-        found.append(search(permute_columns(activations, number), number))
+        found.append(search(permute_columns(activations, number, executor), number))
         _malloc_trim()
     return {k: tuple(objectives[k] for objectives in found) for k in found[0]} if found else {}
 
 
-def permute_columns(activations: Standardised, seed: int) -> Standardised:
+def permute_columns(
+    activations: Standardised, seed: int, executor: Executor | None = None
+) -> Standardised:
     """Activations with each unit's column permuted over the samples, independently.
 
     A column's order depends on the seed and the unit alone, never on chunks. A NumPy matrix is
     copied. A Dask matrix stays lazy: it comes in blocks of whole columns, made anew in each pass;
-    to build one, the chunks above each other in that part of the matrix are held for a while.
+    to build one, the chunks above each other in that part of the matrix are held for a while. With
+    an ``executor`` it is read once, into a NumPy matrix: the graph of a million samples in
+    whole columns has a task for each chunk and column of blocks, and takes longer than the search.
     """
     raw = activations.raw
-    result = _lazily(raw, seed) if isinstance(raw, da.Array) else _permute(raw, 0, seed)
+    if not isinstance(raw, da.Array):
+        result = _permute(raw, 0, seed)
+    elif executor is None:
+        result = _lazily(raw, seed)
+    else:
+        result = _permute_in_memory(raw, seed, executor)
     return Standardised(result, activations.mean, activations.std)
 
 
-def permutation_bytes(activations: Standardised) -> int:
-    """Bytes that each task holds beside its block while it permutes: the chunks above each other.
+def permutation_bytes(activations: Standardised, workers: int, *, in_memory: bool) -> int:
+    """Bytes that permuting holds beside the search of a lazy matrix, or with the matrix itself.
 
-    A NumPy matrix has no chunks: its permuted copy is all there is.
+    Lazily, each task holds the chunks above each other. A NumPy matrix is copied.
     """
     raw = activations.raw
+    column = raw.shape[0] * raw.dtype.itemsize
+    if in_memory:
+        return int(column * raw.shape[1] + workers * 2 * max(_BLOCK_BYTES, column))
     widest = max(raw.chunks[1]) if isinstance(raw, da.Array) else 0
-    return int(raw.shape[0] * widest * raw.dtype.itemsize)
+    return int(workers * column * widest)
+
+
+def _permute_in_memory(raw: Any, seed: int, executor: Executor) -> Any:
+    result = np.empty(raw.shape, raw.dtype)
+    store = getattr(da, "store")  # noqa: B009 - untyped in Dask
+    executor.compute([store(raw, result, lock=False, compute=False)])
+    width = max(1, _BLOCK_BYTES // max(1, raw.shape[0] * raw.dtype.itemsize))
+
+    def permute(first: int) -> None:
+        stripe = result[:, first : first + width]
+        stripe[:] = _permute(stripe, first, seed)
+
+    with ThreadPoolExecutor(executor.workers) as pool:
+        list(pool.map(permute, range(0, raw.shape[1], width)))
+    return result
 
 
 def _lazily(raw: Any, seed: int) -> Any:

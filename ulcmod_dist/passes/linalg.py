@@ -50,13 +50,14 @@ def principal_components(
     *,
     side: Literal["samples", "units"],
     seed: int,
+    count: int = COMPONENTS,
 ) -> FloatArray:
     """Principal components of samples or of units, by a streaming randomized range finder.
 
     Each round is a pass for z W and one for z' Q (Halko, Martinsson and Tropp 2011, algorithm 4.4).
     The points are the rows of z, centred over the samples, or its columns, centred over the units.
-    Returns scores float64 [samples or units, 16 or fewer], by falling variance; the sign of each
-    component is arbitrary.
+    Returns scores float64 [samples or units, ``count`` or fewer], by falling variance; the sign of
+    each component is arbitrary.
 
     Raises:
         InvalidInput: NaN or infinite activations, or such that their squares exceed float64.
@@ -67,7 +68,7 @@ def principal_components(
     if not np.isfinite(sums).all():
         raise_not_finite(activations, executor)
     centre = sums / points
-    width = min(SKETCH_WIDTH, points, features)
+    width = min(count + _OVERSAMPLING, points, features)
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
     for _ in range(_POWER_ROUNDS):
         product = forward(activations, right, executor) - centre @ right
@@ -78,7 +79,7 @@ def principal_components(
         right = np.linalg.qr(product - np.outer(centre, left.sum(axis=0)))[0]
     projected = forward(activations, right, executor) - centre @ right
     left, values, _ = np.linalg.svd(projected, full_matrices=False)
-    return np.asarray((left * values)[:, :COMPONENTS])
+    return np.asarray((left * values)[:, :count])
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:

@@ -1,41 +1,33 @@
 """``ulcmod evaluate``: what the modules mean, how good they are and how sure that is."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.baselines import UNSEEDED, Candidate, build_unit_space, find_baseline
 from ulcmod_dist.evaluate.features import (
     ModuleFeatures,
     compute_module_features,
     group_by_memory,
 )
-from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
-from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
-from ulcmod_dist.evaluate.topics import Samples
-from ulcmod_dist.iterd.driver import discover_all
-from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
-from ulcmod_dist.passes.linalg import COMPONENT_PASSES, principal_components
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.inputs import read_texts
 from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, stale_sentences, update
+from ulcmod_dist.pipeline.methods import EvaluationInputs, compare_methods, search_again
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.search import job_executor
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.results.discovery import Discovery, MethodComparison
-from ulcmod_dist.results.types import Absent, Fact, Objective
-from ulcmod_dist.runtime.progress import Step, track
+from ulcmod_dist.results.types import Absent, Objective
+from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.store.modules import StoredModules
 
 
@@ -59,27 +51,6 @@ COLUMNS = {
     "adjusted_rand": "Adjusted Rand",
     "state": "State",
 }
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    """What the evaluation of several K shares."""
-
-    context: Context
-    train: Standardised
-    test: Standardised | None
-    samples: dict[str, Samples]
-    executor: Executor
-
-    @property
-    def memory(self) -> int:
-        """Bytes that the evaluation may use, as the search."""
-        return memory_limit(self.context.job.discover.memory, self.executor)
-
-    @property
-    def splits(self) -> int:
-        """Splits with samples: so many passes build features of both."""
-        return 1 if self.test is None else 2
 
 
 @writes
@@ -121,7 +92,7 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
             for k, objectives in _null(inputs, numbers).items():
                 _store(context, "null", k, NullModel(objectives))
         if numbers := wanted.get("methods"):
-            for k, methods in _methods(inputs, {k: modules[k] for k in numbers}).items():
+            for k, methods in compare_methods(inputs, {k: modules[k] for k in numbers}).items():
                 _store(context, "methods", k, methods)
         if numbers := wanted.get("evaluation"):
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in numbers}).items():
@@ -134,7 +105,7 @@ def _store(context: Context, name: str, num_modules: int, value: Any, **facts: A
         write_result(context.run, name, num_modules, value)
 
 
-def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
+def _inputs(context: Context, run: Run, executor: Executor) -> EvaluationInputs:
     texts = read_texts(context.job, run)
     table = run.snapshot.samples
     split = table["split"].to_numpy()
@@ -143,10 +114,12 @@ def _inputs(context: Context, run: Run, executor: Executor) -> _Inputs:
         chosen = table.filter(split == name)
         samples[name] = read_samples(chosen, texts)
     test = run.activations("test") if samples["test"].ids else None
-    return _Inputs(context, run.activations("train"), test, samples, executor)
+    column = run.snapshot.units["layer"]
+    layers = None if column.null_count else column.to_numpy().astype(np.int64)
+    return EvaluationInputs(context, run.activations("train"), test, samples, executor, layers)
 
 
-def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
+def _evaluate(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
     numbers = list(modules)
     samples = sum(len(split.ids) for split in inputs.samples.values())
     described: dict[int, Discovery] = {}
@@ -155,7 +128,7 @@ def _evaluate(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     return described
 
 
-def _describe(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
+def _describe(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
     on_progress = inputs.context.on_progress
     numbers = list(modules)
     labels = [stored.unit_labels for stored in modules.values()]
@@ -181,20 +154,9 @@ def _describe(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, D
     return described
 
 
-def _search(
-    inputs: _Inputs, activations: Standardised, numbers: Sequence[int], step: Step, **changes: int
-) -> dict[int, Modules]:
-    """The job's own search with another seed or number of restarts; all K share the passes."""
-    return discover_all(
-        activations,
-        numbers,
-        inputs.context.job.discover.model_copy(update=changes),
-        executor=inputs.executor,
-        progress=lambda iteration: step.update(step.done, f"iteration {iteration.iteration}"),
-    )
-
-
-def _null(inputs: _Inputs, numbers: Sequence[int]) -> Mapping[int, tuple[Objective, ...] | Absent]:
+def _null(
+    inputs: EvaluationInputs, numbers: Sequence[int]
+) -> Mapping[int, tuple[Objective, ...] | Absent]:
     """Objectives of the null model of each K, or why there are none."""
     if inputs.context.job.evaluate.null_permutations == 0:
         reason = Absent("The job asks for no null model (evaluate.null_permutations is 0).")
@@ -204,35 +166,40 @@ def _null(inputs: _Inputs, numbers: Sequence[int]) -> Mapping[int, tuple[Objecti
     absent = {k: reason for k in numbers if k == 1}
     if not split:
         return absent
-    memory = _null_memory(inputs, split)
-    if isinstance(memory, Absent):
-        return {**absent, **dict.fromkeys(split, memory)}
-    return {**absent, **_search_null(inputs, split, memory)}
+    allowed = memory_limit(inputs.context.job.discover.memory, inputs.executor)
+    for in_memory in (True, False) if inputs.executor.in_process else (False,):
+        workers = inputs.executor.workers
+        held = permutation_bytes(inputs.train, workers, in_memory=in_memory)
+        memory = max(1, allowed - held)
+        try:
+            _plan_null(inputs, split, memory, in_memory=in_memory)
+        except InvalidInput as error:
+            reason = Absent(
+                f"The null model holds {format_bytes(held)} of chunks at a time, of "
+                f"{format_bytes(allowed)} that discover.memory allows. {error}"
+            )
+        else:
+            return {**absent, **_search_null(inputs, split, memory, in_memory=in_memory)}
+    return {**absent, **dict.fromkeys(split, reason)}
 
 
-def _null_memory(inputs: _Inputs, numbers: Sequence[int]) -> int | Absent:
-    """Bytes that a search on permuted columns may use, or why there is no room for one.
-
-    Beside the search each task holds the column of chunks whose entries it permutes.
-    """
-    discover = inputs.context.job.discover
-    held = inputs.executor.workers * permutation_bytes(inputs.train)
-    allowed = memory_limit(discover.memory, inputs.executor)
-    memory = max(1, allowed - held)
-    matrix = permute_columns(inputs.train, inputs.context.job.evaluate.seed)
-    config = discover.model_copy(update={"restarts": 1, "memory": memory})
-    try:
-        plan_search(matrix, numbers, config, inputs.executor)
-    except InvalidInput as error:
-        return Absent(
-            f"The null model holds {format_bytes(held)} of chunks at a time, of "
-            f"{format_bytes(allowed)} that discover.memory allows. {error}"
-        )
-    return memory
+def _plan_null(
+    inputs: EvaluationInputs, numbers: Sequence[int], memory: int, *, in_memory: bool
+) -> None:
+    """Raise unless a search on permuted columns fits the memory beside what permuting holds."""
+    matrix = inputs.train
+    if in_memory:
+        values = np.broadcast_to(np.zeros((), matrix.raw.dtype), matrix.shape)
+        matrix = replace(matrix, raw=values)
+    else:
+        matrix = permute_columns(matrix, inputs.context.job.evaluate.seed)
+    changes = {"restarts": 1, "memory": memory}
+    config = inputs.context.job.discover.model_copy(update=changes)
+    plan_search(matrix, numbers, config, inputs.executor)
 
 
 def _search_null(
-    inputs: _Inputs, numbers: Sequence[int], memory: int
+    inputs: EvaluationInputs, numbers: Sequence[int], memory: int, *, in_memory: bool
 ) -> dict[int, tuple[Objective, ...]]:
     settings = inputs.context.job.evaluate
     count = settings.null_permutations
@@ -240,129 +207,12 @@ def _search_null(
 
         def searched(matrix: Standardised, seed: int) -> dict[int, Objective]:
             changes = {"seed": seed, "restarts": 1, "memory": memory}
-            found = _search(inputs, matrix, numbers, step, **changes)
+            found = search_again(inputs, matrix, numbers, step, **changes)
             step.update(step.done + 1)
             return {k: modules.objective for k, modules in found.items()}
 
-        return search_null_model(inputs.train, searched, count, settings.seed)
-
-
-def _methods(inputs: _Inputs, modules: dict[int, StoredModules]) -> dict[int, MethodComparison]:
-    baselines, left_out = _baselines(inputs, list(modules))
-    halves, halves_left_out = _compare_halves(inputs, list(modules))
-    seed = inputs.context.job.evaluate.seed
-    random = [
-        groups
-        for k, stored in modules.items()
-        if k > 1
-        for groups in draw_random_groups(stored.unit_labels, k, seed)
-    ]
-    candidates = [*_searched(inputs, modules), *baselines, *random]
-    total = inputs.splits + len(candidates)
-    with track(inputs.context.on_progress, "Comparing methods", total, "parts") as step:
-        scores = score_methods(
-            candidates,
-            inputs.train,
-            inputs.test,
-            inputs.samples["train"].categories,
-            inputs.samples["test"].categories,
-            ProgressExecutor(inputs.executor, step.update),
-            lambda done: step.update(inputs.splits + done),
-            inputs.memory,
-        )
-    return {
-        k: MethodComparison(
-            tabulate_methods(scores, k, halves.get(k)), (*left_out[k], *halves_left_out)
-        )
-        for k in modules
-    }
-
-
-def _compare_halves(
-    inputs: _Inputs, numbers: Sequence[int]
-) -> tuple[dict[int, float], tuple[Fact, ...]]:
-    """How alike the modules of two halves of the samples are, for each K > 1; or why not known.
-
-    Asked where other seeds are searched: it is the same question about the choice of samples.
-    """
-    numbers = [k for k in numbers if k > 1]
-    if not numbers or len(_seeds(inputs)) < 2:
-        return {}, ()
-    context, raw = inputs.context, inputs.train.raw
-    # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
-    held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
-    with track(context.on_progress, "Searching in halves", 2, "searches") as step:
-
-        def search(half: Standardised) -> dict[int, Modules]:
-            memory = max(1, inputs.memory - held)
-            found = _search(inputs, half, numbers, step, memory=memory)
-            step.update(step.done + 1)
-            return found
-
-        try:
-            seed = context.job.evaluate.seed
-            return compare_halves(inputs.train, search, inputs.executor, seed), ()
-        except InvalidInput as error:
-            return {}, (Fact("stability over halves of the samples", error.fact),)
-
-
-def _searched(inputs: _Inputs, modules: dict[int, StoredModules]) -> list[Candidate]:
-    """The modules found, and those of the same search with further seeds."""
-    seed, *other_seeds = _seeds(inputs)
-    candidates = [
-        Candidate(ITERD, k, seed, stored.unit_labels, stored.sample_labels("train"))
-        for k, stored in modules.items()
-    ]
-    total, name = len(other_seeds), "Searching with other seeds"
-    with track(inputs.context.on_progress, name, total, "searches") as step:
-        for other_seed in other_seeds:
-            found = _search(inputs, inputs.train, list(modules), step, seed=other_seed)
-            candidates += [
-                Candidate(ITERD, k, other_seed, other.unit_labels, other.sample_labels)
-                for k, other in found.items()
-            ]
-            step.update(step.done + 1)
-    return candidates
-
-
-def _seeds(inputs: _Inputs) -> range:
-    """Seeds of every method: those of the search, so that no method has others to choose from."""
-    first = inputs.context.job.discover.seed
-    return range(first, first + inputs.context.job.evaluate.seeds)
-
-
-def _baselines(
-    inputs: _Inputs, numbers: Sequence[int]
-) -> tuple[list[Candidate], dict[int, tuple[Fact, ...]]]:
-    """Modules of the other methods; for each K, why a method found none with some seed."""
-    settings = inputs.context.job.evaluate
-    candidates: list[Candidate] = []
-    left_out: dict[int, dict[str, Fact]] = {k: {} for k in numbers}
-    if not settings.baselines:
-        return candidates, dict.fromkeys(numbers, ())
-    seeds = _seeds(inputs)
-    on_progress = inputs.context.on_progress
-    with track(on_progress, "Components of the units", COMPONENT_PASSES, "passes") as step:
-        followed = ProgressExecutor(inputs.executor, step.update)
-        points = principal_components(inputs.train, followed, side="units", seed=seeds[0])
-    rounds = [
-        (seed, k, method)
-        # The largest K first: what is computed for it serves the others.
-        for k, method, seed in product(sorted(numbers, reverse=True), settings.baselines, seeds)
-        if seed == seeds[0] or method not in UNSEEDED
-    ]
-    with track(on_progress, "Baselines", len(rounds), "clusterings") as step:
-        space = build_unit_space(
-            inputs.train, inputs.executor, seed=seeds[0], points=points, memory=inputs.memory
-        )
-        for done, (seed, k, method) in enumerate(rounds, 1):
-            try:
-                found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
-                candidates.append(found)
-            except InvalidInput as error:
-                left_out[k].setdefault(method, Fact(method, error.fact))
-            step.update(done)
-    return candidates, {k: tuple(facts.values()) for k, facts in left_out.items()}
+        executor = inputs.executor if in_memory else None
+        return search_null_model(inputs.train, searched, count, settings.seed, executor)
 
 
 def _row(discovery: Discovery) -> dict[str, object]:

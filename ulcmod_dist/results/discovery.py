@@ -23,6 +23,9 @@ class RunFacts:
     facts: tuple[Fact, ...] = ()  # further facts, in the order to print
 
 
+SUPERVISED = "supervised selectivity"
+"""Name of the method that groups units by the given categories: an upper line, no baseline."""
+
 RANDOM_GROUPS = "random groups of units"
 """Name of the row that serves as level: groups as large as IterD's modules, drawn at random."""
 
@@ -214,8 +217,9 @@ class Discovery:
 
     @property
     def best_baseline(self) -> MethodRow | None:
-        """The other method with the largest L."""
-        others = (row for row in self.methods[1:] if row.method != RANDOM_GROUPS)
+        """The other method with the largest L, of those that do not know the categories."""
+        reference = {RANDOM_GROUPS, SUPERVISED}
+        others = (row for row in self.methods[1:] if row.method not in reference)
         return next(others, None)
 
     @property

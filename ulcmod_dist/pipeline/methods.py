@@ -1,0 +1,207 @@
+"""The modules of the job's search beside those of other seeds, other methods and random groups."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.evaluate.baselines import UNSEEDED, Candidate, build_unit_space, find_baseline
+from ulcmod_dist.evaluate.categories import CodedCategories
+from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
+from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.topics import Samples
+from ulcmod_dist.evaluate.unit_groups import measure_selectivity
+from ulcmod_dist.iterd.driver import discover_all
+from ulcmod_dist.iterd.modules import Modules
+from ulcmod_dist.iterd.plan import memory_limit
+from ulcmod_dist.passes.executors import Executor, ProgressExecutor
+from ulcmod_dist.passes.linalg import COMPONENT_PASSES, COMPONENTS, principal_components
+from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.pipeline.context import Context
+from ulcmod_dist.results.discovery import SUPERVISED, MethodComparison
+from ulcmod_dist.results.types import Fact, Floats
+from ulcmod_dist.runtime.progress import Step, track
+from ulcmod_dist.store.modules import StoredModules
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """What the evaluation of several K shares."""
+
+    context: Context
+    train: Standardised
+    test: Standardised | None
+    samples: dict[str, Samples]
+    executor: Executor
+    layers: NDArray[np.int64] | None  # layer of each unit; None where it is not known
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the evaluation may use, as the search."""
+        return memory_limit(self.context.job.discover.memory, self.executor)
+
+    @property
+    def splits(self) -> int:
+        """Splits with samples: so many passes build features of both."""
+        return 1 if self.test is None else 2
+
+
+def search_again(
+    inputs: EvaluationInputs,
+    activations: Standardised,
+    numbers: Sequence[int],
+    step: Step,
+    **changes: int,
+) -> dict[int, Modules]:
+    """The job's own search with another seed or number of restarts; all K share the passes."""
+    return discover_all(
+        activations,
+        numbers,
+        inputs.context.job.discover.model_copy(update=changes),
+        executor=inputs.executor,
+        progress=lambda iteration: step.update(step.done, f"iteration {iteration.iteration}"),
+    )
+
+
+def compare_methods(
+    inputs: EvaluationInputs, modules: dict[int, StoredModules]
+) -> dict[int, MethodComparison]:
+    """Score the modules of all methods, seeds and K, and say which method found none and why."""
+    baselines, left_out = _baselines(inputs, list(modules))
+    halves, halves_left_out = _compare_halves(inputs, list(modules))
+    seed = inputs.context.job.evaluate.seed
+    random = [
+        groups
+        for k, stored in modules.items()
+        if k > 1
+        for groups in draw_random_groups(stored.unit_labels, k, seed)
+    ]
+    candidates = [*_searched(inputs, modules), *baselines, *random]
+    total = inputs.splits + len(candidates)
+    with track(inputs.context.on_progress, "Comparing methods", total, "parts") as step:
+        scores = score_methods(
+            candidates,
+            inputs.train,
+            inputs.test,
+            inputs.samples["train"].categories,
+            inputs.samples["test"].categories,
+            ProgressExecutor(inputs.executor, step.update),
+            lambda done: step.update(inputs.splits + done),
+            inputs.memory,
+        )
+    return {
+        k: MethodComparison(
+            tabulate_methods(scores, k, halves.get(k)), (*left_out[k], *halves_left_out)
+        )
+        for k in modules
+    }
+
+
+def _compare_halves(
+    inputs: EvaluationInputs, numbers: Sequence[int]
+) -> tuple[dict[int, float], tuple[Fact, ...]]:
+    """How alike the modules of two halves of the samples are, for each K > 1; or why not known.
+
+    Asked where other seeds are searched: it is the same question about the choice of samples.
+    """
+    numbers = [k for k in numbers if k > 1]
+    if not numbers or len(_seeds(inputs)) < 2:
+        return {}, ()
+    context, raw = inputs.context, inputs.train.raw
+    # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
+    held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
+    with track(context.on_progress, "Searching in halves", 2, "searches") as step:
+
+        def search(half: Standardised) -> dict[int, Modules]:
+            memory = max(1, inputs.memory - held)
+            found = search_again(inputs, half, numbers, step, memory=memory)
+            step.update(step.done + 1)
+            return found
+
+        try:
+            seed = context.job.evaluate.seed
+            return compare_halves(inputs.train, search, inputs.executor, seed), ()
+        except InvalidInput as error:
+            return {}, (Fact("stability over halves of the samples", error.fact),)
+
+
+def _searched(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> list[Candidate]:
+    """The modules found, and those of the same search with further seeds."""
+    seed, *other_seeds = _seeds(inputs)
+    candidates = [
+        Candidate(ITERD, k, seed, stored.unit_labels, stored.sample_labels("train"))
+        for k, stored in modules.items()
+    ]
+    total, name = len(other_seeds), "Searching with other seeds"
+    with track(inputs.context.on_progress, name, total, "searches") as step:
+        for other_seed in other_seeds:
+            found = search_again(inputs, inputs.train, list(modules), step, seed=other_seed)
+            candidates += [
+                Candidate(ITERD, k, other_seed, other.unit_labels, other.sample_labels)
+                for k, other in found.items()
+            ]
+            step.update(step.done + 1)
+    return candidates
+
+
+def _seeds(inputs: EvaluationInputs) -> range:
+    """Seeds of every method: those of the search, so that no method has others to choose from."""
+    first = inputs.context.job.discover.seed
+    return range(first, first + inputs.context.job.evaluate.seeds)
+
+
+def _baselines(
+    inputs: EvaluationInputs, numbers: Sequence[int]
+) -> tuple[list[Candidate], dict[int, tuple[Fact, ...]]]:
+    """Modules of the other methods; for each K, why a method found none with some seed."""
+    settings = inputs.context.job.evaluate
+    candidates: list[Candidate] = []
+    left_out: dict[int, dict[str, Fact]] = {k: {} for k in numbers}
+    if not settings.baselines:
+        return candidates, dict.fromkeys(numbers, ())
+    seeds = _seeds(inputs)
+    on_progress = inputs.context.on_progress
+    with track(on_progress, "Components of the units", COMPONENT_PASSES, "passes") as step:
+        followed = ProgressExecutor(inputs.executor, step.update)
+        # Independent components are made of as many principal ones.
+        points = principal_components(
+            inputs.train, followed, side="units", seed=seeds[0], count=max(COMPONENTS, *numbers)
+        )
+    rounds = [
+        (seed, k, method)
+        # The largest K first: what is computed for it serves the others.
+        for k, method, seed in product(sorted(numbers, reverse=True), settings.baselines, seeds)
+        if seed == seeds[0] or method not in UNSEEDED
+    ]
+    with track(on_progress, "Baselines", len(rounds), "clusterings") as step:
+        space = build_unit_space(
+            inputs.train,
+            inputs.executor,
+            seed=seeds[0],
+            points=points,
+            memory=inputs.memory,
+            layers=inputs.layers,
+            selectivity=_measure_selectivity(inputs, numbers),
+        )
+        for done, (seed, k, method) in enumerate(rounds, 1):
+            try:
+                found = find_baseline(method, space, inputs.train.n_samples, k, seed=seed)
+                candidates.append(found)
+            except InvalidInput as error:
+                left_out[k].setdefault(method, Fact(method, error.fact))
+            step.update(done)
+    return candidates, {k: tuple(facts.values()) for k, facts in left_out.items()}
+
+
+def _measure_selectivity(inputs: EvaluationInputs, numbers: Sequence[int]) -> Floats | None:
+    """Selectivity of the units, where there are as many categories as modules of some K."""
+    settings = inputs.context.job.evaluate
+    coded = CodedCategories.of(inputs.samples["train"].categories)
+    count = len(coded.names)
+    if SUPERVISED not in settings.baselines or count not in numbers or count < 2:
+        return None
+    return measure_selectivity(inputs.train, coded.codes, count, inputs.executor)
