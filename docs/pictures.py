@@ -30,10 +30,14 @@ def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> No
         )
         page.goto(report.as_uri())
         page.click(f"#tab-{num_modules}-{module}")
+        page.mouse.move(0, 0)  # nothing is shown as if it were pointed at
         show(page, "#modules")
         page.screenshot(path=IMAGES / f"module{suffix}.png")
         for picture, figure in FIGURES.items():
             place = f"[data-figure='{figure.format(k=num_modules)}']"
+            if not page.locator(place).count():
+                print(f"The report has no figure {figure.format(k=num_modules)}.")
+                continue
             show(page, place)
             page.locator(place).screenshot(path=IMAGES / f"{picture}{suffix}.png")
 
