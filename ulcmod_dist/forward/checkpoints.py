@@ -8,7 +8,7 @@ the files, by the code of transformers that will load them.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ import transformers
 from huggingface_hub import HfApi, try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_utils import str_to_torch_dtype
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
@@ -27,8 +28,13 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import get_model_class
-from ulcmod_dist.forward.gguf import read_gguf_shapes
+from ulcmod_dist.forward.gguf import read_gguf_headers
 from ulcmod_dist.forward.provenance import split_gguf
+from ulcmod_dist.forward.quantisation import (
+    add_quantisation,
+    get_quantisation,
+    reject_missing_scales,
+)
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 from ulcmod_dist.runtime.text import count
 
@@ -139,21 +145,22 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
             model, another shape, or is lacking.
     """
     file = find_gguf(model)
-    shapes = _read_shapes(model) if file is None else read_gguf_shapes(file, config)
-    if shapes is None:
+    tensors = _read_headers(model) if file is None else read_gguf_headers(file, config)
+    # The packages of other methods need the data to tell the shape of a weight.
+    if tensors is None or get_quantisation(model) not in (None, "fp8", "mxfp4", "mxfp8"):
         return
-    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    reject_missing_scales(model, tensors)
     name = get_model_class(config, head=head)
     try:
         model_class = _get_class(name, config)
-        info = _load_on_meta(model_class, config, tensors)
+        info = _load_on_meta(model_class, add_quantisation(model, config), tensors)
     except Exception as error:
         raise InvalidInput(
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}.",
             "Check that its config.json belongs to these weights.",
         ) from error
     prefix = model_class.base_model_prefix
-    if twice := sorted(name for name in shapes if f"{prefix}.{name}" in shapes):
+    if twice := sorted(name for name in tensors if f"{prefix}.{name}" in tensors):
         raise _duplicate(model, twice[0], f"{prefix}.{twice[0]}")
     check_loading_info(model, config, info)
 
@@ -257,8 +264,8 @@ def _drop_heads(config: PretrainedConfig, keys: set[str]) -> set[str]:
     return keys
 
 
-def _read_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]] | None:
-    """Name and shape of every weight; None where they are on the hub and out of reach."""
+def _read_headers(model: ModelConfig) -> dict[str, torch.Tensor] | None:
+    """Every weight without its data; None where they are on the hub and out of reach."""
     folder = get_local_folder(model)
     find: Callable[[str], Path] = partial(_find_cached, model)
     if folder is not None:
@@ -270,17 +277,21 @@ def _read_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]] | None:
         except Exception:
             return None
         return {
-            name: tuple(tensor.shape)
+            name: _make_empty(tensor.shape, tensor.dtype)
             for file in metadata.files_metadata.values()
             for name, tensor in file.tensors.items()
         }
-    shapes: dict[str, tuple[int, ...]] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for path in paths:
         header = _read_header(path)
-        if twice := sorted(shapes.keys() & header.keys()):
+        if twice := sorted(tensors.keys() & header.keys()):
             raise _duplicate(model, twice[0], f"{twice[0]} in {path.name}")
-        shapes |= header
-    return shapes
+        tensors |= header
+    return tensors
+
+
+def _make_empty(shape: Sequence[int], dtype: str) -> torch.Tensor:
+    return torch.empty(tuple(shape), dtype=str_to_torch_dtype.get(dtype), device="meta")
 
 
 def _list_weight_files(find: Callable[[str], Path]) -> list[Path]:
@@ -291,12 +302,16 @@ def _list_weight_files(find: Callable[[str], Path]) -> list[Path]:
     return [find(name) for name in _list_indexed_files(index)]
 
 
-def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Name and shape of each weight of a file."""
+def _read_header(path: Path) -> dict[str, torch.Tensor]:
+    """Each weight of a file, without its data."""
     reject_lfs_pointer(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: _make_empty(part.get_shape(), part.get_dtype())
+                for name, part in parts.items()
+            }
     except (OSError, SafetensorError) as error:
         raise InvalidInput(
             f"The file of weights {path} cannot be read: {one_line(error)}.",

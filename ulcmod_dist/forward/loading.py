@@ -29,13 +29,14 @@ from ulcmod_dist.forward.checkpoints import (
     reject_adapter,
     silence_transformers,
 )
-from ulcmod_dist.forward.gguf import is_quantised, read_gguf_config
+from ulcmod_dist.forward.gguf import read_gguf_config
 from ulcmod_dist.forward.provenance import (
     get_forward_version,
     hash_files,
     read_raw_config,
     split_gguf,
 )
+from ulcmod_dist.forward.quantisation import add_quantisation, get_quantisation
 from ulcmod_dist.forward.units import find_units, get_attention
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
@@ -51,8 +52,8 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
 
     Raises:
         InvalidInput: It cannot be read or needs code of its own; its units are not found; the
-            checkpoint has an adapter, is quantised, names a file of weights itself or is not in
-            safetensors; or the model lacks the job's ``attention``.
+            checkpoint has an adapter, cannot be dequantised, names a file of weights itself or is
+            not in safetensors; or the model lacks the job's ``attention``.
     """
     try:
         reject_adapter(model)
@@ -74,13 +75,10 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
         raise InvalidInput(
             f"The configuration of the model {model.id} cannot be read: {one_line(error)}."
         ) from error
-    quantised = getattr(config, "quantization_config", None)
-    if quantised is not None:
-        settings = quantised if isinstance(quantised, dict) else vars(quantised)
-        raise InvalidInput(
-            f"The checkpoint {model.id} is quantised ({settings.get('quant_method')}).",
-            "Name the checkpoint of the same model in full precision.",
-        )
+    # The model that is run is not quantised; how its weights are is read again to load them.
+    get_quantisation(model)
+    for part in (config, config.get_text_config()):
+        vars(part).pop("quantization_config", None)
     _check_units(model, config)
     if model.attention == "sdpa" and find_units(config, model.units).attention != "sdpa":
         raise InvalidInput(
@@ -95,7 +93,7 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
 
 
 def _reject_redirects(model: ModelConfig) -> None:
-    raw = {} if split_gguf(model) else read_raw_config(model)
+    raw = read_raw_config(model)
     if redirects := [key for key in _REDIRECTS if raw.get(key) is not None]:
         raise InvalidInput(
             f"The configuration of the model {model.id} names files or code to use in place of "
@@ -139,20 +137,21 @@ def load_model(
     """
     base = getattr(transformers, get_model_class(config, head=head))
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
-    check_ranks(config, ranks)
+    # Otherwise transformers may keep the blocks of a GGUF file and compute with kernels of its own.
+    gguf = {"quantization_config": GgufConfig(dequantize=True)} if split_gguf(model) else {}
+    check_ranks(model, config, ranks)
     if ranks > 1:
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         check_files(model)
-        if split_gguf(model):
+        if gguf:
             # transformers does not report what it drops.
             check_weights(model, config, head=head)
-            placement["quantization_config"] = GgufConfig(dequantize=True)
         # Of a GGUF file transformers draws a bar that has no switch.
         with silence_transformers(), redirect_stderr(io.StringIO()):
             loaded, info = base.from_pretrained(
                 **locate(model),
-                config=config,
+                config=add_quantisation(model, config),
                 dtype=getattr(torch, model.dtype),
                 attn_implementation=get_attention(model, config),
                 use_safetensors=True,
@@ -160,6 +159,7 @@ def load_model(
                 # Reported below, with its name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
+                **gguf,
                 **placement,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -167,14 +167,22 @@ def load_model(
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}."
         ) from error
     check_loading_info(model, config, info)
+    if get_quantisation(model) == "bitsandbytes":
+        with silence_transformers():
+            loaded = loaded.dequantize(getattr(torch, model.dtype))
     loaded.config.use_cache = False
     # A model that is placed over several devices or ranks must not be moved as a whole.
     placed: PreTrainedModel = (loaded if placement else loaded.to(device)).eval()
     return placed
 
 
-def check_ranks(config: PretrainedConfig, ranks: int) -> None:
+def check_ranks(model: ModelConfig, config: PretrainedConfig, ranks: int) -> None:
     """Refuse to share a model by more ranks than one where transformers cannot do it."""
+    if ranks > 1 and (split_gguf(model) or get_quantisation(model)):
+        raise InvalidInput(
+            f"The checkpoint {model.id} is dequantised on loading, which ranks cannot share.",
+            "Set extract.ranks to 1, and extract.gpus to several if the model fits no single one.",
+        )
     if ranks > 1 and not config.get_text_config().base_model_tp_plan:
         raise InvalidInput(
             f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
@@ -192,6 +200,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     """
     config = load_config(model)
     folder, gguf = get_local_folder(model), find_gguf(model)
+    method = "gguf" if gguf else get_quantisation(model)
     if folder is None:
         source = {"id": model.id, "revision": str(model.revision)}
     elif gguf is not None:
@@ -206,7 +215,7 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         "dtype": model.dtype,
         "attention": get_attention(model, config),
         **({"units": " ".join(model.units)} if model.units else {}),
-        **({"quantisation": "gguf, dequantised"} if gguf and is_quantised(gguf) else {}),
+        **({"quantisation": f"{method}, dequantised"} if method else {}),
         "forward": get_forward_version(model),
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),

@@ -56,46 +56,27 @@ def choose_attention(model: ModelConfig) -> str | None:
 
 
 def read_raw_config(model: ModelConfig) -> dict[str, Any]:
-    """A model's ``config.json`` as it is written; empty where there is none at hand.
-
-    Of a GGUF file, the model type alone.
-    """
-    source, name = split_gguf(model) or (model.id, "config.json")
-    path: Any = Path(source, name)
+    """A model's ``config.json`` as it is written; empty where there is none at hand."""
+    path: Any = Path(model.id, "config.json")
     try:
-        if not path.is_file() and not Path(source).is_dir():
+        if not path.parent.is_dir():
             from huggingface_hub import try_to_load_from_cache
 
-            # It raises a ValueError if the id is the path of a folder that is gone.
-            path = try_to_load_from_cache(source, name, revision=model.revision)
-        if name != "config.json":
-            return _read_gguf_type(Path(path))
+            # It raises a ValueError if the id is the path of a folder that is gone, or of a file.
+            path = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _read_gguf_type(path: Path) -> dict[str, Any]:
-    """The model type, which writers of GGUF put first: a key, the type of its value, a length."""
-    with path.open("rb") as file:
-        _, found, rest = file.read(4096).partition(b"general.architecture\x08\x00\x00\x00")
-    length = int.from_bytes(rest[:8], "little")
-    name = rest[8 : 8 + length].decode("utf-8", "replace").replace("-", "_")
-    return {"model_type": name} if found else {}
-
-
 def get_model_cache_key(model: ModelConfig) -> str:
-    """Id and revision of a model on the hub, or the digest of all files in a model's folder.
-
-    Of a local GGUF file, the digest of that file.
-    """
+    """Id and revision of a model on the hub, or the digest of a local model's file or files."""
     path = Path(model.id)
-    if path.is_file():
-        return hash_files([path])
-    if not path.is_dir():
+    if not path.exists():
         return f"{model.id} {model.revision}"
-    return hash_files(file for file in sorted(path.iterdir()) if file.is_file())
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return hash_files(file for file in files if file.is_file())
 
 
 def hash_files(paths: Iterable[Path]) -> str:

@@ -213,7 +213,7 @@ def _check_before_reading(context: Context) -> Any:
         check_cluster(job.extract.address)
         check_executor(job.discover.executor)
     config = load_config(model)
-    check_ranks(config, job.extract.ranks)
+    check_ranks(model, config, job.extract.ranks)
     # Ablation predicts tokens, for which it needs the head as well.
     head = job.ablate.with_run and is_decoder(config.model_type)
     check_weights(model, config, head=head)
