@@ -12,6 +12,7 @@ from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
+from ulcmod_dist.forward.loading import load_config, load_model
 
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 FAMILIES = ("llama", "phi3", "gpt_neox", "mixtral", "qwen2_moe", "deepseek_v3")
@@ -33,15 +34,20 @@ def run_engines(rank: int, folder: Path) -> None:
         rows = engine.run(make_prompts(LENGTHS))
         routed = np.zeros(0) if rows.routed is None else rows.routed
         np.savez(folder / f"{family}-{rank}.npz", rows=rows.activations, routed=routed)
+        engine = Engine.load(
+            ModelConfig(id=str(folder / family)), ranks=RANKS, statistic="attribution"
+        )
+        np.save(folder / f"{family}-{rank}.npy", engine.run(make_prompts(LENGTHS)).activations)
 
 
 def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None:
     for family in FAMILIES:
         changes = CHANGES.get(family, {})
-        save_tiny(tmp_path / family, family, num_key_value_heads=2, **changes)
+        save_tiny(tmp_path / family, family, head=True, num_key_value_heads=2, **changes)
     run_on_ranks(run_engines, tmp_path)
     for family in FAMILIES:
-        engine = Engine.load(ModelConfig(id=str(tmp_path / family)))
+        spec = ModelConfig(id=str(tmp_path / family))
+        engine = Engine.load(spec)
         alone = [engine.run([prompt]) for prompt in make_prompts(LENGTHS)]
         expected = PooledActivations.concatenate(alone)
         for rank in range(RANKS):
@@ -49,6 +55,13 @@ def test_engine__ranks_yield_the_rows_of_the_whole_model(tmp_path: Path) -> None
             np.testing.assert_allclose(shared["rows"], expected.activations, rtol=1e-4, atol=1e-6)
             if expected.routed is not None:
                 np.testing.assert_array_equal(shared["routed"], expected.routed)
+        weighed = Engine(
+            load_model(spec, load_config(spec), "cpu", head=True), statistic="attribution"
+        )
+        rows = weighed.run(make_prompts(LENGTHS)).activations
+        for rank in range(RANKS):
+            shared = np.load(tmp_path / f"{family}-{rank}.npy")
+            np.testing.assert_allclose(shared, rows, rtol=1e-4, atol=1e-5 * float(rows.max()))
 
 
 def test_engine__layers_laid_out_by_the_library_yield_the_same_rows(tmp_path: Path) -> None:

@@ -83,6 +83,28 @@ def test_run__of_another_precision_is_refused_by_name(folder: Path, ulcmod: Ulcm
     assert "dtype" in answer.err
 
 
+def test_run__of_attribution_says_so_wherever_it_is_shown(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = tmp_path / "run"
+    words = ("--set", "extract.statistic=attribution", "--set", "ablate.with_run=true")
+    answer = ulcmod(
+        "run", folder / "job.yaml", *words, "--set", f"run={run}", "--set", "discover.modules=[3]"
+    )
+    assert answer.code == 0, answer.err
+    assert um.open_run(run).snapshot.statistic == "attribution"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "|activation x gradient| of the loss" in page
+    assert ulcmod("status", run, "--json").json()["statistic"] == "attribution"
+    assert ulcmod("status", folder / "run", "--json").json()["statistic"] == "activation"
+    assert ulcmod("ablate", run, "--json").json()["rows"][0]["num_modules"] == 3
+    assert ulcmod("verify", run).code == 0
+    out = tmp_path / "compared.html"
+    compared = ulcmod("compare", folder / "run", run, "--num-modules", 3, "--out", out, "--json")
+    assert [each["statistic"] for each in compared.json()["runs"]] == ["activation", "attribution"]
+    assert "K = 3 (attribution)" in out.read_text(encoding="utf-8")
+
+
 def test_run__fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path, ulcmod: Ulcmod) -> None:
     answer = ulcmod("extract", folder / "job.yaml", "--set", f"run={tmp_path / 'again'}")
     assert answer.code == 0, answer.err

@@ -30,13 +30,16 @@ CHANGES = {
     "extract.shard_samples": "extract.shard_samples=5",
     "extract.batch_tokens": "extract.batch_tokens=65",
     "corpus": "corpus.train=other.csv",
+    "statistic": "extract.statistic=attribution",
 }
 
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Path:
-    """Folder of a job whose plan is kept in its run."""
-    with writing(make_context(tmp_path), "plan") as held:
+    """Folder of a job whose plan is kept in its run; its model has a head."""
+    context = make_context(tmp_path)
+    save_tiny(tmp_path / "model", head=True)
+    with writing(context, "plan") as held:
         prepare_extraction(held, save=True)
     (tmp_path / "other.csv").write_text("text\nanother prompt\n")
     return tmp_path
@@ -242,3 +245,54 @@ def test_plan__refuses_a_tokenizer_with_more_tokens_than_the_model(tmp_path: Pat
         InvalidInput, match=r"Sample train-0 .*The tokenizer gave token \d+, but the model knows 40"
     ):
         plan(context, measure=False)
+
+
+def test_plan__attribution_is_named_in_the_digests_and_activation_is_not(planned: Path) -> None:
+    known = prepare_extraction(extracting(planned), save=False).plan
+    assert [key for key in known.provenance if key.startswith("statistic")] == []
+    other = extracting(planned, "extract.statistic=attribution", f"run={planned / 'other'}")
+    made = prepare_extraction(other, save=False).plan
+    assert made.provenance["statistic"] == "attribution"
+    assert "|activation x gradient|" in made.provenance["statistic.definition"]
+    assert {part.digest for part in made.shards}.isdisjoint(part.digest for part in known.shards)
+    assert made.model_bytes > 1.5 * known.model_bytes
+
+
+def test_plan__attribution_on_an_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    make_context(tmp_path)
+    save_tiny(tmp_path / "model", "bert")
+    context = extracting(tmp_path, "extract.statistic=attribution", "prompt.system=null")
+    with pytest.raises(InvalidInput, match=r"type bert are encoders.*activation, or use a decoder"):
+        plan(context, measure=False)
+
+
+def test_plan__attribution_without_a_head_is_refused_by_name(tmp_path: Path) -> None:
+    make_context(tmp_path)
+    with pytest.raises(InvalidInput, match=r"lm_head"):
+        plan(extracting(tmp_path, "extract.statistic=attribution"), measure=False)
+
+
+def test_plan__attribution_of_a_prompt_without_a_prediction_names_its_sample(
+    planned: Path,
+) -> None:
+    (planned / "train.csv").write_text("text\nlong enough\nX\n")
+    changes = ["prompt.tokens=prompt", "extract.statistic=attribution"]
+    context = extracting(planned, *changes, f"run={planned / 'other'}")
+    with pytest.raises(InvalidInput, match=r"Sample .*: It has one token that counts; attribution"):
+        plan(context, measure=False)
+    (planned / "train.csv").write_text("text\nlong enough\nXY\n")
+    assert planned_figures(context)["prompts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["prompt.tokens=last"], "no loss comes after prompt.tokens last"),
+        (["model=null", "corpus=null", "matrix.path=z.npy"], "a matrix is imported as it is"),
+    ],
+)
+def test_job__with_attribution_of_what_has_none_is_refused(
+    planned: Path, changes: list[str], message: str
+) -> None:
+    with pytest.raises(InvalidInput, match=f"extract.statistic: {message}"):
+        Job.from_yaml(planned / "job.yaml", ["extract.statistic=attribution", *changes])

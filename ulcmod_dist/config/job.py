@@ -52,6 +52,10 @@ class Job(schema.Config):
         partial = self.model is not None or self.corpus is not None
         if extracted == (self.matrix is not None) or partial != extracted:
             raise ValueError("name model and corpus, or matrix alone")
+        if self.extract.needs_loss and self.matrix is not None:
+            raise ValueError("extract.statistic: a matrix is imported as it is")
+        if self.extract.needs_loss and self.prompt.tokens == "last":
+            raise ValueError("extract.statistic: no loss comes after prompt.tokens last")
         # `um.discover` accepts 0, which evaluates given labels; a run must search.
         if self.discover.max_iterations == 0:
             raise ValueError("discover.max_iterations: Input should be greater than 0 (it is 0)")

@@ -153,9 +153,15 @@ class TokenizationConfig(Config):
         return self
 
 
-class ExtractConfig(Config):
-    """How the forward passes are distributed over Ray actors."""
+Statistic = Literal["activation", "attribution"]
 
+
+class ExtractConfig(Config):
+    """What is measured of the units, and how the passes are distributed over Ray actors."""
+
+    statistic: Statistic = "activation"
+    """What a row holds of a unit: its mean absolute `activation`, or its `attribution`, activation
+    times gradient of the prompt's own loss (decoders; see [Method](method.md#attribution))."""
     workers: int | None = Field(None, gt=0)
     """Number of actors; by default as many as fit on the cluster."""
     cpus: float = Field(1.0, gt=0)
@@ -181,6 +187,11 @@ class ExtractConfig(Config):
         if self.ranks > 1 and self.gpus not in (0, self.ranks):
             raise ValueError(f"{self.ranks} ranks need gpus: {self.ranks}, not {self.gpus:g}")
         return self
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether rows depend on the loss of their prompts, and so on the model's head."""
+        return self.statistic == "attribution"
 
     @property
     def device(self) -> str:

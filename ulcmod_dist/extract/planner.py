@@ -7,6 +7,7 @@ follows it, so that a rerun on the same hardware gives the same bytes.
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any, Protocol, TypeAlias
 
 from ulcmod_dist.corpus.chats import Prompt
@@ -169,9 +170,11 @@ def make_plan(
     share the ``chunk_shape`` of those that are committed; None where there are none.
 
     Raises:
-        InvalidInput: A prompt is refused or has a token beyond the model's ``vocabulary``; the
-            message names its sample.
+        InvalidInput: A prompt is refused, has a token beyond the model's ``vocabulary`` or too few
+            that count; the message names its sample.
     """
+    # Units of the last token that counts have no loss after them.
+    least = 2 if provenance.get("statistic") == "attribution" else 1
     splits = corpus.table["split"].to_pylist()
     shards, truncated, seen = [], 0, set(known)
     largest = longest = 0
@@ -181,7 +184,7 @@ def make_plan(
         seen.update(digests[row] for row in rows)
         for piece in cut:
             chosen = tuple(rows[row] for row in piece)
-            tokenized = _tokenize(corpus, chosen, tokenizer, vocabulary)
+            tokenized = _tokenize(corpus, chosen, tokenizer, vocabulary, least)
             tokens = [len(entry.ids) for entry in tokenized]
             truncated += sum(entry.truncated for entry in tokenized)
             digest = shard_digest(provenance, [digests[row] for row in chosen])
@@ -282,13 +285,20 @@ def drop_prompts(
 
 
 def _tokenize(
-    corpus: Corpus, rows: Sequence[int], tokenizer: PromptEncoder, vocabulary: int | None
+    corpus: Corpus,
+    rows: Sequence[int],
+    tokenizer: PromptEncoder,
+    vocabulary: int | None,
+    least: int,
 ) -> Sequence[TokenizedPrompt]:
     try:
         tokenized = tokenizer.encode(corpus.prompts(rows))
         for position, entry in enumerate(tokenized):
             if vocabulary is not None and (token := max(entry.ids)) >= vocabulary:
                 raise RefusedPrompt(position, *explain_vocabulary(token, vocabulary))
+            if entry.num_counted < least:
+                fact = "It has one token that counts; attribution needs another one to predict."
+                raise RefusedPrompt(position, fact, "Leave it out, or set prompt.tokens to all.")
         return tokenized
     except RefusedPrompt as error:
         sample = corpus.describe_row(rows[error.position])
@@ -296,10 +306,6 @@ def _tokenize(
 
 
 def _compress_ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
-    ranges: list[tuple[int, int]] = []
-    for row in rows:
-        if ranges and ranges[-1][1] == row:
-            ranges[-1] = (ranges[-1][0], row + 1)
-        else:
-            ranges.append((row, row + 1))
-    return ranges
+    # Within a run of neighbours, row less position stays the same.
+    runs = (list(run) for _, run in groupby(enumerate(rows), lambda pair: pair[1] - pair[0]))
+    return [(run[0][1], run[-1][1] + 1) for run in runs]

@@ -82,9 +82,8 @@ class ModelReplica:
         from ulcmod_dist.forward.tokens import PromptTokenizer
 
         self._tokenizer = PromptTokenizer.load(model, tokenization)
-        load = partial(
-            Engine.load, model, tuple(units), config.device, config.threads, config.ranks
-        )
+        options = (config.device, config.threads, config.ranks, config.statistic)
+        load = partial(Engine.load, model, tuple(units), *options)
         # With several ranks, the device of each follows from its number.
         self._ranks = RankGroup(load, config.ranks)
 

@@ -5,6 +5,7 @@ nothing is kept per token, and no logits are computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Self, TypeVar
 
@@ -15,9 +16,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.errors import InvalidInput, UlcmodError
+from ulcmod_dist.config.schema import ModelConfig, Statistic
+from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_length_classes
+from ulcmod_dist.forward.attribution import choose_deterministic, pool_attribution
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
     PooledActivations,
@@ -46,19 +48,26 @@ _TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.05
 class Engine:
     """A base model on a device that turns batches into pooled activations of ``units``.
 
-    The same batch yields the same bytes on the same hardware.
+    The same batch yields the same bytes on the same hardware. With the statistic `attribution` the
+    model has its head, and rows are as `forward.attribution` defines them.
     """
 
     def __init__(
-        self, model: PreTrainedModel, units: Sequence[LayerUnits] | None = None, ranks: int = 1
+        self,
+        model: PreTrainedModel,
+        units: Sequence[LayerUnits] | None = None,
+        ranks: int = 1,
+        statistic: Statistic = "activation",
     ) -> None:
-        """Take a loaded base model in evaluation mode; without ``units`` they are found."""
+        """Take a loaded model in evaluation mode; without ``units`` they are found."""
         self.units = list_units(model.config) if units is None else tuple(units)
         self._model = model
         self._points = find_hook_points(self.units)
         self._lengths = get_length_classes(model.config)
         self._vocabulary = model.config.get_text_config().vocab_size
         self._ranks = ranks
+        self._statistic = statistic
+        model.requires_grad_(False)
 
     @classmethod
     def load(
@@ -68,6 +77,7 @@ class Engine:
         device: str = "cpu",
         threads: int = 1,
         ranks: int = 1,
+        statistic: Statistic = "activation",
     ) -> Self:
         """Load a model as ``load_model`` does, and check that it has the planned ``units``.
 
@@ -76,6 +86,8 @@ class Engine:
         """
         torch.set_num_threads(threads)
         transformers_logging.disable_progress_bar()
+        if statistic == "attribution":
+            choose_deterministic()
         config = load_config(model)
         expected = list_units(config, model.units)
         if units is not None and tuple(units) != expected:
@@ -84,7 +96,8 @@ class Engine:
                 f"the plan was made for {count_units(units)} in {len(units)}.",
                 "Use another run directory for this model.",
             )
-        engine = cls(load_model(model, config, device, ranks), expected, ranks)
+        loaded = load_model(model, config, device, ranks, head=statistic == "attribution")
+        engine = cls(loaded, expected, ranks, statistic)
         engine.check_independence()
         return engine
 
@@ -92,7 +105,8 @@ class Engine:
         """Check on a few tokens that the row of a prompt is the same beside a longer one.
 
         It is not where a model mixes all positions, those of padding included, as with Fourier
-        transforms, or sees the prompt as a prefix to be read in both directions.
+        transforms, or sees the prompt as a prefix to be read in both directions. For attribution,
+        also check that tokens do not see those after them, and that units have gradients.
 
         Raises:
             InvalidInput: It is not.
@@ -100,21 +114,39 @@ class Engine:
         special = set(_list_special_tokens(self._model.config))
         middle = range(self._vocabulary // 4, self._vocabulary)
         ids = tuple(islice((token for token in middle if token not in special), _CHECKED_TOKENS))
+        count = len(ids) // 2
         whole = TokenizedPrompt(ids, (True,) * len(ids))
-        half = TokenizedPrompt(ids[::2], whole.token_mask[::2])
-        # In bfloat16 rounding may route a token to another expert, but hardly in the first layer.
-        is_half = any(each.dtype == torch.bfloat16 for each in self._model.parameters())
-        stop = self._points[0].stop if is_half else None
-        rows = [self._run(batch).activations[0, :stop] for batch in ([half], [half, whole])]
-        size = float(np.linalg.norm(rows[0]))
-        difference = float(np.linalg.norm(rows[0] - rows[1])) / size if size else 0.0
-        # A NaN is not greater: activations that are not finite are reported with their prompt.
-        if difference > (_HALF_TOLERANCE if is_half else _TOLERANCE):
+        half = TokenizedPrompt(ids[:count], whole.token_mask[:count])
+        kind = self._model.config.model_type
+        if difference := self._compare_rows([half], [half, whole]):
             raise InvalidInput(
-                f"A row of models of type {self._model.config.model_type!r} depends on its batch: "
+                f"A row of models of type {kind!r} depends on its batch: "
                 f"beside a longer prompt, activations differ by {difference:.1%}.",
                 "No batch gives such a model's activations for a prompt; use another model.",
             )
+        if self._statistic == "activation":
+            return
+        remedy = "Set extract.statistic to activation for this model."
+        mask = half.token_mask + (False,) * count
+        other = TokenizedPrompt(half.ids * 2, mask)
+        if self._compare_rows([TokenizedPrompt(ids[: 2 * count], mask)], [other]):
+            raise InvalidInput(f"In models of type {kind!r} tokens see those after them.", remedy)
+        try:
+            self._run([whole], self._statistic)
+        except RuntimeError as error:  # of torch
+            fact = f"No gradient in models of type {kind!r}: {one_line(error)}."
+            raise InvalidInput(fact, remedy) from error
+
+    def _compare_rows(self, one: list[TokenizedPrompt], other: list[TokenizedPrompt]) -> float:
+        """Relative difference of the first rows of two batches, or 0 if it is but rounding."""
+        # In bfloat16 rounding may route a token to another expert, but hardly in the first layer.
+        is_half = any(each.dtype == torch.bfloat16 for each in self._model.parameters())
+        stop = self._points[0].stop if is_half else None
+        rows = [self._run(batch, "activation").activations[0, :stop] for batch in (one, other)]
+        size = float(np.linalg.norm(rows[0]))
+        difference = float(np.linalg.norm(rows[0] - rows[1])) / size if size else 0.0
+        # A NaN is not greater: activations that are not finite are reported with their prompt.
+        return difference if difference > (_HALF_TOLERANCE if is_half else _TOLERANCE) else 0.0
 
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.
@@ -127,19 +159,23 @@ class Engine:
             UlcmodError: A hooked module was not called exactly once, or a token is not in the
                 vocabulary.
         """
-        pooled = self._run(prompts)
+        pooled = self._run(prompts, self._statistic)
         self._check_finite(pooled.activations)
         return pooled
 
-    def _run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
-        parts = [self._run_class(part) for part in self._lengths.split(prompts)]
+    def _run(self, prompts: Sequence[TokenizedPrompt], statistic: Statistic) -> PooledActivations:
+        parts = [self._pool(part, statistic) for part in self._lengths.split(prompts)]
         return PooledActivations.concatenate(parts)
 
-    def _run_class(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
+    def _pool(self, prompts: Sequence[TokenizedPrompt], statistic: Statistic) -> PooledActivations:
         device = self._model.device
         ids, mask = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
         reset_rotary_embedding(self._model)
         pooler = ActivationPooler(prompts, self._points, device, self._ranks)
+        if statistic == "attribution":
+            inputs = ids, mask
+            pool_attribution(self._model, self._points, prompts, inputs, pooler.add, self._ranks)
+            return pooler.collect()
         with (
             torch.inference_mode(),
             hooked(self._model, self._points, pooler.add, self._ranks) as call_count,
@@ -152,11 +188,8 @@ class Engine:
         self, prompts: Sequence[TokenizedPrompt]
     ) -> tuple[PooledActivations, tuple[int, ...]]:
         """Run one batch by ``split_on_oom``; returns the sizes of the parts that were run, too."""
-        parts = [
-            part
-            for group in self._lengths.split(prompts)
-            for part in split_on_oom(self.run, group, self._model.device, self._ranks)
-        ]
+        split = partial(split_on_oom, self.run, device=self._model.device, ranks=self._ranks)
+        parts = [part for group in self._lengths.split(prompts) for part in split(group)]
         sizes = tuple(size for size, _ in parts)
         return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
 

@@ -163,15 +163,15 @@ def get_local_columns(local_width: int, width: int) -> slice:
     return slice(start, start + local_width)
 
 
-def check_called_once(call_count: dict[HookPoint, int]) -> None:
-    """Check that one forward pass has called each hook point exactly once.
+def check_called_once(call_count: dict[HookPoint, int], direction: str = "forward") -> None:
+    """Check that one forward or backward pass has called each hook point exactly once.
 
     A model that fuses its MLP or shares a layer would otherwise yield zeros or sums unnoticed.
     """
     for point, count in call_count.items():
         if count != 1:
             raise UlcmodError(
-                f"The hook on {point} was called {count} times in one forward pass, not once.",
+                f"The hook on {point} was called {count} times in one {direction} pass, not once.",
                 "This checkpoint computes its layers in a way that is not supported.",
             )
 
@@ -244,11 +244,9 @@ def _project(
     if rows.is_cuda and is_aligned and torch.cuda.get_device_capability(rows.device) >= (8, 0):
         output = nn.functional.grouped_mm(rows, matrices, offs=stops.to(torch.int32))
     else:
-        output = rows.new_empty(len(rows), matrices.shape[-1])
-        start = 0
-        for index, stop in enumerate(stops.tolist()):
-            output[start:stop] = rows[start:stop] @ matrices[index]
-            start = stop
+        # Concatenated: autograd would copy the whole output for each part that is written into it.
+        parts = rows.tensor_split(stops[:-1].cpu())
+        output = torch.cat([part @ matrix for part, matrix in zip(parts, matrices, strict=True)])
     if experts.has_bias:
         output = output + getattr(experts, name + "_bias")[expert]
     return output

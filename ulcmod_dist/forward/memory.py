@@ -31,10 +31,15 @@ _MIN_PROMPT_TOKENS = 16
 _HEAD_SIZE = 64
 
 
-def count_parameter_bytes(config: PretrainedConfig, dtype: str) -> int:
-    """Bytes of the weights of the base model, counted on the meta device without storage."""
+def count_parameter_bytes(config: PretrainedConfig, dtype: str, *, head: bool = False) -> int:
+    """Bytes of the weights of the base model, or with a ``head``, as if that shared none.
+
+    They are counted on the meta device without storage.
+    """
     parameters = build_without_weights(config).parameters()
-    return _BYTES[dtype] * int(sum(parameter.numel() for parameter in parameters))
+    text: Any = config.get_text_config()
+    own = int(text.vocab_size * text.hidden_size) if head else 0
+    return _BYTES[dtype] * (own + int(sum(parameter.numel() for parameter in parameters)))
 
 
 def estimate_token_bytes(
@@ -44,13 +49,15 @@ def estimate_token_bytes(
     attention: str = "sdpa",
     longest: int = 2048,
     patterns: Sequence[str] = (),
+    gradients: bool = False,
 ) -> int:
     """Peak bytes for each token of a batch, padding included, on top of the weights.
 
     The peak is in either a layer's attention or its MLP with the copies that pooling makes; the
     pooled activations are held throughout. Masks, and the scores that ``eager`` attention holds of
     every pair of tokens, are proportional to the length of the ``longest`` prompt. ``patterns`` are
-    those of `find_units`.
+    those of `find_units`. With ``gradients``, every layer keeps what its own is computed from, and
+    the head adds its logits.
     """
     text: Any = config.get_text_config()
     size, hidden = _BYTES[dtype], int(text.hidden_size)
@@ -58,8 +65,8 @@ def estimate_token_bytes(
     head: int = (
         getattr(text, "v_head_dim", None) or getattr(text, "head_dim", None) or hidden // heads
     )
-    scores = heads * longest * (3 * size + 4) if attention == "eager" else 0
-    attention_bytes = 6 * heads * head * size + longest * (size + 1) + scores
+    pairs = heads * longest if attention == "eager" else 0
+    attention_bytes = 6 * heads * head * size + longest * (size + 1) + pairs * (3 * size + 4)
     units = list_units(config, patterns)
     is_sparse = any(part.expert is not None for part in units)
     visited = _count_visited_experts(text) if is_sparse else 0
@@ -72,7 +79,17 @@ def estimate_token_bytes(
     # Gate, up, activation and product in the model's precision; magnitudes twice in float32.
     mlp_bytes = max(active.values()) * (4 * size + 8) + visited * 3 * hidden * size
     pooled = 4 * count_units(units) // _MIN_PROMPT_TOKENS
-    return 4 * hidden * size + max(attention_bytes, mlp_bytes) + pooled
+    peak = 4 * hidden * size + max(attention_bytes, mlp_bytes) + pooled
+    if not gradients:
+        return peak
+    # Of a layer: query, key, value, output and rotated copies, norms in float32, and of the MLP
+    # both projections, what the activation function keeps, and units. Of the head: logits, their
+    # gradient, and for one prompt after the other their copies in float32.
+    layer = 6 * heads * head * size + hidden * (size + 4) + pairs * (size + 4)
+    layer += visited * 3 * hidden * size
+    mlp = 5 * sum(active.values()) * size
+    logits = int(text.vocab_size) * (2 * size + 12)
+    return peak + int(text.num_hidden_layers) * layer + mlp + logits
 
 
 def _count_visited_experts(text: Any) -> int:
@@ -111,24 +128,22 @@ def fit_batch_tokens(
     *,
     kind: str,
     weights: int,
-    attention: str = "sdpa",
     longest: int | None = None,
-    patterns: Sequence[str] = (),
+    **options: Any,
 ) -> int:
     """Tokens of a batch, padding included, that fit on a device together with the weights.
 
     The largest useful batch is halved until it fits into a share of the total memory and into the
     free memory. The total decides unless others hold most of the device, so the same device gives
     the same batches again and with them the same bytes. ``weights`` is the bytes that the device
-    will hold of them, ``longest`` the tokens that a prompt may have, or None for no limit.
+    will hold of them, ``longest`` the tokens that a prompt may have, or None for no limit;
+    ``options`` are the others of `estimate_token_bytes`.
     """
     available = min(_MEMORY_SHARE * (memory.total - weights), memory.free - weights)
     tokens = _MAX_BATCH_TOKENS[kind]
     while tokens > _MIN_BATCH_TOKENS:
         length = min(tokens, longest or tokens)
-        each = estimate_token_bytes(
-            config, dtype, attention=attention, longest=length, patterns=patterns
-        )
+        each = estimate_token_bytes(config, dtype, longest=length, **options)
         if tokens * each <= available:
             break
         tokens //= 2

@@ -21,6 +21,14 @@ Others of the kind are known only to transformers, which takes seconds to import
 """
 
 
+ATTRIBUTION = {
+    "statistic": "attribution",
+    "statistic.definition": "mean over counted tokens of |activation x gradient| of the loss, a "
+    "sum over counted tokens after the prompt's first",
+}
+"""What provenance adds for the statistic; digests of rows of activations do without a word."""
+
+
 def get_forward_version(model: ModelConfig) -> str:
     """Version of the forward pass of a model."""
     raw = read_raw_config(model)

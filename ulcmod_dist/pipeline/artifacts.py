@@ -59,7 +59,7 @@ GRAPH: Mapping[str, Artifact] = {
         Artifact("plan", 1, "plan:prepare_extraction", "plan", files=(PLAN,)),
         Artifact(
             "snapshot", 1, "run:make_snapshot", "extract",
-            inputs=("plan",), config=("model", "prompt", "matrix"),
+            inputs=("plan",), config=("model", "prompt", "matrix", "extract.statistic"),
         ),
         Artifact(
             "modules", 1, "discover:make_modules", "discover",

@@ -64,6 +64,7 @@ def _summarize(
     described = [
         {
             "run": run.directory.url,
+            "statistic": run.snapshot.statistic,
             "num_modules": num_modules,
             "objective": objective,
             "unmatched": list(unmatched),
@@ -126,11 +127,13 @@ def compare_modules(
     matching = match_modules(
         unit_labels[0], unit_labels[1], sample_labels[0], sample_labels[1], numbers[0], numbers[1]
     )
+    statistics = [view.statistic for view in views]
+    # Where it tells them apart, it is part of their names, beside which their L are shown.
+    kinds = [f" ({kind})" if statistics[0] != statistics[1] else "" for kind in statistics]
+    names = name_runs(runs[0].directory.url, runs[1].directory.url)
     one, other = (
-        f"{name}, K = {number}"
-        for name, number in zip(
-            name_runs(runs[0].directory.url, runs[1].directory.url), numbers, strict=True
-        )
+        f"{name}, K = {number}{kind}"
+        for name, number, kind in zip(names, numbers, kinds, strict=True)
     )
     before, after = (float(stored.metrics["objective"]) for stored in modules)
     return Comparison((one, other), (before, after), matching)

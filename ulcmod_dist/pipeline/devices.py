@@ -1,6 +1,7 @@
 """The device of a job's actors, its memory, and the batches that fit."""
 
 import os
+from typing import Any
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.extract.planner import load_plan
@@ -38,10 +39,9 @@ def choose_batch_tokens(context: Context, longest: int | None) -> int:
         config,
         model.dtype,
         kind="cuda" if job.extract.gpus else "cpu",
-        weights=count_parameter_bytes(config, model.dtype) // parts,
-        attention=get_attention(model, config),
+        weights=count_parameter_bytes(config, model.dtype, head=job.extract.needs_loss) // parts,
         longest=longest,
-        patterns=model.units,
+        **_list_options(job, config),
     )
 
 
@@ -49,18 +49,19 @@ def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
     """Host memory of the model in an actor; arguments as of `extract.planner.ModelBytes`."""
     model = job.require_model()
     config = load_config(model)
-    weights = count_parameter_bytes(config, model.dtype)
+    weights = count_parameter_bytes(config, model.dtype, head=job.extract.needs_loss)
     if job.extract.gpus > 0:
         # Weights pass through the host's memory; batches stay on the device.
         return weights
-    each = estimate_token_bytes(
-        config,
-        model.dtype,
-        attention=get_attention(model, config),
-        longest=longest,
-        patterns=model.units,
-    )
-    return weights + tokens * each
+    options = _list_options(job, config)
+    return weights + tokens * estimate_token_bytes(config, model.dtype, longest=longest, **options)
+
+
+def _list_options(job: Job, config: Any) -> dict[str, Any]:
+    """What the memory of a token depends on beside model and length."""
+    model = job.require_model()
+    options = {"attention": get_attention(model, config), "patterns": model.units}
+    return options | {"gradients": job.extract.needs_loss}
 
 
 def _get_actor_memory(job: Job) -> DeviceMemory:

@@ -101,7 +101,10 @@ class Ledger:
         key = record_key(name, num_modules)
         if key in self._records and self._records[key] is None:
             try:
-                self._records[key] = Record(**self.run.read_json(key))
+                record = Record(**self.run.read_json(key))
+                if name == "snapshot":
+                    record.config.setdefault("extract.statistic", "activation")
+                self._records[key] = record
             except FileNotFoundError:
                 # Another process is replacing the artifact.
                 del self._records[key]

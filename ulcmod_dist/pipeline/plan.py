@@ -24,6 +24,7 @@ from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import count_units, get_length_classes, is_decoder
 from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.loading import check_ranks, get_model_provenance, load_config
+from ulcmod_dist.forward.provenance import ATTRIBUTION
 from ulcmod_dist.forward.survey import survey_prompts
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.forward.units import find_units, list_units
@@ -157,6 +158,7 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         corpus = read_corpus(job.corpus)
         tokenizer = PromptTokenizer.load(model, job.prompt)
         provenance = merge_provenance(get_model_provenance(model), tokenizer.provenance)
+        provenance |= ATTRIBUTION if job.extract.needs_loss else {}
         survey = survey_prompts(tokenizer, corpus, quote=job.report.prompts == "all")
         if load_plan(context.run) is None:
             # Known before a cluster is asked for the memory of its devices.
@@ -214,8 +216,15 @@ def _check_before_reading(context: Context) -> Any:
         check_executor(job.discover.executor)
     config = load_config(model)
     check_ranks(model, config, job.extract.ranks)
+    decodes = is_decoder(config.model_type)
+    if job.extract.needs_loss and not decodes:
+        raise InvalidInput(
+            f"Models of type {config.model_type} are encoders without a head that predicts the "
+            "next token, so a prompt has no loss to attribute to units.",
+            "Set extract.statistic to activation, or use a decoder.",
+        )
     # Ablation predicts tokens, for which it needs the head as well.
-    head = job.ablate.with_run and is_decoder(config.model_type)
+    head = decodes and (job.ablate.with_run or job.extract.needs_loss)
     check_weights(model, config, head=head)
     return config
 

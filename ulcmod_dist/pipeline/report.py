@@ -28,6 +28,7 @@ from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reprod
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
+from ulcmod_dist.store.snapshot import Snapshot
 from ulcmod_dist.store.versions import list_versions, version_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # What the provenance of a store holds -> how the page names it, in the page's order.
 PROVENANCE = {
+    "statistic": "Statistic",
+    "statistic.definition": "Statistic, defined",
     "model.architecture": "Architecture",
     "model.revision": "Revision",
     "model.weights": "Weights",
@@ -191,7 +194,7 @@ def _run_facts(job: Job, run: Run) -> RunFacts:
         num_samples=int((split == "train").sum()),
         num_test_samples=int((split != "train").sum()),
         num_units=run.snapshot.units.num_rows,
-        facts=(*_counted(run), *_recorded(run.snapshot.provenance)),
+        facts=(*_counted(run), *_recorded(run.snapshot)),
     )
 
 
@@ -211,8 +214,10 @@ def _counted(run: Run) -> Iterator[Fact]:
         yield Fact("Categories", f"{len(categories):,}")
 
 
-def _recorded(record: dict[str, str]) -> Iterator[Fact]:
+def _recorded(snapshot: Snapshot) -> Iterator[Fact]:
     """The record of the forward pass for people; the whole digests are in the store's manifest."""
+    named = {} if snapshot.statistic is None else {"statistic": snapshot.statistic}
+    record = named | snapshot.provenance
     others = sorted(record.keys() - PROVENANCE.keys() - {"model.id"})
     for key in (*PROVENANCE, *others):
         if key in record:

@@ -115,6 +115,8 @@ def _facts(run: RunDir, ledger: Ledger, extraction: dict[str, Any]) -> dict[str,
         facts["shards planned"] = extraction["plan"]["shards"]
     if snapshot is not None:
         facts |= {name: snapshot.facts[name] for name in ("samples", "units")}
+        if ledger.job.matrix is None:
+            facts["statistic"] = snapshot.config["extract.statistic"]
     return facts
 
 

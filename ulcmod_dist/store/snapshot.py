@@ -106,6 +106,11 @@ class Snapshot:
         """Whether the rows come from an imported matrix, so that their prompts are unknown."""
         return "source" in self.provenance
 
+    @property
+    def statistic(self) -> str | None:
+        """What the rows hold of units: `activation` or `attribution`; None for an import."""
+        return None if self.imported else self.provenance.get("statistic", "activation")
+
     @cached_property
     def _locations(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         return locate_rows(self.samples, [commit.digest for commit in self.shards])
