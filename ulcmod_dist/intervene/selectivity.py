@@ -1,6 +1,6 @@
 """Whether ablating a module costs its own samples more than others: losses to results."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from ulcmod_dist.results.ablation import (
     ExtremeUnits,
 )
 from ulcmod_dist.results.types import Absent, Floats, Interval
+
+NO_CATEGORIES = "The corpus has no categories."
 
 Groups = NDArray[np.integer[Any]]
 
@@ -51,68 +53,68 @@ def summarize_ablation(
     """
     groups, categories = samples.modules, samples.categories
 
-    def compare(rows: Mapping[int, Floats]) -> tuple[dict[int, Effect], Interval]:
-        increase, owners = np.stack(list(rows.values())), np.array(list(rows))
-        found = compute_selectivity(increase, groups, owners, generator)
+    def average(measured: Floats, *kinds: str) -> dict[int, Floats]:
+        """Mean over the trials of some kinds for each module that has any, values [samples]."""
+        rows: dict[int, list[Floats]] = {}
+        for row, trial in zip(measured, trials, strict=True):
+            if trial.kind in kinds:
+                rows.setdefault(trial.module, []).append(row)
+        return {module: np.mean(each, axis=0) for module, each in rows.items()}
+
+    def compare(rows: dict[int, Floats]) -> tuple[dict[int, Effect], Interval]:
+        stacked, owners = np.stack(list(rows.values())), np.array(list(rows))
+        found = compute_selectivity(stacked, groups, owners, generator)
         return dict(zip(rows, found.masks, strict=True)), found.mean
 
     increase = losses.loss_increase
-    real, control = _average(increase, trials, ["module"]), _average(increase, trials, CONTROLS)
-    matrix, control_matrix = (np.stack(list(rows.values())) for rows in (real, control))
+    real, control = average(increase, "module"), average(increase, *CONTROLS)
     loss, selectivity = compare(real)
-    accuracy, _ = compare(_average(losses.accuracy_loss, trials, ["module"]))
-    controls = {kind: compare(_average(increase, trials, [kind]))[0] for kind in CONTROLS}
-    split = [_average(increase, trials, [kind]) for kind in ("extreme", "rest")]
-    parts = [compare(rows)[0] if rows else {} for rows in split]
-    extreme = {
-        trial.module: ExtremeUnits(name_units(trial.mask), *(part[trial.module] for part in parts))
-        for trial in trials
-        if trial.kind == "extreme"
-    }
+    accuracy, _ = compare(average(losses.accuracy_loss, "module"))
+    controls = {kind: compare(average(increase, kind))[0] for kind in CONTROLS}
+    extreme = {t.module: name_units(t.mask) for t in trials if t.kind == "extreme"}
+    parts = [compare(average(increase, kind))[0] for kind in ("extreme", "rest") if extreme]
+    modules = tuple(
+        AblatedModule(
+            module,
+            loss[module],
+            accuracy[module],
+            tuple(Control(kind, effects[module]) for kind, effects in controls.items()),
+            ExtremeUnits(extreme[module], *(part[module] for part in parts))
+            if module in extreme
+            else None,
+        )
+        for module in real
+    )
     names = sorted({name for name in categories if name is not None})
-    positions = {name: position for position, name in enumerate(names)}
-    labels = np.array([positions.get(str(name), -1) for name in categories])
-    known = np.isfinite(losses.loss[0])
-    no_categories = Absent("The corpus has no categories.")
+    labels = np.array([-1 if name is None else names.index(name) for name in categories])
+    matrices = [np.stack(list(rows.values())) for rows in (real, control)]
+    by_module = [average_by_group(each, groups, len(real)) for each in matrices]
+    by_category = [
+        average_by_group(each, labels, len(names)) if names else Absent(NO_CATEGORIES)
+        for each in matrices
+    ]
     return Ablation(
         method=config.method,
         num_samples=len(groups),
         num_random_sets=config.random_sets,
         seed=config.seed,
-        intact_loss=float(losses.loss[0, known].mean()) if known.any() else np.nan,
-        intact_accuracy=float(losses.accuracy[0, known].mean()) if known.any() else np.nan,
-        by_module=average_by_group(matrix, groups, len(real)),
-        control_by_module=average_by_group(control_matrix, groups, len(real)),
-        by_category=average_by_group(matrix, labels, len(names)) if names else no_categories,
-        control_by_category=average_by_group(control_matrix, labels, len(names))
-        if names
-        else no_categories,
+        intact_loss=_mean_known(losses.loss[0]),
+        intact_accuracy=_mean_known(losses.accuracy[0]),
+        by_module=by_module[0],
+        control_by_module=by_module[1],
+        by_category=by_category[0],
+        control_by_category=by_category[1],
         categories=tuple(names),
-        modules=tuple(
-            AblatedModule(
-                module,
-                loss[module],
-                accuracy[module],
-                tuple(Control(kind, effects[module]) for kind, effects in controls.items()),
-                extreme.get(module),
-            )
-            for module in loss
-        ),
+        modules=modules,
         selectivity=selectivity,
         control_selectivity=compare(control)[1],
         advantage=compare({module: real[module] - control[module] for module in real})[1],
     )
 
 
-def _average(
-    measured: Floats, trials: Sequence[Trial], kinds: Collection[str]
-) -> dict[int, Floats]:
-    """Mean over the trials of some kinds, for each module that has any: values [samples]."""
-    rows: dict[int, list[Floats]] = {}
-    for row, trial in zip(measured, trials, strict=True):
-        if trial.kind in kinds:
-            rows.setdefault(trial.module, []).append(row)
-    return {module: np.mean(each, axis=0) for module, each in rows.items()}
+def _mean_known(values: Floats) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else np.nan
 
 
 def average_by_group(increase: Floats, groups: Groups, num_groups: int) -> Floats:

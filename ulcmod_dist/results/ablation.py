@@ -1,5 +1,6 @@
 """What ablating modules costs: loss in nats a token, and the accuracy of the next token."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +58,21 @@ class AblatedModule:
         The interval of its selectivity lies above zero and above those of all controls, and its
         own samples lose at least twice as much as the others.
         """
-        low = self.loss.selectivity.low
-        bars = [0.0, *(control.loss.selectivity.high for control in self.controls)]
-        above = low is not None and all(bar is None or low > bar for bar in bars)
+        controls = [control.loss.selectivity for control in self.controls]
+        above = _lies_above(self.loss.selectivity, controls)
         return above and self.loss.own.mean >= 2 * self.loss.other.mean
 
     @property
     def is_general(self) -> bool:
         """Whether it is no selective module, yet costs the other samples more than its controls."""
-        low = self.loss.other.low
-        bars = [0.0, *(control.loss.other.high for control in self.controls)]
-        above = low is not None and all(bar is None or low > bar for bar in bars)
-        return above and not self.is_selective
+        controls = [control.loss.other for control in self.controls]
+        return _lies_above(self.loss.other, controls) and not self.is_selective
+
+
+def _lies_above(value: Interval, others: Iterable[Interval]) -> bool:
+    """Whether a whole interval lies above zero and above all others."""
+    bounds = [0.0, *(other.high for other in others)]
+    return value.low is not None and all(high is None or value.low > high for high in bounds)
 
 
 @dataclass(frozen=True, eq=False)

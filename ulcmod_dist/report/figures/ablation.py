@@ -1,6 +1,7 @@
 """Figures of what ablating a module costs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,37 +23,22 @@ MAX_CATEGORIES = 50
 
 def draw_loss_by_module(found: Discovery, ablation: Ablation) -> Heatmap:
     """Draw the loss increase on each module's samples when each module is ablated."""
-    increase, control, names = ablation.by_module, ablation.control_by_module, found.names
+    increase, control = ablation.by_module, ablation.control_by_module
     own = np.eye(len(increase), dtype=bool)
-    return Heatmap(
+    spec = _draw_loss(
+        found, ablation, increase, control, [f"module {k}" for k in range(len(increase))]
+    )
+    return replace(
+        spec,
         title="Loss increase on each module's samples",
-        caption=(
-            "Each row ablates one module in the real forward pass. "
-            "A strong diagonal means that a module serves its own samples."
-        ),
+        caption=spec.caption + "A strong diagonal means that a module serves its own samples.",
         alternative=(
             f"Ablating a module costs its own samples {_format_mean(increase[own])} nats a token "
             f"and others {_format_mean(increase[~own])}; its control sets cost "
             f"{_format_mean(control[own])} and {_format_mean(control[~own])}."
         ),
-        basis=_describe_measurement(found, ablation),
-        values=increase,
-        row_labels=number_names(names),
-        column_labels=tuple(map(str, range(len(names)))),
-        row_axis="Ablated module",
+        column_labels=tuple(map(str, range(len(increase)))),
         column_axis="Samples of module",
-        value_axis="Nats a token",
-        hover=build_hover(
-            increase.shape,
-            lambda row, column: (
-                f"Module {row} ({names[row]}) ablated\nSamples of module {column}\n"
-                f"Loss increase {number(increase[row, column])} nats a token\n"
-                f"Control sets: {number(control[row, column])}"
-            ),
-        ),
-        scale=Scale.DIVERGING,
-        cell_texts=format_cells(increase),
-        row_modules=tuple(range(len(names))),
     )
 
 
@@ -60,10 +46,11 @@ def draw_loss_by_category(
     found: Discovery, ablation: Ablation, increase: Floats, control: Floats
 ) -> Heatmap:
     """Draw the loss increase on each category less that of the control sets, both (K, C)."""
-    names, measured = found.names, ablation.categories
+    measured = ablation.categories
     chosen = _choose_categories(found, measured)
-    increase, control = increase[:, chosen], control[:, chosen]
-    excess, short = increase - control, tuple(label(measured[column]) for column in chosen)
+    short = [label(measured[column]) for column in chosen]
+    spec = _draw_loss(found, ablation, increase[:, chosen], control[:, chosen], short)
+    excess = (increase - control)[:, chosen]
     shown = (
         f" The {len(chosen)} most frequent of {len(measured):,} categories are shown."
         if len(chosen) < len(measured)
@@ -71,32 +58,50 @@ def draw_loss_by_category(
     )
     known = np.where(np.isnan(excess), -np.inf, excess)
     largest = np.unravel_index(int(np.argmax(known)), excess.shape)
-    return Heatmap(
+    return replace(
+        spec,
         title="Loss increase on each category, beyond that of the control sets",
         caption=(
-            "Each row ablates one module in the real forward pass; the mean of its control sets is "
-            "subtracted. Strong cells are categories that need the module." + shown
+            f"{spec.caption}The mean of its control sets is subtracted. Strong cells are "
+            f"categories that need the module.{shown}"
         ),
         alternative=(
             f"The largest difference is {number(excess[largest])} nats a token: module "
             f"{largest[0]} ablated, samples of {short[largest[1]]}."
         ),
-        basis=_describe_measurement(found, ablation),
         values=excess,
+        cell_texts=format_cells(excess),
+    )
+
+
+def _draw_loss(
+    found: Discovery,
+    ablation: Ablation,
+    increase: Floats,
+    control: Floats,
+    columns: Sequence[str],
+) -> Heatmap:
+    names = found.names
+    return Heatmap(
+        title="",
+        caption="Each row ablates one module in the real forward pass. ",
+        alternative="",
+        basis=_describe_measurement(found, ablation),
+        values=increase,
         row_labels=number_names(names),
-        column_labels=short,
+        column_labels=tuple(columns),
         row_axis="Ablated module",
         value_axis="Nats a token",
         hover=build_hover(
             increase.shape,
             lambda row, column: (
-                f"Module {row} ({names[row]}) ablated\nSamples of {short[column]}\n"
+                f"Module {row} ({names[row]}) ablated\nSamples of {columns[column]}\n"
                 f"Loss increase {number(increase[row, column])} nats a token\n"
                 f"Control sets: {number(control[row, column])}"
             ),
         ),
         scale=Scale.DIVERGING,
-        cell_texts=format_cells(excess),
+        cell_texts=format_cells(increase),
         row_modules=tuple(range(len(names))),
     )
 
@@ -127,13 +132,11 @@ def _format_mean(values: Floats) -> str:
 def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
     """Draw each module's selectivity beside that of its control sets."""
     modules = ablation.modules
-    labels = number_names(found.names)
-    rows = tuple(labels[value.module] for value in modules)
-    series = {"Module": [value.loss.selectivity for value in modules]}
-    for position, kind in enumerate(control.kind for control in modules[0].controls):
-        series[CONTROLS[kind].capitalize()] = [
-            value.controls[position].loss.selectivity for value in modules
-        ]
+    rows = tuple(number_names(found.names)[value.module] for value in modules)
+    series = [("Module", [value.loss for value in modules])]
+    for controls in zip(*(value.controls for value in modules), strict=True):
+        name = CONTROLS[controls[0].kind].capitalize()
+        series.append((name, [control.loss for control in controls]))
     values = " ".join(
         f"Module {value.module}: {format_interval(value.loss.selectivity)}, control sets up to "
         f"{number(max(control.loss.selectivity.mean for control in value.controls))}."
@@ -150,7 +153,8 @@ def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
         basis=_describe_measurement(found, ablation),
         labels=rows,
         series=tuple(
-            DotSeries.from_intervals(name, rows, intervals) for name, intervals in series.items()
+            DotSeries.from_intervals(name, rows, [effect.selectivity for effect in effects])
+            for name, effects in series
         ),
         value_axis="Selectivity, nats a token",
         row_modules=tuple(value.module for value in modules),
