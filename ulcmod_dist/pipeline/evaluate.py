@@ -46,8 +46,8 @@ COLUMNS = {
     "best_baseline": "Best baseline",
     "baseline_objective": "its L",
     "baseline_xi": "its xi",
-    "accuracy": "Accuracy",
-    "random_accuracy": "by random groups",
+    "accuracy": "Category accuracy",
+    "random_accuracy": "of random groups",
     "adjusted_rand": "Adjusted Rand",
     "state": "State",
 }

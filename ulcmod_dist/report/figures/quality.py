@@ -19,8 +19,8 @@ def draw_by_method(
     return Dots(
         title=f"{measure} of each method",
         caption=(
-            "Further right is better. The large dot is the mean, the small ones below it are the "
-            "seeds; of random groups of units, the draws, and of the null model, the permutations."
+            "Large dot: mean. Small dots: the seeds (of random groups of units the draws, of the "
+            "null model the permutations)."
         ),
         alternative=f"The highest is that of {methods[best]}: "
         + "; ".join(f"{m} {format_interval(v)}" for m, v in zip(methods, values, strict=True))

@@ -30,6 +30,7 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
+from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Repeats
 from ulcmod_dist.runtime.text import TIMES, count, number
@@ -91,7 +92,9 @@ def _compare_with_null(found: Discovery) -> str:
 
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:
-    compared: tuple[Block, ...] = (tabulate_methods(found),) if found.methods else ()
+    compared: tuple[Block, ...] = ()
+    if found.methods:
+        compared = (tabulate_methods(found), tabulate_measures(found))
     compared += (*_warn_of_empty_modules(found), *_explain_left_out(found))
     pictures = tuple(_draw_methods(found))
     return (*pictures, *(_warn_of_single_start(found) if pictures else ()), *compared)
@@ -104,7 +107,7 @@ def _draw_methods(found: Discovery) -> Iterator[Picture]:
         ("methods", "Objective L", "value", tuple(score.value for score in null)),
         ("methods-xi", "Modularity ξ", "xi", tuple(score.xi for score in null)),
         ("methods-accuracy", "Category accuracy", "accuracy", ()),
-        ("methods-rand", "Adjusted Rand index with the categories", "adjusted_rand", ()),
+        ("methods-rand", "Adjusted Rand", "adjusted_rand", ()),
     ):
         values = {row.method: getattr(row, key) for row in found.methods if getattr(row, key)}
         if of_null:
@@ -165,20 +168,12 @@ def _warn_of_single_start(found: Discovery) -> tuple[Note, ...]:
 
 
 def tabulate_methods(found: Discovery) -> Table:
-    """Return the comparison of methods, IterD first."""
+    """Return L and its parts for each method, IterD first."""
     columns = (
         Column("method", "Method"),
         *interval_columns("objective", "L"),
         *interval_columns("xi", "ξ"),
         *interval_columns("balance", "B"),
-        *interval_columns("accuracy", "Accuracy"),
-        *interval_columns("macro_f1", "Macro-F1"),
-        *interval_columns("adjusted_rand", "Adjusted Rand"),
-        *interval_columns("mutual_information", "Mutual information"),
-        *interval_columns("stand_out", "Stand out"),
-        Column("units_seeds", "Units over seeds", ColumnKind.NUMBER),
-        Column("samples_seeds", "Samples over seeds", ColumnKind.NUMBER),
-        Column("units_halves", "Units over halves", ColumnKind.NUMBER),
         Column("num_seeds", "Seeds", ColumnKind.COUNT),
     )
     rows = (
@@ -187,28 +182,59 @@ def tabulate_methods(found: Discovery) -> Table:
             *interval_cells(row.value),
             *interval_cells(row.xi),
             *interval_cells(row.balance),
-            *interval_cells(row.accuracy),
-            *interval_cells(row.macro_f1),
-            *interval_cells(row.adjusted_rand),
-            *interval_cells(row.mutual_information),
-            *interval_cells(row.stand_out),
-            *(row.seeds_agreement or (None, None)),
-            row.halves_agreement,
             row.num_seeds,
         )
         for row in found.methods
     )
     caption = (
-        "Means over the seeds, above their range. L is what IterD maximises; the measures right of "
-        f"B favour no method. Accuracy and macro-F1: of the {SVC_NAME} on the K module features. "
-        "Adjusted Rand and mutual information (normalised): the samples' modules against the "
-        "categories. Stand out: modules that tell a category better than 95% of random groups. "
-        "Over seeds: mean adjusted Rand index between seeds. Over halves: the same between the "
-        "modules of two halves of the samples; for IterD alone, as other methods would have to run "
-        f"again. The row {RANDOM_GROUPS} is the level: groups as large as the modules. IterD is "
-        "the whole search, restarts included; the other methods run once with the same seeds."
+        "Means over the seeds, above their range. L is what IterD maximises. IterD is the whole "
+        "search, restarts included; the other methods run once with the same seeds. The row "
+        f"{RANDOM_GROUPS} is the level: groups as large as the modules, drawn at random."
     )
     return build_table(name_for("methods", found), "Methods compared", columns, rows, caption)
+
+
+def tabulate_measures(found: Discovery) -> Table:
+    """Return the measures that favour no method, in the order of `tabulate_methods`."""
+    columns = (
+        Column("method", "Method"),
+        *interval_columns("accuracy", "Accuracy"),
+        *interval_columns("macro_f1", "Macro-F1"),
+        *interval_columns("adjusted_rand", "Adjusted Rand"),
+        *interval_columns("mutual_information", "Mutual information"),
+        *interval_columns("stand_out", "Stand out"),
+        Column("selective", "Selective", ColumnKind.COUNT),
+        Column("units_seeds", "Units over seeds", ColumnKind.NUMBER),
+        Column("samples_seeds", "Samples over seeds", ColumnKind.NUMBER),
+        Column("units_halves", "Units over halves", ColumnKind.NUMBER),
+    )
+    selective = None
+    if isinstance(found.ablation, Ablation):
+        selective = sum(module.is_selective for module in found.ablation.modules)
+    rows = (
+        (
+            row.method,
+            *interval_cells(row.accuracy),
+            *interval_cells(row.macro_f1),
+            *interval_cells(row.adjusted_rand),
+            *interval_cells(row.mutual_information),
+            *interval_cells(row.stand_out),
+            selective if row is found.methods[0] else None,
+            *(row.seeds_agreement or (None, None)),
+            row.halves_agreement,
+        )
+        for row in found.methods
+    )
+    caption = (
+        f"Accuracy and macro-F1: of the {SVC_NAME} on the K module features. Adjusted Rand and "
+        "mutual information (normalised): the samples' modules against the categories. Stand out: "
+        "modules that tell a category better than 95% of random groups. Selective: modules so by "
+        "ablation, if it was run. Over seeds: mean adjusted Rand index between seeds. Over halves: "
+        "the same between the modules of two halves of the samples; for IterD alone, as other "
+        "methods would have to run again."
+    )
+    title = "Measures that favour no method"
+    return build_table(name_for("measures", found), title, columns, rows, caption)
 
 
 def _downstream(found: Discovery) -> tuple[Block, ...]:
