@@ -222,7 +222,10 @@ class SearchConfig(Config):
     modules: IntList = Field(min_length=1)
     """Number of modules K, or a list of them."""
     restarts: int = Field(10, gt=0)
-    """Number of restarts; the highest L wins."""
+    """Maximum number of restarts; the highest L wins. No more are made once two of them ended at
+    the best L."""
+    moves: bool = True
+    """Improve the best restart by merging two modules and splitting a third while this raises L."""
     seed: int = Field(0, ge=0)
     """Seed of initial modules and sweep orders."""
     max_iterations: int = Field(100, ge=0)

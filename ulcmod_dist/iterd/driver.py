@@ -1,7 +1,9 @@
-"""The search for modules: starts, iterations over shared passes, and the best of the restarts."""
+"""The search for modules: restarts and moves, iterated over shared passes, and the best of them."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -12,20 +14,27 @@ from ulcmod_dist.iterd.init import (
     build_tables,
     check_scale,
     init_searches,
+    next_restarts,
     resume_searches,
+    sample_points,
     validate_sweep_orders,
 )
 from ulcmod_dist.iterd.iterations import SweepOrders, blockwise_iteration, exact_iteration
 from ulcmod_dist.iterd.modules import Iteration, Modules, mean_rand_index, stability
+from ulcmod_dist.iterd.moves import (
+    end_round,
+    is_running,
+    propose_moves,
+    select_best,
+    select_contenders,
+)
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, open_matrix, plan_search, unit_blocks
-from ulcmod_dist.iterd.search import Checkpoint, Search
+from ulcmod_dist.iterd.search import Checkpoint, Role, Search
 from ulcmod_dist.passes import moments
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
 
-# Relative difference of two L that may be the same modules, summed in another order.
-_ROUNDING = 1e-12
 # The defaults of a job's search, so that no default is written twice.
 _DEFAULTS = SearchConfig(modules=(1,))
 
@@ -36,6 +45,7 @@ def discover(
     *,
     standardize: bool = False,
     restarts: int = 1,
+    moves: bool = _DEFAULTS.moves,
     seed: int = _DEFAULTS.seed,
     max_iterations: int = _DEFAULTS.max_iterations,
     tolerance: float = _DEFAULTS.tolerance,
@@ -55,7 +65,8 @@ def discover(
 
     An iteration visits all units in random order and moves each to the module where L is highest,
     then all samples likewise. It ends when nothing moved or L hardly rose (``tolerance``), at
-    ``max_iterations``, or when given orders are used up. The restarts share passes over the matrix.
+    ``max_iterations``, or when given orders are used up. Restarts, and candidates of a move, share
+    passes over the matrix.
 
     L compares deviations of units, so raw activations have to be standardised, as a run does; an
     array is taken as it is unless ``standardize`` says so.
@@ -66,8 +77,10 @@ def discover(
         standardize: Whether to standardise an array first: each unit less its mean over the
             samples, divided by its standard deviation (with n - 1; below 1e-8 it counts as 1). The
             modules are then those that a run finds in the same matrix. One more pass.
-        restarts: Starts of the search; the best L wins. One by default, for a quick look; a job
-            has ten, because the L of single starts spreads by about 0.5%.
+        restarts: Starts of the search at most; the best L wins. One by default, for a quick look; a
+            job has up to ten. No more are made once two of them ended at the best L.
+        moves: Whether moves that merge two modules and split a third go on from the best restart
+            while they raise L. Never with given orders.
         seed: Seed of starts and sweep orders.
         max_iterations: Iterations at most; 0 for the start alone.
         tolerance: An iteration that raises L by no more than this share of it is the last; with 0
@@ -90,7 +103,7 @@ def discover(
             mean z.
         sweep_orders: Pairs (order of units, order of samples), one an iteration, for the exact
             mode; random by default. The search ends after the last.
-        progress: Called with each `Iteration` as it is done.
+        progress: Called with each `Iteration` as it is done, those of candidates of moves included.
         checkpoint: Called with a `Checkpoint` after the start and after each iteration.
         resume: A checkpoint of the same search, to go on from.
 
@@ -104,6 +117,7 @@ def discover(
     config = SearchConfig.from_options(
         modules=(num_modules,),
         restarts=restarts,
+        moves=moves,
         seed=seed,
         max_iterations=max_iterations,
         tolerance=tolerance,
@@ -159,91 +173,159 @@ def discover_all(
             )
         orders = validate_sweep_orders(sweep_orders, standardised)
         last = min(config.max_iterations, len(orders))
-        config = config.model_copy(update={"mode": "exact", "max_iterations": last})
+        changes = {"mode": "exact", "max_iterations": last, "moves": False}
+        config = config.model_copy(update=changes)
     with open_executor(executor or config.executor) as tasks:
         plan = plan or plan_search(standardised, modules, config, tasks, block_units=block_units)
         matrix = open_matrix(standardised, plan, tasks)
-        if resume is None:
-            labels = initial_sample_labels, initial_unit_labels
-            searches = init_searches(matrix, modules, config, *labels)
-        else:
-            searches = resume_searches(resume, modules, config)
-        build_tables(matrix, searches)
-        if resume is None:
-            check_scale(searches)
-        if plan.mode == "blockwise":
+        searches = resume_searches(resume, modules, config) if resume else []
+        run = _Run(matrix, plan, config, orders, progress, checkpoint, searches)
+        run.run_restarts(modules, initial_sample_labels, initial_unit_labels)
+        run.improve(modules)
+        return run.finish(modules)
+
+
+@dataclass(eq=False)
+class _Run:
+    """A search under way: all of its restarts, answers and candidates, of every K."""
+
+    matrix: ActivationMatrix
+    plan: SearchPlan
+    config: SearchConfig
+    orders: SweepOrders | None
+    progress: Callable[[Iteration], None] | None
+    checkpoint: Callable[[Checkpoint], None] | None
+    searches: list[Search]
+
+    def run_restarts(
+        self, modules: Sequence[int], sample_labels: AnyArray | None, unit_labels: AnyArray | None
+    ) -> None:
+        """Iterate restarts to their end, and start more where `next_restarts` asks for them."""
+        points = cache(partial(sample_points, self.matrix, self.config.seed))
+        limit = self.config.max_iterations
+        while True:
+            self._iterate(lambda: [s for s in self._select(Role.RESTART) if is_running(s, limit)])
+            added = [(k, restart) for k in modules for restart in self._next_restarts(k)]
+            if not added:
+                return
+            labels = sample_labels, unit_labels
+            self._begin(init_searches(self.matrix, added, self.config, points, *labels))
+
+    def improve(self, modules: Sequence[int]) -> None:
+        """Make the best restart of each K the answer, and try moves until none raises its L."""
+        if not self._select(Role.ANSWER):
+            best = [select_best(self._select(Role.RESTART, k)) for k in modules]
+            self.searches += [replace(search.copy_state(), role=Role.ANSWER) for search in best]
+        while answers := [s for s in self._select(Role.ANSWER) if self._wants_moves(s)]:
+            if not self._select(Role.CANDIDATE):
+                self._begin(propose_moves(self.matrix, self.blocks, answers, self.plan.candidates))
+            self._iterate(partial(self._contenders, answers))
+            rows = [end_round(s, self._select(Role.CANDIDATE, s.num_modules)) for s in answers]
+            self.searches = [s for s in self.searches if s.role is not Role.CANDIDATE]
+            self._end_iteration(rows)
+
+    def finish(self, modules: Sequence[int]) -> dict[int, Modules]:
+        """The answer of each K with what its restarts say of it."""
+        answers = {search.num_modules: search for search in self._select(Role.ANSWER)}
+        # From tables built anew: an update rounds otherwise, and a resumed search updates less.
+        build_tables(self.matrix, list(answers.values()))
+        return {k: _as_modules(answers[k], self._select(Role.RESTART, k)) for k in modules}
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Blocks of units of the blockwise mode; none in the exact mode."""
+        size = self.plan.block_units
+        return unit_blocks(self.matrix.activations, size) if size else []
+
+    def _select(self, role: Role, num_modules: int | None = None) -> list[Search]:
+        chosen = [search for search in self.searches if search.role is role]
+        return [s for s in chosen if num_modules in (None, s.num_modules)]
+
+    def _next_restarts(self, num_modules: int) -> range:
+        ended = [s.history[-1].objective for s in self._select(Role.RESTART, num_modules)]
+        if self.orders is not None:
+            return range(len(ended), self.config.restarts)
+        return next_restarts(ended, self.config.restarts)
+
+    def _wants_moves(self, answer: Search) -> bool:
+        """Its sweeps have converged, and its rounds of moves have not."""
+        if not self.plan.candidates or answer.num_modules < 3:
+            return False
+        may_go_on = answer.iteration < self.config.max_iterations
+        return may_go_on and answer.converged != (answer.rounds > 0)
+
+    def _contenders(self, answers: Sequence[Search]) -> list[Search]:
+        """Candidates that iterate next."""
+        pairs = [(s, self._select(Role.CANDIDATE, s.num_modules)) for s in answers]
+        limit = self.config.max_iterations
+        return [search for pair in pairs for search in select_contenders(*pair, limit)]
+
+    def _begin(self, new: list[Search]) -> None:
+        """Add searches with labels: build their tables and record where they start."""
+        self.searches += new
+        self._build_tables(new)
+        if self.searches == new:
+            check_scale(new)
+        self._end_iteration([search.record(0, 0, 0.0) for search in new])
+
+    def _build_tables(self, searches: Sequence[Search]) -> None:
+        if searches:
+            build_tables(self.matrix, searches)
+        if self.plan.mode == "blockwise":
             # T_u is built block by block in each iteration; whole, it would count against memory.
             for search in searches:
                 search.unit_table = np.empty((0, 0))
 
-        def end_iteration(done: Sequence[Iteration]) -> None:
-            for iteration in done:
-                if progress is not None:
-                    progress(iteration)
-            if checkpoint is not None:
-                copies = tuple(search.copy_state() for search in searches)
-                checkpoint(Checkpoint(config.seed, plan.mode, plan.block_units, copies))
+    def _iterate(self, select: Callable[[], list[Search]]) -> None:
+        """Iterate the selected searches until none is left; the others drop their tables."""
+        while active := select():
+            for search in self.searches:
+                if search not in active:
+                    search.drop_tables()
+            # Those of a checkpoint.
+            self._build_tables([search for search in active if not search.sample_table.size])
+            started = time.perf_counter()
+            if self.plan.mode == "exact":
+                moved = exact_iteration(self.matrix, active, self.orders)
+            else:
+                moved = blockwise_iteration(self.matrix, active, self.blocks, self.config.seed)
+            seconds = (time.perf_counter() - started) / len(active)
+            counts = zip(active, moved, strict=True)
+            self._end_iteration([search.record(*count, seconds) for search, count in counts])
+        for search in self.searches:
+            search.drop_tables()
 
-        if resume is None:
-            end_iteration([search.record(0, 0, 0.0) for search in searches])
-        _iterate(matrix, searches, plan, config, orders, end_iteration)
-        return _select_best(matrix, searches, modules)
-
-
-def _iterate(
-    matrix: ActivationMatrix,
-    searches: Sequence[Search],
-    plan: SearchPlan,
-    config: SearchConfig,
-    orders: SweepOrders | None,
-    end_iteration: Callable[[Sequence[Iteration]], None],
-) -> None:
-    """Iterate every search until it has converged or used up its iterations."""
-    limit = config.max_iterations
-    blocks = unit_blocks(matrix.activations, plan.block_units) if plan.block_units else []
-    while active := [s for s in searches if not s.converged and s.iteration < limit]:
-        started = time.perf_counter()
-        if plan.mode == "exact":
-            moved = exact_iteration(matrix, active, orders)
-        else:
-            moved = blockwise_iteration(matrix, active, blocks, config.seed)
-        seconds = (time.perf_counter() - started) / len(active)
-        counts = zip(active, moved, strict=True)
-        end_iteration([search.record(*count, seconds) for search, count in counts])
+    def _end_iteration(self, done: Sequence[Iteration]) -> None:
+        for iteration in done:
+            if self.progress is not None:
+                self.progress(iteration)
+        if self.checkpoint is not None:
+            copies = tuple(search.copy_state() for search in self.searches)
+            plan = self.plan
+            self.checkpoint(Checkpoint(self.config.seed, plan.mode, plan.block_units, copies))
 
 
-def _select_best(
-    matrix: ActivationMatrix, searches: Sequence[Search], modules: Sequence[int]
-) -> dict[int, Modules]:
-    groups = {k: [s for s in searches if s.num_modules == k] for k in modules}
-    best = {k: _best(group) for k, group in groups.items()}
-    # From tables built anew: an update rounds otherwise, and an interrupted search updates less.
-    build_tables(matrix, list(best.values()))
-    return {k: _as_modules(best[k], groups[k]) for k in modules}
-
-
-def _best(group: list[Search]) -> Search:
-    """The first restart whose L none beats by more than rounding."""
-    values = np.array([search.history[-1].objective for search in group])
-    return group[int(np.argmax(values >= values.max() - _ROUNDING * abs(values.max())))]
-
-
-def _as_modules(best: Search, group: list[Search]) -> Modules:
-    others = [(s.sample_labels, s.unit_labels) for s in group if s is not best]
-    by_sample, by_unit = stability(best.sample_labels, best.unit_labels, others, best.num_modules)
-    unit_margins, sample_margins = best.margins()
+def _as_modules(answer: Search, restarts: list[Search]) -> Modules:
+    others = [(s.sample_labels, s.unit_labels) for s in restarts if s.restart != answer.restart]
+    by_sample, by_unit = stability(
+        answer.sample_labels, answer.unit_labels, others, answer.num_modules
+    )
+    unit_margins, sample_margins = answer.margins()
+    lines = [answer if s.restart == answer.restart else s for s in restarts]
     return Modules(
-        sample_labels=best.sample_labels,
-        unit_labels=best.unit_labels,
-        objective=best.objective(),
-        history=[record for search in group for record in search.history],
+        sample_labels=answer.sample_labels,
+        unit_labels=answer.unit_labels,
+        objective=answer.objective(),
+        history=[record for search in lines for record in search.history],
         unit_margins=unit_margins,
         sample_margins=sample_margins,
         unit_stability=by_unit,
         sample_stability=by_sample,
-        unit_agreement=mean_rand_index([search.unit_labels for search in group]),
-        sample_agreement=mean_rand_index([search.sample_labels for search in group]),
-        restarts=[search.history[-1].objective for search in group],
-        best_restart=best.restart,
-        repaired=best.repaired,
+        unit_agreement=mean_rand_index([search.unit_labels for search in restarts]),
+        sample_agreement=mean_rand_index([search.sample_labels for search in restarts]),
+        restarts=[search.history[-1].objective for search in restarts],
+        best_restart=answer.restart,
+        rounds=answer.rounds,
+        moves=answer.moves,
+        repaired=answer.repaired,
     )

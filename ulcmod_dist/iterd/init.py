@@ -1,7 +1,7 @@
 """Searches at their start: given labels, or balanced k-means and largest means."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,31 +17,36 @@ from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, St
 
 # Below it moves of standardised size fall under the threshold of `sweep`.
 _MIN_SUM = 1e-5
+# Restarts at first, and the relative difference within which two ended at the same L: half the loss
+# of L that the search aims at most at.
+_FIRST_RESTARTS = 3
+_SAME = 5e-4
 
 logger = logging.getLogger(__name__)
 
 
 def init_searches(
     matrix: ActivationMatrix,
-    modules: Sequence[int],
+    restarts: Sequence[tuple[int, int]],
     config: SearchConfig,
+    points: Callable[[], FloatArray],
     sample_labels: AnyArray | None = None,
     unit_labels: AnyArray | None = None,
 ) -> list[Search]:
-    """Searches with labels for every K and restart; their tables are still missing.
+    """Searches with labels for some restarts (K, number); their tables are still missing.
 
     Given labels are -1 where the largest mean z decides. By default, samples are grouped by
-    balanced k-means on their principal components and units by the largest mean z.
+    balanced k-means on their principal components, `sample_points`, and units by the largest mean
+    z.
 
     Raises:
         InvalidInput: Labels that do not fit, or given for several K.
     """
-    restarts = [(k, restart) for k in modules for restart in range(config.restarts)]
+    modules = sorted({k for k, _ in restarts})
     if sample_labels is None and unit_labels is None:
-        points = _sample_points(matrix, config.seed)
         # A generator for each restart: adding a K or a restart leaves the others' starts alone.
         samples = [
-            balanced_kmeans(points, k, np.random.default_rng([config.seed, 2, k, restart]))
+            balanced_kmeans(points(), k, np.random.default_rng([config.seed, 2, k, restart]))
             for k, restart in restarts
         ]
         tables = matrix.unit_tables(samples, [k for k, _ in restarts])
@@ -49,7 +54,7 @@ def init_searches(
     else:
         if len(modules) > 1:
             raise InvalidInput(
-                f"Initial labels belong to one K, not to {list(modules)}.",
+                f"Initial labels belong to one K, not to {modules}.",
                 "Search for one K at a time.",
             )
         labels = _complete_labels(matrix, modules[0], sample_labels, unit_labels)
@@ -60,6 +65,20 @@ def init_searches(
     ]
 
 
+def next_restarts(objectives: Sequence[float], most: int) -> range:
+    """Restarts to add to those that ended with these objectives, none once they suffice.
+
+    They do where at least two ended at the best L: finding it again, another start would most
+    likely end there as well. Else there are as many again, up to ``most``.
+    """
+    done = len(objectives)
+    if done:
+        best = max(objectives)
+        again = sum(value >= best - _SAME * abs(best) for value in objectives)
+        return range(done, done if again > 1 else min(2 * done, most))
+    return range(min(_FIRST_RESTARTS, most))
+
+
 def resume_searches(
     checkpoint: Checkpoint, modules: Sequence[int], config: SearchConfig
 ) -> list[Search]:
@@ -68,13 +87,15 @@ def resume_searches(
     Raises:
         InvalidInput: The checkpoint is of another search.
     """
-    wanted = [(k, restart) for k in modules for restart in range(config.restarts)]
-    found = [(state.num_modules, state.restart) for state in checkpoint.searches]
-    if found != wanted or checkpoint.seed != config.seed:
+    found = {k: [s.restart for s in checkpoint.searches if s.num_modules == k] for k in modules}
+    strangers = {s.num_modules for s in checkpoint.searches} - set(modules)
+    unfit = any(not found[k] or max(found[k]) >= config.restarts for k in modules)
+    if strangers or unfit or checkpoint.seed != config.seed:
         raise InvalidInput(
             f"The checkpoint is of a search with seed {checkpoint.seed} for K = "
-            f"{sorted({k for k, _ in found})}, {len(found)} starts in all; this one has seed "
-            f"{config.seed}, K = {list(modules)} and {len(wanted)} starts.",
+            f"{sorted({s.num_modules for s in checkpoint.searches})}, up to restart "
+            f"{max(s.restart for s in checkpoint.searches) + 1}; this one has seed {config.seed}, "
+            f"K = {list(modules)} and at most {config.restarts} restarts.",
             "Resume with the settings of the earlier search, or start anew.",
         )
     return [replace(s.copy_state(), tolerance=config.tolerance) for s in checkpoint.searches]
@@ -140,7 +161,7 @@ def validate_sweep_orders(
     ]
 
 
-def _sample_points(matrix: ActivationMatrix, seed: int) -> FloatArray:
+def sample_points(matrix: ActivationMatrix, seed: int) -> FloatArray:
     """Principal components of the samples, the largest entry of each component positive.
 
     LAPACK's choice of sign is arbitrary and differs between builds.

@@ -55,8 +55,8 @@ def blockwise_iteration(
     is built from their new labels: one read of the matrix. Returns units and samples moved, by
     search.
     """
-    # Searches that share the reads share the order of the blocks.
-    key = [seed, 3, searches[0].iteration + 1]
+    # Searches that share the reads share the order of the blocks: all are in the same iteration.
+    key = [seed, 3, *searches[0].step]
     order = np.random.default_rng(key).permutation(len(blocks))
     ks = [search.num_modules for search in searches]
     sizes = [search.unit_sizes for search in searches]

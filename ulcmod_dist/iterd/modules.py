@@ -14,7 +14,7 @@ from ulcmod_dist.results.types import Objective
 
 @dataclass(frozen=True)
 class Iteration:
-    """One iteration of one restart; iteration 0 is the start.
+    """One iteration of one restart, or a round of moves; iteration 0 is the start.
 
     ``objective``, ``xi`` and ``balance`` are those after it. Restarts that share passes bear equal
     parts of their ``seconds``.
@@ -43,18 +43,21 @@ class Modules:
         sample_labels: Module of each sample, int32 [samples].
         unit_labels: Module of each unit, int32 [units].
         objective: L(F) and its parts.
-        history: Every iteration of every restart, restart by restart.
+        history: Every iteration of every restart, restart by restart; those of the best restart end
+            with the ``rounds`` of moves.
         unit_margins: L lost by moving a unit to the best other module, float64 [units]; all of L
             for the last unit of a module, NaN for K = 1.
         sample_margins: The same for samples [samples].
         unit_stability: Share of the other restarts in which a unit lies in the same module,
-            float64 [units]; NaN without other restarts.
+            float64 [units]; NaN without other restarts. No moves are made in these.
         sample_stability: The same for samples [samples].
         unit_agreement: Mean adjusted Rand index of the units' modules over all pairs of restarts;
-            NaN for a single one.
+            NaN for a single one. All as they were before any moves.
         sample_agreement: The same for samples.
-        restarts: L(F) of each restart.
-        best_restart: Number of the restart whose modules these are.
+        restarts: L(F) of each restart, before any moves.
+        best_restart: Number of the restart with the best L, from which moves went on.
+        rounds: Rounds of moves after it, the last ones in vain.
+        moves: Rounds that raised L; with 0 these are the modules of the best restart.
         repaired: Modules without a sample or without a unit at the best restart's start, each of
             which was given one.
     """
@@ -71,6 +74,8 @@ class Modules:
     sample_agreement: float
     restarts: list[float]
     best_restart: int
+    rounds: int
+    moves: int
     repaired: int
 
 

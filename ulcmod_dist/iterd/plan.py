@@ -9,7 +9,7 @@ import numpy as np
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.linalg import SKETCH_WIDTH
+from ulcmod_dist.passes.linalg import COMPONENTS, SKETCH_WIDTH
 from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, Standardised, as_standardised
@@ -21,6 +21,9 @@ _DEFAULT_SHARE = 0.7
 _MIN_BLOCKS = 8
 # A chunk while it is read: encoded, decoded, and the piece that a kernel converts.
 _CHUNK_COPIES = 3
+# Candidates of a round of moves, where memory allows, and fewer; splitting modules takes as much
+# memory as three.
+_CANDIDATES = (8, 6, 3)
 _MIB = 2**20
 
 
@@ -31,6 +34,7 @@ class SearchPlan:
     Attributes:
         resident: The whole matrix is kept in memory after its first read.
         block_units: Units in a block of the blockwise mode; 0 in the exact mode.
+        candidates: Candidates of a round of moves for one K, at most; 0 without moves.
         reads: Reads of the matrix from elsewhere in an iteration, at most.
         kept: Matrix, or the two blocks of the blockwise mode, kept in memory.
         tables: Tables and labels of all searches, held by the driver.
@@ -43,6 +47,7 @@ class SearchPlan:
     resident: bool
     keep: str
     block_units: int
+    candidates: int
     reads: int
     matrix: int
     kept: int
@@ -83,13 +88,15 @@ def plan_search(
     # Held-out samples are assigned for one K at a time, while the labels of all K are kept.
     labels = len(modules) * sum(activations.shape) * 12
     assigned = held_out and labels + held_out * (max(modules) * 16 + 4)
-    candidates = [
+    # Candidates last: with as many of them, labels do not depend on where the matrix is kept.
+    plans = [
         replace(plan, limit=limit, held_out=assigned)
-        for plan in _candidates(activations, modules, config, executor, block_units)
+        for candidates in (_CANDIDATES if config.moves and max(modules) > 2 else (0,))
+        for plan in _list_plans(activations, modules, config, executor, block_units, candidates)
     ]
-    fitting = [plan for plan in candidates if plan.projected_mem <= limit]
+    fitting = [plan for plan in plans if plan.projected_mem <= limit]
     if not fitting:
-        smallest = min(plan.projected_mem for plan in candidates)
+        smallest = min(plan.projected_mem for plan in plans)
         raise InvalidInput(
             f"The search needs more than the {limit / _MIB:,.0f} MiB it may use.",
             f"Allow it at least {-(-smallest // _MIB):,} MiB"
@@ -159,20 +166,23 @@ def open_matrix(
     return ActivationMatrix(kept, executor, resident=True)
 
 
-def _candidates(
+def _list_plans(
     activations: Standardised,
     modules: Sequence[int],
     config: SearchConfig,
     executor: Executor,
     block_units: int | None,
+    candidates: int,
 ) -> list[SearchPlan]:
     """Plans in the order of preference; limit and held-out samples are still missing."""
     samples, units = activations.shape
     itemsize = activations.raw.dtype.itemsize
     kept_size = min(itemsize, np.dtype(config.keep).itemsize)
     here = executor.in_process and not isinstance(activations.raw, da.Array)
-    searches, width = config.restarts * len(modules), config.restarts * sum(modules)
-    labels = searches * (samples + units) * 12
+    # Restarts have dropped their tables before candidates have any.
+    width = max(config.restarts, candidates) * sum(modules)
+    searches = (config.restarts + candidates + 1) * len(modules)
+    labels = searches * (samples + units) * 12 + samples * COMPONENTS * 8
     # Twice: a table and the sums that it is made of.
     tables = labels + (samples + units) * width * 16
     exact = SearchPlan(
@@ -180,6 +190,7 @@ def _candidates(
         resident=True,
         keep="float32" if here else config.keep,
         block_units=0,
+        candidates=candidates,
         reads=0,
         matrix=samples * units * itemsize,
         kept=0 if here else samples * units * kept_size,

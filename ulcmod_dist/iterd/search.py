@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -18,15 +19,25 @@ from ulcmod_dist.results.types import Objective
 _NO_TABLE: FloatArray = np.empty((0, 0))
 
 
+class Role(IntEnum):
+    """What a search is to the others of its K."""
+
+    RESTART = 0
+    ANSWER = 1  # the best restart, and what moves made of it
+    CANDIDATE = 2  # a move that is being tried
+
+
 @dataclass(eq=False)
 class Search:
-    """The state of one restart for one K.
+    """The state of one restart for one K, or of what moves make of it.
 
     Attributes:
         unit_table: T_u [units, K], belonging to ``sample_labels``; empty in the blockwise mode.
         sample_table: T_s [samples, K], belonging to ``unit_labels``.
         repaired: Modules that were empty at the start.
         tolerance: Share of L by which an iteration has to raise it for the search to go on.
+        rounds: Rounds of moves so far; of a candidate, with its own.
+        moves: Rounds whose best candidate was kept.
     """
 
     restart: int
@@ -39,11 +50,19 @@ class Search:
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0
     tolerance: float = 0.0
+    role: Role = Role.RESTART
+    rounds: int = 0
+    moves: int = 0
 
     @property
     def iteration(self) -> int:
         """Iterations done."""
         return len(self.history) - 1
+
+    @property
+    def step(self) -> list[int]:
+        """The next iteration, and the round of a candidate: key of its random orders."""
+        return [self.iteration + 1, *([self.rounds] if self.rounds else [])]
 
     @property
     def converged(self) -> bool:
@@ -60,11 +79,11 @@ class Search:
     def random_order(self, items: int, stream: int) -> LabelArray:
         """Order in which the next iteration visits items.
 
-        A function of seed, K, restart and iteration alone: a resumed search and one that shares its
-        passes with others visit in the same order. ``stream`` is 0 for all units, 1 for all
-        samples, 2 + first unit for a block of units.
+        A function of seed, K, restart, round and iteration alone: a resumed search and one that
+        shares its passes with others visit in the same order. ``stream`` is 0 for all units, 1 for
+        all samples, 2 + first unit for a block of units.
         """
-        key = [self.seed, 1, self.num_modules, self.restart, self.iteration + 1, stream]
+        key = [self.seed, 1, self.num_modules, self.restart, *self.step, stream]
         return np.random.default_rng(key).permutation(items).astype(np.int32)
 
     def fill_empty_modules(self) -> bool:
@@ -114,6 +133,10 @@ class Search:
         )
         return by_unit, by_sample
 
+    def drop_tables(self) -> None:
+        """Free the tables, which follow from the labels."""
+        self.sample_table = self.unit_table = _NO_TABLE
+
     def copy_state(self) -> Search:
         """A copy without the tables, which follow from the labels."""
         return replace(
@@ -138,7 +161,7 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """All restarts for all K of a search, between two iterations.
+    """All restarts for all K of a search, and its moves, between two iterations.
 
     The searches come without their tables, which are rebuilt from the labels.
     """
@@ -153,7 +176,12 @@ class Checkpoint:
         searches = self.searches
         return {
             "search": np.array([self.seed, self.mode == "exact", self.block_units]),
-            "states": np.array([[s.restart, s.num_modules, s.repaired] for s in searches]),
+            "states": np.array(
+                [
+                    [s.restart, s.num_modules, s.repaired, s.role, s.rounds, s.moves]
+                    for s in searches
+                ]
+            ),
             "sample_labels": np.stack([s.sample_labels for s in searches]),
             "unit_labels": np.stack([s.unit_labels for s in searches]),
             "lengths": np.array([len(s.history) for s in searches]),
@@ -168,8 +196,10 @@ class Checkpoint:
         labels = arrays["sample_labels"].astype(np.int32), arrays["unit_labels"].astype(np.int32)
         searches = []
         states = arrays["states"].tolist()
-        for (restart, k, repaired), *sides, rows in zip(states, *labels, histories, strict=True):
-            search = Search(restart, k, seed, sides[0], sides[1], repaired=repaired)
+        for (restart, k, *counts), *sides, rows in zip(states, *labels, histories, strict=True):
+            search = Search(restart, k, seed, sides[0], sides[1])
+            search.repaired, role, search.rounds, search.moves = counts
+            search.role = Role(role)
             search.history = [_parse_iteration(row) for row in rows.tolist()]
             searches.append(search)
         return cls(seed, "exact" if exact else "blockwise", block_units, tuple(searches))

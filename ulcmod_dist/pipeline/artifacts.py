@@ -62,7 +62,7 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("plan",), config=("model", "prompt", "matrix", "extract.statistic"),
         ),
         Artifact(
-            "modules", 1, "discover:make_modules", "discover",
+            "modules", 2, "discover:make_modules", "discover",
             inputs=("snapshot",), config=("discover",), ignored=_PLACES, each_k=True,
             files=tuple(
                 f"modules/K={{k:03d}}/{name}"
@@ -70,7 +70,7 @@ GRAPH: Mapping[str, Artifact] = {
             ),
         ),
         Artifact(
-            "null", 1, "evaluate:make_evaluation", "evaluate",
+            "null", 2, "evaluate:make_evaluation", "evaluate",
             inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),

@@ -41,14 +41,16 @@ COLUMNS = {
     "unit_agreement": "Agreement",
     "stability": "Stability",
     "iterations": "Iterations",
+    "moves": "Moves",
     "state": "State",
 }
 
 CHOOSING_K = (
     "To choose K: spread is how far the worst restart's L is below the best's; agreement is the "
-    "mean adjusted Rand index between restarts (1: every start finds the same) and stability the "
-    "share of restarts in which a unit or sample has the best one's module. L falls with K by "
-    "nature, compare it with the null model of each K in the report."
+    "mean adjusted Rand index between restarts (1: every start finds the same), both before any "
+    "moves, and stability the share of the other restarts in which a unit or sample has the "
+    "answer's module. L falls with K by nature, compare it with the null model of each K in the "
+    "report."
 )
 
 
@@ -133,9 +135,14 @@ class _Search:
 
     @property
     def config(self) -> SearchConfig:
-        """The search of the job; restarts from the same labels would end nearly alike."""
+        """The search of the job; from given labels one restart, without moves.
+
+        Restarts from the same labels would end nearly alike, and a move would put a module in
+        another's place, which reads as drift.
+        """
         config = self.context.job.discover
-        return config if self.start is None else config.model_copy(update={"restarts": 1})
+        changes = {} if self.start is None else {"restarts": 1, "moves": False}
+        return config.model_copy(update=changes)
 
     def plan(self) -> SearchPlan:
         """Plan and log how the search will use its memory, before anything is read."""
@@ -234,6 +241,8 @@ def _metrics(context: Context, found: Modules, run: Run) -> dict[str, Any]:
         "seed": context.job.discover.seed,
         "restarts": len(found.restarts),
         "best_restart": found.best_restart,
+        "rounds": found.rounds,
+        "moves": found.moves,
         "restart_objectives": found.restarts,
         "spread": _spread(found.restarts) if several else None,
         "unit_agreement": found.unit_agreement if several else None,
