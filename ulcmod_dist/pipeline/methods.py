@@ -177,7 +177,7 @@ def _baselines(
         for k, method, seed in product(sorted(numbers, reverse=True), settings.baselines, seeds)
         if seed == seeds[0] or method not in UNSEEDED
     ]
-    with track(on_progress, "Baselines", len(rounds), "clusterings") as step:
+    with track(on_progress, "Baselines", len(rounds), "groupings") as step:
         space = build_unit_space(
             inputs.train,
             inputs.executor,
