@@ -51,6 +51,7 @@ from ulcmod_dist.store.modules import StoredModules
 
 CHUNK = (1024, 4096)
 LAYERS = 36
+CLUSTERINGS = METHODS[:6]
 PAGE_MEGABYTES, PAGE_SECONDS = 15, 3
 JOB = Job.from_text(
     "run: runs/virtual\nmatrix: {path: none.npy}\ndiscover: {modules: [10]}\n",
@@ -242,9 +243,9 @@ def run(options: argparse.Namespace) -> Meter:
             "baselines: unit space", 7, lambda: build_unit_space(activations, threads)
         )
         candidates = meter.measure(
-            f"baselines: {len(METHODS)} clusterings",
+            f"baselines: {len(CLUSTERINGS)} clusterings",
             0,
-            lambda: find_baselines(space, options.samples, k),
+            lambda: find_baselines(space, options.samples, k, methods=CLUSTERINGS),
         )
         no_categories = [None] * options.samples
         meter.measure(
