@@ -1,4 +1,4 @@
-"""Pictures of a run's report for README and tutorial, light and dark, drawn by Chromium.
+"""Pictures of a run's report for README (light and dark) and tutorial (light), by Chromium.
 
     python -m docs.pictures runs/smollm2-135m --module 3
 
@@ -13,15 +13,14 @@ from playwright.sync_api import Page
 from tests.report.chromium import launch_chromium
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT = 1280, 930
+WIDTH, HEIGHT = 1280, 640
 # Picture -> figure of the page. All show the smallest K, with which the page opens.
 FIGURES = {"layers": "layers-k{k:03d}", "ablation": "ablation-categories-k{k:03d}"}
 MARGIN = 24
 
 
 def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> None:
-    """Write module.png, layers.png and ablation.png, or the same names with ``-dark``."""
-    suffix = "-dark" if dark else ""
+    """Write module.png, layers.png and ablation.png, or module-dark.png alone."""
     with launch_chromium() as browser:
         page = browser.new_page(
             viewport={"width": WIDTH, "height": HEIGHT},
@@ -32,14 +31,14 @@ def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> No
         page.click(f"#tab-{num_modules}-{module}")
         page.mouse.move(0, 0)  # nothing is shown as if it were pointed at
         show(page, "#modules")
-        page.screenshot(path=IMAGES / f"module{suffix}.png")
-        for picture, figure in FIGURES.items():
+        page.screenshot(path=IMAGES / ("module-dark.png" if dark else "module.png"))
+        for picture, figure in () if dark else FIGURES.items():
             place = f"[data-figure='{figure.format(k=num_modules)}']"
             if not page.locator(place).count():
                 print(f"The report has no figure {figure.format(k=num_modules)}.")
                 continue
             show(page, place)
-            page.locator(place).screenshot(path=IMAGES / f"{picture}{suffix}.png")
+            page.locator(place).screenshot(path=IMAGES / f"{picture}.png")
 
 
 def show(page: Page, place: str) -> None:

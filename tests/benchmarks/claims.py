@@ -20,12 +20,14 @@ from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.evaluate.structure import count_overlap, describe_layers
 from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, MethodRow, Overlap
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, SUPERVISED, Discovery, MethodRow, Overlap
 from ulcmod_dist.results.types import Absent, Floats, Repeats
 from ulcmod_dist.runtime.text import MINUS
 from ulcmod_dist.store.modules import StoredModules
 
 RANDOM_DRAWS = 100
+# Rows that are no other method of finding modules: one draws them, the other reads the categories.
+REFERENCES = (RANDOM_GROUPS, SUPERVISED)
 MEASURES: dict[str, Callable[[MethodRow], Repeats | None]] = {
     "L": lambda row: row.value,
     "adjusted Rand index": lambda row: row.adjusted_rand,
@@ -157,7 +159,7 @@ def _hierarchical(evidence: Evidence) -> Iterator[Row]:
 def _better(found: Discovery) -> Iterator[Row]:
     """IterD beside the method that does best by each measure."""
     claim = "better than clustering"
-    others = [row for row in found.methods[1:] if row.method != RANDOM_GROUPS]
+    others = [row for row in found.methods[1:] if row.method not in REFERENCES]
     for measure, get in MEASURES.items():
         own = get(found.methods[0]) if found.methods else None
         scored = [(values.mean, row.method) for row in others if (values := get(row)) is not None]
