@@ -1,7 +1,7 @@
 """The forward pass: a batch of tokenized prompts in, one row of activations a prompt out.
 
 The mean over tokens is taken on the device while the pass runs: [batch, units] numbers leave it,
-nothing is kept per token, and no logits are computed.
+nothing is kept per token, and for activations no logits are computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 # What the provenance of a store holds -> how the page names it, in the page's order.
 PROVENANCE = {
     "statistic": "Statistic",
-    "statistic.definition": "Statistic, defined",
+    "statistic.definition": "Activation on this page",
     "model.architecture": "Architecture",
     "model.revision": "Revision",
     "model.weights": "Weights",
