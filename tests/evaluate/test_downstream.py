@@ -1,5 +1,7 @@
 """Classifiers on module features, and agreement of modules with categories."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from sklearn.metrics import (
@@ -13,7 +15,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from ulcmod_dist.evaluate import downstream
-from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
+from ulcmod_dist.evaluate.downstream import (
+    measure_agreement,
+    score_downstream,
+    select_categories,
+)
 from ulcmod_dist.results.discovery import Agreement, Downstream
 from ulcmod_dist.results.types import Absent
 
@@ -27,10 +33,20 @@ def cloud(seed: int, size: int, noise: float) -> tuple[np.ndarray, list[str | No
     return features, NAMES[truth].tolist()
 
 
+def score(
+    train: np.ndarray,
+    categories: list[str | None],
+    test: np.ndarray | None = None,
+    test_categories: Sequence[str | None] = (),
+    seed: int = 0,
+) -> Downstream | Absent:
+    return score_downstream(train, test, select_categories(categories, test_categories), seed=seed)
+
+
 def test_score_downstream__equals_scikit_learn_step_by_step() -> None:
     train, train_truth = cloud(0, 90, 0.6)
     test, test_truth = cloud(1, 60, 0.6)
-    found = score_downstream(train, train_truth, test, test_truth)
+    found = score(train, train_truth, test, test_truth)
     assert isinstance(found, Downstream)
     scaler = StandardScaler().fit(train)
     predicted = SVC().fit(scaler.transform(train), train_truth).predict(scaler.transform(test))
@@ -45,7 +61,7 @@ def test_score_downstream__equals_scikit_learn_step_by_step() -> None:
 
 
 def test_score_downstream__both_classifiers_read_clear_categories() -> None:
-    found = score_downstream(*cloud(0, 90, 0.05), *cloud(1, 60, 0.05))
+    found = score(*cloud(0, 90, 0.05), *cloud(1, 60, 0.05))
     assert isinstance(found, Downstream)
     assert [classifier.accuracy.mean for classifier in found.classifiers] == [1.0, 1.0]
 
@@ -53,7 +69,7 @@ def test_score_downstream__both_classifiers_read_clear_categories() -> None:
 def test_score_downstream__intervals_hold_the_value_and_shrink_with_samples() -> None:
     widths = []
     for size in (30, 3000):
-        found = score_downstream(*cloud(0, 60, 0.6), *cloud(1, size, 0.6))
+        found = score(*cloud(0, 60, 0.6), *cloud(1, size, 0.6))
         assert isinstance(found, Downstream)
         accuracy = found.classifiers[0].accuracy
         assert accuracy.low is not None
@@ -66,7 +82,7 @@ def test_score_downstream__intervals_hold_the_value_and_shrink_with_samples() ->
 def test_score_downstream__without_held_out_samples_train_is_cross_validated() -> None:
     features, truth = cloud(0, 90, 0.05)
     truth[:10] = [None] * 10
-    found = score_downstream(features, truth)
+    found = score(features, truth)
     assert isinstance(found, Downstream)
     assert found.folds == 5
     assert found.num_scored == 80
@@ -76,7 +92,7 @@ def test_score_downstream__without_held_out_samples_train_is_cross_validated() -
 def test_score_downstream__held_out_category_unknown_to_train_counts_as_wrong() -> None:
     test, truth = cloud(1, 60, 0.05)
     truth[0] = "Unseen"
-    found = score_downstream(*cloud(0, 90, 0.05), test, truth)
+    found = score(*cloud(0, 90, 0.05), test, truth)
     assert isinstance(found, Downstream)
     assert found.categories == ("Coding", "Math", "Unseen", "Writing")
     assert found.classifiers[0].accuracy.mean == pytest.approx(59 / 60)
@@ -88,9 +104,7 @@ def test_score_downstream__large_train_sets_are_drawn_by_category(
     monkeypatch.setattr(downstream, "MAX_TRAIN", 30)
     features, truth = cloud(0, 300, 0.05)
     order = np.argsort(np.array(truth, dtype=str))
-    found = score_downstream(
-        features[order], [truth[i] for i in order], *cloud(1, 60, 0.05), seed=3
-    )
+    found = score(features[order], [truth[i] for i in order], *cloud(1, 60, 0.05), seed=3)
     assert isinstance(found, Downstream)
     assert found.num_train == 30
     assert found.classifiers[0].accuracy.mean == 1.0
@@ -105,7 +119,7 @@ def test_score_downstream__large_train_sets_are_drawn_by_category(
     ],
 )
 def test_score_downstream__is_skipped_by_name(categories: list[str | None], reason: str) -> None:
-    found = score_downstream(np.zeros((4, 2)), categories)
+    found = score(np.zeros((4, 2)), categories)
     assert isinstance(found, Absent)
     assert reason in found.reason
 
@@ -122,7 +136,7 @@ def test_score_downstream__is_skipped_by_name(categories: list[str | None], reas
 def test_score_downstream__is_skipped_where_a_category_has_too_few_samples(
     train: list[str | None], test: list[str | None], reason: str
 ) -> None:
-    found = score_downstream(np.ones((30, 2)), train, np.ones((len(test), 2)), test)
+    found = score(np.ones((30, 2)), train, np.ones((len(test), 2)), test)
     assert isinstance(found, Absent)
     assert reason in found.reason
 
@@ -130,7 +144,7 @@ def test_score_downstream__is_skipped_where_a_category_has_too_few_samples(
 def test_score_downstream__single_samples_are_left_out_of_the_cross_validation() -> None:
     features, truth = cloud(0, 90, 0.05)
     truth[4] = "Rare"
-    found = score_downstream(features, truth)
+    found = score(features, truth)
     assert isinstance(found, Downstream)
     assert found.categories == tuple(NAMES)
     assert (found.num_scored, found.classifiers[0].accuracy.mean) == (89, 1.0)
@@ -143,7 +157,7 @@ def test_score_downstream__of_many_categories_the_most_frequent_take_part(
     monkeypatch.setattr(downstream, "MAX_COMPARED", 3)
     features, truth = cloud(0, 90, 0.05)
     rare = [f"user-{row // 2}" for row in range(60)]
-    found = score_downstream(np.vstack([features, np.zeros((60, 3))]), [*truth, *rare])
+    found = score(np.vstack([features, np.zeros((60, 3))]), [*truth, *rare])
     assert isinstance(found, Downstream)
     assert found.categories == tuple(NAMES)
     assert (found.num_scored, found.classifiers[1].accuracy.mean) == (90, 1.0)
@@ -157,7 +171,7 @@ def test_score_downstream__a_drawn_part_keeps_two_samples_of_each_category(
     monkeypatch.setattr(downstream, "MAX_TRAIN", 20)
     features, truth = cloud(0, size, 0.05)
     truth[0], truth[1] = "Rare", "Rare"
-    found = score_downstream(features, truth)
+    found = score(features, truth)
     assert isinstance(found, Downstream)
     assert (found.num_train, found.folds, len(found.categories)) == (20, 2, 4)
 

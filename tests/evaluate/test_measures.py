@@ -19,7 +19,6 @@ from ulcmod_dist.evaluate.measures import (
     compute_areas,
     count_standing_out,
     draw_random_groups,
-    measure_seeds_agreement,
     measure_separation,
 )
 from ulcmod_dist.evaluate.methods import ITERD, MethodScore, score_methods, tabulate_methods
@@ -127,10 +126,13 @@ def test_methods__without_categories_only_what_needs_none_is_measured(
     assert row.seeds_agreement is not None
 
 
-def test_seeds_agreement__is_the_mean_over_all_pairs() -> None:
+def test_seeds_agreement__is_the_mean_over_all_pairs(threads: ThreadExecutor) -> None:
     one, other = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
-    assert measure_seeds_agreement([(one, one)]) is None
-    units, samples = measure_seeds_agreement([(one, one), (1 - one, one), (other, one)]) or (0, 0)
+    z = Standardised(np.eye(4), np.zeros(4), np.ones(4))
+    found = [Candidate("any", 2, seed, u, one) for seed, u in enumerate((one, 1 - one, other))]
+    scores = score_methods(found, z, None, [None] * 4, [], threads)
+    assert tabulate_methods(scores[:1], 2)[0].seeds_agreement is None
+    units, samples = tabulate_methods(scores, 2)[0].seeds_agreement or (0, 0)
     # Two partitions of four that share no pair: (0 - 2/3) / (2 - 2/3).
     assert units == pytest.approx((1 - 0.5 - 0.5) / 3)
     assert samples == 1.0
@@ -175,13 +177,14 @@ def test_separation__interval_of_the_area_is_that_of_drawing_samples_again() -> 
     known = select_categories(names, ())
     assert isinstance(known, SelectedCategories)
     feature = rng.normal(size=400) + known.train
-    found = measure_separation(feature[:, None], None, known)
-    assert known.names[found.best[0]] == "b"
+    areas, low = measure_separation(feature[:, None], None, known)
+    assert known.names[low.argmax()] == "b"
     draws = [rng.integers(0, 200, 200) for _ in range(400)]
-    areas = [roc_auc_score(truth, -feature[np.concatenate([draw, draw + 200])]) for draw in draws]
-    error = (found.scores[0, 1] - found.low[0]) / 1.959964
-    assert error == pytest.approx(np.std(areas), rel=0.15)
-    assert count_standing_out(found, [found]) == 0
+    drawn = [roc_auc_score(truth, -feature[np.concatenate([draw, draw + 200])]) for draw in draws]
+    error = (areas[0, 1] - low[0, 1]) / 1.959964
+    assert error == pytest.approx(np.std(drawn), rel=0.15)
+    assert count_standing_out(low, [areas]) == 0
+    assert count_standing_out(low, [low.max() - np.full((5, 2), 0.01)]) == 1
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))

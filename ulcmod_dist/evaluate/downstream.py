@@ -48,31 +48,6 @@ class SelectedCategories:
 
 def score_downstream(
     train_features: Floats,
-    train_categories: Sequence[str | None],
-    test_features: Floats | None = None,
-    test_categories: Sequence[str | None] = (),
-    *,
-    seed: int = 0,
-    memory: int | None = None,
-) -> Downstream | Absent:
-    """Fit classifiers on the module features of train samples and score them on held-out ones.
-
-    Features are scaled to mean 0 and deviation 1 over the train samples. Classifiers are those of
-    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear).
-    Without held-out samples each train sample is predicted by stratified 5-fold cross-validation.
-    Features have the shape (samples, K); samples without a category are left out. The support
-    vector machine comes first; intervals come from bootstrap draws of the scored samples.
-
-    Of more than 50 categories the most frequent take part, and in cross-validation those with two
-    samples; the note says so. There are no scores where fewer than two are left. The kernel's
-    cache takes a quarter of ``memory`` (bytes), at most 200 MiB.
-    """
-    known = select_categories(train_categories, () if test_features is None else test_categories)
-    return fit_classifiers(train_features, test_features, known, seed=seed, memory=memory)
-
-
-def fit_classifiers(
-    train_features: Floats,
     test_features: Floats | None,
     problem: SelectedCategories | Absent,
     *,
@@ -80,7 +55,16 @@ def fit_classifiers(
     main_only: bool = False,
     memory: int | None = None,
 ) -> Downstream | Absent:
-    """As `score_downstream`, of selected categories; with ``main_only`` the first classifier."""
+    """Fit classifiers on the module features of train samples and score them on held-out ones.
+
+    Features are scaled to mean 0 and deviation 1 over the train samples. Classifiers are those of
+    the paper: an RBF support vector machine and a one-vs-one logistic regression (liblinear); with
+    ``main_only`` the first alone. Without held-out samples each train sample is predicted by
+    stratified 5-fold cross-validation. Features have the shape (samples, K); samples without a
+    category are left out. The support vector machine comes first; intervals come from bootstrap
+    draws of the scored samples. The kernel's cache takes a quarter of ``memory`` (bytes), at most
+    200 MiB.
+    """
     if isinstance(problem, Absent):
         return problem
     train_rows = draw_subsample(problem.train, seed)
@@ -146,7 +130,11 @@ def explain_left_out(
 def select_categories(
     train_categories: Sequence[str | None], test_categories: Sequence[str | None]
 ) -> SelectedCategories | Absent:
-    """Choose the categories that take part, or say why no classifier can be fitted."""
+    """Choose the categories that take part, or say why no classifier can be fitted.
+
+    Of more than 50 the most frequent, and in cross-validation those with two samples; the note says
+    so. There must be two.
+    """
     coded = CodedCategories.of([*train_categories, *test_categories])
     num_train = len(train_categories)
     held_out = bool((coded.codes[num_train:] >= 0).any())

@@ -4,7 +4,6 @@ They stand beside L, which is what IterD maximises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from scipy.stats import norm, rankdata
 
 from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import INTERVAL_LEVEL, SelectedCategories, draw_subsample
-from ulcmod_dist.iterd.modules import Modules, adjusted_rand_index, mean_rand_index
+from ulcmod_dist.iterd.modules import Modules, adjusted_rand_index
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.moments import standardize
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
@@ -44,20 +43,6 @@ def draw_random_groups(
     )
 
 
-def measure_seeds_agreement(
-    labels: Sequence[tuple[LabelArray, LabelArray]],
-) -> tuple[float, float] | None:
-    """Mean adjusted Rand index over all pairs of seeds, of units and of samples.
-
-    Args:
-        labels: Modules of the units and of the samples, one pair a seed.
-    """
-    if len(labels) < 2:
-        return None
-    units, samples = zip(*labels, strict=True)
-    return mean_rand_index(units), mean_rand_index(samples)
-
-
 def compare_halves(
     activations: Standardised,
     search: Callable[[Standardised], Mapping[int, Modules]],
@@ -84,52 +69,49 @@ def compare_halves(
     }
 
 
-@dataclass(frozen=True, eq=False)
-class Separation:
-    """How well each module's feature tells categories apart."""
-
-    scores: Floats  # area under the ROC curve of module k for category c, shape (K, C)
-    best: Labels  # category that each module tells best on the train samples, shape (K,)
-    low: Floats  # lower end of the 95% interval of the area for that category, shape (K,)
-
-
 def measure_separation(
     train: Floats, test: Floats | None, categories: SelectedCategories, seed: int = 0
-) -> Separation:
-    """Measure how well module features tell each category from all others.
+) -> tuple[Floats, Floats]:
+    """Areas under the ROC curve of each module's feature for each category, and lower bounds.
 
-    The area under the ROC curve is the probability that a sample of the category has a larger
-    feature than one of the others (ties count half). The category of a module is chosen on train
-    samples and scored on held-out ones, or on the same where there are none; of very many, 10,000
-    are drawn of either. Features have the shape (samples, K).
+    The area is the probability that a sample of the category has a larger feature than one of the
+    others (ties count half). It is that of the held-out samples, or of the train samples where
+    there are none; of very many, 10,000 are drawn. The bounds are the lower ends of the 95%
+    intervals (Hanley and McNeil, 1982), for the category that a module tells best on the train
+    samples alone; -inf for the others. Features have the shape (samples, K), both results (K, C).
     """
-    rows = draw_subsample(categories.train, seed)
-    fitted, truth = train[rows], categories.train[rows]
-    scored, scored_truth = fitted, truth
+    rows, count = draw_subsample(categories.train, seed), len(categories.names)
+    features, truth = train[rows], categories.train[rows]
+    known = compute_areas(features, truth, count)
     if categories.held_out and test is not None:
         rows = draw_subsample(categories.test, seed)
-        scored, scored_truth = test[rows], categories.test[rows]
-    count = len(categories.names)
-    scores = compute_areas(scored, scored_truth, count)
-    known = compute_areas(fitted, truth, count)
+        features, truth = test[rows], categories.test[rows]
+    areas = compute_areas(features, truth, count)
+    own = np.bincount(truth, minlength=count)
+    others = len(truth) - own
+    variance = areas * (1 - areas)
+    variance += (own - 1) * (areas / (2 - areas) - areas**2)
+    variance += (others - 1) * (2 * areas**2 / (1 + areas) - areas**2)
+    low = areas - norm.ppf((1 + INTERVAL_LEVEL) / 2) * np.sqrt(
+        variance / np.maximum(own * others, 1)
+    )
     # A category that no held-out sample has cannot be scored.
-    known[np.isnan(known) | np.isnan(scores)] = -np.inf
-    best = known.argmax(axis=1)
-    low = [
-        scores[k, c]
-        - norm.ppf((1 + INTERVAL_LEVEL) / 2) * _area_error(scored[:, k], scored_truth == c)
-        for k, c in enumerate(best)
-    ]
-    return Separation(scores, best, np.array(low))
+    known[np.isnan(known) | np.isnan(areas)] = -np.inf
+    is_best = np.arange(count) == known.argmax(axis=1)[:, None]
+    return areas, np.where(is_best, low, -np.inf)
 
 
-def count_standing_out(found: Separation, random: Sequence[Separation]) -> int:
-    """Modules that tell their category better than 95% of the random groups of all draws do.
+def count_standing_out(low: Floats, random: Sequence[Floats]) -> int:
+    """Modules that tell their category better than 95% of the random groups do.
 
     The whole interval of a module's area must lie above those of the groups for its category.
+
+    Args:
+        low: Lower bounds of the modules' areas, as of `measure_separation`.
+        random: Areas of the random groups, one matrix a draw.
     """
-    areas = np.concatenate([draw.scores for draw in random])
-    return int((found.low > np.quantile(areas, INTERVAL_LEVEL, axis=0)[found.best]).sum())
+    level = np.quantile(np.concatenate(random), INTERVAL_LEVEL, axis=0)
+    return int((low > level).any(axis=1).sum())
 
 
 def compute_areas(features: Floats, categories: Labels, num_categories: int) -> Floats:
@@ -145,13 +127,3 @@ def compute_areas(features: Floats, categories: Labels, num_categories: int) -> 
     above = sums - own * (own + 1) / 2
     areas: Floats = np.divide(above, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
     return areas.T
-
-
-def _area_error(feature: Floats, is_own: NDArray[np.bool_]) -> float:
-    """Standard error of the area under the ROC curve (DeLong, DeLong and Clarke-Pearson, 1988)."""
-    ranks, count = rankdata(feature), int(is_own.sum())
-    if min(count, len(feature) - count) < 2:
-        return np.inf
-    own = (ranks[is_own] - rankdata(feature[is_own])) / (len(feature) - count)
-    other = (ranks[~is_own] - rankdata(feature[~is_own])) / count
-    return float(np.sqrt(own.var(ddof=1) / own.size + other.var(ddof=1) / other.size))

@@ -8,8 +8,8 @@ import numpy as np
 from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import (
     SelectedCategories,
-    fit_classifiers,
     measure_agreement,
+    score_downstream,
     select_categories,
 )
 from ulcmod_dist.evaluate.features import (
@@ -17,16 +17,12 @@ from ulcmod_dist.evaluate.features import (
     compute_module_features,
     group_by_memory,
 )
-from ulcmod_dist.evaluate.measures import (
-    Separation,
-    count_standing_out,
-    measure_seeds_agreement,
-    measure_separation,
-)
+from ulcmod_dist.evaluate.measures import count_standing_out, measure_separation
+from ulcmod_dist.iterd.modules import mean_rand_index
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.discovery import RANDOM_GROUPS, Agreement, MethodRow
-from ulcmod_dist.results.types import Absent, Objective, Repeats
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, MethodRow
+from ulcmod_dist.results.types import Absent, Floats, Objective, Repeats
 
 ITERD = "IterD"
 
@@ -35,16 +31,11 @@ ITERD = "IterD"
 class MethodScore:
     """How good the modules of one method are, for one K and seed."""
 
-    method: str  # name of the method
-    num_modules: int  # K
-    seed: int  # seed they were found with
-    unit_labels: LabelArray  # module of each unit
-    sample_labels: LabelArray  # module of each train sample
+    found: Candidate  # the modules
+    sample_labels: LabelArray  # module of each train sample, also where the method left it open
     objective: Objective  # objective L with xi and B
-    accuracy: float | None  # of the support vector machine on module features, if measured
-    macro_f1: float | None  # its macro-F1, if measured
-    agreement: Agreement | None  # of the samples' modules with their categories, if they have any
-    separation: Separation | None  # how well each module tells categories apart, likewise
+    measures: dict[str, float]  # by their names in `MethodRow`; of categories if there are any
+    separation: tuple[Floats, Floats] | None  # as of `measure_separation`, likewise
 
 
 def score_methods(
@@ -88,25 +79,22 @@ def _score(
     categories: Sequence[str | None],
     memory: int | None,
 ) -> MethodScore:
-    labels, seed = fill_sample_labels(candidate, features), candidate.seed
+    labels = fill_sample_labels(candidate, features)
+    objective = features.objective(labels)
+    measures = {"value": objective.value, "xi": objective.xi, "balance": objective.balance}
     values, held_out = features.values, None if test is None else test.values
-    downstream = fit_classifiers(values, held_out, known, seed=seed, main_only=True, memory=memory)
-    best = None if isinstance(downstream, Absent) else downstream.classifiers[0]
-    agreement = measure_agreement("train", labels.astype(np.int64), categories)
-    return MethodScore(
-        method=candidate.method,
-        num_modules=candidate.num_modules,
-        seed=seed,
-        unit_labels=candidate.unit_labels,
-        sample_labels=labels,
-        objective=features.objective(labels),
-        accuracy=None if best is None else best.accuracy.mean,
-        macro_f1=None if best is None else best.macro_f1.mean,
-        agreement=None if isinstance(agreement, Absent) else agreement,
-        separation=None
-        if isinstance(known, Absent)
-        else measure_separation(values, held_out, known),
+    downstream = score_downstream(
+        values, held_out, known, seed=candidate.seed, main_only=True, memory=memory
     )
+    if not isinstance(downstream, Absent):
+        (best,) = downstream.classifiers
+        measures |= {"accuracy": best.accuracy.mean, "macro_f1": best.macro_f1.mean}
+    agreement = measure_agreement("train", labels.astype(np.int64), categories)
+    if not isinstance(agreement, Absent):
+        measures["adjusted_rand"] = agreement.adjusted_rand
+        measures["mutual_information"] = agreement.mutual_information
+    separation = None if isinstance(known, Absent) else measure_separation(values, held_out, known)
+    return MethodScore(candidate, labels, objective, measures, separation)
 
 
 def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelArray:
@@ -124,37 +112,26 @@ def tabulate_methods(
 
     ``halves`` is the agreement of IterD's units over two halves of the samples, if measured.
     """
-    chosen = [score for score in scores if score.num_modules == num_modules]
-    random = [s.separation for s in chosen if s.method == RANDOM_GROUPS and s.separation]
-    rows = [
-        _tabulate(method, [s for s in chosen if s.method == method], random, halves)
-        for method in dict.fromkeys(score.method for score in chosen)
-    ]
+    chosen = [score for score in scores if score.found.num_modules == num_modules]
+    by_method: dict[str, list[MethodScore]] = {}
+    for score in chosen:
+        by_method.setdefault(score.found.method, []).append(score)
+    random = [s.separation[0] for s in by_method.get(RANDOM_GROUPS, ()) if s.separation]
+    rows = []
+    for method, mine in by_method.items():
+        values = {key: [s.measures[key] for s in mine] for key in mine[0].measures}
+        if random and method != RANDOM_GROUPS:
+            values["stand_out"] = [
+                float(count_standing_out(s.separation[1], random)) for s in mine if s.separation
+            ]
+        units = mean_rand_index([s.found.unit_labels for s in mine])
+        samples = mean_rand_index([s.sample_labels for s in mine])
+        row = MethodRow(
+            method=method,
+            **{key: Repeats(tuple(found)) for key, found in values.items()},
+            seeds_agreement=(units, samples) if len(mine) > 1 else None,
+            halves_agreement=halves if method == ITERD else None,
+        )
+        rows.append(row)
     places = {ITERD: 0, RANDOM_GROUPS: 2}
     return tuple(sorted(rows, key=lambda row: (places.get(row.method, 1), -row.value.mean)))
-
-
-def _tabulate(
-    method: str, scores: Sequence[MethodScore], random: Sequence[Separation], halves: float | None
-) -> MethodRow:
-    agreement = [s.agreement for s in scores if s.agreement]
-    level = [] if method == RANDOM_GROUPS else random
-    return MethodRow(
-        method=method,
-        value=Repeats(tuple(s.objective.value for s in scores)),
-        xi=Repeats(tuple(s.objective.xi for s in scores)),
-        balance=Repeats(tuple(s.objective.balance for s in scores)),
-        accuracy=_repeats([s.accuracy for s in scores if s.accuracy is not None]),
-        macro_f1=_repeats([s.macro_f1 for s in scores if s.macro_f1 is not None]),
-        adjusted_rand=_repeats([found.adjusted_rand for found in agreement]),
-        mutual_information=_repeats([found.mutual_information for found in agreement]),
-        stand_out=_repeats(
-            [count_standing_out(s.separation, level) for s in scores if s.separation and level]
-        ),
-        seeds_agreement=measure_seeds_agreement([(s.unit_labels, s.sample_labels) for s in scores]),
-        halves_agreement=halves if method == ITERD else None,
-    )
-
-
-def _repeats(values: Sequence[float]) -> Repeats | None:
-    return Repeats(tuple(values)) if values else None

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.evaluate.confounds import count_characters, measure_confounds
-from ulcmod_dist.evaluate.downstream import measure_agreement, score_downstream
+from ulcmod_dist.evaluate.downstream import (
+    measure_agreement,
+    score_downstream,
+    select_categories,
+)
 from ulcmod_dist.evaluate.features import ModuleFeatures
 from ulcmod_dist.evaluate.structure import (
     average_by_module,
@@ -93,9 +97,8 @@ def describe(
         methods_left_out=methods.left_out,
         downstream=score_downstream(
             features,
-            samples["train"].categories,
             None if found.test is None else found.test.values,
-            samples["test"].categories,
+            select_categories(samples["train"].categories, samples["test"].categories),
             seed=job.evaluate.seed,
             memory=job.discover.memory,
         ),

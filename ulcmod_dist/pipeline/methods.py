@@ -111,20 +111,19 @@ def _compare_halves(
     numbers = [k for k in numbers if k > 1]
     if not numbers or len(_seeds(inputs)) < 2:
         return {}, ()
-    context, raw = inputs.context, inputs.train.raw
+    raw, seed = inputs.train.raw, inputs.context.job.evaluate.seed
     # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
     held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
-    with track(context.on_progress, "Searching in halves", 2, "searches") as step:
-
-        def search(half: Standardised) -> dict[int, Modules]:
-            memory = max(1, inputs.memory - held)
-            found = search_again(inputs, half, numbers, step, memory=memory)
-            step.update(step.done + 1)
-            return found
-
+    memory = max(1, inputs.memory - held)
+    with track(inputs.context.on_progress, "Searching in halves", None, "searches") as step:
         try:
-            seed = context.job.evaluate.seed
-            return compare_halves(inputs.train, search, inputs.executor, seed), ()
+            agreement = compare_halves(
+                inputs.train,
+                lambda half: search_again(inputs, half, numbers, step, memory=memory),
+                inputs.executor,
+                seed,
+            )
+            return agreement, ()
         except InvalidInput as error:
             return {}, (Fact("stability over halves of the samples", error.fact),)
 

@@ -23,6 +23,7 @@ from ulcmod_dist.report.blocks import (
 from ulcmod_dist.report.figures.modules import draw_activation
 from ulcmod_dist.report.figures.quality import draw_by_method, draw_confusion
 from ulcmod_dist.report.tables import (
+    Cell,
     Column,
     ColumnKind,
     Table,
@@ -169,21 +170,10 @@ def _warn_of_single_start(found: Discovery) -> tuple[Note, ...]:
 
 def tabulate_methods(found: Discovery) -> Table:
     """Return L and its parts for each method, IterD first."""
-    columns = (
-        Column("method", "Method"),
-        *interval_columns("objective", "L"),
-        *interval_columns("xi", "ξ"),
-        *interval_columns("balance", "B"),
-        Column("num_seeds", "Seeds", ColumnKind.COUNT),
-    )
+    titles = {"objective": "L", "xi": "ξ", "balance": "B"}
+    columns = [column for key, title in titles.items() for column in interval_columns(key, title)]
     rows = (
-        (
-            row.method,
-            *interval_cells(row.value),
-            *interval_cells(row.xi),
-            *interval_cells(row.balance),
-            row.num_seeds,
-        )
+        (row.method, *_spread(row.value, row.xi, row.balance), row.num_seeds)
         for row in found.methods
     )
     caption = (
@@ -191,35 +181,33 @@ def tabulate_methods(found: Discovery) -> Table:
         "search, restarts included; the other methods run once with the same seeds. The row "
         f"{RANDOM_GROUPS} is the level: groups as large as the modules, drawn at random."
     )
+    columns = [Column("method", "Method"), *columns, Column("num_seeds", "Seeds", ColumnKind.COUNT)]
     return build_table(name_for("methods", found), "Methods compared", columns, rows, caption)
 
 
 def tabulate_measures(found: Discovery) -> Table:
     """Return the measures that favour no method, in the order of `tabulate_methods`."""
+    titles = {
+        "accuracy": "Accuracy",
+        "macro_f1": "Macro-F1",
+        "adjusted_rand": "Adjusted Rand",
+        "mutual_information": "Mutual information",
+        "stand_out": "Stand out",
+    }
     columns = (
         Column("method", "Method"),
-        *interval_columns("accuracy", "Accuracy"),
-        *interval_columns("macro_f1", "Macro-F1"),
-        *interval_columns("adjusted_rand", "Adjusted Rand"),
-        *interval_columns("mutual_information", "Mutual information"),
-        *interval_columns("stand_out", "Stand out"),
+        *(column for key, title in titles.items() for column in interval_columns(key, title)),
         Column("selective", "Selective", ColumnKind.COUNT),
         Column("units_seeds", "Units over seeds", ColumnKind.NUMBER),
         Column("samples_seeds", "Samples over seeds", ColumnKind.NUMBER),
         Column("units_halves", "Units over halves", ColumnKind.NUMBER),
     )
-    selective = None
-    if isinstance(found.ablation, Ablation):
-        selective = sum(module.is_selective for module in found.ablation.modules)
+    ablation = found.ablation if isinstance(found.ablation, Ablation) else None
     rows = (
         (
             row.method,
-            *interval_cells(row.accuracy),
-            *interval_cells(row.macro_f1),
-            *interval_cells(row.adjusted_rand),
-            *interval_cells(row.mutual_information),
-            *interval_cells(row.stand_out),
-            selective if row is found.methods[0] else None,
+            *_spread(*(getattr(row, key) for key in titles)),
+            ablation.num_selective if ablation and row is found.methods[0] else None,
             *(row.seeds_agreement or (None, None)),
             row.halves_agreement,
         )
@@ -235,6 +223,11 @@ def tabulate_measures(found: Discovery) -> Table:
     )
     title = "Measures that favour no method"
     return build_table(name_for("measures", found), title, columns, rows, caption)
+
+
+def _spread(*values: Repeats | None) -> Iterator[Cell]:
+    for value in values:
+        yield from interval_cells(value)
 
 
 def _downstream(found: Discovery) -> tuple[Block, ...]:

@@ -40,9 +40,6 @@ _PROPERTIES = {
     PromptProperty.NON_ASCII: "share of letters outside ASCII",
 }
 
-_STRONG, _MODERATE = 0.5, 0.1
-"""Shares of explained variance from which a relation is called so."""
-
 
 def build_robustness_section(data: ReportData) -> Section:
     """Return the null model, the restarts and the confounds."""
@@ -88,15 +85,7 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
 def _null(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.null, Absent):
         return (explain_absence(found.null),)
-    largest = max(score.value for score in found.null)
-    searches = count(len(found.null), "search", "searches")
-    value = found.objective.value
-    share = f"{percent(largest / value)} of the " if value > 0 else "beside "
-    text = (
-        f"With each unit's column permuted over the samples, {searches} found at most "
-        f"L = {number(largest, 6)}, {share}{number(value, 6)} found on the data."
-    )
-    return (Note(text), Collapsible(tabulate_null(found, found.null)))
+    return (Collapsible(tabulate_null(found, found.null)),)
 
 
 def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
@@ -109,7 +98,8 @@ def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
     )
     rows = [("as measured", found.objective.value, found.objective.xi, found.objective.balance)]
     rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
-    return build_table(name_for("null", found), "Null model", columns, rows)
+    caption = "Each permutation permutes each unit's column over the samples."
+    return build_table(name_for("null", found), "Null model", columns, rows, caption)
 
 
 def tabulate_restarts(found: Discovery) -> Table:
@@ -153,13 +143,13 @@ def tabulate_confounds(found: Discovery, confounds: tuple[Confound, ...]) -> Tab
         Column("subject", "What"),
         Column("measure", "Measure"),
         Column("value", "Value", ColumnKind.NUMBER),
-        Column("reading", "What it says"),
     )
-    rows = ((_PROPERTIES[c.property], _measure(c), c.value, _reading(c)) for c in confounds)
+    rows = ((_PROPERTIES[c.property], _measure(c), c.value) for c in confounds)
     title = "Confounds: what else is related to the modules"
     caption = (
         "Where modules are related to the length of a prompt or to a kind of character, part of "
-        "their activation may follow from that; so may a category that differs in length."
+        "their activation may follow from that; so may a category that differs in length. A share "
+        "of 0.5, or a correlation of 0.7, is strong; below 0.1, or 0.3, it is weak."
     )
     return build_table(name_for("confounds", found), title, columns, rows, caption)
 
@@ -169,24 +159,7 @@ def _measure(confound: Confound) -> str:
         ConfoundMeasure.EXPLAINED_VARIANCE: "variance of ranks explained by the module "
         "(epsilon squared)",
         ConfoundMeasure.MODULE_CORRELATION: "largest rank correlation with a module's mean "
-        "activation",
+        f"activation (module {confound.index})",
         ConfoundMeasure.COMPONENT_CORRELATION: "rank correlation with principal component "
         f"{confound.index} of the module features",
     }[confound.measure]
-
-
-def _reading(confound: Confound) -> str:
-    """Return one sentence on what a confound's value says."""
-    what, value = _PROPERTIES[confound.property], confound.value
-    if confound.measure is ConfoundMeasure.EXPLAINED_VARIANCE:
-        return f"The modules explain {value:.0%} of the variance of {what}: {_strength(value)}."
-    relation = f"{_strength(value**2)} (rank correlation {number(value, 2)})"
-    if confound.measure is ConfoundMeasure.MODULE_CORRELATION:
-        return f"Module {confound.index} correlates most with {what}: {relation}."
-    return f"Component {confound.index} correlates with {what}: {relation}."
-
-
-def _strength(share: float) -> str:
-    if share >= _STRONG:
-        return "a strong relation"
-    return "a moderate relation" if share >= _MODERATE else "a weak relation"
