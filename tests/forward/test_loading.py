@@ -98,7 +98,7 @@ def test_load__missing_weights_are_never_made_up(tmp_path: Path) -> None:
 
 def test_load__a_hub_id_needs_a_fixed_revision() -> None:
     with pytest.raises(
-        InvalidInput, match=r"no folder or GGUF file and, as an id .* lacks a revision"
+        InvalidInput, match="no folder or GGUF file and, as a hub id, lacks a revision"
     ):
         load_config(ModelConfig(id="somebody/some-model"))
 

@@ -12,6 +12,7 @@ from ulcmod_dist.forward.batches import PooledActivations
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
+    count_loading_bytes,
     count_parameter_bytes,
     estimate_token_bytes,
     fit_batch_tokens,
@@ -67,6 +68,8 @@ def test_parameter_bytes__equal_those_of_the_loaded_model(family: str) -> None:
     counted = sum(parameter.numel() for parameter in model.parameters())
     assert count_parameter_bytes(model.config, "float32") == 4 * counted
     assert count_parameter_bytes(model.config, "bfloat16") == 2 * counted
+    largest = max(parameter.numel() for parameter in model.parameters())
+    assert count_loading_bytes(model.config) == 8 * largest
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -52,8 +52,7 @@ class ModelConfig(Config):
     """The language model, its revision and its precision."""
 
     id: str
-    """Local folder of the model, or its id on the Hugging Face hub; or a
-    [GGUF file](faq.md#hardware-and-models) in either, such as `owner/repository/file.gguf`."""
+    """Local folder, id on the Hugging Face hub, or a [GGUF file](faq.md#hardware-and-models)."""
     revision: str | None = None
     """Commit (40 hexadecimal digits); required for a hub id."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -8,19 +8,18 @@ the files, by the code of transformers that will load them.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_utils import str_to_torch_dtype
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
@@ -28,18 +27,14 @@ from transformers.utils.peft_utils import ADAPTER_CONFIG_NAME
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import get_model_class
-from ulcmod_dist.forward.gguf import read_gguf_headers
 from ulcmod_dist.forward.provenance import split_gguf
-from ulcmod_dist.forward.quantisation import (
-    add_quantisation,
-    get_quantisation,
-    reject_missing_scales,
-)
+from ulcmod_dist.forward.quantisation import add_quantisation, get_quantisation
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 from ulcmod_dist.runtime.text import count
 
 # Files that transformers prefers to model.safetensors (`distributed.checkpoint`).
 _DISTRIBUTED = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors")
+_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 _SAVE = "Save the model with save_pretrained, which writes model.safetensors."
 
 
@@ -57,34 +52,23 @@ def get_local_folder(model: ModelConfig) -> Path | None:
         )
     if model.revision is None:
         raise InvalidInput(
-            f"The model {model.id!r} is no folder or GGUF file and, as an id on the hub, lacks a "
-            "revision.",
+            f"The model {model.id!r} is no folder or GGUF file and, as a hub id, lacks a revision.",
             "Correct the path, or name a commit.",
         )
     return None
 
 
-def find_gguf(model: ModelConfig) -> Path | None:
-    """The GGUF file of a model, downloaded where needed; None for a model in safetensors.
-
-    Raises:
-        InvalidInput: The repository has no such file, or it is a pointer of Git LFS.
-    """
+def locate(model: ModelConfig) -> dict[str, Any]:
+    """Where a model is, as arguments of ``from_pretrained``; a GGUF file is downloaded."""
     if (parts := split_gguf(model)) is None:
-        return None
+        where = {"pretrained_model_name_or_path": model.id, "revision": model.revision}
+        return {**where, "trust_remote_code": False}
     if (file := find_file(model, parts[1])) is None:
         raise InvalidInput(
             f"The repository {parts[0]} holds no file {parts[1]} at this revision.",
             "Correct model.id, which is OWNER/REPOSITORY/FILE.gguf.",
         )
     reject_lfs_pointer(file)
-    return file
-
-
-def locate(model: ModelConfig) -> dict[str, Any]:
-    """Where a model is, as arguments of ``from_pretrained``."""
-    if (file := find_gguf(model)) is None:
-        return {"pretrained_model_name_or_path": model.id, "revision": model.revision}
     # By its whole path, since transformers prefers a file of that name in the working directory.
     return {"pretrained_model_name_or_path": str(file.parent), "gguf_file": str(file)}
 
@@ -115,23 +99,18 @@ def check_files(model: ModelConfig) -> None:
     if split_gguf(model):
         return
     folder = get_local_folder(model)
-    if folder is not None:
-        names = sorted(path.name for path in folder.glob("*.safetensors"))
-        if distributed := [name for name in names if _DISTRIBUTED.match(name)]:
-            raise InvalidInput(
-                f"The model folder {folder} holds a distributed checkpoint ({distributed[0]}).",
-                _SAVE,
-            )
-        index = folder / SAFE_WEIGHTS_INDEX_NAME
-        if SAFE_WEIGHTS_NAME not in names and not (names and index.exists()):
-            raise InvalidInput(f"The model folder {folder} holds no weights in safetensors.", _SAVE)
-        if index.exists():
+    names = sorted(path.name for path in folder.glob("*.safetensors")) if folder else []
+    if distributed := [name for name in names if _DISTRIBUTED.match(name)]:
+        raise InvalidInput(
+            f"The model folder {folder} holds a distributed checkpoint ({distributed[0]}).", _SAVE
+        )
+    # from_pretrained takes model.safetensors where there is one, and else follows the index.
+    if find_file(model, SAFE_WEIGHTS_NAME) is None:
+        index = find_file(model, SAFE_WEIGHTS_INDEX_NAME)
+        if index is not None:
             _list_indexed_files(index)
-    # from_pretrained downloads model.safetensors where there is one, and else follows the index.
-    elif find_file(model, SAFE_WEIGHTS_NAME) is None:
-        index_file = find_file(model, SAFE_WEIGHTS_INDEX_NAME)
-        if index_file is not None:
-            _list_indexed_files(index_file)
+        if folder is not None and not (names and index):
+            raise InvalidInput(f"The model folder {folder} holds no weights in safetensors.", _SAVE)
 
 
 def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = False) -> None:
@@ -144,12 +123,10 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
         InvalidInput: A file is missing, cut off or a pointer; or a weight has no place in the
             model, another shape, or is lacking.
     """
-    file = find_gguf(model)
-    tensors = _read_headers(model) if file is None else read_gguf_headers(file, config)
-    # The packages of other methods need the data to tell the shape of a weight.
-    if tensors is None or get_quantisation(model) not in (None, "fp8", "mxfp4", "mxfp8"):
+    # Other methods need the data to tell the shape of a weight.
+    has_shapes = get_quantisation(model) in (None, "fp8", "mxfp4", "mxfp8")
+    if not has_shapes or (tensors := _read_headers(model)) is None:
         return
-    reject_missing_scales(model, tensors)
     name = get_model_class(config, head=head)
     try:
         model_class = _get_class(name, config)
@@ -159,6 +136,10 @@ def check_weights(model: ModelConfig, config: PretrainedConfig, *, head: bool = 
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}.",
             "Check that its config.json belongs to these weights.",
         ) from error
+    # transformers takes 8-bit floats without scales as they are.
+    scaled = {name.rpartition(".")[0] for name in tensors if "scale" in name}
+    small = [name for name, tensor in tensors.items() if tensor.dtype in _FLOAT8]
+    info["missing_keys"] |= {f"{x}_scale_inv" for x in small if x.rpartition(".")[0] not in scaled}
     prefix = model_class.base_model_prefix
     if twice := sorted(name for name in tensors if f"{prefix}.{name}" in tensors):
         raise _duplicate(model, twice[0], f"{prefix}.{twice[0]}")
@@ -194,8 +175,7 @@ def check_loading_info(
         raise InvalidInput(
             f"The checkpoint {model.id} holds {count(len(unexpected), 'weight')} for which its "
             f"configuration has no place, such as {unexpected[0]}.",
-            "Check that the config.json belongs to these weights: number of layers, biases. Of a "
-            "GGUF file transformers does not know all weights: use safetensors instead.",
+            "Check that the config.json belongs to these weights: number of layers, biases.",
         )
 
 
@@ -266,12 +246,10 @@ def _drop_heads(config: PretrainedConfig, keys: set[str]) -> set[str]:
 
 def _read_headers(model: ModelConfig) -> dict[str, torch.Tensor] | None:
     """Every weight without its data; None where they are on the hub and out of reach."""
-    folder = get_local_folder(model)
-    find: Callable[[str], Path] = partial(_find_cached, model)
-    if folder is not None:
-        find = folder.joinpath
-    paths = _list_weight_files(find)
-    if folder is None and not all(path.exists() for path in paths):
+    config = find_file(model, CONFIG_NAME)
+    assert config is not None  # it has been read
+    paths = _list_weight_files(config.parent)
+    if get_local_folder(model) is None and not all(path.exists() for path in paths):
         try:
             metadata = HfApi().get_safetensors_metadata(model.id, revision=model.revision)
         except Exception:
@@ -294,12 +272,11 @@ def _make_empty(shape: Sequence[int], dtype: str) -> torch.Tensor:
     return torch.empty(tuple(shape), dtype=str_to_torch_dtype.get(dtype), device="meta")
 
 
-def _list_weight_files(find: Callable[[str], Path]) -> list[Path]:
-    single = find(SAFE_WEIGHTS_NAME)
-    index = find(SAFE_WEIGHTS_INDEX_NAME)
+def _list_weight_files(folder: Path) -> list[Path]:
+    single, index = folder / SAFE_WEIGHTS_NAME, folder / SAFE_WEIGHTS_INDEX_NAME
     if single.exists() or not index.exists():
         return [single]
-    return [find(name) for name in _list_indexed_files(index)]
+    return [folder / name for name in _list_indexed_files(index)]
 
 
 def _read_header(path: Path) -> dict[str, torch.Tensor]:
@@ -308,10 +285,7 @@ def _read_header(path: Path) -> dict[str, torch.Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            return {
-                name: _make_empty(part.get_shape(), part.get_dtype())
-                for name, part in parts.items()
-            }
+            return {name: _make_empty(x.get_shape(), x.get_dtype()) for name, x in parts.items()}
     except (OSError, SafetensorError) as error:
         raise InvalidInput(
             f"The file of weights {path} cannot be read: {one_line(error)}.",
@@ -331,12 +305,6 @@ def find_file(model: ModelConfig, name: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _find_cached(model: ModelConfig, name: str) -> Path:
-    """The path of a file of a model on the hub in the cache; one that is nowhere, if it is not."""
-    found = try_to_load_from_cache(model.id, name, revision=model.revision)
-    return Path(found) if isinstance(found, str) else Path("/nonexistent", name)
-
-
 def _list_indexed_files(index: Path) -> list[str]:
     """The files that an index names, which must be safetensors files in its own folder.
 
@@ -354,6 +322,6 @@ def _list_indexed_files(index: Path) -> list[str]:
             raise InvalidInput(
                 f"The index of weights {index} names {name!r}, which is no safetensors file in "
                 "its folder.",
-                "Save the model with save_pretrained, which writes safetensors.",
+                _SAVE,
             )
     return sorted(names)

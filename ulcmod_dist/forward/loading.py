@@ -3,8 +3,7 @@
 Weights are read from safetensors only, and code that comes with a checkpoint is never run.
 """
 
-import io
-from contextlib import redirect_stderr
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,21 +20,14 @@ from ulcmod_dist.forward.architectures import get_length_classes, get_model_clas
 from ulcmod_dist.forward.checkpoints import (
     check_files,
     check_loading_info,
-    check_weights,
     find_file,
-    find_gguf,
     get_local_folder,
     locate,
     reject_adapter,
     silence_transformers,
 )
 from ulcmod_dist.forward.gguf import read_gguf_config
-from ulcmod_dist.forward.provenance import (
-    get_forward_version,
-    hash_files,
-    read_raw_config,
-    split_gguf,
-)
+from ulcmod_dist.forward.provenance import get_forward_version, hash_files, read_raw_config
 from ulcmod_dist.forward.quantisation import add_quantisation, get_quantisation
 from ulcmod_dist.forward.units import find_units, get_attention
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
@@ -60,14 +52,9 @@ def load_config(model: ModelConfig) -> PretrainedConfig:
         if (file := find_file(model, CONFIG_NAME)) is not None:
             reject_lfs_pointer(file)
         _reject_redirects(model)
-        gguf = find_gguf(model)
-        config: Any = (
-            read_gguf_config(gguf)
-            if gguf
-            else AutoConfig.from_pretrained(
-                model.id, revision=model.revision, trust_remote_code=False
-            )
-        )
+        source = locate(model)
+        file = source.get("gguf_file")
+        config: Any = read_gguf_config(file) if file else AutoConfig.from_pretrained(**source)
     except UlcmodError:
         raise
     except Exception as error:
@@ -137,29 +124,25 @@ def load_model(
     """
     base = getattr(transformers, get_model_class(config, head=head))
     placement: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
-    # Otherwise transformers may keep the blocks of a GGUF file and compute with kernels of its own.
-    gguf = {"quantization_config": GgufConfig(dequantize=True)} if split_gguf(model) else {}
+    source, method = locate(model), get_quantisation(model)
+    if method == "gguf":
+        # Else transformers may keep the blocks of the file and compute with kernels of its own.
+        source["quantization_config"] = GgufConfig(dequantize=True)
     check_ranks(model, config, ranks)
     if ranks > 1:
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         check_files(model)
-        if gguf:
-            # transformers does not report what it drops.
-            check_weights(model, config, head=head)
-        # Of a GGUF file transformers draws a bar that has no switch.
-        with silence_transformers(), redirect_stderr(io.StringIO()):
+        with silence_transformers():
             loaded, info = base.from_pretrained(
-                **locate(model),
+                **source,
                 config=add_quantisation(model, config),
                 dtype=getattr(torch, model.dtype),
                 attn_implementation=get_attention(model, config),
                 use_safetensors=True,
-                trust_remote_code=False,
                 # Reported below, with its name.
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **gguf,
                 **placement,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -167,7 +150,7 @@ def load_model(
             f"The weights of the model {model.id} cannot be loaded: {one_line(error)}."
         ) from error
     check_loading_info(model, config, info)
-    if get_quantisation(model) == "bitsandbytes":
+    if method == "bitsandbytes":
         with silence_transformers():
             loaded = loaded.dequantize(getattr(torch, model.dtype))
     loaded.config.use_cache = False
@@ -178,15 +161,12 @@ def load_model(
 
 def check_ranks(model: ModelConfig, config: PretrainedConfig, ranks: int) -> None:
     """Refuse to share a model by more ranks than one where transformers cannot do it."""
-    if ranks > 1 and (split_gguf(model) or get_quantisation(model)):
+    reason = None if config.get_text_config().base_model_tp_plan else "has no plan for them"
+    if get_quantisation(model):
+        reason = "does not dequantise parts of them"
+    if ranks > 1 and reason:
         raise InvalidInput(
-            f"The checkpoint {model.id} is dequantised on loading, which ranks cannot share.",
-            "Set extract.ranks to 1, and extract.gpus to several if the model fits no single one.",
-        )
-    if ranks > 1 and not config.get_text_config().base_model_tp_plan:
-        raise InvalidInput(
-            f"Models of type {config.model_type} cannot be shared by ranks: transformers has no "
-            "tensor-parallel plan for them.",
+            f"Models of type {config.model_type} cannot be shared by ranks: transformers {reason}.",
             "Set extract.ranks to 1, and extract.gpus to several if the model fits no single one.",
         )
 
@@ -199,12 +179,11 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     it may be moved.
     """
     config = load_config(model)
-    folder, gguf = get_local_folder(model), find_gguf(model)
-    method = "gguf" if gguf else get_quantisation(model)
+    folder, method = get_local_folder(model), get_quantisation(model)
     if folder is None:
         source = {"id": model.id, "revision": str(model.revision)}
-    elif gguf is not None:
-        source = {"id": gguf.name, "weights": hash_files([gguf])}
+    elif method == "gguf":
+        source = {"id": Path(model.id).name, "weights": hash_files([Path(model.id)])}
     else:
         files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
         files += folder.glob(SAFE_WEIGHTS_INDEX_NAME)

@@ -42,6 +42,11 @@ def count_parameter_bytes(config: PretrainedConfig, dtype: str, *, head: bool = 
     return _BYTES[dtype] * (own + int(sum(parameter.numel() for parameter in parameters)))
 
 
+def count_loading_bytes(config: PretrainedConfig) -> int:
+    """Bytes beside the weights while the largest one is dequantised, which takes two in float32."""
+    return 8 * max(parameter.numel() for parameter in build_without_weights(config).parameters())
+
+
 def estimate_token_bytes(
     config: PretrainedConfig,
     dtype: str,

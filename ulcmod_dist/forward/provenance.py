@@ -47,9 +47,8 @@ def split_gguf(model: ModelConfig) -> tuple[str, str] | None:
         return None
     if path.is_absolute() or path.is_file():
         return str(path.parent), path.name
-    owner, _, rest = model.id.partition("/")
-    repository, _, name = rest.partition("/")
-    return (f"{owner}/{repository}", name) if name else None
+    owner, *rest = model.id.split("/", 2)
+    return (f"{owner}/{rest[0]}", rest[1]) if len(rest) == 2 else None
 
 
 def choose_attention(model: ModelConfig) -> str | None:

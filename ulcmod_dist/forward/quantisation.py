@@ -1,7 +1,6 @@
-"""Quantised checkpoints in safetensors, whose weights transformers dequantises on loading."""
+"""Quantised checkpoints, whose weights transformers dequantises on loading."""
 
 import copy
-from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers.quantizers.quantizer_finegrained_fp8 import FineGrainedFP8HfQu
 
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.forward.provenance import read_raw_config
+from ulcmod_dist.forward.provenance import read_raw_config, split_gguf
 
 # Methods that transformers dequantises on any device. These two need the package of their name.
 _METHODS = ("bitsandbytes", "compressed-tensors", "fp8", "mxfp4", "mxfp8")
@@ -21,11 +20,13 @@ _PACKAGED = ("bitsandbytes", "compressed-tensors")
 
 
 def get_quantisation(model: ModelConfig) -> str | None:
-    """The method by which a checkpoint in safetensors is quantised; None for one of floats.
+    """The method by which a checkpoint is quantised; None for one of floats.
 
     Raises:
         InvalidInput: transformers does not dequantise it, or lacks a package for it.
     """
+    if split_gguf(model):
+        return "gguf"
     settings = _read_settings(model)
     # What transformers saves of a model from a GGUF file are floats.
     if settings is None or settings.get("quant_method") == "gguf":
@@ -35,24 +36,23 @@ def get_quantisation(model: ModelConfig) -> str | None:
     # transformers takes the first of several schemes for all layers, and undoes no rotations.
     if len(settings.get("config_groups") or ()) > 1 or settings.get("transform_config"):
         method = f"{method} with several schemes or transforms"
+    reason = None
     if method not in _METHODS:
+        reason = "transformers cannot dequantise it on loading"
+    elif method in _PACKAGED and find_spec(method.replace("-", "_")) is None:
+        reason = f"the package {method}, which dequantises it, is not installed"
+    if reason:
         raise InvalidInput(
-            f"The checkpoint {model.id} is quantised ({method}), and transformers cannot "
-            "dequantise it on loading.",
-            f"Name a checkpoint in full precision, or one in {', '.join(_METHODS)} or GGUF.",
-        )
-    if method in _PACKAGED and find_spec(method.replace("-", "_")) is None:
-        raise InvalidInput(
-            f"The checkpoint {model.id} is quantised, and the package {method} that dequantises "
-            "it is not installed.",
-            f"Install it: pip install {method}.",
+            f"The checkpoint {model.id} is quantised ({method}), and {reason}.",
+            f"Install the package, or name a checkpoint in full precision, {', '.join(_METHODS)} "
+            "or GGUF.",
         )
     return method
 
 
 def add_quantisation(model: ModelConfig, config: PretrainedConfig) -> PretrainedConfig:
     """The configuration with which transformers reads and dequantises the weights of a model."""
-    if get_quantisation(model) is not None:
+    if get_quantisation(model) not in (None, "gguf"):
         config = copy.deepcopy(config)
         config.quantization_config = {**(_read_settings(model) or {}), "dequantize": True}
     return config
@@ -67,18 +67,6 @@ def _read_settings(model: ModelConfig) -> dict[str, Any] | None:
     return None
 
 
-def reject_missing_scales(model: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Refuse weights of 8-bit floats without their scales, which transformers takes as they are."""
-    stems = {name.rpartition(".")[0] for name in tensors if "scale" in name}
-    for name, tensor in tensors.items():
-        is_small = tensor.is_floating_point() and tensor.dtype.itemsize == 1
-        if is_small and name.rpartition(".")[0] not in stems:
-            raise InvalidInput(
-                f"The checkpoint {model.id} holds {name} in 8 bits without its scales.",
-                "Name a complete checkpoint.",
-            )
-
-
 class _BlockwiseDequantize(Fp8Dequantize):
     """Dequantise matrices whose last blocks are cut off by the edge, as DeepSeek-V3 has them.
 
@@ -90,14 +78,12 @@ class _BlockwiseDequantize(Fp8Dequantize):
     ) -> torch.Tensor:
         rows, columns = quantized.shape[-2:]
         height, width = self.hf_quantizer.quantization_config.weight_block_size or (rows, columns)
-        full = (-(-rows // height) * height, -(-columns // width) * width)
-        grid = torch.Size((full[0] // height, full[1] // width))
-        if not quantized.is_floating_point() or scales.shape[-2:] != grid:
-            return super()._dequantize_one(quantized, scales, output_dtype)
-        padded = quantized.new_zeros((*quantized.shape[:-2], *full), dtype=torch.float32)
-        padded[..., :rows, :columns] = quantized
-        dense = super()._dequantize_one(padded, scales, output_dtype)
-        return dense[..., :rows, :columns].contiguous()
+        grid = torch.Size((-(-rows // height), -(-columns // width)))
+        is_cut = quantized.is_floating_point() and (rows % height or columns % width)
+        if is_cut and scales.shape[-2:] == grid:
+            scales = scales.repeat_interleave(height, -2).repeat_interleave(width, -1)
+            scales = scales[..., :rows, :columns]
+        return super()._dequantize_one(quantized, scales, output_dtype)
 
 
 class _BlockwiseQuantizer(FineGrainedFP8HfQuantizer):

@@ -23,7 +23,6 @@ from ulcmod_dist.forward.control_tokens import (
 )
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.messages import TemplateRefusal
-from ulcmod_dist.forward.provenance import split_gguf
 from ulcmod_dist.forward.templates import ChatTemplate, describe_arguments
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
@@ -124,9 +123,9 @@ class PromptTokenizer:
             for path in sorted(Path(model.id).glob(pattern)):
                 reject_lfs_pointer(path)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(**locate(model), trust_remote_code=False)
-            is_gguf = split_gguf(model) is not None
-            declared = {} if is_gguf else get_tokenizer_config(model.id, revision=model.revision)
+            source = locate(model)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            declared = {} if "gguf_file" in source else get_tokenizer_config(**source)
         except Exception as error:  # of damaged files: KeyError, the Rust library's own and others
             raise InvalidInput(
                 f"The tokenizer of the model {model.id} cannot be loaded: {describe_error(error)}."

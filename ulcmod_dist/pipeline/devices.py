@@ -9,11 +9,13 @@ from ulcmod_dist.extract.probe import query_actor_memory
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.memory import (
     DeviceMemory,
+    count_loading_bytes,
     count_parameter_bytes,
     estimate_token_bytes,
     fit_batch_tokens,
     get_device_memory,
 )
+from ulcmod_dist.forward.quantisation import get_quantisation
 from ulcmod_dist.forward.units import get_attention
 from ulcmod_dist.pipeline.context import Context
 
@@ -50,11 +52,13 @@ def estimate_model_bytes(job: Job, tokens: int, longest: int) -> int:
     model = job.require_model()
     config = load_config(model)
     weights = count_parameter_bytes(config, model.dtype, head=job.extract.needs_loss)
+    loading = count_loading_bytes(config) if get_quantisation(model) else 0
     if job.extract.gpus > 0:
         # Weights pass through the host's memory; batches stay on the device.
-        return weights
+        return weights + loading
     options = _list_options(job, config)
-    return weights + tokens * estimate_token_bytes(config, model.dtype, longest=longest, **options)
+    each = estimate_token_bytes(config, model.dtype, longest=longest, **options)
+    return weights + max(loading, tokens * each)
 
 
 def _list_options(job: Job, config: Any) -> dict[str, Any]:
