@@ -27,6 +27,7 @@ from ulcmod_dist.iterd.moves import (
     propose_moves,
     select_best,
     select_contenders,
+    wants_moves,
 )
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, open_matrix, plan_search, unit_blocks
 from ulcmod_dist.iterd.search import Checkpoint, Role, Search
@@ -216,9 +217,10 @@ class _Run:
         if not self._select(Role.ANSWER):
             best = [select_best(self._select(Role.RESTART, k)) for k in modules]
             self.searches += [replace(search.copy_state(), role=Role.ANSWER) for search in best]
-        while answers := [s for s in self._select(Role.ANSWER) if self._wants_moves(s)]:
+        most, limit = self.plan.candidates, self.config.max_iterations
+        while answers := [s for s in self._select(Role.ANSWER) if most and wants_moves(s, limit)]:
             if not self._select(Role.CANDIDATE):
-                self._begin(propose_moves(self.matrix, self.blocks, answers, self.plan.candidates))
+                self._begin(propose_moves(self.matrix, self.blocks, answers, most))
             self._iterate(partial(self._contenders, answers))
             rows = [end_round(s, self._select(Role.CANDIDATE, s.num_modules)) for s in answers]
             self.searches = [s for s in self.searches if s.role is not Role.CANDIDATE]
@@ -246,13 +248,6 @@ class _Run:
         if self.orders is not None:
             return range(len(ended), self.config.restarts)
         return next_restarts(ended, self.config.restarts)
-
-    def _wants_moves(self, answer: Search) -> bool:
-        """Its sweeps have converged, and its rounds of moves have not."""
-        if not self.plan.candidates or answer.num_modules < 3:
-            return False
-        may_go_on = answer.iteration < self.config.max_iterations
-        return may_go_on and answer.converged != (answer.rounds > 0)
 
     def _contenders(self, answers: Sequence[Search]) -> list[Search]:
         """Candidates that iterate next."""
@@ -311,6 +306,7 @@ def _as_modules(answer: Search, restarts: list[Search]) -> Modules:
         answer.sample_labels, answer.unit_labels, others, answer.num_modules
     )
     unit_margins, sample_margins = answer.margins()
+    rounds = answer.history[len(answer.history) - answer.rounds :]
     lines = [answer if s.restart == answer.restart else s for s in restarts]
     return Modules(
         sample_labels=answer.sample_labels,
@@ -326,6 +322,6 @@ def _as_modules(answer: Search, restarts: list[Search]) -> Modules:
         restarts=[search.history[-1].objective for search in restarts],
         best_restart=answer.restart,
         rounds=answer.rounds,
-        moves=answer.moves,
+        moves=sum(row.moved > 0 for row in rounds),
         repaired=answer.repaired,
     )

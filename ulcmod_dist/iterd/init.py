@@ -17,10 +17,9 @@ from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, St
 
 # Below it moves of standardised size fall under the threshold of `sweep`.
 _MIN_SUM = 1e-5
-# Restarts at first, and the relative difference within which two ended at the same L: half the loss
-# of L that the search aims at most at.
-_FIRST_RESTARTS = 3
-_SAME = 5e-4
+# Restarts at first, and the relative difference within which two ended at the same L.
+FIRST_RESTARTS = 3
+_SAME = 1e-4
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def next_restarts(objectives: Sequence[float], most: int) -> range:
         best = max(objectives)
         again = sum(value >= best - _SAME * abs(best) for value in objectives)
         return range(done, done if again > 1 else min(2 * done, most))
-    return range(min(_FIRST_RESTARTS, most))
+    return range(min(FIRST_RESTARTS, most))
 
 
 def resume_searches(

@@ -50,23 +50,27 @@ def propose_moves(
     ]
 
 
+def wants_moves(answer: Search, limit: int) -> bool:
+    """Whether its sweeps have converged, and its rounds of moves have not."""
+    may_go_on = answer.num_modules > 2 and answer.iteration < limit
+    return may_go_on and answer.converged != (answer.rounds > 0)
+
+
 def select_contenders(answer: Search, candidates: Sequence[Search], limit: int) -> list[Search]:
     """Candidates of an answer that iterate next: those that may still become the best.
 
     A function of their histories, so that a resumed round goes on with the same ones.
     """
     best = max(search.history[-1].objective for search in (answer, *candidates))
-    return [
-        candidate
-        for candidate in candidates
-        if is_running(candidate, limit)
-        and (candidate.iteration < _FIRST_JUDGED or _look_ahead(candidate) >= best)
-    ]
-
-
-def _look_ahead(candidate: Search) -> float:
-    before, last = (row.objective for row in candidate.history[-2:])
-    return last + _LOOK_AHEAD * (last - before)
+    contenders = []
+    for candidate in candidates:
+        before, last = (row.objective for row in (candidate.history * 2)[-2:])
+        is_early = candidate.iteration < _FIRST_JUDGED
+        if is_running(candidate, limit) and (
+            is_early or last + _LOOK_AHEAD * (last - before) >= best
+        ):
+            contenders.append(candidate)
+    return contenders
 
 
 def is_running(search: Search, limit: int) -> bool:
@@ -88,7 +92,6 @@ def end_round(answer: Search, candidates: Sequence[Search]) -> Iteration:
         units_moved, samples_moved = (int(np.sum(new != old)) for new, old in pairs)
         moved = units_moved, samples_moved
         answer.unit_labels, answer.sample_labels = best.unit_labels, best.sample_labels
-        answer.moves += 1
     row = replace(
         now,
         iteration=answer.iteration + 1,

@@ -23,7 +23,7 @@ _MIN_BLOCKS = 8
 _CHUNK_COPIES = 3
 # Candidates of a round of moves, where memory allows, and fewer; splitting modules takes as much
 # memory as three.
-_CANDIDATES = (8, 6, 3)
+_CANDIDATES = (10, 6, 3)
 _MIB = 2**20
 
 

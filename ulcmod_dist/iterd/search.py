@@ -37,7 +37,6 @@ class Search:
         repaired: Modules that were empty at the start.
         tolerance: Share of L by which an iteration has to raise it for the search to go on.
         rounds: Rounds of moves so far; of a candidate, with its own.
-        moves: Rounds whose best candidate was kept.
     """
 
     restart: int
@@ -52,7 +51,6 @@ class Search:
     tolerance: float = 0.0
     role: Role = Role.RESTART
     rounds: int = 0
-    moves: int = 0
 
     @property
     def iteration(self) -> int:
@@ -177,10 +175,7 @@ class Checkpoint:
         return {
             "search": np.array([self.seed, self.mode == "exact", self.block_units]),
             "states": np.array(
-                [
-                    [s.restart, s.num_modules, s.repaired, s.role, s.rounds, s.moves]
-                    for s in searches
-                ]
+                [[s.restart, s.num_modules, s.repaired, s.role, s.rounds] for s in searches]
             ),
             "sample_labels": np.stack([s.sample_labels for s in searches]),
             "unit_labels": np.stack([s.unit_labels for s in searches]),
@@ -198,7 +193,7 @@ class Checkpoint:
         states = arrays["states"].tolist()
         for (restart, k, *counts), *sides, rows in zip(states, *labels, histories, strict=True):
             search = Search(restart, k, seed, sides[0], sides[1])
-            search.repaired, role, search.rounds, search.moves = counts
+            search.repaired, role, search.rounds = counts
             search.role = Role(role)
             search.history = [_parse_iteration(row) for row in rows.tolist()]
             searches.append(search)
