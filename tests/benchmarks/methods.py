@@ -28,7 +28,7 @@ import dask.array as da
 import numpy as np
 
 from ulcmod_dist.config.schema import SearchConfig
-from ulcmod_dist.evaluate.baselines import find_baseline
+from ulcmod_dist.evaluate.baselines import METHODS, find_baseline
 from ulcmod_dist.evaluate.null import search_null_model
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.passes.executors import ThreadExecutor
@@ -96,7 +96,12 @@ class Meter:
 def tabulate(options: argparse.Namespace) -> None:
     """Search and evaluate a copy of a run, and print the tables."""
     meter = Meter()
-    settings = [f"evaluate.seeds={options.seeds}", f"discover.modules={options.modules}"]
+    # A run keeps the defaults of the version that made it.
+    settings = [
+        f"evaluate.seeds={options.seeds}",
+        f"evaluate.baselines={list(METHODS)}",
+        f"discover.modules={options.modules}",
+    ]
     with tempfile.TemporaryDirectory() as folder:
         copy = shutil.copytree(options.run, Path(folder) / "run")
         for kept in ("modules", "evaluation", "artifacts"):
@@ -150,7 +155,9 @@ def compare_null(options: argparse.Namespace) -> None:
     activations = plant(options.samples, options.units)
 
     def search(matrix: Standardised, restarts: int, seed: int = 0) -> dict[int, Objective]:
-        config = SearchConfig(modules=tuple(options.modules), restarts=restarts, seed=seed)
+        config = SearchConfig(
+            modules=tuple(options.modules), restarts=restarts, moves=restarts > 1, seed=seed
+        )
         found = discover_all(matrix, options.modules, config, executor=executor)
         return {k: modules.objective for k, modules in found.items()}
 
