@@ -7,7 +7,6 @@ from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
 from ulcmod_dist.results.discovery import Discovery, Module, ReportData
 from ulcmod_dist.results.types import Absent, Fact
-from ulcmod_dist.runtime.text import count
 
 
 @dataclass(frozen=True)
@@ -133,13 +132,3 @@ def build_choices(
 ) -> tuple[tuple[int, tuple[Block, ...]], ...]:
     """Return the blocks of each K."""
     return tuple((found.num_modules, build_blocks(found)) for found in data.discoveries)
-
-
-def describe_sizes(found: Discovery) -> str:
-    """Return how large the modules are, in a sentence."""
-    units = [module.num_units for module in found.modules]
-    samples = [module.num_samples for module in found.modules]
-    return (
-        f"{count(found.num_modules, 'module')}: {min(units):,} to {max(units):,} units and "
-        f"{min(samples):,} to {max(samples):,} samples each."
-    )

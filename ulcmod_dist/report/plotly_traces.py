@@ -226,6 +226,7 @@ def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
         "y": [round_digits(row + spec.offset(index)) for row in range(len(values))],
         "hovertext": escape_all(series.hover),
         "hoverinfo": "text",
+        "cliponaxis": False,  # a score of zero lies on the axis
         "marker": {
             "color": colour,
             "size": 9,
@@ -251,6 +252,7 @@ def _point_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
         "x": round_all(x for x, _ in places),
         "y": [round_digits(row + spec.offset(index) + POINTS_BELOW) for _, row in places],
         "hoverinfo": "skip",
+        "cliponaxis": False,
         "marker": {"color": style.theme.series(index), "size": 6, "symbol": "circle-open"},
     }
 

@@ -16,7 +16,6 @@ from ulcmod_dist.report.blocks import (
     Section,
     build_choices,
     build_picture,
-    describe_sizes,
     explain_absence,
     name_for,
 )
@@ -57,7 +56,6 @@ def build_quality_section(data: ReportData) -> Section:
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         _key_figures(found),
-        Note(describe_sizes(found)),
         build_picture("activation", found, draw_activation(found)),
         *_comparison(found),
         *_downstream(found),
@@ -126,9 +124,9 @@ def _warn_of_empty_modules(found: Discovery) -> Iterator[Note]:
     uneven = [r.method for r in found.methods if min(r.balance.values) < SMALL_BALANCE * even]
     if uneven:
         yield Note(
-            f"Of {', '.join(uneven)} a module is (almost) empty with at least one seed: B is below "
-            f"{SMALL_BALANCE:.0%} of that of even modules, so that L collapses through B alone. "
-            "Compare ξ and the measures beside it."
+            f"With an (almost) empty module for at least one seed: {', '.join(uneven)}. Where B is "
+            f"below {SMALL_BALANCE:.0%} of that of even modules, L collapses through B alone. "
+            "Compare ξ and the measures that favour no method."
         )
 
 
