@@ -31,7 +31,7 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, Effect, ExtremeUnits
+from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, Effect
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import number
@@ -56,7 +56,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
-        *map(Note, _describe_exceptions(found, ablation)),
+        *map(Note, _describe_exceptions(ablation)),
         build_picture("ablation", found, draw_selectivity(found, ablation), wide=True),
         build_picture("ablation-modules", found, draw_loss_by_module(found, ablation)),
         _by_category(found, ablation),
@@ -104,33 +104,24 @@ def _what_was_done(ablation: Ablation) -> str:
     )
 
 
-def _describe_exceptions(found: Discovery, ablation: Ablation) -> Iterator[str]:
+def _describe_exceptions(ablation: Ablation) -> Iterator[str]:
     """Name the modules that are not selective, and units of extreme activation."""
     for row in ablation.modules:
-        name = f"Module {row.module} ({found.modules[row.module].name})"
         own, other = number(row.loss.own.mean), number(row.loss.other.mean)
-        if row.is_general:
+        if not row.is_selective:
+            verdict = "general machinery" if row.is_general else "not selective"
             yield (
-                f"{name} is general machinery: ablating it costs its own samples {own} and all "
-                f"others {other} nats a token."
+                f"Module {row.module} is {verdict}: "
+                f"ablating it costs its own samples {own} and others {other} nats a token."
             )
-        elif not row.is_selective:
+        if (extreme := row.extreme) is not None:
             yield (
-                f"{name} is not selective: ablating it costs its own samples {own} and others "
-                f"{other} nats a token."
+                f"Module {row.module} holds {', '.join(extreme.units)}, whose mean activation is "
+                "at least 100 times the median of the layer. Ablated alone, they cost "
+                f"{number(extreme.alone.own.mean)} of the module's {own} nats a token on its own "
+                f"samples and {number(extreme.alone.other.mean)} of {other} on others; without "
+                f"them its selectivity is {format_interval(extreme.without.selectivity)}."
             )
-        if row.extreme is not None:
-            yield _describe_extreme(name, row, row.extreme)
-
-
-def _describe_extreme(name: str, row: AblatedModule, extreme: ExtremeUnits) -> str:
-    return (
-        f"{name} holds {', '.join(extreme.units)}, whose mean activation is at least 100 times the "
-        f"median of the layer. Ablated alone, they cost {number(extreme.alone.own.mean)} of the "
-        f"module's {number(row.loss.own.mean)} nats a token on its own samples and "
-        f"{number(extreme.alone.other.mean)} of {number(row.loss.other.mean)} on others; without "
-        f"them the module's selectivity is {format_interval(extreme.without.selectivity)}."
-    )
 
 
 def _by_category(found: Discovery, ablation: Ablation) -> Block:
