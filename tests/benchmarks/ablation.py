@@ -6,7 +6,7 @@ modules for this K, its model and its corpus.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -22,21 +22,50 @@ from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, fill_sample_labels
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
-from ulcmod_dist.intervene.ablation import AblationPool
+from ulcmod_dist.forward.batches import TokenizedPrompt
+from ulcmod_dist.intervene.ablation import (
+    AblationLosses,
+    AblationPool,
+    compute_unit_means,
+    measure_ablation,
+)
+from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.intervene.trials import measure_trials, plan_trials
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.ablate import draw_samples
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.types import Absent
-from ulcmod_dist.runtime.ray_session import ray_session
+from ulcmod_dist.results.types import Absent, Floats
 
 HEADER = (
     "| Method | Values | Selective | Least | Median | Mean | Control sets | Advantage (95%) | "
     "Accuracy lost, own / other | General machinery |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 SEED = 0
+
+
+class LocalPool(AblationPool):
+    """Measures in this process: no Ray beside the one model."""
+
+    def __init__(self, engine: LossEngine) -> None:
+        self._engine = engine
+
+    def compute_unit_means(
+        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
+    ) -> Floats:
+        """As `compute_unit_means` does."""
+        return compute_unit_means(self._engine, prompts, batches)
+
+    def measure(
+        self,
+        prompts: Sequence[TokenizedPrompt],
+        batches: Sequence[Sequence[int]],
+        masks: Sequence[Mask],
+        on_batch: Callable[[int], None] = lambda samples: None,
+    ) -> AblationLosses:
+        """As `measure_ablation` does."""
+        return measure_ablation(self._engine, prompts, batches, masks)
 
 
 def find_partitions(run: Run, num_modules: int, methods: Sequence[str]) -> Iterator[Candidate]:
@@ -138,15 +167,15 @@ def main() -> None:
     if given.dtype:
         model = model.model_copy(update={"dtype": given.dtype})
     matrices: list[str] = []
-    with ray_session(None), AblationPool(model, job.extract) as pool:
-        print(HEADER, flush=True)
-        for found in find_partitions(run, given.num_modules, given.methods):
-            for values in given.values:
-                changes = {"method": values, "samples": given.samples}
-                changed = job.model_copy(update={"ablate": job.ablate.model_copy(update=changes)})
-                result = ablate_partition(run, changed, pool, found)
-                print(format_row(found.method, result), flush=True)
-                matrices.extend(format_matrix(found.method, found, result))
+    pool = LocalPool(LossEngine.load(model, job.extract.device, job.extract.threads))
+    print(HEADER, flush=True)
+    for found in find_partitions(run, given.num_modules, given.methods):
+        for values in given.values:
+            changes = {"method": values, "samples": given.samples}
+            changed = job.model_copy(update={"ablate": job.ablate.model_copy(update=changes)})
+            result = ablate_partition(run, changed, pool, found)
+            print(format_row(found.method, result), flush=True)
+            matrices.extend(format_matrix(found.method, found, result))
     print("\n".join(matrices))
 
 

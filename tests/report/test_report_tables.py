@@ -18,6 +18,7 @@ from ulcmod_dist.report.page import collect_figures
 from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
+from ulcmod_dist.results.ablation import CONTROLS
 from ulcmod_dist.results.discovery import Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import (
@@ -59,6 +60,26 @@ def test_tables__iterd_comes_first_and_each_module_has_a_row(tables: dict[str, T
     assert tables["methods-k010"].to_records()[0]["method"] == "IterD"
     assert [row["module"] for row in tables["modules-k010"].to_records()] == list(range(10))
     assert len(tables["layers-k010"].rows) == 10 * 6
+
+
+def test_tables__a_module_that_is_not_selective_is_named_so_everywhere(
+    tables: dict[str, Table], figures: dict[str, Figure], report_data: ReportData
+) -> None:
+    for name in ("modules-k010", "layers-k010", "ablation-k010"):
+        named = {row["module"]: row["name"] for row in tables[name].to_records()}
+        assert named[0] == "General machinery"
+        assert "General machinery" not in list(named.values())[1:]
+    assert "0 General machinery" in str(figures["layers-k010"])
+    ablated = [row["ablated"] for row in tables["ablation-k010"].to_records() if row["module"] == 0]
+    assert ablated == [
+        "module", *CONTROLS.values(), "extreme units alone", "module without extreme units",
+        "module: accuracy lost",
+    ]  # fmt: skip
+    (section,) = [part for part in build_sections(report_data) if part.key == "ablation"]
+    _, blocks = section.by_num_modules[1]
+    notes = [block.text for block in blocks if isinstance(block, Note)]
+    assert any(note.startswith("Module 0 is general machinery: ablating it") for note in notes)
+    assert any("Module 0 holds layer 0 unit 0, layer 0 unit 9, whose mean" in n for n in notes)
 
 
 def test_tables__every_mean_over_seeds_or_draws_has_its_interval(tables: dict[str, Table]) -> None:

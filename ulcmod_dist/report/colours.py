@@ -35,7 +35,7 @@ class Theme:
 
     def series(self, index: int) -> str:
         """Return the colour of a series of dots."""
-        return (self.accent, self.second, self.muted)[index % 3]
+        return (self.accent, self.second, self.muted, self.palette[2])[index % 4]
 
     def cell_ink(self, position: float, scale: Scale) -> str:
         """Return the text colour that reads best on the scale's colour at 0 <= position <= 1."""

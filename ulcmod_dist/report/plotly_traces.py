@@ -230,7 +230,7 @@ def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
         "marker": {
             "color": colour,
             "size": 9,
-            "symbol": ("circle", "square", "diamond")[index % 3],
+            "symbol": ("circle", "square", "diamond", "triangle-up")[index % 4],
         },
         "error_x": {
             "type": "data",

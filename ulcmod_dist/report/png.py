@@ -166,7 +166,7 @@ def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
         rows = np.arange(len(series.values)) + spec.offset(index)
         colour = theme.series(index)
         axes.hlines(rows, series.low, series.high, color=colour, linewidth=1.4)
-        marker = ("o", "s", "D")[index % 3]
+        marker = ("o", "s", "D", "^")[index % 4]
         axes.scatter(
             series.values, rows, s=34, color=colour, marker=marker, label=series.name, zorder=3
         )
