@@ -13,7 +13,7 @@ from playwright.sync_api import Page
 from tests.report.chromium import launch_chromium
 
 IMAGES = Path(__file__).parent / "images"
-WIDTH, HEIGHT = 1280, 640
+WIDTH, HEIGHT = 1280, 990
 # Picture -> figure of the page. All show the smallest K, with which the page opens.
 FIGURES = {"layers": "layers-k{k:03d}", "ablation": "ablation-categories-k{k:03d}"}
 MARGIN = 24
