@@ -47,10 +47,10 @@ COLUMNS = {
 
 _EXPLANATION = (
     "Selective: modules whose selectivity (loss increase on their own samples less that on others, "
-    "in nats a token of the prompt's own text) lies above zero and all control sets, and whose own "
-    "samples lose at least twice as much as others. Least and median: of the modules' "
-    "selectivities. Controls: the mean of sets of as many other units in each layer. General "
-    "machinery: modules that cost all samples and are not selective."
+    "in nats a token of the prompt's own text) lies above zero and all control sets. Least and "
+    "median: of the modules' selectivities. Controls: the mean of sets of as many other units in "
+    "each layer. General machinery: modules that cost the other samples more than all control sets "
+    "do, and more than half as much as their own; they do not count as selective."
 )
 
 

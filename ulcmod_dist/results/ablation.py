@@ -53,20 +53,23 @@ class AblatedModule:
 
     @property
     def is_selective(self) -> bool:
-        """Whether the module serves its own samples: above its controls, and twice as much.
+        """Whether the module serves its own samples.
 
-        The interval of its selectivity lies above zero and above those of all controls, and its
-        own samples lose at least twice as much as the others.
+        The interval of its selectivity lies above zero and above those of all controls, and it is
+        no general machinery.
         """
         controls = [control.loss.selectivity for control in self.controls]
-        above = _lies_above(self.loss.selectivity, controls)
-        return above and self.loss.own.mean >= 2 * self.loss.other.mean
+        return _lies_above(self.loss.selectivity, controls) and not self.is_general
 
     @property
     def is_general(self) -> bool:
-        """Whether it is no selective module, yet costs the other samples more than its controls."""
+        """Whether all samples need the module.
+
+        It costs the other samples more than all controls do, and at least half as much as its own.
+        """
         controls = [control.loss.other for control in self.controls]
-        return _lies_above(self.loss.other, controls) and not self.is_selective
+        above = _lies_above(self.loss.other, controls)
+        return above and self.loss.other.mean > self.loss.own.mean / 2
 
 
 def _lies_above(value: Interval, others: Iterable[Interval]) -> bool:

@@ -97,8 +97,9 @@ def _what_was_done(ablation: Ablation) -> str:
         f"{replaced} The loss is that of the tokens of the prompt's own text, in nats a token. "
         "Selectivity is the mean loss increase on a module's own samples less that on all others. "
         "A module is selective if the interval of its selectivity lies above zero and above those "
-        "of its control sets, and its own samples lose at least twice as much as others. Control "
-        "sets have as many units in each layer, of other modules: drawn at random, of equal mean "
+        "of its control sets. General machinery costs the other samples more than all control sets "
+        "do, and more than half as much as its own, and does not count as selective. Control sets "
+        "have as many units in each layer, of other modules: drawn at random, of equal mean "
         "activation, or of low activation. Intervals come from 1,000 draws of the measured samples "
         "within each module."
     )
