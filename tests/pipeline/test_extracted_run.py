@@ -219,7 +219,7 @@ def test_export__needs_no_model(folder: Path, tmp_path: Path, ulcmod: Ulcmod) ->
     assert (said["with"].code, said["without"].code) == (0, 0)
     for file in ("masks.safetensors", "masks.parquet"):
         assert (tmp_path / "with" / file).read_bytes() == (tmp_path / "without" / file).read_bytes()
-    unknown = "How much the masks would cut is not known. The model folder"
+    unknown = "How much the masks would cut is not known. The model "
     assert unknown in " ".join(said["without"].out.split())
     assert "not known" not in said["with"].out
     assert ulcmod("report", tmp_path / "run").code == 0
