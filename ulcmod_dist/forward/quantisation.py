@@ -36,16 +36,17 @@ def get_quantisation(model: ModelConfig) -> str | None:
     # transformers takes the first of several schemes for all layers, and undoes no rotations.
     if len(settings.get("config_groups") or ()) > 1 or settings.get("transform_config"):
         method = f"{method} with several schemes or transforms"
-    reason = None
     if method not in _METHODS:
-        reason = "transformers cannot dequantise it on loading"
-    elif method in _PACKAGED and find_spec(method.replace("-", "_")) is None:
-        reason = f"the package {method}, which dequantises it, is not installed"
-    if reason:
         raise InvalidInput(
-            f"The checkpoint {model.id} is quantised ({method}), and {reason}.",
-            f"Install the package, or name a checkpoint in full precision, {', '.join(_METHODS)} "
-            "or GGUF.",
+            f"The checkpoint {model.id} is quantised ({method}), and transformers cannot "
+            "dequantise it on loading.",
+            f"Name a checkpoint in full precision, {', '.join(_METHODS)} or GGUF.",
+        )
+    if method in _PACKAGED and find_spec(method.replace("-", "_")) is None:
+        raise InvalidInput(
+            f"The checkpoint {model.id} is quantised ({method}), and the package {method}, which "
+            "dequantises it, is not installed.",
+            "Install the package, or name a checkpoint in full precision.",
         )
     return method
 
