@@ -21,6 +21,7 @@ ON_CLUSTER = [
     "corpus.train=/data/x.parquet",
     "corpus.test=[]",
     "extract.workers=1",
+    "cluster.image=registry.example/ulcmod:0.1.0",
 ]
 VARIANTS = [
     ["cluster.schedule=null"],
