@@ -29,14 +29,14 @@ NUM_MODULES = 7
 TRAIN, TEST = 200, 40
 UNITS = 30 * 1536
 SYSTEM = "You are a helpful assistant."
-# Four samples a module keep the ablation within four minutes on two cores.
+# Four samples a module, in batches for two actors, keep the ablation within minutes on two cores.
 JOB = """\
 run: {folder}/run
 model: {{id: {model}, dtype: float32}}
 corpus:
   {{train: {folder}/train.parquet, test: {folder}/test.parquet, category: category, id: id}}
 prompt: {{system: {system}}}
-extract: {{shard_samples: 256}}
+extract: {{shard_samples: 256, batch_tokens: 512}}
 discover: {{modules: [{k}], restarts: 10}}
 evaluate: {{baselines: [], seeds: 1}}
 ablate: {{samples: 4}}
