@@ -51,15 +51,8 @@ def import_matrix(
             run holds activations of another origin.
     """
     count, width = map(int, matrix.shape)
-    if samples is None:
-        columns = {
-            "sample_id": [str(number) for number in range(count)],
-            "split": ["train"] * count,
-        }
-        samples = pa.table({**columns, "category": pa.nulls(count, pa.string())})
-    if units is None:
-        unknown = {field.name: pa.nulls(width, field.type) for field in UNIT_SCHEMA}
-        units = pa.table({**unknown, "unit": pa.array(range(width))}, schema=UNIT_SCHEMA)
+    samples = _number_samples(count) if samples is None else samples
+    units = _number_units(width) if units is None else units
     if (samples.num_rows, units.num_rows) != (count, width):
         raise InvalidInput(
             f"The matrix has shape {(count, width)}, but {samples.num_rows} samples and "
@@ -91,6 +84,16 @@ def import_matrix(
     table = samples.select(["sample_id", "split", "category"])
     corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
     return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
+
+
+def _number_samples(count: int) -> pa.Table:
+    columns = {"sample_id": [str(number) for number in range(count)], "split": ["train"] * count}
+    return pa.table({**columns, "category": pa.nulls(count, pa.string())})
+
+
+def _number_units(width: int) -> pa.Table:
+    unknown = {field.name: pa.nulls(width, field.type) for field in UNIT_SCHEMA}
+    return pa.table({**unknown, "unit": pa.array(range(width))}, schema=UNIT_SCHEMA)
 
 
 def _store(
