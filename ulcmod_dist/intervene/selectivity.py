@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,15 +52,7 @@ def summarize_ablation(
 
     The control sets of a module are averaged. A sample without a loss is NaN and left out.
     """
-    groups, categories = samples.modules, samples.categories
-
-    def average(measured: Floats, *kinds: str) -> dict[int, Floats]:
-        """Mean over the trials of some kinds for each module that has any, values [samples]."""
-        rows: dict[int, list[Floats]] = {}
-        for row, trial in zip(measured, trials, strict=True):
-            if trial.kind in kinds:
-                rows.setdefault(trial.module, []).append(row)
-        return {module: np.mean(each, axis=0) for module, each in rows.items()}
+    groups = samples.modules
 
     def compare(rows: dict[int, Floats]) -> tuple[dict[int, Effect], Interval]:
         stacked, owners = np.stack(list(rows.values())), np.array(list(rows))
@@ -67,6 +60,7 @@ def summarize_ablation(
         return dict(zip(rows, found.masks, strict=True)), found.mean
 
     increase = losses.loss_increase
+    average = partial(_average_trials, trials)
     real, control = average(increase, "module"), average(increase, *CONTROLS)
     loss, selectivity = compare(real)
     accuracy, _ = compare(average(losses.accuracy_loss, "module"))
@@ -85,14 +79,10 @@ def summarize_ablation(
         )
         for module in real
     )
-    names = sorted({name for name in categories if name is not None})
-    labels = np.array([-1 if name is None else names.index(name) for name in categories])
+    names = sorted({name for name in samples.categories if name is not None})
     matrices = [np.stack(list(rows.values())) for rows in (real, control)]
     by_module = [average_by_group(each, groups, len(real)) for each in matrices]
-    by_category = [
-        average_by_group(each, labels, len(names)) if names else Absent(NO_CATEGORIES)
-        for each in matrices
-    ]
+    by_category = [_average_by_category(each, samples.categories, names) for each in matrices]
     return Ablation(
         method=config.method,
         num_samples=len(groups),
@@ -110,6 +100,24 @@ def summarize_ablation(
         control_selectivity=compare(control)[1],
         advantage=compare({module: real[module] - control[module] for module in real})[1],
     )
+
+
+def _average_trials(trials: Sequence[Trial], measured: Floats, *kinds: str) -> dict[int, Floats]:
+    """Mean over the trials of some kinds for each module that has any, values [samples]."""
+    rows: dict[int, list[Floats]] = {}
+    for row, trial in zip(measured, trials, strict=True):
+        if trial.kind in kinds:
+            rows.setdefault(trial.module, []).append(row)
+    return {module: np.mean(each, axis=0) for module, each in rows.items()}
+
+
+def _average_by_category(
+    increase: Floats, categories: Sequence[str | None], names: list[str]
+) -> Floats | Absent:
+    if not names:
+        return Absent(NO_CATEGORIES)
+    labels = np.array([-1 if name is None else names.index(name) for name in categories])
+    return average_by_group(increase, labels, len(names))
 
 
 def _mean_known(values: Floats) -> float:
