@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.results.explanation import Explanation
+from ulcmod_dist.results.serialize import from_json
+from ulcmod_dist.runtime.rundir import RunDir, evaluation_key
 from ulcmod_dist.store.modules import StoredModules, list_modules, read_modules
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 from ulcmod_dist.store.versions import containing_run, read_version
@@ -87,6 +89,21 @@ class Run:
     def metrics(self, num_modules: int) -> pd.DataFrame:
         """One row: objective L, xi, balance and what they were found with, for K modules."""
         return pd.DataFrame([dict(self.modules(num_modules).metrics)])
+
+    def explanation(self, num_modules: int) -> Explanation:
+        """What `ulcmod explain` found of the modules: tokens, units, completions, descriptions.
+
+        Raises:
+            InvalidInput: The run holds none for this K.
+        """
+        try:
+            content = self.directory.read_json(evaluation_key("explanation-", num_modules))
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"{self.directory.url} holds no explanation for K = {num_modules}.",
+                f"Run `ulcmod explain {self.directory.url} --num-modules {num_modules}` first.",
+            ) from error
+        return from_json(content, Explanation)
 
     def _table(self, side: str, num_modules: int | None) -> pd.DataFrame:
         if num_modules is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective, Repeats
 
 
@@ -22,6 +23,9 @@ class RunFacts:
     num_units: int  # units of all layers
     facts: tuple[Fact, ...] = ()  # further facts, in the order to print
 
+
+NOT_EXPLAINED = Absent("The modules have not been explained: ulcmod explain does it.")
+"""Stands where the explanation of modules would be."""
 
 SUPERVISED = "supervised selectivity"
 """Name of the method that groups units by the given categories: an upper line, no baseline."""
@@ -214,6 +218,8 @@ class Discovery:
     ablation: Ablation | Absent  # the causal check
     confounds: tuple[Confound, ...] | Absent  # properties of the prompts related to the modules
     methods_left_out: tuple[Fact, ...] = ()  # methods that were not compared, and why not
+    # What drives the modules, and what the model says without them.
+    explanation: Explanation | Absent = NOT_EXPLAINED
 
     @property
     def best_baseline(self) -> MethodRow | None:

@@ -49,6 +49,11 @@ def modules_key(num_modules: int, name: str) -> str:
     return f"modules/K={num_modules:03d}/{name}"
 
 
+def evaluation_key(name: str, num_modules: int) -> str:
+    """Key of a file of results of one K, such as ``evaluation/ablation-K=007.json``."""
+    return f"{EVALUATION}/{name}K={num_modules:03d}.json"
+
+
 def figure_key(name: str) -> str:
     """Key of one figure."""
     return f"figures/{name}.png"
