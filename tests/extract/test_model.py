@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 
 from tests.extract.fakes import prompts_of, words
-from tests.forward.tiny import save_tiny
+from tests.forward.tiny import CHATML, save_tiny
 from ulcmod_dist.config.schema import (
     ExtractConfig,
     ModelConfig,
     Statistic,
     TokenizationConfig,
 )
-from ulcmod_dist.extract.driver import extract, prepare
-from ulcmod_dist.extract.planner import merge_provenance
-from ulcmod_dist.extract.worker import ModelReplica
+from ulcmod_dist.extract.driver import extract, prepare, publish
+from ulcmod_dist.extract.planner import list_remaining_tasks, merge_provenance
+from ulcmod_dist.extract.worker import ModelReplica, ShardResult, Worker
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.forward.units import list_units
-from ulcmod_dist.runtime.lease import Lease
+from ulcmod_dist.runtime.lease import Fence, Lease
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.shards import ShardWriter, read_commits
 
 RULE = TokenizationConfig(template="none", max_tokens=32)
 
@@ -54,3 +55,27 @@ def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     alone = [engine.run([entry]).activations[0] for entry in encoder.encode(texts)]
     rows = done.snapshot.activations().raw.compute()
     np.testing.assert_allclose(rows, np.array(alone), rtol=1e-4, atol=1e-6)
+
+
+def test_worker__computes_the_template_once_and_records_it(run: RunDir, tmp_path: Path) -> None:
+    rule = TokenizationConfig(system="Be brief.")
+    folder = save_tiny(tmp_path / "model", "llama", template=CHATML)
+    spec = ModelConfig(id=str(folder))
+    encoder, units = PromptTokenizer.load(spec, rule), list_units(load_config(spec))
+    texts = words(6)
+    record = merge_provenance(get_model_provenance(spec), encoder.provenance)
+    prepared = prepare(
+        run, prompts_of(texts), encoder, units, record, shard_samples=6, batch_tokens=128
+    )
+    [task] = list_remaining_tasks(prepared.plan, prepared.digests, set())
+    writer = ShardWriter(run, prepared.plan.chunk_shape)
+    worker = Worker(partial(ModelReplica, spec, rule, ExtractConfig(), units), writer, record)
+    assert worker.load() is None
+    assert isinstance(worker.extract(task, texts), ShardResult)
+    [commit] = read_commits(run).values()
+    # <s> <|system|> Be brief. </s> <|user|>, and the word that all texts begin with.
+    assert commit.origin.prefix_tokens == 2 + len("Be brief.") + 2 + len("prompt ")
+    engine = Engine(load_model(spec, load_config(spec), "cpu"))
+    alone = [engine.run([entry]).activations[0] for entry in encoder.encode(texts)]
+    rows = publish(run, prepared, Fence(run, 0)).activations().raw.compute()
+    np.testing.assert_allclose(rows, np.array(alone), rtol=1e-5, atol=1e-6)

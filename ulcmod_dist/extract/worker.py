@@ -30,6 +30,8 @@ from ulcmod_dist.forward.batches import (
     PromptTooLarge,
     RefusedPrompt,
     TokenizedPrompt,
+    mark_prefix,
+    split_by_prefix,
 )
 from ulcmod_dist.runtime.ray_failures import (
     MemoryShortage,
@@ -93,8 +95,9 @@ class ModelReplica:
         return self._ranks.local.units
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokenize prompts."""
-        return self._tokenizer.encode(prompts)
+        """Tokenize prompts, and mark what they have in common where the model makes use of it."""
+        tokenized = self._tokenizer.encode(prompts)
+        return mark_prefix(tokenized) if self._ranks.local.reuses_prefix else tokenized
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """Compute one row for each prompt; see `Engine.run_within_memory`."""
@@ -229,7 +232,8 @@ class Worker:
         began = time.perf_counter()
         try:
             tokenized = self._model.encode(prompts)
-            self._model.run(tokenized)
+            for part in split_by_prefix(tokenized, range(len(tokenized))):
+                self._model.run([tokenized[index] for index in part])
         except Exception as error:
             if (failure := find_machine_failure(error)) is not None:
                 return TaskFailure("run", failure.fact, failure.remedy)
@@ -252,13 +256,14 @@ class Worker:
         except RefusedPrompt as error:
             raise _FailingPrompts([error.position], error.fact, clean=True) from error
         shard = _ShardBuffer(self._model, tokenized)
-        for number, batch in enumerate(task.batches):
-            if number == len(task.batches) // 2:
+        batches = [part for batch in task.batches for part in split_by_prefix(tokenized, batch)]
+        for number, batch in enumerate(batches):
+            if number == len(batches) // 2:
                 self._on_event("halfway", task.digest)
             if time.monotonic() - checked > FENCE_INTERVAL:
                 self._writer.check()
                 checked = time.monotonic()
-            if number == len(task.batches) - 1:
+            if number == len(batches) - 1:
                 # At most one computed shard waits for its commit, so that no more than two shards
                 # are lost with an actor, or with a driver.
                 until_committed.enter_context(self._finishing)
@@ -276,6 +281,7 @@ class Worker:
             attempt=task.attempt,
             worker=f"{socket.gethostname()}:{os.getpid()}",
             epoch=self._epoch,
+            prefix_tokens=max(prompt.shared for prompt in tokenized),
             seconds=time.perf_counter() - began,
         )
         return content, origin

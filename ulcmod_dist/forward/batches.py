@@ -4,7 +4,8 @@ Planning an extraction needs these without a model, so nothing here imports torc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from typing import Self
 
 import numpy as np
@@ -13,19 +14,32 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LengthClasses
 
+_MIN_SHARED_TOKENS = 4
+"""Fewer tokens than these are computed with each prompt: reusing them saves nothing."""
+
 
 @dataclass(frozen=True)
 class TokenizedPrompt:
-    """Token ids without padding, and which tokens enter the mean; at least one does."""
+    """Token ids without padding, and which tokens enter the mean; at least one does.
+
+    ``shared`` is the number of first tokens that other prompts begin with too, see `mark_prefix`.
+    """
 
     ids: tuple[int, ...]
     token_mask: tuple[bool, ...]
     truncated: bool = False
+    shared: int = 0
 
     @property
     def num_counted(self) -> int:
         """Number of tokens that enter the mean."""
         return sum(self.token_mask)
+
+    @property
+    def prefix(self) -> Self | None:
+        """The tokens that other prompts begin with too; None without any."""
+        cut = replace(self, ids=self.ids[: self.shared], token_mask=self.token_mask[: self.shared])
+        return replace(cut, truncated=False, shared=0) if self.shared else None
 
 
 @dataclass(frozen=True)
@@ -122,3 +136,48 @@ def plan_batches(
         batches[-1].append(index)
         remaining -= 1
     return tuple(map(tuple, batches))
+
+
+def mark_prefix(prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
+    """Set ``shared`` in the prompts with the common beginning whose reuse saves most tokens.
+
+    The others keep 0. The last token of a prompt is never shared, so that something is left to
+    compute. The choice depends on the prompts alone: a shard computed again gives the same bytes.
+    """
+    begins = [tuple(zip(each.ids, each.token_mask, strict=True))[:-1] for each in prompts]
+    order = sorted(range(len(prompts)), key=begins.__getitem__)
+    # Prompts with a common beginning are neighbours in this order.
+    common = [_count_common(begins[one], begins[other]) for one, other in pairwise(order)]
+    runs = [
+        (length * len(run), length, run)
+        for length in {length for length in common if length >= _MIN_SHARED_TOKENS}
+        for is_long, run in _group(common, length)
+        if is_long
+    ]
+    _, length, run = max(runs, default=(0, 0, []))
+    marked = list(prompts)
+    for row in order[run[0] : run[-1] + 2] if run else ():
+        marked[row] = replace(prompts[row], shared=length)
+    return marked
+
+
+def _group(values: Sequence[int], least: int) -> list[tuple[bool, list[int]]]:
+    """Positions of neighbouring values that are at least ``least``, or are not."""
+    groups = groupby(range(len(values)), lambda position: values[position] >= least)
+    return [(is_long, list(group)) for is_long, group in groups]
+
+
+def _count_common(one: Sequence[object], other: Sequence[object]) -> int:
+    differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+def split_by_prefix(
+    prompts: Sequence[TokenizedPrompt], batch: Sequence[int]
+) -> list[tuple[int, ...]]:
+    """Split a batch, indices of prompts, into those that share their first tokens and others."""
+    parts = [
+        tuple(index for index in batch if bool(prompts[index].shared) == is_shared)
+        for is_shared in (True, False)
+    ]
+    return [part for part in parts if part]

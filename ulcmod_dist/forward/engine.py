@@ -5,6 +5,8 @@ nothing is kept per token, and for activations no logits are computed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Self, TypeVar
@@ -13,12 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ulcmod_dist.config.schema import ModelConfig, Statistic
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
-from ulcmod_dist.forward.architectures import LayerUnits, count_units, get_length_classes
+from ulcmod_dist.forward.architectures import (
+    ANY_LENGTHS,
+    LayerUnits,
+    count_units,
+    get_length_classes,
+)
 from ulcmod_dist.forward.attribution import choose_deterministic, pool_attribution
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
@@ -32,10 +39,10 @@ from ulcmod_dist.forward.hooks import (
     Routing,
     check_called_once,
     find_hook_points,
-    get_local_columns,
     hooked,
 )
 from ulcmod_dist.forward.loading import load_config, load_model
+from ulcmod_dist.forward.pooling import ActivationPooler, Prefix
 from ulcmod_dist.forward.units import list_units
 
 Result = TypeVar("Result")
@@ -43,6 +50,11 @@ Result = TypeVar("Result")
 _CHECKED_TOKENS = 16
 # Relative differences in the norm of a row; what rounding does is below a tenth of them.
 _TOLERANCE, _HALF_TOLERANCE = 1e-3, 0.05
+_REUSE_TOLERANCE = 1e-5
+
+
+class _UnitsComplete(Exception):
+    """The forward pass has computed all units; what follows is not needed."""
 
 
 class Engine:
@@ -50,6 +62,10 @@ class Engine:
 
     The same batch yields the same bytes on the same hardware. With the statistic `attribution` the
     model has its head, and rows are as `forward.attribution` defines them.
+
+    Attributes:
+        reuses_prefix: Whether tokens that all prompts of a batch share (``shared``) are computed
+            once and not with each batch; `check_prefix` finds out whether that is exact.
     """
 
     def __init__(
@@ -67,6 +83,8 @@ class Engine:
         self._vocabulary = model.config.get_text_config().vocab_size
         self._ranks = ranks
         self._statistic = statistic
+        self._prefix: Prefix | None = None
+        self.reuses_prefix = False
         model.requires_grad_(False)
 
     @classmethod
@@ -99,6 +117,7 @@ class Engine:
         loaded = load_model(model, config, device, ranks, head=statistic == "attribution")
         engine = cls(loaded, expected, ranks, statistic)
         engine.check_independence()
+        engine.reuses_prefix = engine.check_prefix()
         return engine
 
     def check_independence(self) -> None:
@@ -111,12 +130,7 @@ class Engine:
         Raises:
             InvalidInput: It is not.
         """
-        special = set(_list_special_tokens(self._model.config))
-        middle = range(self._vocabulary // 4, self._vocabulary)
-        ids = tuple(islice((token for token in middle if token not in special), _CHECKED_TOKENS))
-        count = len(ids) // 2
-        whole = TokenizedPrompt(ids, (True,) * len(ids))
-        half = TokenizedPrompt(ids[:count], whole.token_mask[:count])
+        half, whole = self._make_prompts()
         kind = self._model.config.model_type
         if difference := self._compare_rows([half], [half, whole]):
             raise InvalidInput(
@@ -127,9 +141,9 @@ class Engine:
         if self._statistic == "activation":
             return
         remedy = "Set extract.statistic to activation for this model."
-        mask = half.token_mask + (False,) * count
+        mask = half.token_mask + (False,) * len(half.ids)
         other = TokenizedPrompt(half.ids * 2, mask)
-        if self._compare_rows([TokenizedPrompt(ids[: 2 * count], mask)], [other]):
+        if self._compare_rows([TokenizedPrompt(whole.ids[: len(mask)], mask)], [other]):
             raise InvalidInput(f"In models of type {kind!r} tokens see those after them.", remedy)
         try:
             self._run([whole], self._statistic)
@@ -137,16 +151,57 @@ class Engine:
             fact = f"No gradient in models of type {kind!r}: {one_line(error)}."
             raise InvalidInput(fact, remedy) from error
 
-    def _compare_rows(self, one: list[TokenizedPrompt], other: list[TokenizedPrompt]) -> float:
-        """Relative difference of the first rows of two batches, or 0 if it is but rounding."""
+    def check_prefix(self) -> bool:
+        """Whether rows whose first tokens are reused are those of prompts computed as a whole.
+
+        They are compared for two prompts of different lengths: to 1e-5 of their norm in float32,
+        and in bfloat16 to what its rounding does. They differ where tokens see those after them,
+        where a layer keeps more than keys and values, and where positions depend on the length.
+        """
+        if self._statistic != "activation" or self._lengths != ANY_LENGTHS:
+            return False
+        plain = self._make_prompts()
+        shared = [replace(prompt, shared=len(plain[0].ids) // 2) for prompt in plain]
+        self.reuses_prefix = True
+        try:
+            return not self._compare_rows(plain, shared, _REUSE_TOLERANCE, whole=True)
+        except Exception:  # models without such a cache fail in ways of their own
+            return False
+        finally:
+            self.reuses_prefix, self._prefix = False, None
+
+    def _make_prompts(self) -> tuple[TokenizedPrompt, TokenizedPrompt]:
+        """Two prompts to check the model with; the second begins with the first."""
+        special = set(_list_special_tokens(self._model.config))
+        middle = range(self._vocabulary // 4, self._vocabulary)
+        ids = tuple(islice((token for token in middle if token not in special), _CHECKED_TOKENS))
+        whole = TokenizedPrompt(ids, (True,) * len(ids))
+        count = len(ids) // 2
+        return TokenizedPrompt(ids[:count], whole.token_mask[:count]), whole
+
+    def _compare_rows(
+        self,
+        some: Sequence[TokenizedPrompt],
+        others: Sequence[TokenizedPrompt],
+        tolerance: float = _TOLERANCE,
+        *,
+        whole: bool = False,
+    ) -> float:
+        """Relative difference of the rows of a batch to the first of another, 0 if but rounding.
+
+        In bfloat16 only those of the first layer are compared, unless the ``whole`` rows are.
+        """
         # In bfloat16 rounding may route a token to another expert, but hardly in the first layer.
         is_half = any(each.dtype == torch.bfloat16 for each in self._model.parameters())
-        stop = self._points[0].stop if is_half else None
-        rows = [self._run(batch, "activation").activations[0, :stop] for batch in (one, other)]
-        size = float(np.linalg.norm(rows[0]))
-        difference = float(np.linalg.norm(rows[0] - rows[1])) / size if size else 0.0
+        stop = self._points[0].stop if is_half and not whole else None
+        one, other = (
+            self._run(batch, "activation").activations[: len(some), :stop]
+            for batch in (some, others)
+        )
+        size = float(np.linalg.norm(one))
+        difference = float(np.linalg.norm(one - other)) / size if size else 0.0
         # A NaN is not greater: activations that are not finite are reported with their prompt.
-        return difference if difference > (_HALF_TOLERANCE if is_half else _TOLERANCE) else 0.0
+        return difference if difference > (_HALF_TOLERANCE if is_half else tolerance) else 0.0
 
     def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.
@@ -171,18 +226,57 @@ class Engine:
         device = self._model.device
         ids, mask = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
         reset_rotary_embedding(self._model)
-        pooler = ActivationPooler(prompts, self._points, device, self._ranks)
         if statistic == "attribution":
+            pooler = ActivationPooler(prompts, self._points, device, self._ranks)
             inputs = ids, mask
             pool_attribution(self._model, self._points, prompts, inputs, pooler.add, self._ranks)
             return pooler.collect()
+        if (prefix := self._find_prefix(prompts)) is None:
+            return self._pool_units(prompts, ids, mask)
+        cache = prefix.make_cache(len(prompts))
+        return prefix.add_to(self._pool_units(prompts, ids, mask, cache), prompts)
+
+    def _pool_units(
+        self,
+        prompts: Sequence[TokenizedPrompt],
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: DynamicCache | None = None,
+    ) -> PooledActivations:
+        """Pool the units of the tokens that ``cache`` does not hold; it is extended by them."""
+        known = 0 if cache is None else cache.get_seq_length()
+        options = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+        pooler = ActivationPooler(prompts, self._points, ids.device, self._ranks, known)
+        # Hooks of accelerate, which move layers to their device, need the pass to return.
+        is_moved = getattr(self._model, "hf_device_map", None) is not None
+
+        def add(point: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
+            pooler.add(point, units, routing)
+            if all(call_count.values()) and not is_moved:
+                raise _UnitsComplete
+
         with (
             torch.inference_mode(),
-            hooked(self._model, self._points, pooler.add, self._ranks) as call_count,
+            suppress(_UnitsComplete),
+            hooked(self._model, self._points, add, self._ranks) as call_count,
         ):
-            self._model(input_ids=ids, attention_mask=mask)
+            self._model(input_ids=ids[:, known:], attention_mask=mask, **options)
         check_called_once(call_count)
         return pooler.collect()
+
+    def _find_prefix(self, prompts: Sequence[TokenizedPrompt]) -> Prefix | None:
+        """The first tokens of all prompts of a batch if they share them, computed or kept."""
+        tokens, *others = {prompt.prefix for prompt in prompts} if self.reuses_prefix else {None}
+        if tokens is None or others:
+            return None
+        if self._prefix is None or self._prefix.tokens != tokens:
+            ids, mask = (
+                array.to(self._model.device) for array in pad_batch([tokens], self._vocabulary)
+            )
+            cache = DynamicCache()
+            pooled = self._pool_units([tokens], ids, mask, cache)
+            self._prefix = Prefix(tokens, tuple(cache), pooled)
+        return self._prefix
 
     def run_within_memory(
         self, prompts: Sequence[TokenizedPrompt]
@@ -213,78 +307,6 @@ def _list_special_tokens(config: PretrainedConfig) -> Iterator[int]:
             yield from _list_special_tokens(value)
         elif "token" in name:
             yield from value if isinstance(value, list) else [value]
-
-
-class ActivationPooler:
-    """Pools the units of one batch while its forward pass runs.
-
-    Sums are accumulated in float32 in a fixed order, so that the same batch yields the same bytes.
-    Each counted token is weighted by 1 / number of counted tokens; a token that is not routed to an
-    expert adds nothing to it. Where ranks share a model, each fills in the columns that it holds
-    and leaves zeros elsewhere, so that the ranks' matrices add up to the whole.
-    """
-
-    def __init__(
-        self,
-        prompts: Sequence[TokenizedPrompt],
-        points: Sequence[HookPoint],
-        device: torch.device,
-        ranks: int = 1,
-    ) -> None:
-        """Allocate the activations of ``prompts`` on ``device``."""
-        self._rank = torch.distributed.get_rank() if ranks > 1 else 0
-        self._ranks = ranks
-        weights = [
-            torch.tensor(prompt.token_mask, dtype=torch.float32) / prompt.num_counted
-            for prompt in prompts
-        ]
-        self._weights = pad_sequence(weights, batch_first=True).to(device)
-        self._means = torch.zeros(len(prompts), points[-1].stop, device=device)
-        slots = np.cumsum([0, *(point.experts for point in points)])
-        self._slots = {point: slice(*slots[i : i + 2]) for i, point in enumerate(points)}
-        self._routed = torch.empty(len(prompts), slots[-1], dtype=torch.int32, device=device)
-
-    def add(self, point: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
-        """Pool the units of one hook point into its columns."""
-        width = units.shape[-1]
-        if width == point.width and self._rank > 0:
-            return  # tensor parallelism did not split this layer, so rank 0 reports it
-        if routing is None:
-            magnitude = units.reshape(*self._weights.shape, width).abs().float()
-            means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
-        else:
-            means = self._pool_experts(point, units, routing)
-        columns = self._means[:, point.start : point.stop].view(len(self._means), -1, point.width)
-        columns[:, :, get_local_columns(width, point.width)] = means
-
-    def _pool_experts(
-        self, point: HookPoint, units: torch.Tensor, routing: Routing
-    ) -> torch.Tensor:
-        """Means [batch, experts, width]; also counts the routed tokens.
-
-        Rows come sorted by expert, then by token, hence by expert and prompt: each (expert, prompt)
-        is one segment.
-        """
-        batch, length = self._weights.shape
-        weights = self._weights.to(units.device).flatten()[routing.token]
-        segment = routing.expert * batch + routing.token // length
-        lengths = torch.bincount(segment, minlength=point.experts * batch)
-        magnitude = units.abs().float() * weights.unsqueeze(1)
-        # Not index_add_ or scatter_add_: on CUDA they add atomically, in an order that varies
-        # from run to run, and so do the low bits of the sums.
-        sums = torch.segment_reduce(magnitude, "sum", lengths=lengths, initial=0)
-        counts = torch.segment_reduce((weights > 0).float(), "sum", lengths=lengths, initial=0)
-        self._routed[:, self._slots[point]] = counts.view(point.experts, batch).T.to(
-            self._routed.device, torch.int32
-        )
-        return sums.view(point.experts, batch, -1).transpose(0, 1)
-
-    def collect(self) -> PooledActivations:
-        """Sum over the ranks and copy to the host, once a batch: each copy waits for the device."""
-        if self._ranks > 1:
-            torch.distributed.all_reduce(self._means)
-        routed = self._routed.cpu().numpy() if self._routed.shape[1] else None
-        return PooledActivations(self._means.cpu().numpy(), routed)
 
 
 def reset_rotary_embedding(model: torch.nn.Module) -> None:

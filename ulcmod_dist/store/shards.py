@@ -71,6 +71,8 @@ class Origin:
     ``provenance`` is what its rows depend on: model, tokenizer, rule, versions. ``batches`` are the
     rows of each batch that was run, ``splits`` those of the planned batches that were split after
     running out of memory. ``epoch`` is that of the lease it was written under; 0 without one.
+    ``prefix_tokens`` is the number of tokens at the beginning of prompts that were computed once
+    for all of them; 0 if none were.
     """
 
     provenance: dict[str, str]
@@ -80,6 +82,7 @@ class Origin:
     worker: str = ""
     seconds: float = 0.0
     epoch: int = 0
+    prefix_tokens: int = 0
 
 
 @dataclass(frozen=True)
