@@ -281,6 +281,31 @@ def test_pool__starts_and_ends_actors_as_their_wanted_number_changes(
     np.testing.assert_array_equal(snapshot.activations().raw.compute(), expected(texts))
 
 
+def test_extract__the_last_shards_are_left_to_idle_actors(go: Go, tmp_path: Path) -> None:
+    gate, marks = tmp_path / "gate", tmp_path / "marks"
+    marks.mkdir()
+    deadline = time.monotonic() + 120
+
+    def watch(progress: ExtractionProgress) -> None:
+        # The first actor computes nothing until the second one has loaded its model.
+        if progress.actors == 2 or time.monotonic() > deadline:
+            gate.touch()
+
+    load_model = fake(gate=str(gate), marks=str(marks), seconds=0.5)
+    go(prompts_of(words(8)), load_model, workers=2, on_progress=watch)
+    processes = [path.name.split("-")[1] for path in marks.iterdir()]
+    assert len(set(processes)) == 2
+
+
+def test_extract__more_actors_than_memory_holds_are_refused(
+    go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    fact = r"1000 actors are projected to take 0\.88 GiB of memory each; this machine has \S+ GiB"
+    with pytest.raises(UlcmodError, match=fact):
+        go(prompts_of(words(3)), workers=1000, cpus=0.001)
+
+
 def test_extract__progress_moves_with_the_batches_of_every_actor(go: Go, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     deadline = time.monotonic() + 120

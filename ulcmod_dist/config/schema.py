@@ -205,14 +205,17 @@ class ExtractConfig(Config):
         return max(1, int(self.cpus))
 
     @property
+    def can_grow(self) -> bool:
+        """Whether machines may join the Ray of the actors, which a local one does not allow."""
+        return (self.address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+    @property
     def placement_timeout(self) -> float:
         """Seconds that actors may wait for resources."""
         if self.patience is not None:
             return self.patience
-        # A named cluster may still be adding machines for a known number of actors; this machine,
-        # or a cluster taken as it is, is not.
-        is_remote = self.address or os.environ.get("RAY_ADDRESS")
-        return AUTOSCALING_TIMEOUT if is_remote and self.workers else PLACEMENT_TIMEOUT
+        # A cluster may still be adding machines for a known number of actors.
+        return AUTOSCALING_TIMEOUT if self.can_grow and self.workers else PLACEMENT_TIMEOUT
 
 
 class SearchConfig(Config):

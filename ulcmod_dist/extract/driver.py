@@ -31,7 +31,12 @@ from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthCla
 from ulcmod_dist.runtime.files import nearest_folder
 from ulcmod_dist.runtime.lease import Fence
 from ulcmod_dist.runtime.ray_failures import find_machine_failure
-from ulcmod_dist.runtime.ray_session import ActorResources, node_resources, ray_session
+from ulcmod_dist.runtime.ray_session import (
+    ActorResources,
+    max_actors,
+    node_resources,
+    ray_session,
+)
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.records import (
@@ -246,13 +251,27 @@ def _count_bytes(plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> int:
 
 
 def reserve_memory(config: ExtractConfig, plan: ExtractionPlan) -> ActorResources:
-    """Get the resources of an actor; raises `UlcmodError` if no node has the memory projected."""
-    largest = max((node.get("memory", 0.0) for node in node_resources()), default=0.0)
+    """Get the resources of an actor.
+
+    Raises:
+        UlcmodError: No node has the memory projected; or this machine, to which no other can be
+            added, lacks it for as many actors as the job asks for.
+    """
+    nodes = node_resources()
+    largest = max((node.get("memory", 0.0) for node in nodes), default=0.0)
+    each = f"{plan.actor_bytes / 2**30:.2f} GiB"
     if plan.actor_bytes > largest:
         raise UlcmodError(
-            f"An actor is projected to take {plan.actor_bytes / 2**30:.2f} GiB of memory; "
+            f"An actor is projected to take {each} of memory; "
             f"the largest node has {largest / 2**30:.2f} GiB.",
             "Lower extract.shard_samples or extract.batch_tokens, or use nodes with more memory.",
+        )
+    most = max_actors(ActorResources(0.0, memory=plan.actor_bytes), nodes)
+    if not config.can_grow and (config.workers or 0) > most:
+        raise UlcmodError(
+            f"{config.workers} actors are projected to take {each} of memory each; this machine "
+            f"has {largest / 2**30:.2f} GiB, enough for {most}.",
+            "Lower extract.workers, or leave it out: as many are started as fit.",
         )
     return ActorResources(config.cpus, config.gpus, plan.actor_bytes)
 

@@ -208,10 +208,14 @@ class WorkerPool:
             )
 
     def _assign(self) -> None:
-        """One shard to each idle actor, then a second one, to be computed while one is written."""
+        """One shard to each idle actor, then a second one, to be computed while one is written.
+
+        The last shards wait for whoever is idle first: an actor whose model is loaded before those
+        of others would otherwise hold two while they have none.
+        """
         for depth in (0, 1):
             for actor in self._actors:
-                if not self._queue:
+                if len(self._queue) < (len(self._actors) if depth else 1):
                     return
                 is_open = actor.ready and not actor.is_leaving and not actor.is_isolated
                 if is_open and len(actor.tasks) == depth:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Self, TypeVar
+from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from ulcmod_dist.forward.pooling import ActivationPooler, Prefix
 from ulcmod_dist.forward.units import list_units
 
 Result = TypeVar("Result")
+Batch: TypeAlias = Sequence[TokenizedPrompt]
 
 _CHECKED_TOKENS = 16
 # Relative differences in the norm of a row; what rounding does is below a tenth of them.
@@ -61,11 +62,8 @@ class Engine:
     """A base model on a device that turns batches into pooled activations of ``units``.
 
     The same batch yields the same bytes on the same hardware. With the statistic `attribution` the
-    model has its head, and rows are as `forward.attribution` defines them.
-
-    Attributes:
-        reuses_prefix: Whether tokens that all prompts of a batch share (``shared``) are computed
-            once and not with each batch; `check_prefix` finds out whether that is exact.
+    model has its head, and rows are as `forward.attribution` defines them. First tokens that all
+    prompts of a batch share are computed once if ``reuses_prefix`` is set, see `check_prefix`.
     """
 
     def __init__(
@@ -180,12 +178,7 @@ class Engine:
         return TokenizedPrompt(ids[:count], whole.token_mask[:count]), whole
 
     def _compare_rows(
-        self,
-        some: Sequence[TokenizedPrompt],
-        others: Sequence[TokenizedPrompt],
-        tolerance: float = _TOLERANCE,
-        *,
-        whole: bool = False,
+        self, some: Batch, others: Batch, tolerance: float = _TOLERANCE, *, whole: bool = False
     ) -> float:
         """Relative difference of the rows of a batch to the first of another, 0 if but rounding.
 
@@ -203,7 +196,7 @@ class Engine:
         # A NaN is not greater: activations that are not finite are reported with their prompt.
         return difference if difference > (_HALF_TOLERANCE if is_half else tolerance) else 0.0
 
-    def run(self, prompts: Sequence[TokenizedPrompt]) -> PooledActivations:
+    def run(self, prompts: Batch) -> PooledActivations:
         """Run one batch of at least one prompt; the result is the same on all ranks.
 
         A row does not depend on the other prompts: those that may not share a forward pass (see
@@ -218,32 +211,29 @@ class Engine:
         self._check_finite(pooled.activations)
         return pooled
 
-    def _run(self, prompts: Sequence[TokenizedPrompt], statistic: Statistic) -> PooledActivations:
+    def _run(self, prompts: Batch, statistic: Statistic) -> PooledActivations:
         parts = [self._pool(part, statistic) for part in self._lengths.split(prompts)]
         return PooledActivations.concatenate(parts)
 
-    def _pool(self, prompts: Sequence[TokenizedPrompt], statistic: Statistic) -> PooledActivations:
-        device = self._model.device
-        ids, mask = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+    def _pool(self, prompts: Batch, statistic: Statistic) -> PooledActivations:
         reset_rotary_embedding(self._model)
         if statistic == "attribution":
-            pooler = ActivationPooler(prompts, self._points, device, self._ranks)
-            inputs = ids, mask
+            pooler = ActivationPooler(prompts, self._points, self._model.device, self._ranks)
+            inputs = self._pad(prompts)
             pool_attribution(self._model, self._points, prompts, inputs, pooler.add, self._ranks)
             return pooler.collect()
         if (prefix := self._find_prefix(prompts)) is None:
-            return self._pool_units(prompts, ids, mask)
-        cache = prefix.make_cache(len(prompts))
-        return prefix.add_to(self._pool_units(prompts, ids, mask, cache), prompts)
+            return self._pool_units(prompts)
+        rest = self._pool_units(prompts, prefix.make_cache(len(prompts)))
+        return prefix.add_to(rest, prompts)
 
-    def _pool_units(
-        self,
-        prompts: Sequence[TokenizedPrompt],
-        ids: torch.Tensor,
-        mask: torch.Tensor,
-        cache: DynamicCache | None = None,
-    ) -> PooledActivations:
+    def _pad(self, prompts: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        ids, mask = pad_batch(prompts, self._vocabulary)
+        return ids.to(self._model.device), mask.to(self._model.device)
+
+    def _pool_units(self, prompts: Batch, cache: DynamicCache | None = None) -> PooledActivations:
         """Pool the units of the tokens that ``cache`` does not hold; it is extended by them."""
+        ids, mask = self._pad(prompts)
         known = 0 if cache is None else cache.get_seq_length()
         options = {} if cache is None else {"past_key_values": cache, "use_cache": True}
         pooler = ActivationPooler(prompts, self._points, ids.device, self._ranks, known)
@@ -264,23 +254,18 @@ class Engine:
         check_called_once(call_count)
         return pooler.collect()
 
-    def _find_prefix(self, prompts: Sequence[TokenizedPrompt]) -> Prefix | None:
+    def _find_prefix(self, prompts: Batch) -> Prefix | None:
         """The first tokens of all prompts of a batch if they share them, computed or kept."""
         tokens, *others = {prompt.prefix for prompt in prompts} if self.reuses_prefix else {None}
         if tokens is None or others:
             return None
         if self._prefix is None or self._prefix.tokens != tokens:
-            ids, mask = (
-                array.to(self._model.device) for array in pad_batch([tokens], self._vocabulary)
-            )
             cache = DynamicCache()
-            pooled = self._pool_units([tokens], ids, mask, cache)
+            pooled = self._pool_units([tokens], cache)
             self._prefix = Prefix(tokens, tuple(cache), pooled)
         return self._prefix
 
-    def run_within_memory(
-        self, prompts: Sequence[TokenizedPrompt]
-    ) -> tuple[PooledActivations, tuple[int, ...]]:
+    def run_within_memory(self, prompts: Batch) -> tuple[PooledActivations, tuple[int, ...]]:
         """Run one batch by ``split_on_oom``; returns the sizes of the parts that were run, too."""
         split = partial(split_on_oom, self.run, device=self._model.device, ranks=self._ranks)
         parts = [part for group in self._lengths.split(prompts) for part in split(group)]
