@@ -196,6 +196,7 @@ def test_lazy_rows__any_selection_reads_the_right_rows(thirty: Thirty, order: li
     shard, row = places[order].T
     raw = lazy_rows(run, folders, shard, row, units=UNITS, chunk_shape=GRID)
     assert max(raw.chunks[0]) <= GRID.rows
+    raw = pickle.loads(pickle.dumps(raw))
     with dask.config.set(scheduler="synchronous"):
         values = raw.compute()
     np.testing.assert_array_equal(values, content_of([names(30)[i] for i in order]).activations)

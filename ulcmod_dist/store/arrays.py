@@ -258,6 +258,14 @@ class _Blocks(ArrayBlockwiseDep):
         self.whole = whole
         self.starts = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in chunks]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Every worker gets it: of rows that follow each other the first and their number.
+        shard, row = self.whole.shard, self.whole.row
+        first = np.flatnonzero((np.diff(shard, prepend=-1) != 0) | (np.diff(row, prepend=-1) != 1))
+        lengths = np.diff(first, append=len(row))
+        runs = replace(self.whole, shard=shard[first], row=row[first])
+        return _expand_runs, (self.chunks, runs, lengths)
+
     def __getitem__(self, idx: tuple[int, ...]) -> BlockRows:
         (first, last), columns = (
             (int(starts[i]), int(starts[i + 1])) for starts, i in zip(self.starts, idx, strict=True)
@@ -266,6 +274,14 @@ class _Blocks(ArrayBlockwiseDep):
         folders = tuple(self.whole.folders[int(i)] for i in used)
         row = self.whole.row[first:last]
         return replace(self.whole, folders=folders, shard=shard, row=row, columns=columns)
+
+
+def _expand_runs(
+    chunks: tuple[tuple[int, ...], ...], runs: BlockRows, lengths: NDArray[np.integer]
+) -> _Blocks:
+    before = np.cumsum(lengths) - lengths
+    row = np.repeat(runs.row - before, lengths) + np.arange(lengths.sum())
+    return _Blocks(chunks, replace(runs, shard=np.repeat(runs.shard, lengths), row=row))
 
 
 def _cells(shard: NDArray[np.integer], row: NDArray[np.integer], height: int) -> NDArray[np.int64]:
