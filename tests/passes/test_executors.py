@@ -27,7 +27,8 @@ from ulcmod_dist.passes.executors import (
 )
 from ulcmod_dist.passes.linalg import matmat
 from ulcmod_dist.passes.matrix import ActivationMatrix
-from ulcmod_dist.passes.standardised import as_standardised
+from ulcmod_dist.passes.shares import keep_matrix
+from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 chunked: Any = da.from_array  # untyped in Dask
 # Ray and distributed warn about their own insides and leave sockets to the end of the process.
@@ -40,20 +41,27 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         yield running
 
 
-def test_executors__make_the_same_tables(executor: Executor) -> None:
+def test_executors__make_the_same_tables(executor: Executor, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     raw = (rng.integers(-64, 64, (90, 70)) / 16).astype(np.float32)
     samples, units = rng.integers(0, 4, 90), rng.integers(0, 4, 70)
-    kept = executor.persist(chunked(raw, chunks=(31, 20)))
-    assert isinstance(kept, da.Array)
-    for array in (kept, chunked(raw, chunks=(31, 20)), raw):
-        by_sample, by_unit = ActivationMatrix(as_standardised(array), executor).both_tables(
+    lazy = chunked(raw, chunks=(31, 20))
+    mapped = lazy.map_blocks(np.asarray, dtype=raw.dtype)
+    np.save(tmp_path / "raw.npy", raw)
+    file = chunked(np.load(tmp_path / "raw.npy", mmap_mode="r"), chunks=(31, 20))
+    kept = [keep_matrix(array, executor) for array in (raw, lazy, mapped, file)]
+    for array in (*kept, file, mapped, lazy, raw):
+        by_sample, by_unit = ActivationMatrix(matrix_of(array), executor).both_tables(
             [samples], [units], [4]
         )
         assert np.array_equal(by_sample[0], raw @ np.eye(4)[units])
         assert np.array_equal(by_unit[0], raw.T @ np.eye(4)[samples])
-    product = matmat(as_standardised(kept), np.ones((70, 1)), executor)
+    product = matmat(matrix_of(kept[1]), np.ones((70, 1)), executor)
     np.testing.assert_allclose(product[:, 0], raw.sum(axis=1))
+
+
+def matrix_of(raw: Any) -> Standardised:
+    return Standardised(raw, np.zeros(raw.shape[1]), np.ones(raw.shape[1]))
 
 
 def test_executors__know_their_machines(executor: Executor) -> None:

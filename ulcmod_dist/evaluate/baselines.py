@@ -31,6 +31,7 @@ from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.kernels import sample_sums
 from ulcmod_dist.passes.linalg import COMPONENTS, principal_components
+from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.discovery import SUPERVISED
 from ulcmod_dist.results.types import Floats
@@ -180,7 +181,7 @@ def _profiles(
     width = max(1, stripe_cells // len(drawn))
     for first in range(0, activations.n_units, width):
         stripe = slice(first, first + width)
-        (rows,) = executor.compute([activations.raw[:, stripe][drawn]])
+        rows = read_matrix(activations.raw[:, stripe][drawn], executor)
         weights = activations.weights[stripe]
         sums += sample_sums(rows, preclusters[None, stripe], weights, num_modules=count)[0]
     means = activations.mean * activations.weights

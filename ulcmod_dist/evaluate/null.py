@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
 
@@ -79,9 +80,7 @@ def permutation_bytes(activations: Standardised, workers: int, *, in_memory: boo
 
 
 def _permute_in_memory(raw: Any, seed: int, executor: Executor) -> Any:
-    result = np.empty(raw.shape, raw.dtype)
-    store = getattr(da, "store")  # noqa: B009 - untyped in Dask
-    executor.compute([store(raw, result, lock=False, compute=False)])
+    result = read_matrix(raw, executor)
     width = max(1, _BLOCK_BYTES // max(1, raw.shape[0] * raw.dtype.itemsize))
 
     def permute(first: int) -> None:

@@ -10,8 +10,8 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import COMPONENTS, SKETCH_WIDTH
-from ulcmod_dist.passes.map_reduce import block_slices
 from ulcmod_dist.passes.matrix import ActivationMatrix
+from ulcmod_dist.passes.shares import block_slices, keep_matrix, plan_layout
 from ulcmod_dist.passes.standardised import AnyArray, Standardised, as_standardised
 
 # Share of the machines' memory that a search takes where no limit is given.
@@ -130,7 +130,7 @@ def check_modules(activations: Standardised, modules: Sequence[int]) -> None:
 
 def unit_blocks(activations: Standardised, block_units: int) -> list[slice]:
     """Blocks of the blockwise mode: neighbouring units, whole chunks where there are chunks."""
-    if not isinstance(activations.raw, da.Array):
+    if isinstance(activations.raw, np.ndarray):
         ends = [*range(block_units, activations.n_units, block_units), activations.n_units]
         return [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     blocks: list[slice] = []
@@ -146,23 +146,17 @@ def open_matrix(
     activations: Standardised, plan: SearchPlan, executor: Executor
 ) -> ActivationMatrix:
     """The matrix as planned: decoded and kept in memory, or read again by every pass."""
-    raw: AnyArray = activations.raw
-    if not isinstance(raw, da.Array):
-        if executor.in_process:
-            return ActivationMatrix(activations, executor, resident=True)
-        rows, columns = block_slices(raw)
-        if plan.mode == "blockwise":
-            columns = unit_blocks(activations, plan.block_units)
-        chunks = [[part.stop - part.start for part in parts] for parts in (rows, columns)]
-        from_array = getattr(da, "from_array")  # noqa: B009 - untyped in Dask
-        raw = from_array(raw, chunks=chunks)
-        activations = replace(activations, raw=raw)
     if not plan.resident:
         return ActivationMatrix(activations, executor)
+    raw: AnyArray = activations.raw
     if plan.keep == "float16" and raw.dtype != np.float16:
+        if not isinstance(raw, da.Array):
+            from_array = getattr(da, "from_array")  # noqa: B009 - untyped in Dask
+            raw = from_array(raw, chunks=plan_layout(raw, executor.workers).widest_block)
         z = ((raw - activations.mean) / activations.std).astype(np.float16)
         activations = as_standardised(z)
-    kept = replace(activations, raw=executor.persist(activations.raw))
+    blocks = unit_blocks(activations, plan.block_units) if plan.mode == "blockwise" else ()
+    kept = replace(activations, raw=keep_matrix(activations.raw, executor, blocks=blocks))
     return ActivationMatrix(kept, executor, resident=True)
 
 
@@ -227,13 +221,18 @@ def _block_sizes(activations: Standardised, wanted: int | None) -> list[int]:
 
 
 def _working(activations: Standardised, width: int, workers: int) -> int:
-    """Chunks, and partial sums that wait to be added up, of the tasks that run at once."""
-    rows, columns = (
-        max(part.stop - part.start for part in parts) for parts in block_slices(activations.raw)
-    )
+    """Chunks, and the partial sums of their shares, of the tasks that run at once."""
+    layout = plan_layout(activations.raw, workers)
+    rows, columns = layout.widest_block
     lazily = isinstance(activations.raw, da.Array)
     chunk = rows * columns * activations.raw.dtype.itemsize * _CHUNK_COPIES if lazily else 0
     # A product converts its block to float64.
     product = rows * columns * 8
-    sums = (rows + columns) * width * 8 * 8
+    # Of a share for its samples: those of the blocks of a column, and of some levels of the tree.
+    tall, wide = (
+        max(sum(side[n].stop - side[n].start for n in cut) for cut in cuts)
+        for side, cuts in [(layout.rows, layout.row_cuts), (layout.columns, layout.column_cuts)]
+    )
+    levels = max(map(len, layout.column_cuts)).bit_length() + 1
+    sums = (tall * levels + 2 * wide) * width * 8
     return int(workers * (chunk + product + sums))

@@ -3,47 +3,66 @@
 dask.distributed and Ray are imported on first use, since both are slow to import.
 """
 
+from __future__ import annotations
+
 import asyncio
 import json
 import logging
 import os
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-import dask.base
-from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.addresses import explain_no_answer
 
-# Untyped in Dask.
-_dask: Any = dask.base
-
 NAMES = ("threads", "distributed", "ray")
 DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
 STARTUP_TIMEOUT = 120.0  # seconds for the workers of a local cluster to start
 
+# Dask warns of graphs of 10 MB, and its scheduler keeps them.
+_INLINE_BYTES = 2**18
+# Results that are gathered at once, at least: each time takes some milliseconds.
+_GATHERED = 8
+# Times that a batch of tasks may be lost with workers, and the pause before it is sent again.
+_LOSSES = 5
+_LOSS_SECONDS = 0.2
+_ALIVE = ("pending", "finished", "error")
+
+Task: TypeAlias = Callable[[Any, Any], Any]
+"""What a worker calls with an item, or the result of a handle, and what all items share."""
+
 
 class Executor(Protocol):
-    """Runs Dask tasks, ``workers`` at once, on machines with ``memory`` bytes.
+    """Calls functions on ``workers`` at once, on machines with ``memory`` bytes.
 
-    ``in_process``: tasks run in this process, so that arrays in its memory need not travel.
+    A function is called with an item and with what all items share, which travels once to each
+    worker.
+
+    ``in_process``: tasks run in this process, so that what it holds in memory is not copied.
     """
 
     workers: int
     memory: int
     in_process: bool
 
-    def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order."""
+    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
+        """The result of ``function(item, shared)`` for each item or handle, in their order."""
 
-    def persist(self, array: Any) -> Any:
-        """The same Dask array, its chunks computed and kept where tasks run."""
+    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> Sequence[Any]:
+        """As `map`, with the results kept where they are made; returns a handle of each for `map`.
+
+        They are freed with the handles. A later call finds each on the same worker; those of a
+        lost worker are made again elsewhere.
+        """
 
 
 class ThreadExecutor:
@@ -57,22 +76,16 @@ class ThreadExecutor:
         self.workers = workers or CPU_COUNT
         self.memory = int(MEMORY_LIMIT)
         self._blas = ThreadpoolController()
-        self._run: dict[str, Any] = {"scheduler": "threads", "num_workers": self.workers}
 
-    def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order."""
+    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
+        """The result of ``function(item, shared)`` for each item or handle, in their order."""
         # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
-        with self._blas.limit(limits=1, user_api="blas"):
-            return list(_dask.compute(*tasks, **self._run))
-
-    def map(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-        """The result of a call for each item, in order, from a thread pool without a graph."""
         with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
-            yield from pool.map(call, items)
+            yield from pool.map(lambda item: function(item, shared), items)
 
-    def persist(self, array: Any) -> Any:
-        """The same Dask array, its chunks computed and kept in this process."""
-        return _dask.persist(array, **self._run)[0]
+    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
+        """The results, which are the handles."""
+        return list(self.map(function, items, shared))
 
 
 class DaskExecutor:
@@ -87,8 +100,8 @@ class DaskExecutor:
             int(worker["memory_limit"]) for worker in client.scheduler_info(-1)["workers"].values()
         )
 
-    def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order.
+    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
+        """The result of ``function(item, shared)`` for each item or handle, in their order.
 
         Raises:
             UlcmodError: Workers were ended again and again, or the scheduler is gone.
@@ -97,7 +110,10 @@ class DaskExecutor:
         from distributed.comm.core import CommClosedError
 
         try:
-            return list(_dask.compute(*tasks, scheduler=self._client))
+            batch = _DaskBatch(self._client, function, items, shared)
+            together = max(self.workers, _GATHERED)
+            for first in range(0, len(items), together):
+                yield from batch.gather(range(first, min(len(items), first + together)))
         except KilledWorker as error:
             raise UlcmodError(
                 "Workers of the Dask cluster ended again and again in the same task, mostly "
@@ -110,32 +126,100 @@ class DaskExecutor:
                 "Start the same command again: it continues from its last checkpoint.",
             ) from error
 
-    def persist(self, array: Any) -> Any:
-        """The same Dask array, its chunks kept by the cluster's workers."""
-        import distributed
+    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
+        """Handles of the results, which may still be under way."""
+        batch = _DaskBatch(self._client, function, items, shared)
+        return [_DaskHandle(batch, number) for number in range(len(items))]
 
-        persisted = self._client.persist(array)
-        with self._client.as_current():
-            distributed.wait(persisted)
-        return persisted
+
+@dataclass(frozen=True)
+class _DaskHandle:
+    """A result that a batch keeps on a worker."""
+
+    batch: _DaskBatch
+    number: int
+
+
+class _DaskBatch:
+    """Tasks of one function on a Dask cluster, which are sent again where a worker took them along.
+
+    Dask itself recomputes results, but not values that were sent to a worker.
+    """
+
+    def __init__(self, client: Any, function: Task, items: Sequence[Any], shared: Any) -> None:
+        self._client, self._function, self._items = client, function, items
+        self._shared = shared
+        self._places: list[str] = []
+        self._futures: list[Any] = [None] * len(items)
+        self._submit(range(len(items)))
+
+    def gather(self, numbers: Sequence[int]) -> list[Any]:
+        """Results of some tasks."""
+        from distributed import CancelledError
+
+        for _ in range(_LOSSES):
+            try:
+                return list(self._client.gather([self._futures[number] for number in numbers]))
+            except CancelledError:
+                # The scheduler tells of each lost value by itself.
+                time.sleep(_LOSS_SECONDS)
+                self._submit([n for n in numbers if self._futures[n].status not in _ALIVE])
+        return list(self._client.gather([self._futures[number] for number in numbers]))
+
+    def find(self, number: int) -> tuple[Any, str]:
+        """The future of a task, which is sent again if it is lost, and the worker meant for it."""
+        if self._futures[number].status not in _ALIVE:
+            self._submit([number])
+        return self._futures[number], self._places[number]
+
+    def _submit(self, numbers: Sequence[int]) -> None:
+        if not numbers:
+            return
+        # A thread of every worker, then the second of those that have two, and so on.
+        threads = self._client.nthreads().items()
+        turns = sorted((turn, address) for address, most in threads for turn in range(most))
+        workers = [address for _, address in turns]
+        self._places = [workers[n % len(workers)] for n in range(len(self._items))]
+        shared = self._send(self._shared, workers)
+        for number in numbers:
+            item, place = self._items[number], self._places[number]
+            if isinstance(item, _DaskHandle):
+                value, place = item.batch.find(item.number)
+            else:
+                value = self._send(item, [place])
+            # The worker is a preference: another takes over if it is lost.
+            self._futures[number] = self._client.submit(
+                self._function, value, shared, workers=[place], allow_other_workers=True, pure=False
+            )
+
+    def _send(self, value: Any, workers: list[str]) -> Any:
+        """A value for a task: itself if it is small, else a future of it on the workers."""
+        from distributed.protocol.serialize import serialize
+        from distributed.utils import nbytes
+
+        _, frames = serialize(value, on_error="raise")
+        if sum(map(nbytes, frames)) < _INLINE_BYTES:
+            return value
+        (future,) = self._client.scatter([value], workers=workers, broadcast=True, hash=False)
+        return future
 
 
 class RayExecutor:
-    """Dask tasks as Ray tasks, on the Ray that this process is connected to."""
+    """Ray tasks, on the Ray that this process is connected to."""
 
     in_process = False
 
     def __init__(self) -> None:
         import ray
-        from ray.util.dask import ray_dask_get
 
-        self._get = ray_dask_get
+        self._ray: Any = ray
+        self._call: Any = ray.remote(_call)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = max(1, int(resources.get("CPU", 1)))
         self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
-    def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order.
+    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
+        """The result of ``function(item, shared)`` for each item or handle, in their order.
 
         Raises:
             UlcmodError: A machine or Ray failed.
@@ -144,8 +228,12 @@ class RayExecutor:
 
         from ulcmod_dist.runtime.ray_failures import MemoryShortage, find_machine_failure
 
+        # Tasks go to the machines that hold their items.
+        sent = self._ray.put(shared)
+        results = deque(self._call.remote(function, item, sent) for item in items)
         try:
-            return list(_dask.compute(*tasks, scheduler=self._get))
+            while results:
+                yield self._ray.get(results.popleft())
         except RayError as error:
             failure = find_machine_failure(error)
             if isinstance(failure, MemoryShortage):
@@ -155,17 +243,19 @@ class RayExecutor:
                 raise
             raise failure from error
 
-    def persist(self, array: Any) -> Any:
-        """The same Dask array, its chunks kept in Ray's object store."""
-        return _dask.persist(array, scheduler=self._get, ray_persist=True)[0]
+    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
+        """References to the results in Ray's object store, which may still be under way."""
+        sent = self._ray.put(shared)
+        spread = self._call.options(scheduling_strategy="SPREAD")
+        return [spread.remote(function, item, sent) for item in items]
+
+
+def _call(function: Task, item: Any, shared: Any) -> Any:
+    return function(item, shared)
 
 
 class ProgressExecutor:
-    """Another executor; calls ``on_update`` with the passes done, the one under way as a fraction.
-
-    Dask's own schedulers call back after every task, so threads report within a pass; a cluster
-    and Ray report when a pass is done.
-    """
+    """Another executor; ``on_update`` hears of the passes done, the one under way as a fraction."""
 
     def __init__(self, executor: Executor, on_update: Callable[[float], None]) -> None:
         self._executor = executor
@@ -175,32 +265,17 @@ class ProgressExecutor:
         self.memory = executor.memory
         self.in_process = executor.in_process
 
-    def compute(self, tasks: Sequence[Any]) -> list[Any]:
-        """Run delayed values to their results, in the given order."""
-        with _TaskCounter(lambda share: self._on_update(self._done + share)):
-            results = self._executor.compute(tasks)
+    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
+        """The result of ``function(item, shared)`` for each item or handle, in their order."""
+        results = self._executor.map(function, items, shared)
+        for number, result in enumerate(results, 1):
+            yield result
+            self._on_update(self._done + number / len(items))
         self._done += 1
-        self._on_update(self._done)
-        return results
 
-    def persist(self, array: Any) -> Any:
-        """The same Dask array, its chunks computed and kept where tasks run."""
-        return self._executor.persist(array)
-
-
-class _TaskCounter(Callback):
-    """Counts the tasks that Dask's own schedulers have run."""
-
-    def __init__(self, on_share: Callable[[float], None]) -> None:
-        self._on_share = on_share
-        self._total = self._count = 0
-
-    def _start_state(self, _graph: Any, state: Any) -> None:
-        self._total, self._count = len(state["waiting"]) + len(state["ready"]), 0
-
-    def _posttask(self, *_: Any) -> None:
-        self._count += 1
-        self._on_share(self._count / max(1, self._total))
+    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> Sequence[Any]:
+        """Handles of results that stay where they are made."""
+        return self._executor.keep(function, items, shared)
 
 
 @contextmanager
@@ -294,7 +369,13 @@ def _connect(cluster: Any, workers: int = 1) -> Iterator[Any]:
     # Workers of this machine have to be started first, which takes long where it is busy.
     timeout = DASK_TIMEOUT if cluster is address else STARTUP_TIMEOUT
     try:
-        client = distributed.Client(cluster, timeout=DASK_TIMEOUT, set_as_default=False)
+        # Results do not pass through the scheduler of this machine's cluster.
+        client = distributed.Client(
+            cluster,
+            timeout=DASK_TIMEOUT,
+            set_as_default=False,
+            direct_to_workers=cluster is not address or None,
+        )
     except (OSError, TimeoutError) as error:
         raise _no_scheduler(address, one_line(error)) from error
     with client:

@@ -15,18 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import dask.array as da
 import numpy as np
 
 from ulcmod_dist.passes import kernels
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import raise_not_finite
-from ulcmod_dist.passes.map_reduce import (
-    block_slices,
-    consecutive_slices,
-    map_reduce,
-    select_block_columns,
-)
+from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.shares import KeptMatrix, block_slices, consecutive_slices, keep_matrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
 # An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
@@ -163,13 +158,10 @@ class ActivationMatrix:
 
     def _load_block(self, units: slice) -> ActivationMatrix:
         raw = self.activations.raw
-        if isinstance(raw, da.Array):
-            starts = [part.start for part in block_slices(raw)[1]]
-            first, end = np.searchsorted(starts, [units.start, units.stop])
-            raw = select_block_columns(raw, int(first), int(end))
-            raw = raw if self.resident else self.executor.persist(raw)
+        if isinstance(raw, KeptMatrix):
+            raw = raw.select_units(units)
         else:
-            raw = raw[:, units]
+            raw = keep_matrix(raw, self.executor, units=units)
         part = Standardised(raw, self.activations.mean[units], self.activations.std[units])
         return ActivationMatrix(part, self.executor, resident=True)
 

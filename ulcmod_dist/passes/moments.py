@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import raise_not_finite
+from ulcmod_dist.passes.shares import (
+    Blocks,
+    Layout,
+    Share,
+    block_slices,
+    common_blocks,
+    cut_shares,
+)
 from ulcmod_dist.passes.standardised import (
     AnyArray,
-    FloatArray,
     Standardised,
     as_standardised,
 )
@@ -28,7 +35,6 @@ BLOCK_BYTES = 64 * 2**20
 """Size in float32 of the rows whose moments are computed together."""
 MAX_BLOCK_ROWS = 2**17
 
-_BLOCKS_AT_ONCE = 32
 # Untyped in Dask.
 _dask: Any = da
 
@@ -146,20 +152,20 @@ def _compute_moments(raw: AnyArray, executor: Executor) -> Moments:
     if not isinstance(raw, da.Array):
         raw = _dask.from_array(raw, chunks=(height, -1))
     raw = raw.rechunk({0: height})
-    samples, blocks = raw.shape[0], raw.numblocks[0]
-    pairs = raw.map_blocks(_block_moments, dtype=np.float64, chunks=((2,) * blocks, raw.chunks[1]))
-    total = Moments.none(raw.shape[1])
-    for first in range(0, blocks, _BLOCKS_AT_ONCE):
-        (part,) = executor.compute([pairs[2 * first : 2 * (first + _BLOCKS_AT_ONCE)]])
-        for number, (mean, m2) in enumerate(part.reshape(-1, 2, raw.shape[1]), start=first):
-            rows = min(height, samples - number * height)
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = total.merge(Moments(rows, mean, m2))
+    rows, columns = (dict(enumerate(side)) for side in block_slices(raw))
+    layout = Layout(rows, columns, [range(n, n + 1) for n in rows], [range(len(columns))])
+    shares, total = cut_shares(raw, layout, layout.places), Moments.none(raw.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for moments in executor.map(_measure_share, shares, common_blocks(raw)):
+            total = total.merge(moments)
     return total
 
 
-def _block_moments(block: AnyArray) -> FloatArray:
+def _measure_share(share: Share, common: Blocks | None) -> Moments:
+    blocks = share.blocks or common
+    assert blocks is not None
     # What is not finite is refused by name.
     with np.errstate(over="ignore", invalid="ignore"):
-        moments = Moments.of(block)
-    return np.stack([moments.mean, moments.m2])
+        parts = [Moments.of(blocks[share.rows[0], column]) for column in share.columns]
+    mean, m2 = (np.concatenate([getattr(p, name) for p in parts]) for name in ("mean", "m2"))
+    return Moments(parts[0].count, mean, m2)
