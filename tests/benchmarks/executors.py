@@ -95,6 +95,7 @@ def run_searches(options: argparse.Namespace) -> Table:
                 ratio = spent / seconds.get((case, "threads"), np.nan)
                 cells = f"{spent:.3f}", f"{ratio:.2f}x", f"{value:.6f}"
                 table.add_row(f"{gigabytes:g}", mode, str(restarts), name, *cells)
+                print(*case, name, *cells, flush=True)
     return table
 
 
@@ -111,6 +112,7 @@ def run_machines(options: argparse.Namespace) -> Table:
                 ratio = spent / alone.setdefault((case, machines * each), spent)
                 cells = f"{case[0]:g}", case[1], str(case[2]), str(machines), str(machines * each)
                 table.add_row(*cells, f"{spent:.3f}", f"{ratio:.2f}x")
+                print(*cells, f"{spent:.3f}", f"{ratio:.2f}x", flush=True)
     return table
 
 
@@ -172,6 +174,7 @@ def run_scheduling(options: argparse.Namespace) -> Table:
             iterate()
             spent = f"{time.perf_counter() - started:.1f}", f"{time.process_time() - cpu:.1f}"
             table.add_row(name, f"{rows * columns:,}", f"{executor.tasks:,}", *spent)
+            print(name, executor.tasks, *spent, flush=True)
     return table
 
 

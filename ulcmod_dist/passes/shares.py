@@ -59,7 +59,7 @@ class Share:
     def __sizeof__(self) -> int:
         # Dask weighs by it whether to move a share or the task that wants it.
         held = self.blocks.values() if isinstance(self.blocks, dict) else ()
-        return object.__sizeof__(self) + sum(block.nbytes for block in held)
+        return object.__sizeof__(self) + sum(int(block.nbytes) for block in held)
 
 
 @dataclass(frozen=True)
