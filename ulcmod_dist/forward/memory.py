@@ -15,6 +15,7 @@ from transformers import PretrainedConfig
 
 from ulcmod_dist.forward.architectures import count_units
 from ulcmod_dist.forward.units import build_without_weights, list_units
+from ulcmod_dist.runtime.memory import machine_memory
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 # Share of a device's memory that a batch may take; the rest is for kernels' workspaces, the
@@ -117,10 +118,7 @@ class DeviceMemory:
 def get_device_memory(device: str) -> DeviceMemory:
     """Memory of a device of torch; for ``cpu`` that of the machine, or the container's limit."""
     if device == "cpu":
-        # distributed reads cgroup limits, which psutil does not; it is slow to import.
-        from distributed.system import MEMORY_LIMIT
-
-        limit = int(MEMORY_LIMIT)
+        limit = machine_memory()
         return DeviceMemory(limit, min(limit, int(psutil.virtual_memory().available)))
     free, total = torch.cuda.mem_get_info(device)
     return DeviceMemory(int(total), int(free))

@@ -93,24 +93,15 @@ def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> Flo
     return np.asarray(members.T @ points / sizes[:, None])
 
 
-@njit(cache=True, nogil=True)
-def assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
+def assign_cheapest(costs: FloatArray, prices: FloatArray, labels: LabelArray) -> LabelArray:
     """Write to ``labels`` the group of least cost [N, K] + price [K]; returns the group sizes."""
-    points, groups = costs.shape
-    sizes = np.zeros(groups, np.int64)
-    for i in range(points):
-        best, best_cost = 0, np.inf
-        for k in range(groups):
-            cost = costs[i, k] + prices[k]
-            if cost < best_cost:
-                best, best_cost = k, cost
-        labels[i] = best
-        sizes[best] += 1
-    return sizes
+    _assign_cheapest(costs, prices, labels)
+    return np.bincount(labels, minlength=len(prices))
 
 
-@njit(cache=True, nogil=True)
-def adjust_prices(costs, prices, labels, rounds):  # type: ignore[no-untyped-def]
+def adjust_prices(
+    costs: FloatArray, prices: FloatArray, labels: LabelArray, rounds: int
+) -> LabelArray:
     """Move prices, in place, until the cheapest groups, written to ``labels``, are nearly equal.
 
     Returns the group sizes.
@@ -124,58 +115,74 @@ def adjust_prices(costs, prices, labels, rounds):  # type: ignore[no-untyped-def
         excess = sizes - target
         if np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
             break
-        for k in range(groups):
-            # A price that overshot moves by less from then on.
-            step[k] *= 0.5 if excess[k] * before[k] < 0 else 1.1
-            prices[k] += step[k] * max(-1.0, min(1.0, excess[k] / target))
+        # A price that overshot moves by less from then on.
+        step *= np.where(excess * before < 0, 0.5, 1.1)
+        prices += step * np.clip(excess / target, -1.0, 1.0)
         before = excess
         sizes = assign_cheapest(costs, prices, labels)
     return sizes
 
 
-@njit(cache=True, nogil=True)
-def balance_exactly(costs, labels, sizes):  # type: ignore[no-untyped-def]
+def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -> None:
     """Balance group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
 
     ``labels`` is the optimal assignment for ``sizes``, by the costs of each point [N, K].
     """
-    points, groups = costs.shape
-    least = points // groups
-    most = least + (1 if points % groups else 0)
-    edges = np.full((groups, groups), np.inf)
-    movers = np.zeros((groups, groups), np.int64)
-    stale = np.ones(groups, np.bool_)
-    while True:
-        _refresh_edges(costs, labels, stale, edges, movers)
-        if sizes.max() > most:
-            givers, takers, needed = sizes > most, sizes < most, True
-        elif sizes.min() < least:
-            givers, takers, needed = sizes > least, sizes < least, True
-        else:
-            # Sizes fit; which groups are the larger ones is optimised as well.
-            givers, takers, needed = sizes > least, sizes < most, False
-        end, length, parents = _shortest(edges, givers, takers)
-        if end < 0 or (not needed and length > -1e-12):
-            return
-        stale[:] = False
-        stale[end] = True
-        sizes[end] += 1
-        while parents[end] >= 0:
-            labels[movers[parents[end], end]] = end
-            end = parents[end]
-            stale[end] = True
-        sizes[end] -= 1
+    groups = len(sizes)
+    edges, movers = np.full((groups, groups), np.inf), np.zeros((groups, groups), np.int64)
+    _balance_exactly(costs, labels, sizes, edges, movers, np.empty(groups), np.empty(groups, int))
+
+
+# numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
+@njit(cache=True, nogil=True)
+def _assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
+    for i in range(costs.shape[0]):
+        best, best_cost = 0, np.inf
+        for k in range(costs.shape[1]):
+            cost = costs[i, k] + prices[k]
+            if cost < best_cost:
+                best, best_cost = k, cost
+        labels[i] = best
 
 
 @njit(cache=True, nogil=True)
-def _refresh_edges(costs, labels, stale, edges, movers):  # type: ignore[no-untyped-def]
-    groups = edges.shape[0]
+def _balance_exactly(costs, labels, sizes, edges, movers, lengths, parents):  # type: ignore[no-untyped-def]
+    points, groups = costs.shape
+    least = points // groups
+    most = least + (1 if points % groups else 0)
     for a in range(groups):
-        if stale[a]:
-            edges[a] = np.inf
+        _refresh_edges(costs, labels, a, edges, movers)
+    while True:
+        largest, smallest = 0, points
+        for size in sizes:
+            largest = size if size > largest else largest
+            smallest = size if size < smallest else smallest
+        # Once sizes fit, which groups are the larger ones is optimised as well.
+        needed = largest > most or smallest < least
+        from_size = most if largest > most else least
+        below = most if largest > most or smallest >= least else least
+        end, length = _shortest(edges, sizes, from_size, below, lengths, parents)
+        if end < 0 or (not needed and length > -1e-12):
+            return
+        sizes[end] += 1
+        taker = end
+        while parents[end] >= 0:
+            labels[movers[parents[end], end]] = end
+            end = parents[end]
+        sizes[end] -= 1
+        _refresh_edges(costs, labels, taker, edges, movers)
+        while parents[taker] >= 0:
+            taker = parents[taker]
+            _refresh_edges(costs, labels, taker, edges, movers)
+
+
+@njit(cache=True, nogil=True)
+def _refresh_edges(costs, labels, a, edges, movers):  # type: ignore[no-untyped-def]
+    groups = edges.shape[0]
+    for b in range(groups):
+        edges[a, b] = np.inf
     for i in range(labels.size):
-        a = labels[i]
-        if stale[a]:
+        if labels[i] == a:
             for b in range(groups):
                 change = costs[i, b] - costs[i, a]
                 if b != a and change < edges[a, b]:
@@ -184,11 +191,15 @@ def _refresh_edges(costs, labels, stale, edges, movers):  # type: ignore[no-unty
 
 
 @njit(cache=True, nogil=True)
-def _shortest(edges, givers, takers):  # type: ignore[no-untyped-def]
-    """Cheapest path from any giver to any taker (Bellman and Ford): end, length, parents."""
+def _shortest(edges, sizes, above, below, lengths, parents):  # type: ignore[no-untyped-def]
+    """Cheapest path from a group of more than ``above`` to one of fewer than ``below`` points.
+
+    By Bellman and Ford. Returns its end (-1 without a path) and length; ``parents`` hold the way.
+    """
     groups = edges.shape[0]
-    lengths = np.where(givers, 0.0, np.inf)
-    parents = np.full(groups, -1)
+    for k in range(groups):
+        lengths[k] = 0.0 if sizes[k] > above else np.inf
+        parents[k] = -1
     for _ in range(groups):
         changed = False
         for a in range(groups):
@@ -202,9 +213,9 @@ def _shortest(edges, givers, takers):  # type: ignore[no-untyped-def]
             break
     end = -1
     for b in range(groups):
-        if takers[b] and parents[b] >= 0 and (end < 0 or lengths[b] < lengths[end]):
+        if sizes[b] < below and parents[b] >= 0 and (end < 0 or lengths[b] < lengths[end]):
             end = b
-    return end, lengths[end], parents
+    return end, lengths[end]
 
 
 def balance_greedily(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -> None:

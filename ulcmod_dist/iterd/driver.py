@@ -1,5 +1,6 @@
 """The search for modules: restarts and moves, iterated over shared passes, and the best of them."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from functools import cache, partial
 from typing import Literal
 
 import numpy as np
+from numba.core.event import Event, Listener, install_listener
 
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
@@ -26,7 +28,6 @@ from ulcmod_dist.iterd.moves import (
     is_running,
     propose_moves,
     select_best,
-    select_contenders,
     wants_moves,
 )
 from ulcmod_dist.iterd.plan import SearchPlan, check_modules, open_matrix, plan_search, unit_blocks
@@ -38,6 +39,8 @@ from ulcmod_dist.passes.standardised import AnyArray, as_standardised
 
 # The defaults of a job's search, so that no default is written twice.
 _DEFAULTS = SearchConfig(modules=(1,))
+
+logger = logging.getLogger(__name__)
 
 
 def discover(
@@ -176,7 +179,10 @@ def discover_all(
         last = min(config.max_iterations, len(orders))
         changes = {"mode": "exact", "max_iterations": last, "moves": False}
         config = config.model_copy(update=changes)
-    with open_executor(executor or config.executor) as tasks:
+    with (
+        open_executor(executor or config.executor) as tasks,
+        install_listener("numba:compile", _CompilationNotice()),
+    ):
         plan = plan or plan_search(standardised, modules, config, tasks, block_units=block_units)
         matrix = open_matrix(standardised, plan, tasks)
         searches = resume_searches(resume, modules, config) if resume else []
@@ -184,6 +190,22 @@ def discover_all(
         run.run_restarts(modules, initial_sample_labels, initial_unit_labels)
         run.improve(modules)
         return run.finish(modules)
+
+
+class _CompilationNotice(Listener):  # type: ignore[misc]
+    """Says that the search compiles, where its kernels are not in numba's cache yet."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def on_start(self, event: Event) -> None:
+        """Log the notice before the first compilation."""
+        if not self._is_told:
+            self._is_told = True
+            logger.info("Compiling the search, once after an installation; this takes seconds.")
+
+    def on_end(self, event: Event) -> None:
+        """Nothing is said when a kernel is ready."""
 
 
 @dataclass(eq=False)
@@ -217,12 +239,15 @@ class _Run:
         if not self._select(Role.ANSWER):
             best = [select_best(self._select(Role.RESTART, k)) for k in modules]
             self.searches += [replace(search.copy_state(), role=Role.ANSWER) for search in best]
-        most, limit = self.plan.candidates, self.config.max_iterations
-        while answers := [s for s in self._select(Role.ANSWER) if most and wants_moves(s, limit)]:
+        part, limit = self.plan.part, self.config.max_iterations
+        while answers := [s for s in self._select(Role.ANSWER) if part and wants_moves(s, limit)]:
+            started = time.perf_counter()
             if not self._select(Role.CANDIDATE):
-                self._begin(propose_moves(self.matrix, self.blocks, answers, most))
-            self._iterate(partial(self._contenders, answers))
-            rows = [end_round(s, self._select(Role.CANDIDATE, s.num_modules)) for s in answers]
+                self._begin(propose_moves(self.matrix, answers, part, limit))
+            seconds = (time.perf_counter() - started) / len(answers)
+            self._iterate(lambda: [s for s in self._select(Role.CANDIDATE) if is_running(s, limit)])
+            candidates = [self._select(Role.CANDIDATE, s.num_modules) for s in answers]
+            rows = [end_round(*pair, seconds) for pair in zip(answers, candidates, strict=True)]
             self.searches = [s for s in self.searches if s.role is not Role.CANDIDATE]
             self._end_iteration(rows)
 
@@ -248,12 +273,6 @@ class _Run:
         if self.orders is not None:
             return range(len(ended), self.config.restarts)
         return next_restarts(ended, self.config.restarts)
-
-    def _contenders(self, answers: Sequence[Search]) -> list[Search]:
-        """Candidates that iterate next."""
-        pairs = [(s, self._select(Role.CANDIDATE, s.num_modules)) for s in answers]
-        limit = self.config.max_iterations
-        return [search for pair in pairs for search in select_contenders(*pair, limit)]
 
     def _begin(self, new: list[Search]) -> None:
         """Add searches with labels: build their tables and record where they start."""

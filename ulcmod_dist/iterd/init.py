@@ -10,7 +10,7 @@ from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.balanced_kmeans import balanced_kmeans
 from ulcmod_dist.iterd.objective import assign_to_largest_mean, validate_labels
-from ulcmod_dist.iterd.search import Checkpoint, Search
+from ulcmod_dist.iterd.search import Checkpoint, Role, Search
 from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
@@ -112,7 +112,7 @@ def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
         for search, sample_table, unit_table in zip(pending, by_sample, by_unit, strict=True):
             search.sample_table, search.unit_table = sample_table, unit_table
         pending = [search for search in pending if search.fill_empty_modules()]
-        for search in pending:
+        for search in (search for search in pending if search.role is Role.RESTART):
             logger.info(
                 "Restart %d for K = %d began with empty modules; each was given the sample or unit "
                 "that gains most by it.",
@@ -183,20 +183,30 @@ def _complete_labels(
     if (samples < 0).all() and (units < 0).all():
         raise InvalidInput("None of the initial labels names a module.", "Leave them out.")
     if (samples < 0).all():
-        samples = _fill_missing(samples, matrix.sample_tables, units, k)
-    if (units < 0).any():
-        units = _fill_missing(units, matrix.unit_tables, samples, k)
-    if (samples < 0).any():
-        samples = _fill_missing(samples, matrix.sample_tables, units, k)
+        (samples,) = fill_missing([samples], matrix.sample_tables, [units], [k])
+    (units,) = fill_missing([units], matrix.unit_tables, [samples], [k])
+    (samples,) = fill_missing([samples], matrix.sample_tables, [units], [k])
     return samples, units
 
 
-def _fill_missing(
-    labels: LabelArray, tables: AnyArray, other_labels: LabelArray, k: int
-) -> LabelArray:
-    """Labels with -1 replaced by the module of the largest mean z over the labelled other side."""
+def fill_missing(
+    labels: Sequence[LabelArray],
+    tables: Callable[[Sequence[LabelArray], Sequence[int]], list[FloatArray]],
+    other_labels: Sequence[LabelArray],
+    num_modules: Sequence[int],
+) -> list[LabelArray]:
+    """Labels of each search with -1 replaced by the module of the largest mean z, by one pass.
+
+    The mean is over the other side as far as it has labels. No pass where no label is missing.
+    """
+    if all((own >= 0).all() for own in labels):
+        return list(labels)
     # Items of the other side without a label are summed into a module K that is then cut off.
-    with_rest = np.where(other_labels < 0, k, other_labels)
-    (table,) = tables([with_rest], [k + 1])
-    best = assign_to_largest_mean(table[:, :k], other_labels[other_labels >= 0])
-    return np.where(labels < 0, best, labels).astype(np.int32)
+    pairs = list(zip(other_labels, num_modules, strict=True))
+    with_rest = [np.where(other < 0, k, other) for other, k in pairs]
+    filled = []
+    built = tables(with_rest, [k + 1 for k in num_modules])
+    for own, table, (other, k) in zip(labels, built, pairs, strict=True):
+        best = assign_to_largest_mean(table[:, :k], other[other >= 0])
+        filled.append(np.where(own < 0, best, own).astype(np.int32))
+    return filled

@@ -3,20 +3,31 @@
 A sweep moves one item at a time, so a search that has joined two true modules in one, and spread a
 third over two, stays there: every way out lowers L at first. A round of moves proposes several such
 changes at once, follows each by ordinary iterations that share passes, and keeps the best one if
-it raises L (split-and-merge as in Ueda et al. 2000, for mixtures).
+it raises L (split-and-merge as in Ueda et al. 2000, for mixtures). Which changes are worthwhile
+shows on a random part of the matrix, at a fraction of the cost; only what they lead to is iterated
+on the whole matrix.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations, islice, product
 
 import numpy as np
 
+from ulcmod_dist.iterd.init import build_tables, fill_missing
+from ulcmod_dist.iterd.iterations import exact_iteration
 from ulcmod_dist.iterd.modules import Iteration
 from ulcmod_dist.iterd.objective import table_means
 from ulcmod_dist.iterd.search import Role, Search
+from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.kernels import select_entries
+from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.matrix import ActivationMatrix
-from ulcmod_dist.passes.standardised import FloatArray, LabelArray
+from ulcmod_dist.passes.standardised import FloatArray, LabelArray, as_standardised
+
+CANDIDATES = 10
+"""Moves of a round on a part of the matrix."""
 
 # A candidate is given up, from this iteration on, once so many more that raise L as its last one
 # would not reach the best L of the round. Not sooner: a merge costs L through B, whatever it leads
@@ -29,25 +40,49 @@ _REFINEMENTS = 2
 _ROUNDING = 1e-12
 
 
-def propose_moves(
-    matrix: ActivationMatrix, blocks: Sequence[slice], answers: Sequence[Search], most: int
-) -> list[Search]:
-    """Candidates of one round, at most ``most`` for each answer; their tables are missing.
+@dataclass(frozen=True)
+class Part:
+    """A part of the matrix in this process's memory: random samples and units, ascending."""
 
-    ``blocks`` of units are loaded one by one, as in the blockwise mode; none for the whole matrix.
+    matrix: ActivationMatrix
+    samples: LabelArray
+    units: LabelArray
+
+
+def part_shape(shape: tuple[int, int], entries: int, num_modules: int) -> tuple[int, int]:
+    """Samples and units of a part of about so many entries: as square as the matrix allows.
+
+    More entries where modules would have fewer than 16 samples or units.
     """
-    modules = [answer.num_modules for answer in answers]
-    tables = matrix.sample_tables([answer.unit_labels for answer in answers], modules)
-    halves = [
-        2 * answer.sample_labels + _split_rows(table, answer)
-        for answer, table in zip(answers, tables, strict=True)
-    ]
-    by_sample, by_unit = _refine_halves(matrix, blocks, answers, halves)
-    return [
-        _apply(answer, samples, units, *move)
-        for answer, table, samples, units in zip(answers, tables, by_sample, by_unit, strict=True)
-        for move in _choose_moves(answer, table, samples, units, most)
-    ]
+    shortest = min(*shape, max(int(entries**0.5), 16 * num_modules))
+    longest = min(max(shape), max(shortest, entries // max(1, shortest)))
+    return (shortest, longest) if shape[0] < shape[1] else (longest, shortest)
+
+
+def propose_moves(
+    matrix: ActivationMatrix, answers: Sequence[Search], entries: int, limit: int
+) -> list[Search]:
+    """What moves on a part of the matrix lead to, at most one candidate for each answer.
+
+    The candidates have labels of the whole matrix; their tables are missing. The part is another
+    one in each round.
+    """
+    shape = part_shape(matrix.activations.shape, entries, max(s.num_modules for s in answers))
+    part = _draw_part(matrix, shape, [answers[0].seed, 4, answers[0].rounds])
+    found = {answer: _search_part(part, answer, limit) for answer in answers}
+    improved = {answer: labels for answer, labels in found.items() if labels is not None}
+    if not improved:
+        return []
+    modules = [answer.num_modules for answer in improved]
+    samples, units = (
+        [_spread(labels[side], items, length) for labels in improved.values()]
+        for side, (items, length) in enumerate(
+            zip((part.samples, part.units), matrix.activations.shape, strict=True)
+        )
+    )
+    units = fill_missing(units, matrix.unit_tables, samples, modules)
+    samples = fill_missing(samples, matrix.sample_tables, units, modules)
+    return [_candidate(*triple) for triple in zip(improved, samples, units, strict=True)]
 
 
 def wants_moves(answer: Search, limit: int) -> bool:
@@ -56,37 +91,21 @@ def wants_moves(answer: Search, limit: int) -> bool:
     return may_go_on and answer.converged != (answer.rounds > 0)
 
 
-def select_contenders(answer: Search, candidates: Sequence[Search], limit: int) -> list[Search]:
-    """Candidates of an answer that iterate next: those that may still become the best.
-
-    A function of their histories, so that a resumed round goes on with the same ones.
-    """
-    best = max(search.history[-1].objective for search in (answer, *candidates))
-    contenders = []
-    for candidate in candidates:
-        before, last = (row.objective for row in (candidate.history * 2)[-2:])
-        is_early = candidate.iteration < _FIRST_JUDGED
-        if is_running(candidate, limit) and (
-            is_early or last + _LOOK_AHEAD * (last - before) >= best
-        ):
-            contenders.append(candidate)
-    return contenders
-
-
 def is_running(search: Search, limit: int) -> bool:
     """Whether a search has neither converged nor used up its iterations."""
     return not search.converged and search.iteration < limit
 
 
-def end_round(answer: Search, candidates: Sequence[Search]) -> Iteration:
+def end_round(answer: Search, candidates: Sequence[Search], seconds: float) -> Iteration:
     """Take over the best candidate if its L is higher, and append the round to the history.
 
     Its row counts the units and samples that changed their module, 0 if no candidate was better.
+    ``seconds`` are those before the candidates' iterations.
     """
     answer.rounds += 1
     now, moved = answer.history[-1], (0, 0)
-    best = select_best(candidates) if candidates else answer
-    if best.history[-1].objective > now.objective + _ROUNDING * abs(now.objective):
+    best = select_best([answer, *candidates])
+    if best is not answer:
         now = best.history[-1]
         pairs = (best.unit_labels, answer.unit_labels), (best.sample_labels, answer.sample_labels)
         units_moved, samples_moved = (int(np.sum(new != old)) for new, old in pairs)
@@ -97,7 +116,7 @@ def end_round(answer: Search, candidates: Sequence[Search]) -> Iteration:
         iteration=answer.iteration + 1,
         units_moved=moved[0],
         samples_moved=moved[1],
-        seconds=sum(row.seconds for candidate in candidates for row in candidate.history),
+        seconds=seconds + sum(row.seconds for other in candidates for row in other.history),
     )
     answer.history.append(row)
     return row
@@ -109,16 +128,97 @@ def select_best(searches: Sequence[Search]) -> Search:
     return searches[int(np.argmax(values >= values.max() - _ROUNDING * abs(values.max())))]
 
 
-def _split_rows(table: FloatArray, answer: Search) -> LabelArray:
+def _draw_part(matrix: ActivationMatrix, shape: tuple[int, int], key: Sequence[int]) -> Part:
+    """A random part of the matrix, standardised, by one pass."""
+    activations, rng = matrix.activations, np.random.default_rng(key)
+    pairs = list(zip(activations.shape, shape, strict=True))
+    samples, units = (np.sort(rng.choice(n, m, replace=False)) for n, m in pairs)
+    places = [
+        _spread(np.arange(len(items)), items, length)
+        for items, length in zip((samples, units), activations.shape, strict=True)
+    ]
+    z, _ = map_reduce(
+        activations.raw,
+        partial(select_entries, num_units=len(units)),
+        by_sample=[places[0]],
+        by_unit=[places[1], activations.mean, activations.std],
+        executor=matrix.executor,
+        only_samples=samples,
+        only_units=units,
+    )
+    # Small enough for the threads of this process, wherever the passes run.
+    local = ActivationMatrix(as_standardised(z), ThreadExecutor(), resident=True)
+    return Part(local, samples, units)
+
+
+def _spread(values: LabelArray, items: LabelArray, length: int) -> LabelArray:
+    """Values of some items among all [length], -1 for the others."""
+    spread = np.full(length, -1, np.int32)
+    spread[items] = values
+    return spread
+
+
+def _search_part(part: Part, answer: Search, limit: int) -> tuple[LabelArray, LabelArray] | None:
+    """Labels of the part's samples and units after moves there; None where none raised L."""
+    labels = answer.sample_labels[part.samples], answer.unit_labels[part.units]
+    search = _candidate(answer, *labels)
+    _iterate_together(part.matrix, [search], list, limit)
+    is_better = False
+    while True:
+        candidates = _list_moves(part.matrix, search)
+        _iterate_together(part.matrix, candidates, partial(_select_contenders, search), limit)
+        best = select_best([search, *candidates])
+        if best is search:
+            return (search.sample_labels, search.unit_labels) if is_better else None
+        search, is_better = best, True
+
+
+def _iterate_together(
+    matrix: ActivationMatrix,
+    searches: Sequence[Search],
+    select: Callable[[Sequence[Search]], list[Search]],
+    limit: int,
+) -> None:
+    """Iterate searches that share passes until none that ``select`` returns is running."""
+    build_tables(matrix, searches)
+    for search in searches:
+        search.record(0, 0, 0.0)
+    while active := [search for search in select(searches) if is_running(search, limit)]:
+        for search, moved in zip(active, exact_iteration(matrix, active, None), strict=True):
+            search.record(*moved, 0.0)
+
+
+def _select_contenders(search: Search, candidates: Sequence[Search]) -> list[Search]:
+    """Candidates that may still become the best."""
+    best = max(other.history[-1].objective for other in (search, *candidates))
+    contenders = []
+    for candidate in candidates:
+        before, last = (row.objective for row in (candidate.history * 2)[-2:])
+        if candidate.iteration < _FIRST_JUDGED or last + _LOOK_AHEAD * (last - before) >= best:
+            contenders.append(candidate)
+    return contenders
+
+
+def _list_moves(matrix: ActivationMatrix, search: Search) -> list[Search]:
+    """Candidates of one round; their tables are missing."""
+    halves = 2 * search.sample_labels + _split_rows(search.sample_table, search)
+    by_sample, by_unit = _refine_halves(matrix, search, halves)
+    return [
+        _move(search, by_sample, by_unit, *move)
+        for move in _choose_moves(search, by_sample, by_unit)
+    ]
+
+
+def _split_rows(table: FloatArray, search: Search) -> LabelArray:
     """Which half of its module each sample belongs to, 0 or 1 [samples], by its row of T_s.
 
     The sign of the leading principal component of the module's rows: the relaxed solution of
     2-means (Ding and He 2004), and without random starts.
     """
     halves = np.zeros(len(table), np.int32)
-    scaled = table / np.sqrt(np.maximum(answer.unit_sizes, 1))
-    for k in range(answer.num_modules):
-        members = np.flatnonzero(answer.sample_labels == k)
+    scaled = table / np.sqrt(np.maximum(search.unit_sizes, 1))
+    for k in range(search.num_modules):
+        members = np.flatnonzero(search.sample_labels == k)
         rows = scaled[members] - scaled[members].mean(axis=0)
         scores = rows @ np.linalg.eigh(rows.T @ rows)[1][:, -1]
         # LAPACK's choice of sign is arbitrary and differs between builds.
@@ -127,31 +227,18 @@ def _split_rows(table: FloatArray, answer: Search) -> LabelArray:
 
 
 def _refine_halves(
-    matrix: ActivationMatrix,
-    blocks: Sequence[slice],
-    answers: Sequence[Search],
-    by_sample: Sequence[LabelArray],
-) -> tuple[Sequence[LabelArray], list[LabelArray]]:
+    matrix: ActivationMatrix, search: Search, by_sample: LabelArray
+) -> tuple[LabelArray, LabelArray]:
     """Halves of every module, 2 k and 2 k + 1, of samples and of units: each to its larger mean z.
 
     Units follow samples and samples units, inside each module, over some passes.
     """
-    by_unit = [np.empty_like(answer.unit_labels) for answer in answers]
-    modules = [2 * answer.num_modules for answer in answers]
+    modules = [2 * search.num_modules]
     for _ in range(_REFINEMENTS):
-        sums = [np.zeros((len(answer.sample_labels), 2 * answer.num_modules)) for answer in answers]
-        loaded = matrix.load_blocks(blocks) if blocks else [matrix]
-        for units, part in zip(blocks or [slice(None)], loaded, strict=True):
-            tables = part.unit_tables(by_sample, modules)
-            for i, answer in enumerate(answers):
-                by_unit[i][units] = _choose_half(tables[i], answer.unit_labels[units], by_sample[i])
-            parts = part.sample_tables([labels[units] for labels in by_unit], modules)
-            for total, summand in zip(sums, parts, strict=True):
-                total += summand
-        by_sample = [
-            _choose_half(total, answer.sample_labels, labels)
-            for total, answer, labels in zip(sums, answers, by_unit, strict=True)
-        ]
+        (table,) = matrix.unit_tables([by_sample], modules)
+        by_unit = _choose_half(table, search.unit_labels, by_sample)
+        (table,) = matrix.sample_tables([by_unit], modules)
+        by_sample = _choose_half(table, search.sample_labels, by_unit)
     return by_sample, by_unit
 
 
@@ -163,7 +250,7 @@ def _choose_half(table: FloatArray, labels: LabelArray, other_halves: LabelArray
 
 
 def _choose_moves(
-    answer: Search, table: FloatArray, by_sample: LabelArray, by_unit: LabelArray, most: int
+    search: Search, by_sample: LabelArray, by_unit: LabelArray
 ) -> list[tuple[int, int, int]]:
     """Moves (a, b, c), merging a and b and splitting c: for each c the best pair, then the next.
 
@@ -171,31 +258,42 @@ def _choose_moves(
     I[b,a], what is lost if a and b become one module of their size. Modules to be split come by the
     smallest mean z inside.
     """
-    k = answer.num_modules
-    sums = np.eye(k)[answer.sample_labels].T @ table
+    k = search.num_modules
+    sums = np.eye(k)[search.sample_labels].T @ search.sample_table
     inside = np.diag(sums)
     loss = inside[:, None] + inside - sums - sums.T
     pairs = sorted(combinations(range(k), 2), key=lambda pair: loss[pair])
     sizes = np.bincount(by_sample, minlength=2 * k) * np.bincount(by_unit, minlength=2 * k)
-    means = inside / (answer.sample_sizes * answer.unit_sizes)
+    means = inside / (search.sample_sizes * search.unit_sizes)
     split = [c for c in np.argsort(means, kind="stable").tolist() if sizes[2 * c : 2 * c + 2].all()]
     ranked = [[(*pair, c) for pair in pairs if c not in pair] for c in split]
     by_rank = (
         moves[rank] for rank, moves in product(range(len(pairs)), ranked) if rank < len(moves)
     )
-    return list(islice(by_rank, most))
+    return list(islice(by_rank, CANDIDATES))
 
 
-def _apply(
-    answer: Search, by_sample: LabelArray, by_unit: LabelArray, a: int, b: int, c: int
+def _move(
+    search: Search, by_sample: LabelArray, by_unit: LabelArray, a: int, b: int, c: int
 ) -> Search:
     """A candidate: b joins a, and the second half of c becomes module b."""
-    pairs = (answer.sample_labels, by_sample), (answer.unit_labels, by_unit)
-    by_sample, by_unit = (
+    pairs = (search.sample_labels, by_sample), (search.unit_labels, by_unit)
+    moved = [
         np.where(halves == 2 * c + 1, b, np.where(labels == b, a, labels)).astype(np.int32)
         for labels, halves in pairs
+    ]
+    return _candidate(search, *moved)
+
+
+def _candidate(answer: Search, sample_labels: LabelArray, unit_labels: LabelArray) -> Search:
+    """A candidate with other labels; its random orders are those of the next round."""
+    return Search(
+        answer.restart,
+        answer.num_modules,
+        answer.seed,
+        sample_labels.copy(),
+        unit_labels.copy(),
+        tolerance=answer.tolerance,
+        role=Role.CANDIDATE,
+        rounds=answer.rounds + 1,
     )
-    candidate = Search(answer.restart, answer.num_modules, answer.seed, by_sample, by_unit)
-    candidate.tolerance, candidate.rounds = answer.tolerance, answer.rounds + 1
-    candidate.role = Role.CANDIDATE
-    return candidate

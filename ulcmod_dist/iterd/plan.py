@@ -8,6 +8,7 @@ import numpy as np
 
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd.moves import CANDIDATES, part_shape
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import COMPONENTS, SKETCH_WIDTH
 from ulcmod_dist.passes.matrix import ActivationMatrix
@@ -21,9 +22,10 @@ _DEFAULT_SHARE = 0.7
 _MIN_BLOCKS = 8
 # A chunk while it is read: encoded, decoded, and the piece that a kernel converts.
 _CHUNK_COPIES = 3
-# Candidates of a round of moves, where memory allows, and fewer; splitting modules takes as much
-# memory as three.
-_CANDIDATES = (10, 6, 3)
+# Entries of the part of the matrix on which moves are searched, where memory allows, and fewer.
+_PARTS = (2**23, 2**21, 2**19)
+# Bytes an entry while the part is read: its blocks, their sum, and what is kept.
+_PART_BYTES = 12
 _MIB = 2**20
 
 
@@ -34,7 +36,7 @@ class SearchPlan:
     Attributes:
         resident: The whole matrix is kept in memory after its first read.
         block_units: Units in a block of the blockwise mode; 0 in the exact mode.
-        candidates: Candidates of a round of moves for one K, at most; 0 without moves.
+        part: Entries of the part of the matrix on which moves are searched; 0 without moves.
         reads: Reads of the matrix from elsewhere in an iteration, at most.
         kept: Matrix, or the two blocks of the blockwise mode, kept in memory.
         tables: Tables and labels of all searches, held by the driver.
@@ -47,7 +49,7 @@ class SearchPlan:
     resident: bool
     keep: str
     block_units: int
-    candidates: int
+    part: int
     reads: int
     matrix: int
     kept: int
@@ -88,11 +90,11 @@ def plan_search(
     # Held-out samples are assigned for one K at a time, while the labels of all K are kept.
     labels = len(modules) * sum(activations.shape) * 12
     assigned = held_out and labels + held_out * (max(modules) * 16 + 4)
-    # Candidates last: with as many of them, labels do not depend on where the matrix is kept.
+    # The part last: with the same one, labels do not depend on where the matrix is kept.
     plans = [
         replace(plan, limit=limit, held_out=assigned)
-        for candidates in (_CANDIDATES if config.moves and max(modules) > 2 else (0,))
-        for plan in _list_plans(activations, modules, config, executor, block_units, candidates)
+        for part in (_PARTS if config.moves and max(modules) > 2 else (0,))
+        for plan in _list_plans(activations, modules, config, executor, block_units, part)
     ]
     fitting = [plan for plan in plans if plan.projected_mem <= limit]
     if not fitting:
@@ -166,25 +168,27 @@ def _list_plans(
     config: SearchConfig,
     executor: Executor,
     block_units: int | None,
-    candidates: int,
+    part: int,
 ) -> list[SearchPlan]:
     """Plans in the order of preference; limit and held-out samples are still missing."""
     samples, units = activations.shape
     itemsize = activations.raw.dtype.itemsize
     kept_size = min(itemsize, np.dtype(config.keep).itemsize)
     here = executor.in_process and not isinstance(activations.raw, da.Array)
-    # Restarts have dropped their tables before candidates have any.
-    width = max(config.restarts, candidates) * sum(modules)
-    searches = (config.restarts + candidates + 1) * len(modules)
+    # Restarts have dropped their tables before moves have any.
+    width = config.restarts * sum(modules)
+    searches = (config.restarts + 2) * len(modules)
     labels = searches * (samples + units) * 12 + samples * COMPONENTS * 8
+    rows, columns = part_shape(activations.shape, part, max(modules))
+    moves = rows * columns * _PART_BYTES + (rows + columns) * CANDIDATES * max(modules) * 16
     # Twice: a table and the sums that it is made of.
-    tables = labels + (samples + units) * width * 16
+    tables = labels + max((samples + units) * width * 16, moves if part else 0)
     exact = SearchPlan(
         mode="exact",
         resident=True,
         keep="float32" if here else config.keep,
         block_units=0,
-        candidates=candidates,
+        part=part,
         reads=0,
         matrix=samples * units * itemsize,
         kept=0 if here else samples * units * kept_size,
@@ -200,7 +204,7 @@ def _list_plans(
         return [exact, streaming]
     resident, by_block = [], []
     for size in _block_sizes(activations, block_units):
-        tables = labels + (samples + 2 * size) * width * 16
+        tables = labels + max((samples + 2 * size) * width * 16, moves if part else 0)
         plan = replace(exact, mode="blockwise", block_units=size, tables=tables)
         kept = 0 if here else 2 * samples * size * itemsize
         resident.append(plan)

@@ -10,6 +10,8 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 # absolute threshold of 1e-8 and would move labels for ever.
 _THRESHOLD = 1e-8
 _RELATIVE_THRESHOLD = 64 * 2.0**-52
+# Rows of a table whose margins are computed at a time, so that temporaries stay small.
+_PART = 2**14
 
 
 def sweep(
@@ -35,93 +37,98 @@ def sweep(
     return int(moved)
 
 
-@njit(cache=True, nogil=True)
-def sweep_part(table, labels, order, sizes, other_sizes, inside):  # type: ignore[no-untyped-def]
+def sweep_part(
+    table: FloatArray,
+    labels: LabelArray,
+    order: LabelArray,
+    sizes: LabelArray,
+    other_sizes: LabelArray,
+    inside: float,
+) -> tuple[int, float]:
     """Sweep some of the items, with the totals carried from part to part.
 
     ``table`` and ``labels`` hold these items alone, and ``order`` their rows. ``sizes`` [K] of the
     modules and ``inside``, the sum of z inside them, count over all parts. Labels and sizes change
     in place. Returns how many items moved, and the sum inside after them.
     """
-    area, inverse = _totals(sizes, other_sizes)
-    moved = 0
+    inverses, values = np.empty((3, len(sizes))), np.empty(len(sizes))
+    widths = other_sizes.astype(np.float64)
+    return _sweep_items(table, labels, order, sizes, widths, inside, inverses, values)
+
+
+def margins(
+    table: FloatArray, labels: LabelArray, sizes: LabelArray, other_sizes: LabelArray
+) -> FloatArray:
+    """L lost by moving each item to the best other module, all else unchanged, float64 [items].
+
+    All of L for the last item of a module, which may not leave it; NaN where there is no other
+    module. The table is T_u [units, K] or T_s [samples, K].
+    """
+    modules = len(sizes)
+    if modules == 1:
+        return np.full(len(labels), np.nan)
+    less, now, more = (1.0 / ((sizes + n) * other_sizes + EPSILON) for n in (-1, 0, 1))
+    area, inverse = float(sizes @ other_sizes), float(now.sum())
+    inside = float(np.sum(table[np.arange(len(labels)), labels]))
+    value = inside / (area + EPSILON) * modules / inverse
+    result = np.empty(len(labels))
+    for first in range(0, len(labels), _PART):
+        homes = labels[first : first + _PART]
+        rows, part = np.arange(len(homes)), table[first : first + _PART]
+        sums = (inside - part[rows, homes])[:, None] + part
+        areas = (area - other_sizes[homes])[:, None] + other_sizes + EPSILON
+        totals = (inverse - now[homes] + less[homes])[:, None] - now + more
+        values = sums / areas * modules / totals
+        values[rows, homes] = -np.inf
+        result[first : first + _PART] = np.where(sizes[homes] == 1, 0.0, values.max(axis=1))
+    return value - result
+
+
+# Division by zero cannot occur, and checking for it would keep the loop over K from using SIMD.
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):  # type: ignore[no-untyped-def]
+    modules = sizes.size
+    for k in range(modules):
+        _invert(inverses, k, sizes[k], widths[k])
+    less, now, more = inverses[0], inverses[1], inverses[2]
+    moved, last = 0, -1
+    area, inverse, value, threshold = 0.0, 0.0, 0.0, 0.0
     for item in order:
-        home = labels[item]
+        if moved != last:
+            # Built anew after each accepted move, so that rounding does not accumulate.
+            area, inverse, last = 0.0, 0.0, moved
+            for k in range(modules):
+                area += sizes[k] * widths[k]
+                inverse += now[k]
+            value = inside / (area + EPSILON) * modules / inverse
+            threshold = max(_THRESHOLD, _RELATIVE_THRESHOLD * abs(value))
+        home = np.int64(labels[item])  # one type for labels and k: one compilation of `_invert`
         if sizes[home] == 1:
             continue
-        value = _value(inside, area, inverse, sizes.size)
-        threshold = max(_THRESHOLD, _RELATIVE_THRESHOLD * abs(value))
-        best, best_value = home, value
         left_sum = inside - table[item, home]
-        left_area = area - other_sizes[home]
-        left_inverse = _resized(inverse, sizes[home], -1, other_sizes[home])
-        for k in range(sizes.size):
-            if k != home:
-                new_value = _value(
-                    left_sum + table[item, k],
-                    left_area + other_sizes[k],
-                    _resized(left_inverse, sizes[k], 1, other_sizes[k]),
-                    sizes.size,
-                )
-                if new_value > best_value + threshold:
-                    best, best_value = k, new_value
+        left_area = area - widths[home]
+        left_inverse = inverse - now[home] + less[home]
+        for k in range(modules):
+            total = left_inverse - now[k] + more[k]
+            mean = (left_sum + table[item, k]) / (left_area + widths[k] + EPSILON)
+            values[k] = mean * modules / total
+        best, best_value = home, value
+        for k in range(modules):
+            if k != home and values[k] > best_value + threshold:
+                best, best_value = k, values[k]
         if best != home:
             inside = left_sum + table[item, best]
             labels[item] = best
             sizes[home] -= 1
             sizes[best] += 1
             moved += 1
-            area, inverse = _totals(sizes, other_sizes)
+            _invert(inverses, home, sizes[home], widths[home])
+            _invert(inverses, best, sizes[best], widths[best])
     return moved, inside
 
 
-@njit(cache=True, nogil=True)
-def margins(table, labels, sizes, other_sizes):  # type: ignore[no-untyped-def]
-    """L lost by moving each item to the best other module, all else unchanged, float64 [items].
-
-    All of L for the last item of a module, which may not leave it; NaN where there is no other
-    module. The table is T_u [units, K] or T_s [samples, K].
-    """
-    result = np.full(labels.size, np.nan)
-    if sizes.size == 1:
-        return result
-    area, inverse = _totals(sizes, other_sizes)
-    inside = 0.0
-    for item in range(labels.size):
-        inside += table[item, labels[item]]
-    value = _value(inside, area, inverse, sizes.size)
-    for item in range(labels.size):
-        home = labels[item]
-        best = 0.0 if sizes[home] == 1 else -np.inf
-        left_inverse = _resized(inverse, sizes[home], -1, other_sizes[home])
-        for k in range(sizes.size):
-            if k != home and sizes[home] > 1:
-                new_value = _value(
-                    inside - table[item, home] + table[item, k],
-                    area - other_sizes[home] + other_sizes[k],
-                    _resized(left_inverse, sizes[k], 1, other_sizes[k]),
-                    sizes.size,
-                )
-                best = max(best, new_value)
-        result[item] = value - best
-    return result
-
-
-@njit(cache=True, nogil=True)
-def _totals(sizes, other_sizes):  # type: ignore[no-untyped-def]
-    area, inverse = 0, 0.0
-    for k in range(sizes.size):
-        area += sizes[k] * other_sizes[k]
-        inverse += 1.0 / (sizes[k] * other_sizes[k] + EPSILON)
-    return area, inverse
-
-
-@njit(cache=True, nogil=True)
-def _resized(inverse, size, change, other_size):  # type: ignore[no-untyped-def]
-    before = 1.0 / (size * other_size + EPSILON)
-    return inverse - before + 1.0 / ((size + change) * other_size + EPSILON)
-
-
-@njit(cache=True, nogil=True)
-def _value(inside, area, inverse, modules):  # type: ignore[no-untyped-def]
-    return inside / (area + EPSILON) * modules / inverse
+@njit(cache=True, nogil=True, error_model="numpy")
+def _invert(inverses, k, size, width):  # type: ignore[no-untyped-def]
+    """Write 1 / |S_k||U_k| for one item less, as many, and one more."""
+    for change in range(3):
+        inverses[change, k] = 1.0 / ((size + change - 1) * width + EPSILON)

@@ -23,6 +23,7 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.runtime.addresses import explain_no_answer
+from ulcmod_dist.runtime.memory import machine_memory
 
 NAMES = ("threads", "distributed", "ray")
 DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
@@ -71,10 +72,8 @@ class ThreadExecutor:
     in_process = True
 
     def __init__(self, workers: int | None = None) -> None:
-        from distributed.system import MEMORY_LIMIT
-
         self.workers = workers or CPU_COUNT
-        self.memory = int(MEMORY_LIMIT)
+        self.memory = machine_memory()
         self._blas = ThreadpoolController()
 
     def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
@@ -333,7 +332,6 @@ def _local_cluster() -> Any:
     """
     import distributed
     from distributed.deploy.subprocess import SubprocessWorker
-    from distributed.system import MEMORY_LIMIT
 
     class Worker(SubprocessWorker):
         async def _start(self) -> None:
@@ -350,7 +348,7 @@ def _local_cluster() -> Any:
     # The dashboard has no authentication. Without an address it is not off, but listens on every
     # interface.
     local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    nanny = local | {"nthreads": 1, "memory_limit": int(MEMORY_LIMIT) // CPU_COUNT}
+    nanny = local | {"nthreads": 1, "memory_limit": machine_memory() // CPU_COUNT}
     nanny |= {"silence_logs": logging.WARNING}
     worker = {"cls": Worker, "options": {"worker_kwargs": nanny}}
     return distributed.SpecCluster(

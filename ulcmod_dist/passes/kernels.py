@@ -33,20 +33,15 @@ def unit_sums(
     block: AnyArray, sample_labels: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
     """Sums over the samples of each module."""
-    sums = np.zeros((num_modules, block.shape[1]))
     # Without labels of units, nothing is added up for samples.
-    unused = np.empty((0, 0))
-    _add_sums(_summable(block), sample_labels, sample_labels[:0], np.empty(0), unused, sums)
-    return None, sums
+    return None, _sum_pieces(block, sample_labels, sample_labels[:0], np.empty(0), num_modules)[1]
 
 
 def sample_sums(
     block: AnyArray, unit_labels: LabelArray, weights: FloatArray, *, num_modules: int
 ) -> tuple[FloatArray, None]:
     """Weighted sums over the units of each module."""
-    sums = np.zeros((block.shape[0], num_modules))
-    _add_sums(_summable(block), unit_labels[:0], unit_labels, weights, sums, np.empty((0, 0)))
-    return sums, None
+    return _sum_pieces(block, unit_labels[:0], unit_labels, weights, num_modules)[0], None
 
 
 def both_sums(
@@ -58,10 +53,7 @@ def both_sums(
     num_modules: int,
 ) -> tuple[FloatArray, FloatArray]:
     """`sample_sums` and `unit_sums`, reading the block once."""
-    by_sample = np.zeros((block.shape[0], num_modules))
-    by_unit = np.zeros((num_modules, block.shape[1]))
-    _add_sums(_summable(block), sample_labels, unit_labels, weights, by_sample, by_unit)
-    return by_sample, by_unit
+    return _sum_pieces(block, sample_labels, unit_labels, weights, num_modules)
 
 
 def sample_changes(
@@ -73,8 +65,14 @@ def sample_changes(
     num_modules: int,
 ) -> tuple[FloatArray, None]:
     """Change of `sample_sums` when units move; reads only the columns of those that moved."""
-    changes = np.zeros((block.shape[0], num_modules))
-    _add_sample_changes(_summable(block), before, after, weights, changes)
+    block, changes = _summable(block), np.zeros((block.shape[0], num_modules))
+    lanes = np.zeros((num_modules, _LANES))
+    for old, new in zip(before, after, strict=True):
+        moved = np.flatnonzero(old != new)
+        if moved.size:
+            pair = old[moved], new[moved]
+            bounds = int(np.min(pair)), int(np.max(pair)) + 1
+            _add_sample_changes(block, moved, *pair, weights[moved], *bounds, changes, lanes)
     return changes, None
 
 
@@ -87,6 +85,61 @@ def unit_changes(
     return None, changes
 
 
+def select_entries(
+    block: AnyArray,
+    sample_places: LabelArray,
+    unit_places: LabelArray,
+    mean: FloatArray,
+    std: FloatArray,
+    *,
+    num_units: int,
+) -> tuple[AnyArray, None]:
+    """The z of some samples and units, float32 [selected samples, ``num_units``], 0 elsewhere.
+
+    Places are those among the selected samples or units, ascending, and -1 for the others.
+    """
+    rows, columns = np.flatnonzero(sample_places >= 0), np.flatnonzero(unit_places >= 0)
+    selected = np.zeros((len(rows), num_units), np.float32)
+    z = (block[np.ix_(rows, columns)] - mean[columns]) / std[columns]
+    selected[:, unit_places[columns]] = z
+    return selected, None
+
+
+def _sum_pieces(
+    block: AnyArray,
+    sample_labels: LabelArray,
+    unit_labels: LabelArray,
+    weights: FloatArray,
+    num_modules: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Sums for samples and for units; zero on a side whose other side has no labels."""
+    rows, columns = block.shape
+    by_sample = np.zeros((rows, num_modules) if len(unit_labels) else (0, 0))
+    by_unit = np.zeros((num_modules, columns) if len(sample_labels) else (0, 0))
+    # Sorting and extremes are NumPy's: compiling them takes numba seconds.
+    orders = [
+        start + np.argsort(sample_labels[:, start : start + _PIECE_ROWS], axis=1, kind="stable")
+        for start in range(0, rows, _PIECE_ROWS)
+    ]
+    order = np.concatenate(orders, axis=1) if orders else np.empty_like(sample_labels, np.int64)
+    bounds = np.zeros((len(unit_labels), 2), np.int64)
+    for search, labels in enumerate(unit_labels):
+        bounds[search] = labels.min(), labels.max() + 1
+    lanes = np.zeros((len(by_sample) and num_modules, _LANES))
+    _add_sums(
+        _summable(block),
+        sample_labels,
+        order,
+        unit_labels,
+        bounds,
+        weights,
+        by_sample,
+        by_unit,
+        lanes,
+    )
+    return by_sample, by_unit
+
+
 def _summable(block: AnyArray) -> AnyArray:
     # numba has no float16 on CPUs and no foreign byte order; both conversions are exact. Other
     # layouts than C order would each compile a kernel of their own.
@@ -95,14 +148,26 @@ def _summable(block: AnyArray) -> AnyArray:
 
 
 @njit(cache=True, nogil=True)
-def _add_unit_piece(block, s, t, u, v, labels, sums):  # type: ignore[no-untyped-def]
+def _add_sums(  # type: ignore[no-untyped-def]
+    block, sample_labels, order, unit_labels, bounds, weights, by_sample, by_unit, lanes
+):
+    rows, columns = block.shape
+    for s in range(0, rows, _PIECE_ROWS):
+        for u in range(0, columns, _PIECE_COLUMNS):
+            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
+            _add_sample_piece(block, s, t, u, v, unit_labels, bounds, weights, by_sample, lanes)
+            _add_unit_piece(block, s, t, u, v, sample_labels, order, by_unit)
+
+
+@njit(cache=True, nogil=True)
+def _add_unit_piece(block, s, t, u, v, labels, order, sums):  # type: ignore[no-untyped-def]
     for search in range(labels.shape[0]):
-        rows = s + np.argsort(labels[search, s:t], kind="mergesort")
-        i = 0
-        while i < rows.size:
-            k = labels[search, rows[i]]
-            if i + 3 < rows.size and labels[search, rows[i + 3]] == k:
-                a, b, c, d = rows[i], rows[i + 1], rows[i + 2], rows[i + 3]
+        i = s
+        while i < t:
+            a = order[search, i]
+            k = labels[search, a]
+            if i + 3 < t and labels[search, order[search, i + 3]] == k:
+                b, c, d = order[search, i + 1], order[search, i + 2], order[search, i + 3]
                 for column in range(u, v):
                     first = np.float64(block[a, column]) + np.float64(block[b, column])
                     second = np.float64(block[c, column]) + np.float64(block[d, column])
@@ -110,18 +175,22 @@ def _add_unit_piece(block, s, t, u, v, labels, sums):  # type: ignore[no-untyped
                 i += _TOGETHER
             else:
                 for column in range(u, v):
-                    sums[k, column] += block[rows[i], column]
+                    sums[k, column] += block[a, column]
                 i += 1
 
 
 @njit(cache=True, nogil=True)
-def _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes):  # type: ignore[no-untyped-def]
+def _add_sample_piece(  # type: ignore[no-untyped-def]
+    block, s, t, u, v, labels, bounds, weights, sums, lanes
+):
     for search in range(labels.shape[0]):
         # Each search has modules of its own among those of all.
-        first, last = labels[search, u:v].min(), labels[search, u:v].max() + 1
+        first, last = bounds[search, 0], bounds[search, 1]
         for row in range(s, t, _LANES):
             if row + _LANES <= t:
-                lanes[first:last] = 0.0
+                for k in range(first, last):
+                    for i in range(_LANES):
+                        lanes[k, i] = 0.0
                 for column in range(u, v):
                     k = labels[search, column]
                     for i in range(_LANES):
@@ -137,42 +206,27 @@ def _add_sample_piece(block, s, t, u, v, labels, weights, sums, lanes):  # type:
 
 
 @njit(cache=True, nogil=True)
-def _add_sums(block, sample_labels, unit_labels, weights, by_sample, by_unit):  # type: ignore[no-untyped-def]
-    rows, columns = block.shape
-    lanes = np.zeros((by_sample.shape[1], _LANES))
-    for s in range(0, rows, _PIECE_ROWS):
-        for u in range(0, columns, _PIECE_COLUMNS):
-            t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
-            _add_sample_piece(block, s, t, u, v, unit_labels, weights, by_sample, lanes)
-            _add_unit_piece(block, s, t, u, v, sample_labels, by_unit)
-
-
-@njit(cache=True, nogil=True)
-def _add_sample_changes(block, before, after, weights, changes):  # type: ignore[no-untyped-def]
-    lanes = np.zeros((changes.shape[1], _LANES))
+def _add_sample_changes(  # type: ignore[no-untyped-def]
+    block, moved, before, after, weights, first, last, changes, lanes
+):
     whole = block.shape[0] - block.shape[0] % _LANES
-    for search in range(before.shape[0]):
-        moved = np.flatnonzero(before[search] != after[search])
-        if moved.size == 0:
-            continue
-        first = min(before[search].min(), after[search].min())
-        last = max(before[search].max(), after[search].max()) + 1
-        for row in range(0, whole, _LANES):
-            lanes[first:last] = 0.0
-            for column in moved:
-                old, new, weight = before[search, column], after[search, column], weights[column]
-                for i in range(_LANES):
-                    value = block[row + i, column] * weight
-                    lanes[old, i] -= value
-                    lanes[new, i] += value
-            for k in range(first, last):
-                for i in range(_LANES):
-                    changes[row + i, k] += lanes[k, i]
-        for row in range(whole, block.shape[0]):
-            for column in moved:
-                value = block[row, column] * weights[column]
-                changes[row, before[search, column]] -= value
-                changes[row, after[search, column]] += value
+    for row in range(0, whole, _LANES):
+        for k in range(first, last):
+            for i in range(_LANES):
+                lanes[k, i] = 0.0
+        for j in range(moved.size):
+            for i in range(_LANES):
+                value = block[row + i, moved[j]] * weights[j]
+                lanes[before[j], i] -= value
+                lanes[after[j], i] += value
+        for k in range(first, last):
+            for i in range(_LANES):
+                changes[row + i, k] += lanes[k, i]
+    for row in range(whole, block.shape[0]):
+        for j in range(moved.size):
+            value = block[row, moved[j]] * weights[j]
+            changes[row, before[j]] -= value
+            changes[row, after[j]] += value
 
 
 @njit(cache=True, nogil=True)
