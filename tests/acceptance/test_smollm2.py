@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.config.schema import SearchConfig
+from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.pipeline.ablate import ablate
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.discover import discover
@@ -25,6 +27,8 @@ from ulcmod_dist.results.types import Absent
 pytestmark = pytest.mark.acceptance
 
 NUM_MODULES = 7
+# L of the best modules known for each K.
+BEST_KNOWN = {5: 1_612_449, 7: 1_137_355, 10: 643_704, 15: 355_770}
 # The first prompts of each of seven categories.
 TRAIN, TEST = 200, 40
 UNITS = 30 * 1536
@@ -115,6 +119,16 @@ def test_modules__agree_with_the_categories(context: Context) -> None:
     assert train.adjusted_rand >= 0.90
     assert accuracy >= 0.99
     assert found.objective.value >= 8 * null
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_search__ends_near_the_best_known_modules(context: Context, seed: int) -> None:
+    activations = Run(context.run).activations()
+    config = SearchConfig(modules=tuple(BEST_KNOWN), restarts=10, seed=seed)
+    found = discover_all(activations, list(BEST_KNOWN), config)
+    shares = {k: found[k].objective.value / best for k, best in BEST_KNOWN.items()}
+    print(f"seed {seed}: { ({k: round(share, 5) for k, share in shares.items()}) }")
+    assert min(shares.values()) >= 0.9995
 
 
 def test_modules__serve_their_own_samples(context: Context) -> None:

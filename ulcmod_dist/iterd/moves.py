@@ -27,7 +27,10 @@ from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray, as_standardised
 
 CANDIDATES = 10
-"""Moves of a round on a part of the matrix."""
+"""Moves of a round on a part of the matrix that are iterated together."""
+
+# So many times other candidates are tried before none is held to raise L.
+_TRIES = 3
 
 # A candidate is given up, from this iteration on, once so many more that raise L as its last one
 # would not reach the best L of the round. Not sooner: a merge costs L through B, whatever it leads
@@ -163,14 +166,24 @@ def _search_part(part: Part, answer: Search, limit: int) -> tuple[LabelArray, La
     labels = answer.sample_labels[part.samples], answer.unit_labels[part.units]
     search = _candidate(answer, *labels)
     _iterate_together(part.matrix, [search], list, limit)
-    is_better = False
-    while True:
-        candidates = _list_moves(part.matrix, search)
-        _iterate_together(part.matrix, candidates, partial(_select_contenders, search), limit)
+    before = search
+    while (better := _improve(part.matrix, search, limit)) is not None:
+        search = better
+    return None if search is before else (search.sample_labels, search.unit_labels)
+
+
+def _improve(matrix: ActivationMatrix, search: Search, limit: int) -> Search | None:
+    """The best of the first candidates of which one has a higher L; None if there are none."""
+    moves = _list_moves(matrix, search)
+    for first in range(0, len(moves), CANDIDATES):
+        candidates = moves[first : first + CANDIDATES]
+        _iterate_together(matrix, candidates, partial(_select_contenders, search), limit)
         best = select_best([search, *candidates])
-        if best is search:
-            return (search.sample_labels, search.unit_labels) if is_better else None
-        search, is_better = best, True
+        if best is not search:
+            return best
+        for candidate in candidates:
+            candidate.drop_tables()
+    return None
 
 
 def _iterate_together(
@@ -270,7 +283,7 @@ def _choose_moves(
     by_rank = (
         moves[rank] for rank, moves in product(range(len(pairs)), ranked) if rank < len(moves)
     )
-    return list(islice(by_rank, CANDIDATES))
+    return list(islice(by_rank, CANDIDATES * _TRIES))
 
 
 def _move(

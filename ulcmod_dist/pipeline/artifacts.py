@@ -62,7 +62,7 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("plan",), config=("model", "prompt", "matrix", "extract.statistic"),
         ),
         Artifact(
-            "modules", 2, "discover:make_modules", "discover",
+            "modules", 3, "discover:make_modules", "discover",
             inputs=("snapshot",), config=("discover",), ignored=_PLACES, each_k=True,
             files=tuple(
                 f"modules/K={{k:03d}}/{name}"
