@@ -3,11 +3,13 @@
 from typing import Any
 
 import dask.array as da
+import numba
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.iterd import sweep
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.modules import Iteration
 from ulcmod_dist.iterd.objective import objective
@@ -39,6 +41,20 @@ def test_discover__same_seed_same_modules() -> None:
     first, second = discover(raw, 5, seed=7), discover(raw, 5, seed=7)
     assert np.array_equal(first.sample_labels, second.sample_labels)
     assert np.array_equal(first.unit_labels, second.unit_labels)
+
+
+def test_discover__says_that_it_compiles(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, _, _ = planted()
+    discover(raw, 4)
+    caplog.set_level("INFO")
+    discover(raw, 4)
+    assert not caplog.messages
+    monkeypatch.setattr(sweep, "_sweep_items", numba.njit(sweep._sweep_items.py_func))
+    discover(raw, 4)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("Compiling the search")
 
 
 @pytest.mark.parametrize("chunks", [(120, 200), (7, 200), (33, 17), (13, 200)])

@@ -111,10 +111,9 @@ def test_exact__streaming_reads_twice_at_most_and_resident_once_in_all(hard: Pla
 
     streaming = discover(lazy, 5, mode="exact", memory=too_small_to_keep, checkpoint=note)
     assert same(resident, streaming)
-    # Proposing the moves of a round reads five times, and building their tables once more.
-    reads_at_most = [int(count.max()) for count in counts[1:]]
-    assert all(count <= 2 or count == 6 for count in reads_at_most)
-    assert reads_at_most.count(6) == streaming.rounds
+    # A round reads once for its part of the matrix, and once for the tables of what moves lead to.
+    assert streaming.rounds
+    assert max(int(count.max()) for count in counts[1:]) <= 2
 
 
 def test_discover__float16_residency_finds_the_same_modules(easy: Planted) -> None:

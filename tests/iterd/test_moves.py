@@ -15,6 +15,7 @@ from ulcmod_dist.iterd import plan
 from ulcmod_dist.iterd.driver import discover, discover_all
 from ulcmod_dist.iterd.init import next_restarts
 from ulcmod_dist.iterd.modules import Iteration, Modules
+from ulcmod_dist.iterd.moves import part_shape
 from ulcmod_dist.iterd.plan import plan_search
 from ulcmod_dist.iterd.search import Checkpoint, Role
 from ulcmod_dist.passes.executors import ThreadExecutor
@@ -55,6 +56,32 @@ def test_moves__recover_unequal_modules_that_restarts_miss(unequal: Planted, mod
     assert found.objective.value > 1.1 * without.objective.value
     assert adjusted_rand_score(unequal.by_sample, found.sample_labels) > 0.8
     assert adjusted_rand_score(unequal.by_sample, without.sample_labels) < 0.6
+
+
+def test_moves__on_a_quarter_of_the_matrix_lead_as_far(
+    unequal: Planted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plan, "_PARTS", (unequal.raw.size // 4,))
+    without = discover(unequal.standardised(), 12, moves=False, restarts=10)
+    found = discover(unequal.standardised(), 12, restarts=10)
+    assert found.objective.value > 1.05 * without.objective.value
+
+
+@pytest.mark.parametrize(
+    ("shape", "part"),
+    [
+        ((50, 60), (50, 60)),
+        ((100, 400), (100, 100)),
+        ((50, 400), (50, 200)),
+        ((400, 50), (200, 50)),
+        ((10**7, 10**6), (100, 100)),
+    ],
+)
+def test_part__is_as_square_as_the_matrix_allows(
+    shape: tuple[int, int], part: tuple[int, int]
+) -> None:
+    assert part_shape(shape, 10_000, 3) == part
+    assert min(part_shape(shape, 16, 2)) == min(*shape, 32)
 
 
 @pytest.mark.parametrize("k", [3, 4, 6, 9])
@@ -107,19 +134,19 @@ def test_moves__do_not_depend_on_other_k_or_executor(
 
 @pytest.mark.parametrize("mode", ["exact", "blockwise"])
 def test_checkpoint__in_mid_round_ends_with_the_same_labels(
-    hard: Planted, mode: Any, monkeypatch: pytest.MonkeyPatch
+    unequal: Planted, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Moves see a quarter of the matrix, so that candidates are far from done on the whole.
-    monkeypatch.setattr(plan, "_PARTS", (hard.raw.size // 4,))
-    settings: dict[str, Any] = {"restarts": 2, "mode": mode, "block_units": 64}
+    monkeypatch.setattr(plan, "_PARTS", (unequal.raw.size // 4,))
+    settings: dict[str, Any] = {"restarts": 2, "mode": mode, "block_units": 256}
     saved: list[Checkpoint] = []
-    whole = discover(hard.standardised(), 6, checkpoint=saved.append, **settings)
+    whole = discover(unequal.standardised(), 12, checkpoint=saved.append, **settings)
     assert whole.moves > 0
     trying = [c for c in saved if any(s.role is Role.CANDIDATE for s in c.searches)]
     assert len(trying) > 4
-    for checkpoint in trying:
+    for checkpoint in trying[:: len(trying) // 4]:
         stored = Checkpoint.from_arrays(checkpoint.to_arrays())
-        found = discover(hard.standardised(), 6, resume=stored, **settings)
+        found = discover(unequal.standardised(), 12, resume=stored, **settings)
         assert same(whole, found)
         assert (found.rounds, found.moves) == (whole.rounds, whole.moves)
 
@@ -137,9 +164,9 @@ def test_moves__history_has_a_row_for_each_round(hard: Planted) -> None:
 
 def test_plan__moves_see_a_smaller_part_where_memory_is_short() -> None:
     lazy = Standardised(
-        da.zeros((20_000, 40_000), chunks=(1000, 1000), dtype=np.float32),
-        np.zeros(40_000),
-        np.ones(40_000),
+        da.zeros((2000, 4000), chunks=(1000, 1000), dtype=np.float32),
+        np.zeros(4000),
+        np.ones(4000),
     )
     settings: dict[str, Any] = {"modules": (10,), "restarts": 1, "mode": "exact"}
 
@@ -149,7 +176,7 @@ def test_plan__moves_see_a_smaller_part_where_memory_is_short() -> None:
         return found.part, found.projected_mem
 
     assert count(2**40, moves=False)[0] == 0
-    limits = np.linspace(2**29, 2**26, 100).astype(int)
+    limits = np.linspace(2**28, 2**24, 100).astype(int)
     seen = set()
     for limit in limits:
         with contextlib.suppress(InvalidInput):

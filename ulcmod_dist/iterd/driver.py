@@ -205,7 +205,7 @@ class _CompilationNotice(Listener):  # type: ignore[misc]
             logger.info("Compiling the search, once after an installation; this takes seconds.")
 
     def on_end(self, event: Event) -> None:
-        """Nothing is said when a kernel is ready."""
+        """Say nothing when a kernel is ready."""
 
 
 @dataclass(eq=False)

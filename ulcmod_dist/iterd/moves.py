@@ -9,7 +9,7 @@ on the whole matrix.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import combinations, islice, product
 
@@ -41,15 +41,10 @@ _LOOK_AHEAD = 3
 _REFINEMENTS = 2
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the matrix in this process's memory: random samples and units, ascending."""
-
-    matrix: ActivationMatrix
-    samples: LabelArray
-    units: LabelArray
+# Rounds go on while they raise L by more than this share: below it, only single items have moved.
+_RISE = 3e-5
+# Iterations on a part end at this tolerance: what they lead to is iterated again on the whole.
+_PART_TOLERANCE = 1e-5
 
 
 def part_shape(shape: tuple[int, int], entries: int, num_modules: int) -> tuple[int, int]:
@@ -71,27 +66,36 @@ def propose_moves(
     one in each round.
     """
     shape = part_shape(matrix.activations.shape, entries, max(s.num_modules for s in answers))
-    part = _draw_part(matrix, shape, [answers[0].seed, 4, answers[0].rounds])
-    found = {answer: _search_part(part, answer, limit) for answer in answers}
-    improved = {answer: labels for answer, labels in found.items() if labels is not None}
+    part, samples, units = _draw_part(matrix, shape, [answers[0].seed, 4, answers[0].rounds])
+    starts = [_candidate(s, s.sample_labels[samples], s.unit_labels[units]) for s in answers]
+    for start in starts:
+        start.tolerance = max(start.tolerance, _PART_TOLERANCE)
+    ends = [_search_part(part, start, limit) for start in starts]
+    improved = [pair for pair in zip(answers, ends, strict=True) if pair[1] is not None]
     if not improved:
         return []
-    modules = [answer.num_modules for answer in improved]
-    samples, units = (
-        [_spread(labels[side], items, length) for labels in improved.values()]
-        for side, (items, length) in enumerate(
-            zip((part.samples, part.units), matrix.activations.shape, strict=True)
-        )
-    )
-    units = fill_missing(units, matrix.unit_tables, samples, modules)
-    samples = fill_missing(samples, matrix.sample_tables, units, modules)
-    return [_candidate(*triple) for triple in zip(improved, samples, units, strict=True)]
+    modules = [answer.num_modules for answer, _ in improved]
+    n_samples, n_units = matrix.activations.shape
+    by_sample = [_spread(end.sample_labels, samples, n_samples) for _, end in improved]
+    by_unit = [_spread(end.unit_labels, units, n_units) for _, end in improved]
+    by_unit = fill_missing(by_unit, matrix.unit_tables, by_sample, modules)
+    by_sample = fill_missing(by_sample, matrix.sample_tables, by_unit, modules)
+    labels = zip(by_sample, by_unit, strict=True)
+    return [_candidate(answer, *pair) for (answer, _), pair in zip(improved, labels, strict=True)]
 
 
 def wants_moves(answer: Search, limit: int) -> bool:
     """Whether its sweeps have converged, and its rounds of moves have not."""
-    may_go_on = answer.num_modules > 2 and answer.iteration < limit
-    return may_go_on and answer.converged != (answer.rounds > 0)
+    if answer.num_modules < 3 or answer.iteration >= limit:
+        return False
+    if not answer.rounds:
+        return answer.converged
+    before, last = (row.objective for row in answer.history[-2:])
+    return _has_risen(before, last, max(answer.tolerance, _RISE))
+
+
+def _has_risen(before: float, after: float, share: float) -> bool:
+    return after - before > share * abs(before)
 
 
 def is_running(search: Search, limit: int) -> bool:
@@ -131,27 +135,29 @@ def select_best(searches: Sequence[Search]) -> Search:
     return searches[int(np.argmax(values >= values.max() - _ROUNDING * abs(values.max())))]
 
 
-def _draw_part(matrix: ActivationMatrix, shape: tuple[int, int], key: Sequence[int]) -> Part:
-    """A random part of the matrix, standardised, by one pass."""
+def _draw_part(
+    matrix: ActivationMatrix, shape: tuple[int, int], key: Sequence[int]
+) -> tuple[ActivationMatrix, LabelArray, LabelArray]:
+    """A random part of the matrix in memory, by one pass; its samples and units, ascending."""
     activations, rng = matrix.activations, np.random.default_rng(key)
-    pairs = list(zip(activations.shape, shape, strict=True))
+    pairs = zip(activations.shape, shape, strict=True)
     samples, units = (np.sort(rng.choice(n, m, replace=False)) for n, m in pairs)
-    places = [
-        _spread(np.arange(len(items)), items, length)
-        for items, length in zip((samples, units), activations.shape, strict=True)
-    ]
     z, _ = map_reduce(
         activations.raw,
         partial(select_entries, num_units=len(units)),
-        by_sample=[places[0]],
-        by_unit=[places[1], activations.mean, activations.std],
+        by_sample=[_spread(np.arange(shape[0]), samples, activations.n_samples)],
+        by_unit=[
+            _spread(np.arange(shape[1]), units, activations.n_units),
+            activations.mean,
+            activations.std,
+        ],
         executor=matrix.executor,
         only_samples=samples,
         only_units=units,
     )
     # Small enough for the threads of this process, wherever the passes run.
-    local = ActivationMatrix(as_standardised(z), ThreadExecutor(), resident=True)
-    return Part(local, samples, units)
+    part = ActivationMatrix(as_standardised(z), ThreadExecutor(), resident=True)
+    return part, samples, units
 
 
 def _spread(values: LabelArray, items: LabelArray, length: int) -> LabelArray:
@@ -161,28 +167,27 @@ def _spread(values: LabelArray, items: LabelArray, length: int) -> LabelArray:
     return spread
 
 
-def _search_part(part: Part, answer: Search, limit: int) -> tuple[LabelArray, LabelArray] | None:
-    """Labels of the part's samples and units after moves there; None where none raised L."""
-    labels = answer.sample_labels[part.samples], answer.unit_labels[part.units]
-    search = _candidate(answer, *labels)
-    _iterate_together(part.matrix, [search], list, limit)
-    before = search
-    while (better := _improve(part.matrix, search, limit)) is not None:
-        search = better
-    return None if search is before else (search.sample_labels, search.unit_labels)
+def _search_part(part: ActivationMatrix, search: Search, limit: int) -> Search | None:
+    """The best modules of the part that moves lead to; None where none raised L."""
+    _iterate_together(part, [search], list, limit)
+    best = None
+    while (better := _improve(part, best or search, limit)) is not None:
+        best = better
+    return best
 
 
-def _improve(matrix: ActivationMatrix, search: Search, limit: int) -> Search | None:
+def _improve(part: ActivationMatrix, search: Search, limit: int) -> Search | None:
     """The best of the first candidates of which one has a higher L; None if there are none."""
-    moves = _list_moves(matrix, search)
+    halves = 2 * search.sample_labels + _split_rows(search.sample_table, search)
+    by_sample, by_unit = _refine_halves(part, search, halves)
+    moves = _choose_moves(search, by_sample, by_unit)
     for first in range(0, len(moves), CANDIDATES):
-        candidates = moves[first : first + CANDIDATES]
-        _iterate_together(matrix, candidates, partial(_select_contenders, search), limit)
-        best = select_best([search, *candidates])
-        if best is not search:
+        chosen = moves[first : first + CANDIDATES]
+        candidates = [_move(search, by_sample, by_unit, *move) for move in chosen]
+        _iterate_together(part, candidates, partial(_select_contenders, search), limit)
+        best = select_best(candidates)
+        if _has_risen(search.history[-1].objective, best.history[-1].objective, _RISE):
             return best
-        for candidate in candidates:
-            candidate.drop_tables()
     return None
 
 
@@ -210,16 +215,6 @@ def _select_contenders(search: Search, candidates: Sequence[Search]) -> list[Sea
         if candidate.iteration < _FIRST_JUDGED or last + _LOOK_AHEAD * (last - before) >= best:
             contenders.append(candidate)
     return contenders
-
-
-def _list_moves(matrix: ActivationMatrix, search: Search) -> list[Search]:
-    """Candidates of one round; their tables are missing."""
-    halves = 2 * search.sample_labels + _split_rows(search.sample_table, search)
-    by_sample, by_unit = _refine_halves(matrix, search, halves)
-    return [
-        _move(search, by_sample, by_unit, *move)
-        for move in _choose_moves(search, by_sample, by_unit)
-    ]
 
 
 def _split_rows(table: FloatArray, search: Search) -> LabelArray:

@@ -51,8 +51,8 @@ def sweep_part(
     modules and ``inside``, the sum of z inside them, count over all parts. Labels and sizes change
     in place. Returns how many items moved, and the sum inside after them.
     """
-    inverses, values = np.empty((3, len(sizes))), np.empty(len(sizes))
-    widths = other_sizes.astype(np.float64)
+    widths, values = other_sizes.astype(np.float64), np.empty(len(sizes))
+    inverses = 1.0 / ((sizes + np.array([[-1], [0], [1]])) * widths + EPSILON)
     return _sweep_items(table, labels, order, sizes, widths, inside, inverses, values)
 
 
@@ -88,8 +88,6 @@ def margins(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):  # type: ignore[no-untyped-def]
     modules = sizes.size
-    for k in range(modules):
-        _invert(inverses, k, sizes[k], widths[k])
     less, now, more = inverses[0], inverses[1], inverses[2]
     moved, last = 0, -1
     area, inverse, value, threshold = 0.0, 0.0, 0.0, 0.0

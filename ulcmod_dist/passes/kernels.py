@@ -33,15 +33,16 @@ def unit_sums(
     block: AnyArray, sample_labels: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
     """Sums over the samples of each module."""
-    # Without labels of units, nothing is added up for samples.
-    return None, _sum_pieces(block, sample_labels, sample_labels[:0], np.empty(0), num_modules)[1]
+    unused = np.empty((0, block.shape[1]), np.int32)
+    return None, _sum_pieces(block, sample_labels, unused, np.empty(0), num_modules)[1]
 
 
 def sample_sums(
     block: AnyArray, unit_labels: LabelArray, weights: FloatArray, *, num_modules: int
 ) -> tuple[FloatArray, None]:
     """Weighted sums over the units of each module."""
-    return _sum_pieces(block, unit_labels[:0], unit_labels, weights, num_modules)[0], None
+    unused = np.empty((0, block.shape[0]), np.int32)
+    return _sum_pieces(block, unused, unit_labels, weights, num_modules)[0], None
 
 
 def both_sums(
@@ -113,31 +114,15 @@ def _sum_pieces(
     num_modules: int,
 ) -> tuple[FloatArray, FloatArray]:
     """Sums for samples and for units; zero on a side whose other side has no labels."""
-    rows, columns = block.shape
-    by_sample = np.zeros((rows, num_modules) if len(unit_labels) else (0, 0))
-    by_unit = np.zeros((num_modules, columns) if len(sample_labels) else (0, 0))
+    by_sample = np.zeros((block.shape[0], num_modules) if len(unit_labels) else (0, 0))
+    sums = by_sample, np.zeros((num_modules, block.shape[1]) if len(sample_labels) else (0, 0))
     # Sorting and extremes are NumPy's: compiling them takes numba seconds.
-    orders = [
-        start + np.argsort(sample_labels[:, start : start + _PIECE_ROWS], axis=1, kind="stable")
-        for start in range(0, rows, _PIECE_ROWS)
-    ]
-    order = np.concatenate(orders, axis=1) if orders else np.empty_like(sample_labels, np.int64)
-    bounds = np.zeros((len(unit_labels), 2), np.int64)
-    for search, labels in enumerate(unit_labels):
-        bounds[search] = labels.min(), labels.max() + 1
+    pieces = np.arange(block.shape[0]) // _PIECE_ROWS
+    order = np.argsort(pieces * num_modules + sample_labels, axis=1, kind="stable")
+    bounds = np.stack([unit_labels.min(axis=1), unit_labels.max(axis=1) + 1]).astype(np.int64)
     lanes = np.zeros((len(by_sample) and num_modules, _LANES))
-    _add_sums(
-        _summable(block),
-        sample_labels,
-        order,
-        unit_labels,
-        bounds,
-        weights,
-        by_sample,
-        by_unit,
-        lanes,
-    )
-    return by_sample, by_unit
+    _add_sums(_summable(block), sample_labels, order, unit_labels, bounds, weights, *sums, lanes)
+    return sums
 
 
 def _summable(block: AnyArray) -> AnyArray:
@@ -185,7 +170,7 @@ def _add_sample_piece(  # type: ignore[no-untyped-def]
 ):
     for search in range(labels.shape[0]):
         # Each search has modules of its own among those of all.
-        first, last = bounds[search, 0], bounds[search, 1]
+        first, last = bounds[0, search], bounds[1, search]
         for row in range(s, t, _LANES):
             if row + _LANES <= t:
                 for k in range(first, last):
