@@ -192,7 +192,7 @@ def discover_all(
         return run.finish(modules)
 
 
-class _CompilationNotice(Listener):  # type: ignore[misc]
+class _CompilationNotice(Listener):
     """Says that the search compiles, where its kernels are not in numba's cache yet."""
 
     def __init__(self) -> None:

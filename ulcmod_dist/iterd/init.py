@@ -204,7 +204,7 @@ def fill_missing(
     # Items of the other side without a label are summed into a module K that is then cut off.
     pairs = list(zip(other_labels, num_modules, strict=True))
     with_rest = [np.where(other < 0, k, other) for other, k in pairs]
-    filled = []
+    filled: list[LabelArray] = []
     built = tables(with_rest, [k + 1 for k in num_modules])
     for own, table, (other, k) in zip(labels, built, pairs, strict=True):
         best = assign_to_largest_mean(table[:, :k], other[other >= 0])

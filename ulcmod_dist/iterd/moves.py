@@ -71,7 +71,8 @@ def propose_moves(
     for start in starts:
         start.tolerance = max(start.tolerance, _PART_TOLERANCE)
     ends = [_search_part(part, start, limit) for start in starts]
-    improved = [pair for pair in zip(answers, ends, strict=True) if pair[1] is not None]
+    pairs = zip(answers, ends, strict=True)
+    improved = [(answer, end) for answer, end in pairs if end is not None]
     if not improved:
         return []
     modules = [answer.num_modules for answer, _ in improved]

@@ -53,7 +53,8 @@ def sweep_part(
     """
     widths, values = other_sizes.astype(np.float64), np.empty(len(sizes))
     inverses = 1.0 / ((sizes + np.array([[-1], [0], [1]])) * widths + EPSILON)
-    return _sweep_items(table, labels, order, sizes, widths, inside, inverses, values)
+    moved, inside = _sweep_items(table, labels, order, sizes, widths, inside, inverses, values)
+    return int(moved), float(inside)
 
 
 def margins(
@@ -100,7 +101,7 @@ def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):
                 inverse += now[k]
             value = inside / (area + EPSILON) * modules / inverse
             threshold = max(_THRESHOLD, _RELATIVE_THRESHOLD * abs(value))
-        home = np.int64(labels[item])  # one type for labels and k: one compilation of `_invert`
+        home = int(labels[item])  # one type for labels and k: one compilation of `_invert`
         if sizes[home] == 1:
             continue
         left_sum = inside - table[item, home]
