@@ -24,8 +24,8 @@ _MIN_BLOCKS = 8
 _CHUNK_COPIES = 3
 # Entries of the part of the matrix on which moves are searched, where memory allows, and fewer.
 _PARTS = (2**23, 2**21, 2**19)
-# Bytes an entry while the part is read: its blocks, their sum, and what is kept.
-_PART_BYTES = 12
+# The part while it is read: its blocks, their sum, and what is kept.
+_PART_COPIES = 3
 _MIB = 2**20
 
 
@@ -180,7 +180,8 @@ def _list_plans(
     searches = (config.restarts + 2) * len(modules)
     labels = searches * (samples + units) * 12 + samples * COMPONENTS * 8
     rows, columns = part_shape(activations.shape, part, max(modules))
-    moves = rows * columns * _PART_BYTES + (rows + columns) * CANDIDATES * max(modules) * 16
+    moves = rows * columns * _PART_COPIES * max(4, itemsize)
+    moves += (rows + columns) * CANDIDATES * max(modules) * 16
     # Twice: a table and the sums that it is made of.
     tables = labels + max((samples + units) * width * 16, moves if part else 0)
     exact = SearchPlan(

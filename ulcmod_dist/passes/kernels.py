@@ -95,12 +95,13 @@ def select_entries(
     *,
     num_units: int,
 ) -> tuple[AnyArray, None]:
-    """The z of some samples and units, float32 [selected samples, ``num_units``], 0 elsewhere.
+    """The z of some samples and units [selected samples, ``num_units``], 0 elsewhere.
 
-    Places are those among the selected samples or units, ascending, and -1 for the others.
+    In the precision of the block, but at least float32. Places are those among the selected samples
+    or units, ascending, and -1 for the others.
     """
     rows, columns = np.flatnonzero(sample_places >= 0), np.flatnonzero(unit_places >= 0)
-    selected = np.zeros((len(rows), num_units), np.float32)
+    selected = np.zeros((len(rows), num_units), np.result_type(block.dtype, np.float32))
     z = (block[np.ix_(rows, columns)] - mean[columns]) / std[columns]
     selected[:, unit_places[columns]] = z
     return selected, None
