@@ -14,7 +14,7 @@ def machine_memory() -> int:
 
     As `distributed.system.MEMORY_LIMIT`, whose package takes half a second to import.
     """
-    limits = [psutil.virtual_memory().total, resource.getrlimit(resource.RLIMIT_RSS)[1]]
+    limits = [int(psutil.virtual_memory().total), resource.getrlimit(resource.RLIMIT_RSS)[1]]
     for name in _CGROUP_LIMITS:
         # A limit that is not set reads "max", or is no file.
         with suppress(OSError, ValueError):
