@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ulcmod_dist.api import Run, mask_modules, open_run
+    from ulcmod_dist.api import Run, open_run
     from ulcmod_dist.config.job import Job
     from ulcmod_dist.errors import InvalidInput, UlcmodError
     from ulcmod_dist.iterd.driver import discover
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ulcmod_dist.iterd.objective import objective
     from ulcmod_dist.passes.standardised import Standardised
     from ulcmod_dist.pipeline.run import run
+    from ulcmod_dist.pipeline.steering import mask_modules, scale_modules
     from ulcmod_dist.results.types import Objective
 
 _HOMES = {
@@ -27,10 +28,11 @@ _HOMES = {
     "Standardised": "passes.standardised",
     "UlcmodError": "errors",
     "discover": "iterd.driver",
-    "mask_modules": "api",
+    "mask_modules": "pipeline.steering",
     "objective": "iterd.objective",
     "open_run": "api",
     "run": "pipeline.run",
+    "scale_modules": "pipeline.steering",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "objective",
     "open_run",
     "run",
+    "scale_modules",
 ]
 
 

@@ -1,11 +1,8 @@
-"""Runs and masks for notebooks: ``um.open_run`` and ``um.mask_modules``."""
+"""Runs for notebooks: ``um.open_run``."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -128,31 +125,3 @@ def open_run(url: str | Path, version: int | None = None) -> Run:
         version: Number of an earlier version of its samples; None for the newest.
     """
     return Run(RunDir.at(url), version)
-
-
-@contextmanager
-def mask_modules(
-    model: Any, run: Run, modules: Sequence[int], num_modules: int | None = None
-) -> Iterator[None]:
-    """Ablate modules in a live Hugging Face model within the block.
-
-    Args:
-        model: A model of transformers with the units of the run's model.
-        run: The run, as ``open_run`` gives it.
-        modules: The modules to ablate.
-        num_modules: K; may be left out where modules were found for a single K.
-
-    Raises:
-        InvalidInput: The model has other units, or there are no such modules.
-    """
-    # torch and transformers are imported only where a model is masked.
-    from ulcmod_dist.intervene.engine import mask_units
-    from ulcmod_dist.intervene.masks import Mask, read_layer_units
-
-    found = run.num_modules()
-    if num_modules is None and len(found) != 1:
-        raise InvalidInput(f"The run holds modules for K = {found}.", "Give num_modules.")
-    labels = run.modules(found[0] if num_modules is None else num_modules).unit_labels
-    units = read_layer_units(run.snapshot.units)
-    with mask_units(model, Mask.from_modules(units, labels, modules)):
-        yield

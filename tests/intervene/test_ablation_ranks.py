@@ -10,6 +10,7 @@ from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_mod
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
 from ulcmod_dist.intervene.engine import LossEngine, PairedPrompt
+from ulcmod_dist.intervene.masks import Mask
 
 # Phi-3 gathers its fused units on every rank, Qwen2-MoE holds its shared expert on every rank.
 FAMILIES = ("llama", "phi3", "mixtral", "qwen2_moe")
@@ -21,13 +22,17 @@ PAIRS = [
 ]
 
 
+def scale(mask: Mask) -> Mask:
+    return replace(mask, factors=np.full(len(mask.ablated), 1.5, np.float32))
+
+
 def measure_rank(rank: int, folder: Path) -> None:
     for family in FAMILIES:
         config = ModelConfig(id=str(folder / family))
         engine = LossEngine.load(config, ranks=RANKS)
         means = compute_unit_means(engine, PROMPTS, BATCHES)
         zero, other, _ = make_masks(config)
-        masks = [zero, other.with_means(means), replace(zero, resampled=True)]
+        masks = [zero, other.with_means(means), replace(zero, resampled=True), scale(zero)]
         found = measure_ablation(engine, PAIRS, BATCHES, masks)
         np.savez(folder / f"{family}-{rank}.npz", means=means, **vars(found))
 
@@ -44,7 +49,8 @@ def test_ablation__ranks_that_share_a_model_measure_what_one_process_does(tmp_pa
         for rank in range(RANKS):
             shared = np.load(tmp_path / f"{family}-{rank}.npz")
             np.testing.assert_allclose(shared["means"], means, rtol=1e-4, atol=1e-6)
-            masks = [zero, other.with_means(shared["means"]), replace(zero, resampled=True)]
+            held = other.with_means(shared["means"])
+            masks = [zero, held, replace(zero, resampled=True), scale(zero)]
             expected = measure_ablation(engine, PAIRS, BATCHES, masks)
             assert np.median(np.abs(expected.loss_increase)) > 1e-3
             np.testing.assert_allclose(shared["loss"], expected.loss, rtol=1e-5)

@@ -183,11 +183,9 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
     if folder is None:
         source = {"id": model.id, "revision": str(model.revision)}
     elif method == "gguf":
-        source = {"id": Path(model.id).name, "weights": hash_files([Path(model.id)])}
+        source = {"id": Path(model.id).name, "weights": str(digest_weights(Path(model.id)))}
     else:
-        files = [folder / "config.json", *sorted(folder.glob("*.safetensors"))]
-        files += folder.glob(SAFE_WEIGHTS_INDEX_NAME)
-        source = {"id": folder.name, "weights": hash_files(files)}
+        source = {"id": folder.name, "weights": str(digest_weights(folder))}
     return {
         **source,
         "architecture": config.model_type,
@@ -199,3 +197,16 @@ def get_model_provenance(model: ModelConfig) -> dict[str, str]:
         LIBRARY_PREFIX + "torch": str(torch.__version__),
         LIBRARY_PREFIX + "transformers": str(transformers.__version__),
     }
+
+
+def digest_weights(path: Path) -> str | None:
+    """Digest of a model's weights and configuration in a folder, or of a GGUF file.
+
+    None where there is neither.
+    """
+    if path.is_file():
+        return hash_files([path])
+    if not (path / "config.json").is_file():
+        return None
+    files = [path / "config.json", *sorted(path.glob("*.safetensors"))]
+    return hash_files([*files, *path.glob(SAFE_WEIGHTS_INDEX_NAME)])

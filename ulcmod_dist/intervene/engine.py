@@ -61,7 +61,7 @@ def align_tokens(prompt: TokenizedPrompt, source: TokenizedPrompt) -> NDArray[np
 def mask_units(
     model: PreTrainedModel, mask: Mask, ranks: int = 1, sources: SourceUnits | None = None
 ) -> Iterator[None]:
-    """Ablate the units of a mask within the block, by the hooks that also capture activations.
+    """Ablate or scale the units of a mask within the block, by the hooks of the capture.
 
     The model may have a head or none. Any number of forward passes, and generation as well, run
     within the block; afterwards the model is as before. Tensor-parallel ``ranks`` that share it are
@@ -120,6 +120,10 @@ class _UnitAblator:
         self._point, self._sources = point, sources
         self._ablated = torch.from_numpy(mask.ablated[point.start : point.stop].reshape(shape))
         self._values = torch.from_numpy(mask.values[point.start : point.stop].reshape(shape))
+        self._factors: torch.Tensor | None = None
+        if mask.factors is not None:
+            part = mask.factors[point.start : point.stop]
+            self._factors = torch.from_numpy(part.reshape(shape))
 
     def __call__(self, units: torch.Tensor, routing: Routing | None) -> torch.Tensor:
         self._ablated = self._ablated.to(units.device)
@@ -130,6 +134,11 @@ class _UnitAblator:
             values = self._values[expert, columns]
         else:
             values = self._sources.get(self._point, routing).view_as(units)
+        if self._factors is not None:
+            self._factors = self._factors.to(units.device)
+            factors = self._factors[expert, columns]
+            scaled = (units * factors + values).to(units.dtype)
+            values = torch.where(factors == 0, values, scaled)
         return torch.where(self._ablated[expert, columns], values, units)
 
 

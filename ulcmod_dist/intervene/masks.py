@@ -36,12 +36,14 @@ EXTREME = 100
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """A set of units, and the value that each takes in place of its own."""
+    """A set of units, and what takes the place of each one's own value."""
 
     units: tuple[LayerUnits, ...]  # what the model's units are, in order
     ablated: NDArray[np.bool_]  # [units]
     values: NDArray[np.float32]  # [units], zero except where an ablated unit keeps its mean
     resampled: bool = False  # whether ablated units take what they hold in another prompt instead
+    # [units] by which an ablated unit's own value is multiplied before `values` is added; None: 0.
+    factors: NDArray[np.float32] | None = None
 
     @classmethod
     def empty(cls, units: Sequence[LayerUnits]) -> Mask:
@@ -65,16 +67,44 @@ class Mask:
                 "Name the model that the run was made with.",
             )
         known = set(np.unique(labels).tolist())
-        if unknown := sorted(set(modules) - known):
+        if unknown := [module for module in modules if module not in known]:
             raise InvalidInput(
-                f"There is no module {unknown[0]}; there are {min(known)} to {max(known)}."
+                f"There is no module {unknown[0]!r}; there are {min(known)} to {max(known)}."
             )
         ablated = np.isin(labels, list(modules))
         return cls(tuple(units), ablated, np.zeros(width, np.float32))
 
+    @classmethod
+    def scaling(
+        cls,
+        units: Sequence[LayerUnits],
+        labels: NDArray[np.integer[Any]],
+        factors: Mapping[int, float],
+    ) -> Mask:
+        """Make the mask that multiplies each module's units by its factor: 0 ablates, 1 keeps.
+
+        Raises:
+            InvalidInput: As `from_modules`, or a factor is not a finite number.
+        """
+        named: Mapping[int, Any] = factors
+        for module, factor in named.items():
+            is_number = isinstance(factor, int | float | np.integer | np.floating)
+            if not is_number or not abs(factor) <= float(np.finfo(np.float32).max):
+                raise InvalidInput(
+                    f"The factor of module {module} is {factor!r}, not a finite number."
+                )
+        mask = cls.from_modules(units, labels, factors)
+        by_unit = np.ones(len(labels), np.float32)
+        for module, factor in factors.items():
+            by_unit[labels == module] = factor
+        # Units scaled by 1 are left alone, so that they keep every bit.
+        return replace(mask, ablated=by_unit != 1, factors=by_unit)
+
     def with_means(self, means: NDArray[np.floating[Any]]) -> Mask:
-        """Set the ablated units to their means [units] in place of zero."""
-        return replace(self, values=np.where(self.ablated, means, 0).astype(np.float32))
+        """Ablate or scale towards the means [units] in place of zero: m + f (a - m)."""
+        kept = 0 if self.factors is None else self.factors
+        values = np.where(self.ablated, (1 - kept) * means, 0)
+        return replace(self, values=values.astype(np.float32))
 
     def select(self, chosen: NDArray[np.bool_]) -> Mask:
         """Ablate ``chosen`` [units] in place of this mask's units, to zero."""

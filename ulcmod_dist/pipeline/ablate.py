@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.prompts import Corpus, read_corpus
+from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import get_length_classes
 from ulcmod_dist.forward.batches import plan_batches
@@ -20,7 +20,7 @@ from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.intervene.trials import AblationSamples, measure_trials, plan_trials
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.inputs import explain_no_ablation
+from ulcmod_dist.pipeline.inputs import explain_no_ablation, read_run_corpus
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.summary import Summary
@@ -95,27 +95,13 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
 def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
     """Measure the ablation of the modules for each K wanted with one pool of actors."""
     run, config = Run(context.run), context.job.extract
-    corpus = _corpus(context, run)
+    corpus = read_run_corpus(context.job, run)
     model = context.job.require_model()
     with ray_session(config.address), AblationPool(model, config) as pool:
         for k in wanted["ablation"]:
             result = _measure(context, pool, run.modules(k), corpus)
             with replacing(context, "ablation", k):
                 write_result(context.run, "ablation", k, result)
-
-
-def _corpus(context: Context, run: Run) -> Corpus:
-    assert context.job.corpus is not None
-    prompts = read_corpus(context.job.corpus)
-    known = set(prompts.table["sample_id"].to_pylist())
-    missing = [sample_id for sample_id in run.sample_ids() if sample_id not in known]
-    if missing:
-        raise InvalidInput(
-            f"The corpus has changed since extraction: it lacks {len(missing)} samples, the first "
-            f"is {missing[0]}.",
-            "Restore the corpus, or extract it again.",
-        )
-    return prompts
 
 
 def _measure(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import Corpus, read_corpus
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.provenance import get_forward_version, get_model_cache_key
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.rundir import fingerprint
@@ -54,6 +54,25 @@ def read_texts(job: Job, run: Run) -> dict[str, str] | Absent:
         logger.warning(reason)
         return Absent(reason)
     return texts
+
+
+def read_run_corpus(job: Job, run: Run, split: str | None = "train") -> Corpus:
+    """The corpus of a run, read again; it still has the samples of the split (None: all).
+
+    Raises:
+        InvalidInput: It cannot be read, or lacks samples of the run.
+    """
+    assert job.corpus is not None
+    prompts = read_corpus(job.corpus)
+    known = set(prompts.table["sample_id"].to_pylist())
+    missing = [sample_id for sample_id in run.sample_ids(split) if sample_id not in known]
+    if missing:
+        raise InvalidInput(
+            f"The corpus has changed since extraction: it lacks {len(missing)} samples, the first "
+            f"is {missing[0]}.",
+            "Restore the corpus, or extract it again.",
+        )
+    return prompts
 
 
 def explain_no_ablation(provenance: Mapping[str, str]) -> str | None:
