@@ -124,7 +124,42 @@ _add_modules_command(
 _add_modules_command(
     "ablate", "Ablate each module in the forward pass and measure the increase of the loss."
 )
+_add_modules_command(
+    "explain", "Show which tokens drive each module and what the model says without it."
+)
 _add_modules_command("report", "Write report, figures and tables from the existing results.")
+
+
+@app.command()
+def generate(
+    target: Target,
+    num_modules: Annotated[int, Option("--num-modules", help="Number of modules K.")],
+    prompts: Annotated[list[str], repeatable("--prompt", "TEXT", "Complete this prompt")],
+    scales: Annotated[
+        list[str], repeatable("--scale", "MODULE=FACTOR", "Multiply the units of a module")
+    ],
+    file: Annotated[
+        Path | None,
+        Option("--prompts", help="Prompts as a file like the corpus: Parquet, JSONL, CSV."),
+    ] = None,
+    tokens: Annotated[int, Option(min=1, help="Maximum tokens of a completion.")] = 60,
+    temperature: Annotated[float, Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, Option(min=0, help="Seed of the draws at a temperature.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Complete prompts with the model as it is and with modules scaled, side by side."""
+    from ulcmod_dist.intervene.generate import Sampling
+    from ulcmod_dist.pipeline.generate import generate as command
+
+    complete = partial(
+        command,
+        prompts=prompts,
+        file=file,
+        num_modules=num_modules,
+        scales=scales,
+        sampling=Sampling(tokens, temperature, seed),
+    )
+    run_command(complete, target, [], as_json)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -16,6 +16,7 @@ from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
+from ulcmod_dist.intervene.generate import SteeringEngine
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.results.types import Floats
 from ulcmod_dist.runtime.ray_failures import find_machine_failure
@@ -87,7 +88,7 @@ class _LossRank:
     """One process of an actor: the model, or its tensor-parallel part of it, and the masks."""
 
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
-        self._engine = LossEngine.load(model, config.device, config.threads, config.ranks)
+        self._engine = SteeringEngine.load(model, config.device, config.threads, config.ranks)
         self._masks: Sequence[Mask] = ()
 
     def set_masks(self, masks: Sequence[Mask]) -> None:
@@ -97,8 +98,8 @@ class _LossRank:
         done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
         return np.stack([done.loss, done.accuracy])
 
-    def means(self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]) -> Floats:
-        return compute_unit_means(self._engine, prompts, batches)
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        return function(self._engine, *args)
 
 
 class _LossActor:
@@ -118,9 +119,9 @@ class _LossActor:
             self._measurement = measurement
         return cast(Floats, self._ranks.call("losses", batch))
 
-    def means(self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]) -> Floats:
-        """Mean of each unit over the counted tokens [units]."""
-        return cast(Floats, self._ranks.call("means", prompts, batches))
+    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function with the engine and further arguments."""
+        return self._ranks.call("apply", function, *args)
 
 
 class AblationPool:
@@ -154,13 +155,8 @@ class AblationPool:
         self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
     ) -> Floats:
         """Mean of each unit over the counted tokens of all samples [units]."""
-        answer = self._actors[0].means.remote(prompts, batches)
-        try:
-            while not ray.wait([answer], timeout=self._timeout)[0]:
-                self._check_capacity()
-            return cast(Floats, ray.get(answer))
-        except ray.exceptions.RayError as error:
-            raise _explain_failure(error) from error
+        (means,) = self.map(compute_unit_means, [(prompts, batches)])
+        return cast(Floats, means)
 
     def measure(
         self,
@@ -189,10 +185,28 @@ class AblationPool:
             raise _explain_failure(error) from error
         return AblationLosses(*measured)
 
-    def _get_next(self, pool: ActorPool) -> Floats:
+    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """Call a function with a `SteeringEngine` and each of several arguments, in their order.
+
+        Raises:
+            UlcmodError: As `measure`.
+        """
+        pool = ActorPool(self._actors)
+        # Sent once, whatever the number of calls that share it: masks are as long as the model.
+        shared = {id(arg): ray.put(arg) for args in calls for arg in args}
+        for args in calls:
+            refs = [shared[id(arg)] for arg in args]
+            pool.submit(lambda actor, refs: actor.apply.remote(function, *refs), refs)
+        try:
+            for _ in calls:
+                yield self._get_next(pool)
+        except ray.exceptions.RayError as error:
+            raise _explain_failure(error) from error
+
+    def _get_next(self, pool: ActorPool) -> Any:
         while True:
             try:
-                return cast(Floats, pool.get_next(timeout=self._timeout))
+                return pool.get_next(timeout=self._timeout)
             except TimeoutError:
                 self._check_capacity()
 
@@ -213,6 +227,6 @@ def _explain_failure(error: Exception) -> UlcmodError:
     if (failure := find_machine_failure(error)) is not None:
         return failure
     return UlcmodError(
-        f"An actor of the ablation failed: {str(cause or error).splitlines()[-1]}.",
+        f"An actor that runs the model failed: {str(cause or error).splitlines()[-1]}.",
         "Start the same command again; with little memory, lower extract.batch_tokens.",
     )
