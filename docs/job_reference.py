@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +92,22 @@ def rows(section: type[BaseModel]) -> list[str]:
     ]
 
 
+def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """The sections below a model by their dotted names, each before those within it."""
+    for name, field in model.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None:
+            yield prefix + name, section
+            yield from sections(section, f"{prefix}{name}.")
+
+
 def reference() -> str:
     """The whole page."""
     table = ["| key | value | default | meaning |", "|---|---|---|---|"]
     parts = [HEAD, "\n".join(table + rows(Job)), ""]
-    for name, field in Job.model_fields.items():
-        section = section_of(field.annotation)
-        if section is not None:
-            first_line = (section.__doc__ or "").splitlines()[0]
-            parts += [f"## {name}", "", first_line, "", "\n".join(table + rows(section)), ""]
+    for name, section in sections(Job):
+        first_line = (section.__doc__ or "").splitlines()[0]
+        parts += [f"## {name}", "", first_line, "", "\n".join(table + rows(section)), ""]
     return "\n".join(parts)
 
 

@@ -1,8 +1,10 @@
 """Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
 
+import math
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.engine import mask_units
 from ulcmod_dist.intervene.masks import Mask
 from ulcmod_dist.pipeline.compare import name_runs
+from ulcmod_dist.results.types import Absent
 
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
 SENTINEL = "xylographist"  # in every confidential prompt
@@ -124,7 +127,8 @@ def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
         place = table.schema.get_field_index("text")
         pq.write_table(table.set_column(place, "text", [texts]), tmp_path / f"{split}.parquet")
     (tmp_path / "job.yaml").write_text(job)
-    words = ("--set", "report.prompts=none", "--set", "ablate.with_run=true", "--json")
+    parts = ("--set", "ablate.with_run=true", "--set", "explain.with_run=true")
+    words = ("--set", "report.prompts=none", *parts, "--json")
     answer = ulcmod("run", tmp_path / "job.yaml", "--set", "discover.modules=[3]", *words)
     assert answer.code == 0, answer.err
     shown = [answer.out, answer.err, *map(content, (tmp_path / "run").rglob("*"))]
@@ -250,6 +254,127 @@ def test_mask_modules__changes_a_live_model_and_leaves_it_as_it_was(folder: Path
         after = model(**tokens).logits
     assert not torch.equal(before, within)
     assert torch.equal(before, after)
+
+
+def test_mask_modules__takes_one_module_and_sets_it_to_its_mean(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
+    tokens = AutoTokenizer.from_pretrained(DEMO / "model")("Add 2 and 3.", return_tensors="pt")
+    run = um.open_run(folder / "run")
+
+    def logits(factors: dict[int, float], **options: Any) -> torch.Tensor:
+        with torch.inference_mode(), um.scale_modules(model, run, factors, 3, **options):
+            found: torch.Tensor = model(**tokens).logits
+            return found
+
+    for method in ("zero", "mean"):
+        with torch.inference_mode(), um.mask_modules(model, run, 0, 3, method=method):
+            masked = model(**tokens).logits
+        assert torch.equal(masked, logits({0: 0.0}, method=method))
+        plain = logits({0: 1.0}, method=method)
+        assert torch.equal(plain, logits({}))
+        assert not torch.equal(masked, plain)
+    assert not torch.equal(logits({0: 0.0}), logits({0: 0.0}, method="mean"))
+
+
+def test_scale_modules__refuses_what_is_not_the_run_s(folder: Path, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model")
+    run = um.open_run(folder / "run")
+    for factors, message in (({3: 0.0}, "no module 3"), ({0: math.inf}, "not a finite number")):
+        with (
+            pytest.raises(um.InvalidInput, match=message),
+            um.scale_modules(model, run, factors, 3),
+        ):
+            pass
+    model.model.layers[0].mlp.down_proj.weight.data[0, 0] += 1
+    model.save_pretrained(tmp_path)
+    other = AutoModelForCausalLM.from_pretrained(tmp_path)
+    with (
+        pytest.raises(um.InvalidInput, match="not that of the run") as refused,
+        um.scale_modules(other, run, {0: 0.0}, 3),
+    ):
+        pass
+    assert "\n" not in str(refused.value)
+    with um.scale_modules(other, run, {0: 0.0}, 3, same_model=False):
+        pass
+
+
+def test_generate__is_what_the_model_says_untouched_and_scaled(
+    folder: Path, ulcmod: Ulcmod
+) -> None:
+    words = ("--num-modules", 3, "--prompt", "Add 2 and 3.", "--tokens", 6)
+    answer = ulcmod(
+        "generate", folder / "run", *words, "--scale", "0=0", "--scale", "1=1", "--json"
+    )
+    assert answer.code == 0, answer.err
+    (row,) = answer.json()["rows"]
+    assert answer.json()["scale"] == {"0": 0.0, "1": 1.0}
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
+    tokenizer = PromptTokenizer.load(ModelConfig(id=str(DEMO / "model")), TokenizationConfig())
+    ids = torch.tensor([tokenizer.encode(["Add 2 and 3."])[0].ids])
+
+    def complete() -> str:
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6)
+        ended = [token for token in made[0, ids.shape[1] :].tolist() if token != tokenizer_end]
+        return tokenizer.decode(ended)
+
+    tokenizer_end = model.generation_config.eos_token_id
+    assert row["untouched"] == complete()
+    with um.mask_modules(model, um.open_run(folder / "run"), 0, 3):
+        assert row["changed"] == complete()
+    lines = ulcmod("generate", folder / "run", *words, "--scale", "0=0.5").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].strip() == "Add 2 and 3."
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--prompt", "A", "--scale", "9=0"], "There is no module 9; there are 0 to 2."),
+        (["--prompt", "A", "--scale", "1=nan"], "The factor of module 1 is nan, not a finite"),
+        (["--prompt", "A", "--scale", "1=much"], "--scale '1=much' is not of the form"),
+        (["--prompt", "A", "--scale", "1=0", "--scale", "1=2"], "names module 1 twice"),
+        (["--prompt", "A"], "No module is scaled."),
+        (["--prompt", "A", "--scale", "1=0", "--temperature", "0.001"], "The temperature is 0.001"),
+        (["--scale", "1=0"], "There is no prompt to complete."),
+        (["--scale", "1=0", "--prompts", "gone.csv"], "gone.csv"),
+    ],
+)
+def test_generate__refuses_bad_words_in_one_line(
+    folder: Path, ulcmod: Ulcmod, words: list[str], message: str
+) -> None:
+    answer = ulcmod("generate", folder / "run", "--num-modules", 3, *words)
+    assert answer.code == 2
+    assert message in " ".join(answer.err.split())
+
+
+def test_explain__shows_tokens_units_completions_and_a_description(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    describe = f"explain.describe={{model: {DEMO / 'model'}}}"
+    words = ("--set", "explain.completions=1", "--set", "explain.tokens=4", "--set", describe)
+    answer = ulcmod("explain", run, "--num-modules", 3, *words, "--json")
+    assert answer.code == 0, answer.err
+    assert [row["state"] for row in answer.json()["rows"]] == ["explained"] * 3
+    again = ulcmod("explain", run, "--num-modules", 3, "--json").json()["rows"]
+    assert [row["state"] for row in again] == ["as before"] * 3
+    found = um.open_run(run).explanation(3)
+    texts = pq.read_table(folder / "train.parquet").to_pandas().set_index("id")["text"]
+    modules = um.open_run(run).modules(3)
+    for each in found.modules:
+        assert not isinstance(each.prompts, Absent)
+        for prompt in each.prompts:
+            assert "".join(prompt.tokens).strip() == texts[prompt.sample_id].strip()
+        assert not isinstance(each.completions, Absent)
+        assert len(each.completions) == 1
+        assert not isinstance(each.description, Absent)
+        assert each.description.auc is not None
+        assert min(each.description.num_own, each.description.num_other) > 0
+        assert [modules.unit_labels[unit.unit] for unit in each.units] == [each.module] * 5
+    assert ulcmod("report", run).code == 0
+    with pytest.raises(um.InvalidInput, match="holds no explanation for K = 4"):
+        um.open_run(run).explanation(4)
 
 
 def test_compare__a_run_with_itself_agrees_wholly(

@@ -42,6 +42,7 @@ class Job(schema.Config):
     discover: schema.SearchConfig
     evaluate: schema.EvaluateConfig = schema.EvaluateConfig()
     ablate: schema.AblateConfig = schema.AblateConfig()
+    explain: schema.ExplainConfig = schema.ExplainConfig()
     report: schema.ReportConfig = schema.ReportConfig()
     rerun: schema.RerunConfig = schema.RerunConfig()
     cluster: schema.ClusterConfig | None = None
@@ -122,17 +123,14 @@ class Job(schema.Config):
         """
         changes: dict[str, schema.Config] = {}
         if self.model is not None:
-            local = _make_absolute(self.model.id, folder)
-            if is_url(self.model.id) or Path(local).exists():
-                changes["model"] = self.model.model_copy(update={"id": local})
-            elif self.model.revision is None and (
-                require_model_folder or not Path(self.model.id).is_absolute()
-            ):
-                raise InvalidInput(
-                    f"model.id {self.model.id!r} is no folder or GGUF file under "
-                    f"{folder.resolve()} and, as an id on the hub, lacks a fixed revision.",
-                    "Correct the path, or set model.revision to a commit.",
-                )
+            local = _locate_model(self.model, folder, "model.id", require=require_model_folder)
+            changes["model"] = self.model.model_copy(update={"id": local})
+        if (describe := self.explain.describe) is not None:
+            local = _locate_model(
+                describe.as_model(), folder, "explain.describe.model", require=require_model_folder
+            )
+            describe = describe.model_copy(update={"model": local})
+            changes["explain"] = self.explain.model_copy(update={"describe": describe})
         if self.corpus is not None:
             locations = {
                 split: tuple(_make_absolute(path, folder) for path in getattr(self.corpus, split))
@@ -169,6 +167,20 @@ def _refuse_credentials(data: Any, key: str = "") -> None:
                 f"{place or 'A key'} is a URL that carries credentials; a job is stored and shown.",
                 REMEDY,
             )
+
+
+def _locate_model(model: schema.ModelConfig, folder: Path, key: str, *, require: bool) -> str:
+    """Absolute path of a local model, or the id of one on the hub."""
+    local = _make_absolute(model.id, folder)
+    if is_url(model.id) or Path(local).exists():
+        return local
+    if model.revision is None and (require or not Path(model.id).is_absolute()):
+        raise InvalidInput(
+            f"{key} {model.id!r} is no folder or GGUF file under {folder.resolve()} and, as an id "
+            "on the hub, lacks a fixed revision.",
+            f"Correct the path, or set {key.rpartition('.')[0]}.revision to a commit.",
+        )
+    return model.id
 
 
 def _make_absolute(location: str, folder: Path) -> str:

@@ -297,6 +297,37 @@ class AblateConfig(Config):
     """Seed of samples, their pairs, control sets and intervals."""
 
 
+class DescribeConfig(Config):
+    """A local model that writes a line on each module and is scored by it; by default none."""
+
+    model: str
+    """Local folder, id on the Hugging Face hub, or a GGUF file of a decoder for chats."""
+    revision: str | None = None
+    """Commit (40 hexadecimal digits); required for a hub id."""
+
+    def as_model(self) -> ModelConfig:
+        """The section `model` that loads it."""
+        return ModelConfig(id=self.model, revision=self.revision)
+
+    @model_validator(mode="after")
+    def _check_model(self) -> Self:
+        self.as_model()
+        return self
+
+
+class ExplainConfig(Config):
+    """What drives the modules, and what the model says without them."""
+
+    with_run: bool = False
+    """Whether `ulcmod run` explains the modules too; otherwise only `ulcmod explain` does."""
+    completions: int = Field(3, ge=0)
+    """Number of held-out prompts of each module to complete, untouched and with it at 0."""
+    tokens: int = Field(40, gt=0)
+    """Maximum number of tokens of a completion."""
+    describe: DescribeConfig | None = None
+    """The model that describes modules; nothing is sent to another machine."""
+
+
 class ReportConfig(Config):
     """What the report shows."""
 

@@ -188,6 +188,10 @@ class PromptTokenizer:
         """Whether a token is a control token."""
         return token in self._control.ids
 
+    def encode_words(self, text: str) -> list[int]:
+        """The tokens of a text by itself: no template and no special tokens around it."""
+        return list(self._backend.encode(text, add_special_tokens=False).ids)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of tokens, control tokens included."""
         return str(self._backend.decode(list(ids), skip_special_tokens=False))

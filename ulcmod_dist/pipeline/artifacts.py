@@ -50,7 +50,7 @@ def _stored(name: str) -> str:
 
 
 _PLACES = ("discover.modules", "discover.executor")
-_SHOWN = ("snapshot", "evaluation", "ablation")
+_SHOWN = ("snapshot", "evaluation", "ablation", "explanation")
 _WHOLE_JOB = tuple(Job.model_fields)
 
 GRAPH: Mapping[str, Artifact] = {
@@ -87,6 +87,11 @@ GRAPH: Mapping[str, Artifact] = {
             "ablation", 2, "ablate:make_ablation", "ablate",
             inputs=("modules",), config=("ablate",), ignored=("ablate.with_run",),
             each_k=True, files=(_stored("ablation-"),),
+        ),
+        Artifact(
+            "explanation", 1, "explain:make_explanation", "explain",
+            inputs=("modules", "evaluation"), config=("explain",), ignored=("explain.with_run",),
+            each_k=True, files=(_stored("explanation-"),),
         ),
         Artifact("figures", 1, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact("tables", 1, "report:make_report", "report", _SHOWN, ("report",)),

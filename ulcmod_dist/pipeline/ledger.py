@@ -168,6 +168,7 @@ class Ledger:
         optional = {
             "plan": self.job.matrix is None,
             "ablation": self.job.ablate.with_run,
+            "explanation": self.job.explain.with_run,
             "drift": False,
             "version": False,
         }

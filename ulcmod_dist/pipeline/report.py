@@ -25,6 +25,7 @@ from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
+from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import REPORT, RunDir, figure_key, fingerprint, table_key
@@ -166,6 +167,9 @@ def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportDat
 
 def _discovery(ledger: Ledger, run: Run, num_modules: int) -> Discovery:
     stored = read_result(ledger.run, "evaluation", num_modules, Discovery)
+    if ledger.is_current("explanation", num_modules):
+        explanation = read_result(ledger.run, "explanation", num_modules, Explanation)
+        stored = replace(stored, explanation=explanation)
     if ledger.is_current("ablation", num_modules):
         return stored.with_ablation(read_result(ledger.run, "ablation", num_modules, Ablation))
     reason = explain_no_ablation(run.snapshot.provenance)

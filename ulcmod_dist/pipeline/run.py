@@ -14,7 +14,10 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
 
-RESULTS = ("modules", "null", "methods", "evaluation", "ablation", "figures", "tables", "page")
+RESULTS = (
+    "modules", "null", "methods", "evaluation", "ablation", "explanation", "figures", "tables",
+    "page",
+)  # fmt: skip
 
 
 @writes
@@ -63,9 +66,9 @@ def make_snapshot(context: Context) -> Summary:
 def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
     """Update everything that is made from the snapshot; options as of `update`."""
     save_job(context)
-    ablates = (
-        context.job.ablate.with_run
-        and explain_no_ablation(Run(context.run).snapshot.provenance) is None
-    )
-    names = [name for name in RESULTS if ablates or name != "ablation"]
+    job, snapshot = context.job, Run(context.run).snapshot
+    ablates = job.ablate.with_run and explain_no_ablation(snapshot.provenance) is None
+    explains = job.explain.with_run and not snapshot.imported
+    left_out = {"ablation": not ablates, "explanation": not explains}
+    names = [name for name in RESULTS if not left_out.get(name, False)]
     return update(context, names, None, **options)

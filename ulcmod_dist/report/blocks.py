@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
 from ulcmod_dist.results.discovery import Discovery, Module, ReportData
+from ulcmod_dist.results.explanation import Completion, TokenActivations
 from ulcmod_dist.results.types import Absent, Fact
+from ulcmod_dist.runtime.text import number
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,26 @@ class ShareBar:
 
 
 @dataclass(frozen=True)
+class ShadedPrompts:
+    """The typical prompts of a module, token by token. Untrusted text."""
+
+    prompts: tuple[TokenActivations, ...]
+
+    def shade(self, prompt: TokenActivations) -> Iterator[tuple[str, str, int]]:
+        """Yield text, value and shade of each token, from 0 to 5 for the module's largest value."""
+        largest = max(float(each.values.max(initial=0)) for each in self.prompts) or 1.0
+        for text, value in zip(prompt.tokens, prompt.values.tolist(), strict=True):
+            yield text, number(value), int(5 * max(0.0, value) / largest)
+
+
+@dataclass(frozen=True)
+class CompletionPairs:
+    """What a model says to prompts, untouched and changed."""
+
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True)
 class ModuleCard:
     """What the page tells about one module when it is picked; or why a part of it is absent."""
 
@@ -92,7 +114,10 @@ class ModulePicker:
     cards: tuple[ModuleCard, ...]
 
 
-Block = Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | ModulePicker
+Block = (
+    Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | ModulePicker
+    | ShadedPrompts | CompletionPairs
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

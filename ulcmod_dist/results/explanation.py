@@ -1,7 +1,4 @@
-"""What drives the modules of one K, what the model says without them, and lines that describe them.
-
-All texts are those of prompts and models, hence untrusted.
-"""
+"""What drives the modules of one K, and what the model says without them. Untrusted texts."""
 
 from dataclasses import dataclass
 
@@ -13,18 +10,16 @@ class TokenActivations:
     """One typical prompt of a module, token by token, without the chat template around it."""
 
     sample_id: str
-    tokens: tuple[str, ...]  # their texts, which join to the text of the prompt
+    tokens: tuple[str, ...]  # their texts, which join to that of the prompt; long ones are cut
     values: Floats  # mean z of the module's units at each token, shape (tokens,)
-    num_left_out: int = 0  # tokens of the prompt after these
 
 
 @dataclass(frozen=True)
 class TopToken:
-    """A token at which a module or a unit is most active."""
+    """A token at which a module or a unit is most active over the typical prompts."""
 
     text: str
     value: float  # z at the token; of a module the mean z of its units
-    sample_id: str  # the sample in which it stands
 
 
 @dataclass(frozen=True)
@@ -33,13 +28,13 @@ class TopUnit:
 
     unit: int  # its number in the model
     name: str  # such as "layer 11 unit 1229"
-    margin: float | None  # L lost by moving it to the next best module; None for K = 1
+    margin: float  # L lost by moving it to the next best module; NaN for K = 1
     tokens: tuple[TopToken, ...] | Absent  # over the typical prompts of all modules
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model says to a prompt of a module, untouched and with the module ablated to 0."""
+    """What the model says to a held-out prompt, untouched and with the prompt's module at 0."""
 
     sample_id: str
     prompt: str
@@ -52,11 +47,11 @@ class Description:
     """One line on a module by a language model, and how well it tells the module's samples."""
 
     text: str
-    # Area under the ROC curve of the same model's log-odds of "yes" when it is asked of each
-    # held-out prompt whether the line fits it: 0.5 by chance; None without prompts of both kinds.
+    # Area under the ROC curve of the same model's log-odds of "Yes" when asked of held-out prompts
+    # whether the line fits: 0.5 by chance; None without prompts of the module or of others.
     auc: float | None
     num_own: int  # held-out prompts of the module that were asked about
-    num_other: int  # held-out prompts of other modules
+    num_other: int  # those of other modules
 
 
 @dataclass(frozen=True)
@@ -73,19 +68,7 @@ class ExplainedModule:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The modules of one K, explained."""
+    """The modules of one K, explained, in ascending order."""
 
     num_modules: int  # K
-    modules: tuple[ExplainedModule, ...]  # in ascending order
-    max_tokens: int = 0  # of a completion
-    describer: str | None = None  # the model that wrote and scored the descriptions
-
-    @property
-    def mean_auc(self) -> float | None:
-        """Mean score of the descriptions that have one."""
-        scores = [
-            each.description.auc
-            for each in self.modules
-            if not isinstance(each.description, Absent) and each.description.auc is not None
-        ]
-        return sum(scores) / len(scores) if scores else None
+    modules: tuple[ExplainedModule, ...]
