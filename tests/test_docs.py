@@ -5,7 +5,7 @@ import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 from typer.main import get_command
 
@@ -90,7 +90,11 @@ def find_object(name: str) -> Any:
 
 def is_job_key(name: str) -> bool:
     section, key = name.split(".", 1)
-    return section in Job.model_fields and hasattr(Job.model_fields[section].default, key)
+    if section not in Job.model_fields:
+        return False
+    annotation = Job.model_fields[section].annotation
+    kinds = (annotation, *get_args(annotation))
+    return any(key in getattr(kind, "model_fields", {}) for kind in kinds)
 
 
 def test_design__names_what_is_in_the_code() -> None:

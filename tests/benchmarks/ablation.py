@@ -20,6 +20,7 @@ from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space, find_baseline
 from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import compute_module_features
+from ulcmod_dist.evaluate.measures import draw_random_groups
 from ulcmod_dist.evaluate.methods import ITERD, fill_sample_labels
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
 from ulcmod_dist.forward.batches import TokenizedPrompt
@@ -36,6 +37,7 @@ from ulcmod_dist.intervene.trials import measure_trials, plan_trials
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.ablate import draw_samples
 from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.discovery import RANDOM_GROUPS
 from ulcmod_dist.results.types import Absent, Floats
 
 HEADER = (
@@ -90,7 +92,10 @@ def find_partitions(run: Run, num_modules: int, methods: Sequence[str]) -> Itera
     )
     for method in others:
         try:
-            found = find_baseline(method, space, activations.n_samples, num_modules, seed=SEED)
+            if method == RANDOM_GROUPS:
+                found = draw_random_groups(stored.unit_labels, num_modules, SEED)[0]
+            else:
+                found = find_baseline(method, space, activations.n_samples, num_modules, seed=SEED)
         except UlcmodError as error:
             print(f"{method} is left out: {error.fact}", flush=True)
             continue
@@ -156,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--num-modules", type=int, default=7, help="K")
-    parser.add_argument("--methods", nargs="+", default=[ITERD, *METHODS])
+    parser.add_argument("--methods", nargs="+", default=[ITERD, *METHODS, RANDOM_GROUPS])
     parser.add_argument("--samples", type=int, default=4, help="samples of each module")
     choices = get_args(AblateConfig.model_fields["method"].annotation)
     parser.add_argument("--values", nargs="+", choices=choices, default=[choices[0]])

@@ -222,3 +222,23 @@ def test_read_corpus__useless_locations_are_refused(
     place = location if "://" in location else f"{tmp_path}/{location}"
     with pytest.raises(InvalidInput, match=fault):
         read([place])
+
+
+def test_read_corpus__answers_change_no_digest_and_blank_ones_are_none(tmp_path: Path) -> None:
+    answers = ["42", " ", None]
+    write_jsonl(tmp_path / "a.jsonl", [{**r, "a": a} for r, a in zip(ROWS, answers, strict=True)])
+    prompts = read([f"{tmp_path}/a.jsonl"], answer="a")
+    assert prompts.table["answer"].to_pylist() == ["42", None, None]
+    assert prompts.digests() == read([f"{tmp_path}/a.jsonl"]).digests()
+
+
+def test_read_corpus__an_answer_after_a_chat_that_ends_with_one_is_refused(tmp_path: Path) -> None:
+    user, assistant = ({"role": role, "content": "Hi."} for role in ("user", "assistant"))
+    rows = [{"chat": [user], "a": "Yes."}, {"chat": [user, assistant], "a": "No."}]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    with pytest.raises(InvalidInput, match=r"1 of 2 train samples have an answer in 'a' .*row 1"):
+        read([f"{tmp_path}/a.jsonl"], messages="chat", answer="a")
+    rows[1]["a"] = ""
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    found = read([f"{tmp_path}/a.jsonl"], messages="chat", answer="a")
+    assert found.table["answer"].to_pylist() == ["Yes.", None]

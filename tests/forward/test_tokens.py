@@ -302,3 +302,24 @@ def test_find_faults__a_promised_token_that_is_missing_or_doubled() -> None:
     assert find_faults("<s>" + CHATML, {}, True) == ["The prompts begin with <s> twice."]
     [plain] = find_faults(None, {}, True)
     assert plain.startswith("The model has no chat template")
+
+
+def test_append_answers__keep_the_prompt_and_are_cut_at_the_limit() -> None:
+    subject = encoder()
+    prompts = subject.encode(["Hi", "Ho"])
+    first, second = subject.append_answers(prompts, ["Hello", None])
+    assert second == prompts[1]
+    length = len(prompts[0].ids)
+    assert (first.ids[:length], first.num_counted) == (prompts[0].ids, length)
+    assert tiny_tokenizer().decode(list(first.ids[length:])) == "Hello"
+    assert first.answer_mask == (False,) * length + (True,) * first.num_answer
+    short = encoder(max_tokens=length + 1, long="refuse").append_answers(prompts, ["Hello"] * 2)
+    assert [each.num_answer for each in short] == [1, 1]
+
+
+def test_append_answers__control_tokens_are_read_as_text() -> None:
+    for rule, is_control in (("text", False), ("tokens", True)):
+        subject = encoder(control_tokens=rule)
+        [appended] = subject.append_answers(subject.encode(["Hi"]), ["</s>"])
+        answer = appended.ids[-appended.num_answer :]
+        assert any(map(subject.is_control, answer)) == is_control

@@ -118,6 +118,40 @@ def test_masked_units__are_captured_as_zero_and_the_model_is_left_as_it_was(
     assert engine.run(prompts).activations.tobytes() == before.activations.tobytes()
 
 
+def answered(prompts: list[TokenizedPrompt], answer: int) -> list[TokenizedPrompt]:
+    """Prompts of which the last tokens are an answer."""
+    return [
+        replace(
+            p,
+            token_mask=(True,) * (len(p.ids) - answer) + (False,) * answer,
+            num_answer=answer,
+        )
+        for p in prompts
+    ]
+
+
+def test_measure_ablation__answers_are_measured_beside_the_prompts(model: PreTrainedModel) -> None:
+    engine, prompts, masks = LossEngine(model), make_prompts([9, 14, 7]), [some_of(model)]
+    whole = measure_ablation(engine, prompts, [[0, 1, 2]], masks)
+    assert whole.answer is None
+    parts = measure_ablation(engine, answered(prompts, 3), [[0, 1], [2]], masks)
+    bare = [replace(p, ids=p.ids[:-3], token_mask=p.token_mask[:-3]) for p in prompts]
+    alone = measure_ablation(engine, bare, [[0, 1, 2]], masks)
+    np.testing.assert_allclose(parts.loss, alone.loss, rtol=1e-4)
+    assert parts.answer is not None
+    # Every token but the first is of the prompt or of the answer.
+    tokens = np.array([len(p.ids) - 1 for p in prompts])
+    np.testing.assert_allclose(
+        parts.loss * (tokens - 3) + parts.answer.loss * 3, whole.loss * tokens, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        parts.accuracy * (tokens - 3) + parts.answer.accuracy * 3, whole.accuracy * tokens
+    )
+    mixed = measure_ablation(engine, [*answered(prompts[:1], 3), *prompts[1:]], [[0, 1, 2]], masks)
+    assert mixed.answer is not None
+    assert np.isfinite(mixed.answer.loss).all(axis=0).tolist() == [True, False, False]
+
+
 class Silent(torch.nn.Module):
     """An MLP that is not there."""
 

@@ -159,6 +159,28 @@ def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> Non
     assert {row["state"] for row in again["rows"]} == {"as before"}
 
 
+def test_ablate__measures_answers_and_notices_changed_ones(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    table, corpus = pq.read_table(folder / "train.parquet"), tmp_path / "train.parquet"
+    for answer in ("Yes, of course.", "No."):
+        answers = pa.array([answer, *[None] * 9] * (len(table) // 10), pa.string())
+        place = table.schema.get_field_index("answer")
+        pq.write_table(table.set_column(place, "answer", answers), corpus)
+        settings = ("corpus.answer=answer", f"corpus.train={corpus}", "ablate.samples=20")
+        words = [word for setting in settings for word in ("--set", setting)]
+        found = ulcmod("ablate", run, "--num-modules", 3, "--json", *words)
+        assert found.code == 0, found.err
+        [row] = found.json()["rows"]
+        assert (row["state"], row["answer_samples"]) == ("measured", 6)
+    assert ulcmod("evaluate", run, "--num-modules", 3, "--json").json()["rows"][0]["state"] == (
+        "as before"
+    )
+    assert ulcmod("report", run).code == 0
+    assert "Median selectivity on the answers" in (run / "report.html").read_text(encoding="utf-8")
+
+
 def test_ablate__without_room_for_an_actor_says_what_is_short(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:

@@ -95,6 +95,9 @@ class CorpusConfig(Config):
     """Column of the category, in the files or in their path (`category=Math/`); none by default."""
     id: str | None = None
     """Column of the sample ids; by default the rows of a split are numbered."""
+    answer: str | None = None
+    """Column of the expected answers, which `ulcmod ablate` measures beside the prompts; none by
+    default. A blank one is none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -16,6 +16,9 @@ Prompt: TypeAlias = str | tuple[Message, ...]
 REASONING_FIELDS = ("reasoning_content", "reasoning", "thinking")
 """Names that data sets give to a message's reasoning; transformers takes each for the first."""
 
+ANSWERING_ROLES = frozenset(("assistant", "model"))
+"""Roles of turns after which a chat is complete."""
+
 # Templates may print these objects, and models learn the order in which APIs write their keys.
 _KEY_ORDER = {key: n for n, key in enumerate(("id", "type", "function", "name", "arguments"))}
 # Spelling of the data sets that were shared by users of ShareGPT.

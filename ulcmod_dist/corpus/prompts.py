@@ -11,13 +11,14 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.config.schema import CorpusConfig
 from ulcmod_dist.corpus.chats import (
+    ANSWERING_ROLES,
     Prompt,
     digest_prompt,
     encode_chat,
     list_user_texts,
     parse_chat,
 )
-from ulcmod_dist.corpus.columns import is_blank
+from ulcmod_dist.corpus.columns import blank_to_null, is_blank
 from ulcmod_dist.corpus.files import find_files
 from ulcmod_dist.corpus.tables import Rows, read_table
 from ulcmod_dist.errors import InvalidInput
@@ -29,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("category", pa.string()),
         pa.field("text", pa.large_string(), nullable=False),
         pa.field("chat", pa.large_string()),
+        pa.field("answer", pa.large_string()),
     ]
 )
 """Columns of a corpus; texts have 64-bit offsets, since they may exceed 2 GiB together."""
@@ -39,7 +41,7 @@ class Corpus:
     """The samples of a job in memory: train samples first, then held-out ones, a row each.
 
     Where the job names a column of messages, ``chat`` is their JSON and ``text`` the user's words
-    joined by empty lines; else ``chat`` is null.
+    joined by empty lines; else ``chat`` is null. ``answer`` is null where there is none.
     """
 
     table: pa.Table
@@ -95,7 +97,7 @@ def read_corpus(corpus: CorpusConfig) -> Corpus:
 
 def _read_rows(split: str, locations: Iterable[str], corpus: CorpusConfig) -> Rows:
     sources = tuple(file for location in locations for file in find_files(location, split))
-    named = (corpus.text, corpus.category, corpus.id)
+    named = (corpus.text, corpus.category, corpus.id, corpus.answer)
     texts = [column for column in named if column is not None]
     chats = [] if corpus.messages is None else [corpus.messages]
     tables = tuple(read_table(file, texts, chats) for file in sources)
@@ -122,6 +124,9 @@ def _make_table(split: str, rows: Rows, corpus: CorpusConfig) -> pa.Table:
         else rows.labels(corpus.category),
         "text": texts,
         "chat": chats,
+        "answer": pa.nulls(count, pa.large_string())
+        if corpus.answer is None
+        else _read_answers(rows, corpus.answer, chats),
     }
     return pa.table(arrays).cast(SCHEMA)
 
@@ -150,6 +155,20 @@ def _read_chats(rows: Rows, name: str) -> tuple[pa.Array, pa.Array]:
         faults,
     )
     return pa.array(texts, pa.large_string()), pa.array(chats, pa.large_string())
+
+
+def _read_answers(rows: Rows, name: str, chats: pa.Array) -> pa.ChunkedArray:
+    """The expected answers, null where there is none; no chat that has one ends with another."""
+    answers = blank_to_null(rows.column(name))
+    given = zip(answers.is_valid().to_pylist(), chats.to_pylist(), strict=True)
+    closed = [
+        row
+        for row, (is_answered, chat) in enumerate(given)
+        if is_answered and chat and json.loads(chat)[-1]["role"] in ANSWERING_ROLES
+    ]
+    remedy = "End the chat with the turn before, or leave its answer blank."
+    rows.reject(closed, f"have an answer in {name!r} after a chat that ends with one", remedy)
+    return answers
 
 
 def plan_shards(

@@ -29,6 +29,7 @@ class TokenizedPrompt:
     token_mask: tuple[bool, ...]
     truncated: bool = False
     shared: int = 0
+    num_answer: int = 0  # the last tokens, which are an expected answer and enter no mean
 
     @property
     def num_counted(self) -> int:
@@ -39,7 +40,12 @@ class TokenizedPrompt:
     def prefix(self) -> Self | None:
         """The tokens that other prompts begin with too; None without any."""
         cut = replace(self, ids=self.ids[: self.shared], token_mask=self.token_mask[: self.shared])
-        return replace(cut, truncated=False, shared=0) if self.shared else None
+        return replace(cut, truncated=False, shared=0, num_answer=0) if self.shared else None
+
+    @property
+    def answer_mask(self) -> tuple[bool, ...]:
+        """Which tokens are of the expected answer."""
+        return (False,) * (len(self.ids) - self.num_answer) + (True,) * self.num_answer
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jinja2.meta import find_undeclared_variables
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
-from ulcmod_dist.corpus.chats import Message, list_texts, list_user_messages
+from ulcmod_dist.corpus.chats import ANSWERING_ROLES, Message, list_texts, list_user_messages
 from ulcmod_dist.errors import InvalidInput, describe_error, one_line
 from ulcmod_dist.forward.messages import TemplateRefusal, find_omitted, get_shape
 
@@ -23,7 +23,6 @@ _FIXED_DATE = {
 _FILTERS = "".join(f" | replace({code!r}, {value!r})" for code, value in _FIXED_DATE.items())
 # Shadows the `strftime_now` that transformers gives to templates.
 _DATE_MACRO = f"{{%- macro strftime_now(format) -%}}{{{{ format{_FILTERS} }}}}{{%- endmacro -%}}"
-_ANSWERING_ROLES = {"assistant", "model"}
 _MAX_SHAPES = 10_000
 _PLAIN_TEXT = "Set prompt.template to none to give the model the plain text."
 
@@ -82,7 +81,7 @@ class ChatTemplate:
 
     def is_opened(self, messages: Sequence[Message]) -> bool:
         """Whether a generation prompt follows: the chat does not end with an assistant's turn."""
-        return messages[-1]["role"] not in _ANSWERING_ROLES
+        return messages[-1]["role"] not in ANSWERING_ROLES
 
     def check(self, messages: Sequence[Message]) -> frozenset[str]:
         """Fields that the template does not show, see `find_omitted`.

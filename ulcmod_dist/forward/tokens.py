@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -169,6 +169,41 @@ class PromptTokenizer:
             self._make_prompt(position, encodings[position], each.spans)
             for position, each in enumerate(rendered)
         ]
+
+    def append_answers(
+        self, prompts: Sequence[TokenizedPrompt], answers: Sequence[str | None]
+    ) -> list[TokenizedPrompt]:
+        """Prompts with the tokens of their expected answers at the end; None leaves one as it is.
+
+        The tokens of the prompts stay, so that an answer is what follows what was extracted. It is
+        cut at ``max_tokens``, also under ``long: refuse``; control tokens are read as in prompts.
+
+        Raises:
+            RefusedPrompt: An answer spells control tokens that cannot be read as text.
+        """
+        appended = []
+        for position, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            room = None if self.max_tokens is None else max(0, self.max_tokens - len(prompt.ids))
+            ids = [] if answer is None else self._encode_answer(position, answer)[:room]
+            mask = prompt.token_mask + (False,) * len(ids)
+            longer = replace(prompt, ids=(*prompt.ids, *ids), token_mask=mask, num_answer=len(ids))
+            appended.append(longer)
+        return appended
+
+    def _encode_answer(self, position: int, answer: str) -> list[int]:
+        backend = self._backend
+        if self._options.control_tokens == "text" and self._control.list_spelled(answer):
+            try:
+                self._control.check_text(answer)
+            except ControlTokenError as error:
+                raise RefusedPrompt(
+                    position,
+                    f"The answer at position {position} spells control tokens, which cannot be "
+                    f"read as text: {error}.",
+                    "Set prompt.control_tokens to tokens, or remove them from the answer.",
+                ) from error
+            backend = self._control.literal_backend
+        return list(backend.encode(answer, add_special_tokens=False).ids)
 
     def read(self, prompt: Prompt) -> Reading:
         """How a prompt is read; TemplateRefusal if the template cannot take its messages."""

@@ -36,6 +36,13 @@ class AblationLosses:
 
     loss: Floats  # nats a token [1 + masks, samples], that of the intact model first
     accuracy: Floats  # share of tokens predicted right, of the same shape
+    answer: AblationLosses | None = None  # those of the expected answers, where there are any
+
+    @classmethod
+    def from_measures(cls, measures: Floats) -> AblationLosses:
+        """Take loss and accuracy of text and answers, stacked [4, 1 + masks, samples]."""
+        loss, accuracy, *answers = measures
+        return cls(loss, accuracy, cls(*answers) if np.isfinite(answers[0]).any() else None)
 
     @property
     def loss_increase(self) -> Floats:
@@ -60,13 +67,24 @@ def measure_ablation(
 
     For resampled masks the prompts are `PairedPrompt`.
     """
-    measured = np.full((2, 1 + len(masks), len(prompts)), np.nan)
+    measured = np.full((4, 1 + len(masks), len(prompts)), np.nan)
     for batch in batches:
         given = [prompts[index] for index in batch]
-        for row, mask in enumerate([None, *masks]):
-            losses = engine.losses(given, mask)
-            measured[:, row, list(batch)] = losses.mean, losses.accuracy
-    return AblationLosses(*measured)
+        measured[:, :, list(batch)] = _measure_batch(engine, given, masks)
+    return AblationLosses.from_measures(measured)
+
+
+def _measure_batch(
+    engine: LossEngine, batch: Sequence[TokenizedPrompt], masks: Sequence[Mask]
+) -> Floats:
+    """Loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
+    rows = []
+    for mask in [None, *masks]:
+        losses = engine.losses(batch, mask)
+        answer = losses.answer
+        assert answer is not None
+        rows.append([losses.mean, losses.accuracy, answer.mean, answer.accuracy])
+    return np.array(rows).swapaxes(0, 1)
 
 
 def compute_unit_means(
@@ -95,8 +113,7 @@ class _LossRank:
         self._masks = masks
 
     def losses(self, batch: Sequence[TokenizedPrompt]) -> Floats:
-        done = measure_ablation(self._engine, batch, [range(len(batch))], self._masks)
-        return np.stack([done.loss, done.accuracy])
+        return _measure_batch(self._engine, batch, self._masks)
 
     def apply(self, function: Callable[..., Any], *args: Any) -> Any:
         return function(self._engine, *args)
@@ -112,7 +129,7 @@ class _LossActor:
     def losses(
         self, batch: Sequence[TokenizedPrompt], measurement: int, masks: Sequence[Mask]
     ) -> Floats:
-        """Loss and accuracy [2, 1 + masks, batch] of a batch, intact first."""
+        """Loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
         if self._measurement != measurement:
             # Once, not with each batch: every rank is sent a copy.
             self._ranks.call("set_masks", masks)
@@ -172,7 +189,7 @@ class AblationPool:
         """
         shared, measurement = ray.put(list(masks)), self._measurements
         self._measurements += 1
-        measured = np.full((2, 1 + len(masks), len(prompts)), np.nan)
+        measured = np.full((4, 1 + len(masks), len(prompts)), np.nan)
         pool = ActorPool(self._actors)
         for batch in batches:
             given = [prompts[index] for index in batch]
@@ -183,7 +200,7 @@ class AblationPool:
                 on_batch(len(batch))
         except ray.exceptions.RayError as error:
             raise _explain_failure(error) from error
-        return AblationLosses(*measured)
+        return AblationLosses.from_measures(measured)
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
         """Call a function with a `SteeringEngine` and each of several arguments, in their order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -43,17 +43,21 @@ class PairedPrompt(TokenizedPrompt):
 def align_tokens(prompt: TokenizedPrompt, source: TokenizedPrompt) -> NDArray[np.int64]:
     """Position in the source of the token that stands for each token of a prompt, int64 [tokens].
 
-    The nth counted token takes the nth counted one of the source, the nth other token its nth other
-    one; where the source has fewer, they start again. So the tokens of the template, the first of
-    all among them, take the values of the same tokens at the same positions.
+    The nth counted token takes the nth counted one of the source, the nth of the answer its nth of
+    the answer, and the nth other token its nth other one; where the source has fewer, they start
+    again. So the tokens of the template, the first of all among them, take the values of the same
+    tokens at the same positions.
     """
-    counted, available = (np.array(each.token_mask, dtype=bool) for each in (prompt, source))
-    positions = np.zeros(len(counted), np.int64)
-    for kind in (True, False):
+    wanted, available = (
+        np.array(each.token_mask, int) + 2 * np.array(each.answer_mask, int)
+        for each in (prompt, source)
+    )
+    positions = np.zeros(len(wanted), np.int64)
+    for kind in range(3):
         chosen = np.flatnonzero(available == kind)
         if not chosen.size:
             chosen = np.arange(len(available))
-        positions[counted == kind] = np.resize(chosen, int((counted == kind).sum()))
+        positions[wanted == kind] = np.resize(chosen, int((wanted == kind).sum()))
     return positions
 
 
@@ -187,6 +191,18 @@ class Losses:
     total: Floats  # loss summed over the predicted tokens, nats [prompts]
     tokens: NDArray[np.int64]  # predicted tokens [prompts]
     correct: NDArray[np.int64]  # those to which the model gives the highest logit [prompts]
+    answer: Losses | None = None  # the same of the expected answers, of which every token counts
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence[Losses]) -> Losses:
+        """Join the losses of several batches."""
+        answers = [piece.answer for piece in pieces if piece.answer is not None]
+        return cls(
+            np.concatenate([piece.total for piece in pieces]),
+            np.concatenate([piece.tokens for piece in pieces]),
+            np.concatenate([piece.correct for piece in pieces]),
+            cls.concatenate(answers) if answers else None,
+        )
 
     @property
     def mean(self) -> Floats:
@@ -264,11 +280,7 @@ class LossEngine:
                 lambda batch: self._losses(batch, mask), part, device, self._ranks
             )
         ]
-        return Losses(
-            np.concatenate([piece.total for _, piece in pieces]),
-            np.concatenate([piece.tokens for _, piece in pieces]),
-            np.concatenate([piece.correct for _, piece in pieces]),
-        )
+        return Losses.concatenate([piece for _, piece in pieces])
 
     def _losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
         device, mask = self._model.device, mask or self._nothing
@@ -277,10 +289,17 @@ class LossEngine:
         reset_rotary_embedding(self._model)
         with torch.inference_mode(), mask_units(self._model, mask, self._ranks, sources):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
-            sums = [_score(logits[row], prompt) for row, prompt in enumerate(prompts)]
-        total, correct = torch.stack(sums).T.cpu().numpy()
-        tokens = np.array([sum(prompt.token_mask[1:]) for prompt in prompts], np.int64)
-        return Losses(total, tokens, correct.astype(np.int64))
+            masks = [(prompt.token_mask, prompt.answer_mask) for prompt in prompts]
+            sums = [
+                _score(logits[row], prompt, mask)
+                for row, prompt in enumerate(prompts)
+                for mask in masks[row]
+            ]
+        scores = torch.stack(sums).cpu().numpy().reshape(len(prompts), 2, 3)
+        text, answer = (
+            Losses(s[:, 0], *s[:, 1:].T.astype(np.int64)) for s in scores.swapaxes(0, 1)
+        )
+        return replace(text, answer=answer)
 
     def _run_sources(self, prompts: tuple[PairedPrompt, ...]) -> SourceUnits:
         sources = SourceUnits(prompts)
@@ -315,13 +334,14 @@ class LossEngine:
         return sums.collect(device)
 
 
-def _score(logits: torch.Tensor, prompt: TokenizedPrompt) -> torch.Tensor:
-    """Loss and right tokens of one prompt, float64 [2]; one at a time bounds float32 logits."""
-    counted = torch.tensor(prompt.token_mask[1:], dtype=torch.bool, device=logits.device)
+def _score(logits: torch.Tensor, prompt: TokenizedPrompt, mask: tuple[bool, ...]) -> torch.Tensor:
+    """Loss, tokens and right tokens of a mask, float64 [3]; one prompt bounds float32 logits."""
+    counted = torch.tensor(mask[1:], dtype=torch.bool, device=logits.device)
     targets = torch.tensor(prompt.ids[1:], dtype=torch.int64, device=logits.device)[counted]
     predicted = logits[: len(prompt.ids) - 1][counted].float()
     loss = cross_entropy(predicted, targets, reduction="none").double().sum()
-    return torch.stack([loss, (predicted.argmax(-1) == targets).double().sum()])
+    correct = (predicted.argmax(-1) == targets).double().sum()
+    return torch.stack([loss, counted.double().sum(), correct])
 
 
 class _UnitSums:

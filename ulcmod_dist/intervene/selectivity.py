@@ -1,6 +1,6 @@
 """Whether ablating a module costs its own samples more than others: losses to results."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ from ulcmod_dist.results.ablation import (
     CONTROLS,
     AblatedModule,
     Ablation,
+    AnswerEffects,
     Control,
     Effect,
     ExtremeUnits,
@@ -25,6 +26,7 @@ from ulcmod_dist.results.types import Absent, Floats, Interval
 NO_CATEGORIES = "The corpus has no categories."
 
 Groups = NDArray[np.integer[Any]]
+Compare = Callable[[dict[int, Floats]], tuple[dict[int, Effect], Interval]]
 
 INTERVAL = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 """Quantiles of the bootstrap draws that bound a 95% interval."""
@@ -99,6 +101,28 @@ def summarize_ablation(
         selectivity=selectivity,
         control_selectivity=compare(control)[1],
         advantage=compare({module: real[module] - control[module] for module in real})[1],
+        answers=_summarize_answers(losses.answer, trials, compare) if losses.answer else None,
+    )
+
+
+def _summarize_answers(
+    losses: AblationLosses, trials: Sequence[Trial], compare: Compare
+) -> AnswerEffects:
+    """Sum up the losses of the expected answers."""
+    increase, average = losses.loss_increase, partial(_average_trials, trials)
+    effects = (
+        tuple(compare(rows)[0].values())
+        for rows in (
+            average(increase, "module"),
+            average(losses.accuracy_loss, "module"),
+            average(increase, *CONTROLS),
+        )
+    )
+    return AnswerEffects(
+        int(np.isfinite(losses.loss[0]).sum()),
+        _mean_known(losses.loss[0]),
+        _mean_known(losses.accuracy[0]),
+        *effects,
     )
 
 

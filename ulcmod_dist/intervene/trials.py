@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,8 @@ def pair_prompts(samples: AblationSamples, generator: np.random.Generator) -> li
         others = np.flatnonzero(samples.modules != module)
         drawn = generator.choice(others if len(others) else len(samples.prompts))
         source = samples.prompts[int(drawn)]
-        pairs.append(PairedPrompt(prompt.ids, prompt.token_mask, prompt.truncated, source=source))
+        own = {each.name: getattr(prompt, each.name) for each in fields(prompt)}
+        pairs.append(PairedPrompt(**own, source=source))
     return pairs
 
 

@@ -20,7 +20,7 @@ from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.intervene.trials import AblationSamples, measure_trials, plan_trials
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.inputs import explain_no_ablation, read_run_corpus
+from ulcmod_dist.pipeline.inputs import explain_no_ablation, observe_answers, read_run_corpus
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.summary import Summary
@@ -40,6 +40,7 @@ COLUMNS = {
     "selective": "Selective",
     "least": "Least",
     "median": "Median",
+    "answers": "On answers",
     "controls": "Controls",
     "general": "General machinery",
     "state": "State",
@@ -48,9 +49,10 @@ COLUMNS = {
 _EXPLANATION = (
     "Selective: modules whose selectivity (loss increase on their own samples less that on others, "
     "in nats a token of the prompt's own text) lies above zero and all control sets. Least and "
-    "median: of the modules' selectivities. Controls: the mean of sets of as many other units in "
-    "each layer. General machinery: modules that cost the other samples more than all control sets "
-    "do, and more than half as much as their own; they do not count as selective."
+    "median: of the modules' selectivities. On answers: the median over the tokens of the expected "
+    "answers that corpus.answer names. Controls: the mean of sets of as many other units in each "
+    "layer. General machinery: modules that cost the other samples more than all control sets do, "
+    "and more than half as much as their own; they do not count as selective."
 )
 
 
@@ -70,6 +72,7 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     for k in numbers:
         result = read_result(context.run, "ablation", k, Ablation)
         least, median = result.selectivity_quantiles
+        answers = result.answers
         row = {
             "num_modules": k,
             "selective": result.num_selective,
@@ -83,7 +86,9 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
             "advantage_low": result.advantage.low,
             "advantage_high": result.advantage.high,
             "general": list(result.general),
+            "answers": answers and answers.selectivity_quantiles[1],
             "samples": result.num_samples,
+            "answer_samples": answers.num_samples if answers else 0,
             "random_sets": result.num_random_sets,
             "state": updated.state("ablation", k, "measured"),
         }
@@ -100,7 +105,7 @@ def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None
     with ray_session(config.address), AblationPool(model, config) as pool:
         for k in wanted["ablation"]:
             result = _measure(context, pool, run.modules(k), corpus)
-            with replacing(context, "ablation", k):
+            with replacing(context, "ablation", k, observed=observe_answers(corpus)):
                 write_result(context.run, "ablation", k, result)
 
 
@@ -151,8 +156,9 @@ def draw_samples(
     tokenization = job.prompt.model_copy(update={"tokens": "prompt"})
     tokenizer = PromptTokenizer.load(job.require_model(), tokenization)
     prompts = tokenizer.encode(
-        corpus.prompts([row_of_id[name] for name in chosen["sample_id"].to_pylist()])
+        corpus.prompts(rows := [row_of_id[name] for name in chosen["sample_id"].to_pylist()])
     )
+    prompts = tokenizer.append_answers(prompts, corpus.table["answer"].take(rows).to_pylist())
     lengths = get_length_classes(load_config(job.require_model()))
     batch_tokens = min(MAX_BATCH_TOKENS, job.extract.batch_tokens or MAX_BATCH_TOKENS)
     if job.ablate.method == "resample":

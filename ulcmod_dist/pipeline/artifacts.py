@@ -85,7 +85,7 @@ GRAPH: Mapping[str, Artifact] = {
         ),
         Artifact(
             "ablation", 2, "ablate:make_ablation", "ablate",
-            inputs=("modules",), config=("ablate",), ignored=("ablate.with_run",),
+            inputs=("modules",), config=("ablate", "corpus.answer"), ignored=("ablate.with_run",),
             each_k=True, files=(_stored("ablation-"),),
         ),
         Artifact(

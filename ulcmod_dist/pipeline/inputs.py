@@ -29,6 +29,12 @@ def observe_inputs(job: Job, corpus: Corpus) -> dict[str, str]:
     }
 
 
+def observe_answers(corpus: Corpus) -> dict[str, str]:
+    """The expected answers, on which nothing but ablation depends."""
+    table = corpus.table.filter(corpus.table["answer"].is_valid())
+    return {"answers": fingerprint(table.select(["sample_id", "answer"]).to_pydict())}
+
+
 def read_texts(job: Job, run: Run) -> dict[str, str] | Absent:
     """Text of each sample of the run by its id, read again from the corpus; or why there is none.
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import Any, Literal
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.corpus.prompts import read_corpus
+from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.provenance import choose_attention
 from ulcmod_dist.pipeline.artifacts import (
     FOLDERS,
@@ -255,8 +256,9 @@ def update(
     numbers = sorted(set(context.job.discover.modules if num_modules is None else num_modules))
     updated = Updated(numbers, {}, {})
     chosen = [artifact for artifact in GRAPH.values() if artifact.name in names]
+    observed = {"ablation": _read_answers(context.job)} if "ablation" in names else {}
     for make, group in groupby(chosen, lambda artifact: artifact.make):
-        ledger = Ledger(context.run, context.job)
+        ledger = Ledger(context.run, context.job, observed=observed)
         wanted: dict[str, list[int]] = {}
         for artifact in group:
             _add_outdated(ledger, artifact, numbers, wanted)
@@ -266,6 +268,18 @@ def update(
             updated.answers[module] = maker(context, wanted, **options.get(module, {}))
             updated.made.update(wanted)
     return updated
+
+
+def _read_answers(job: Job) -> dict[str, str]:
+    """The answers that ablation depends on; of a corpus that is gone, they are as recorded."""
+    if job.corpus is None or job.corpus.answer is None:
+        return {}
+    # Imported here: the ledger answers without what reads files.
+    from ulcmod_dist.pipeline.inputs import observe_answers
+
+    with suppress(UlcmodError):
+        return observe_answers(read_corpus(job.corpus))
+    return {}
 
 
 def _add_outdated(

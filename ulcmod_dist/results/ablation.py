@@ -1,6 +1,6 @@
 """What ablating modules costs: loss in nats a token, and the accuracy of the next token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,23 @@ class ExtremeUnits:
 
 
 @dataclass(frozen=True)
+class AnswerEffects:
+    """What ablating costs the expected answers given the prompts, over the answers' tokens."""
+
+    num_samples: int  # samples with an answer
+    intact_loss: float  # mean loss without ablation, nats a token
+    intact_accuracy: float  # mean accuracy of the next token without ablation
+    loss: tuple[Effect, ...]  # one a module, in ascending order
+    accuracy: tuple[Effect, ...]  # likewise
+    control_loss: tuple[Effect, ...]  # of the mean over a module's control sets
+
+    @property
+    def selectivity_quantiles(self) -> tuple[float, float]:
+        """The least and the median selectivity of the modules; NaN where none is known."""
+        return _find_quantiles(self.loss)
+
+
+@dataclass(frozen=True)
 class AblatedModule:
     """What ablating one module costs, beside sets of as many other units in each layer."""
 
@@ -78,6 +95,12 @@ def _lies_above(value: Interval, others: Iterable[Interval]) -> bool:
     return value.low is not None and all(high is None or value.low > high for high in bounds)
 
 
+def _find_quantiles(effects: Sequence[Effect]) -> tuple[float, float]:
+    values = np.array([effect.selectivity.mean for effect in effects])
+    known = values[np.isfinite(values)]
+    return (float(known.min()), float(np.median(known))) if len(known) else (np.nan, np.nan)
+
+
 @dataclass(frozen=True, eq=False)
 class Ablation:
     """The causal check of the modules of one K, over the tokens of the prompts' own text."""
@@ -97,6 +120,7 @@ class Ablation:
     selectivity: Interval  # mean over the modules of the increase on own less that on other samples
     control_selectivity: Interval  # the same for the control sets
     advantage: Interval  # the first less the second, over the same draws of samples
+    answers: AnswerEffects | None = None  # None where no measured sample has an answer
 
     @property
     def num_selective(self) -> int:
@@ -106,9 +130,7 @@ class Ablation:
     @property
     def selectivity_quantiles(self) -> tuple[float, float]:
         """The least and the median selectivity of the modules; NaN where none is known."""
-        values = np.array([module.loss.selectivity.mean for module in self.modules])
-        known = values[np.isfinite(values)]
-        return (float(known.min()), float(np.median(known))) if len(known) else (np.nan, np.nan)
+        return _find_quantiles([module.loss for module in self.modules])
 
     @property
     def general(self) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from ulcmod_dist.report.tables import (
 from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, Effect
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent
-from ulcmod_dist.runtime.text import number
+from ulcmod_dist.runtime.text import count, number
 
 
 def build_ablation_section(data: ReportData) -> Section:
@@ -82,8 +82,19 @@ def _key_figures(ablation: Ablation) -> KeyFigures:
                 "Accuracy of the next token, intact",
                 f"loss {number(ablation.intact_loss)} nats a token",
             ),
+            *_answer_figures(ablation),
         )
     )
+
+
+def _answer_figures(ablation: Ablation) -> Iterator[KeyFigure]:
+    if (answers := ablation.answers) is not None:
+        least, median = answers.selectivity_quantiles
+        note = (
+            f"least {number(least)}; of {count(answers.num_samples, 'sample')}; intact: accuracy "
+            f"{number(answers.intact_accuracy)}, loss {number(answers.intact_loss)}"
+        )
+        yield KeyFigure(number(median), "Median selectivity on the answers", note)
 
 
 def _what_was_done(ablation: Ablation) -> str:
@@ -146,7 +157,7 @@ def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
     rows = (
         (row.module, found.modules[row.module].name, ablated, *_cells(effect))
         for row in ablation.modules
-        for ablated, effect in _list_effects(row)
+        for ablated, effect in (*_list_effects(row), *_list_answers(row.module, ablation))
     )
     title = "Loss increase, nats a token"
     caption = "Means, above their 95% intervals. Accuracy is the share of tokens predicted right."
@@ -161,6 +172,13 @@ def _list_effects(row: AblatedModule) -> Iterator[tuple[str, Effect]]:
         yield "extreme units alone", row.extreme.alone
         yield "module without extreme units", row.extreme.without
     yield "module: accuracy lost", row.accuracy
+
+
+def _list_answers(module: int, ablation: Ablation) -> Iterator[tuple[str, Effect]]:
+    if (answers := ablation.answers) is not None:
+        yield "module, on the answers", answers.loss[module]
+        yield "control sets, on the answers", answers.control_loss[module]
+        yield "module: accuracy lost on the answers", answers.accuracy[module]
 
 
 def _cells(effect: Effect) -> Iterator[Cell]:
