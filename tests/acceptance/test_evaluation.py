@@ -8,7 +8,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space, find_baselines
+from tests.evaluate.problem import find_baselines
+from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space
 from ulcmod_dist.evaluate.downstream import measure_agreement
 from ulcmod_dist.evaluate.features import compute_module_features
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from tests.evaluate.problem import find_baselines
 from tests.report.chromium import CHROMIUM, launch_chromium, measure_opening
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.evaluate.baselines import METHODS, build_unit_space, find_baselines
+from ulcmod_dist.evaluate.baselines import METHODS, build_unit_space
 from ulcmod_dist.evaluate.features import ModuleFeatures, compute_module_features
 from ulcmod_dist.evaluate.methods import score_methods
 from ulcmod_dist.evaluate.null import SearchFunction, search_null_model

@@ -341,7 +341,7 @@ def _write(options: argparse.Namespace) -> Corpus:
         f"{number} " + " ".join(chance.choice(WORDS, size)) for number, size in enumerate(lengths)
     ]
     ids = [f"s{number}" for number in range(count)]
-    columns = [ids, ["train"] * count, [None] * count, texts, [None] * count]
+    columns = [ids, ["train"] * count, [None] * count, texts, [None] * count, [None] * count]
     return Corpus(pa.table(dict(zip(SCHEMA.names, columns, strict=True)), schema=SCHEMA))
 
 

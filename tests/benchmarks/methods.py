@@ -44,7 +44,7 @@ from ulcmod_dist.runtime.progress import ProgressUpdate
 
 HEADER = (
     "Method", "L", "xi", "B", "Accuracy", "Macro-F1", "Rand", "Information", "Stand out",
-    "Rand of seeds: units, samples", "Seconds",
+    "Rand of seeds: units, samples", "Of halves: units", "Seconds",
 )  # fmt: skip
 
 
@@ -64,7 +64,11 @@ class Meter:
     def on_progress(self, update: ProgressUpdate) -> None:
         """Start or stop the clock of a step of the program."""
         if update.state == "started":
-            self.steps[update.step] = [-processor_seconds(), -time.perf_counter()]
+            before = self.steps.get(update.step, [0.0, 0.0])
+            now = processor_seconds(), time.perf_counter()
+            self.steps[update.step] = [
+                spent - start for spent, start in zip(before, now, strict=True)
+            ]
         elif update.state == "finished":
             self.steps[update.step][0] += processor_seconds()
             self.steps[update.step][1] += time.perf_counter()
@@ -146,6 +150,7 @@ def format_row(row: MethodRow) -> list[str]:
         mean(row.mutual_information, ".3f"),
         mean(row.stand_out, ".1f"),
         agreement,
+        "" if row.halves_agreement is None else f"{row.halves_agreement:.2f}",
     ]
 
 

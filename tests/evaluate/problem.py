@@ -1,11 +1,13 @@
 """A small problem with known modules: six categories in three groups, units that follow them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
+from ulcmod_dist.evaluate.baselines import METHODS, Candidate, UnitSpace, find_baseline
 from ulcmod_dist.passes.standardised import Standardised
 
 Floats = NDArray[np.float64]
@@ -54,4 +56,18 @@ def plant() -> Planted:
         test_labels=held_out,
         categories=[f"category {label}" for label in samples],
         test_categories=[f"category {label}" for label in held_out],
+    )
+
+
+def find_baselines(
+    space: UnitSpace,
+    num_samples: int,
+    num_modules: int,
+    *,
+    seed: int = 0,
+    methods: Sequence[str] = METHODS,
+) -> tuple[Candidate, ...]:
+    """The modules of several methods."""
+    return tuple(
+        find_baseline(method, space, num_samples, num_modules, seed=seed) for method in methods
     )

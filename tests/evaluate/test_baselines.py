@@ -7,7 +7,7 @@ import pytest
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from tests.evaluate.problem import Planted
+from tests.evaluate.problem import Planted, find_baselines
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate import baselines
 from ulcmod_dist.evaluate.baselines import (
@@ -16,7 +16,6 @@ from ulcmod_dist.evaluate.baselines import (
     UnitSpace,
     build_unit_space,
     find_baseline,
-    find_baselines,
 )
 from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import ModuleFeatures

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
@@ -23,7 +24,6 @@ from ulcmod_dist.evaluate.measures import (
 )
 from ulcmod_dist.evaluate.methods import ITERD, MethodScore, score_methods, tabulate_methods
 from ulcmod_dist.iterd.driver import discover
-from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.discovery import RANDOM_GROUPS, MethodRow
@@ -96,7 +96,7 @@ def test_methods__modules_stand_out_and_random_ones_come_last(
         Candidate(ITERD, 3, 0, planted.unit_labels, planted.sample_labels),
         Candidate(ITERD, 3, 1, planted.unit_labels, planted.sample_labels),
     ]
-    rows = tabulate_methods(score(planted, candidates, threads), 3, halves=0.8)
+    rows = tabulate_methods(score(planted, candidates, threads), 3, {(ITERD, 3): 0.8})
     assert [row.method for row in rows] == [ITERD, "noise", RANDOM_GROUPS]
     iterd, other, random = rows
     assert iterd.stand_out == Repeats((3, 3))
@@ -143,14 +143,18 @@ def test_halves__a_planted_structure_is_found_in_either(
 ) -> None:
     shapes = []
 
-    def search(half: Standardised) -> dict[int, Modules]:
+    def search(half: Standardised, rows: NDArray[np.int64]) -> list[Candidate]:
         shapes.append(half.shape)
+        np.testing.assert_array_equal(half.raw, np.asarray(planted.train.raw)[rows])
         np.testing.assert_allclose(half.mean, np.asarray(half.raw).mean(axis=0), rtol=1e-5)
-        return {3: discover(half, 3, restarts=5, seed=0)}
+        labels = discover(half, 3, restarts=5, seed=0).unit_labels
+        once = [Candidate("in one half", 3, 0, labels)] if len(shapes) % 2 else []
+        return [Candidate(ITERD, 3, 0, labels), *once]
 
     for activations in (planted.train, planted.lazy((50, 40))):
         found = compare_halves(activations, search, threads, seed=0)
-        assert found[3] > 0.8
+        assert found.keys() == {(ITERD, 3)}
+        assert found[ITERD, 3] > 0.8
     assert shapes == [(60, 100)] * 4
 
 
@@ -202,8 +206,8 @@ def test_repeats__range_never_leaves_what_was_measured(values: list[float]) -> N
 def test_halves__too_few_samples_are_refused(planted: Planted, threads: ThreadExecutor) -> None:
     few = Standardised(planted.train.raw[:4], planted.train.mean, planted.train.std)
 
-    def search(half: Standardised) -> dict[int, Modules]:
-        return {3: discover(half, 3, restarts=1)}
+    def search(half: Standardised, rows: NDArray[np.int64]) -> list[Candidate]:
+        return [Candidate(ITERD, 3, 0, discover(half, 3, restarts=1).unit_labels)]
 
     with pytest.raises(InvalidInput, match="2 samples"):
         compare_halves(few, search, threads, seed=0)

@@ -150,6 +150,7 @@ def prompts_of(texts: Sequence[str], test: int = 0) -> Corpus:
                 "category": [f"c{number % 3}" for number in range(count)],
                 "text": list(texts),
                 "chat": pa.nulls(count, pa.large_string()),
+                "answer": pa.nulls(count, pa.large_string()),
             },
             schema=SCHEMA,
         )

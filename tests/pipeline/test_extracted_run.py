@@ -100,7 +100,9 @@ def test_run__of_attribution_says_so_wherever_it_is_shown(
     assert "|activation x gradient| of the loss" in page
     assert ulcmod("status", run, "--json").json()["statistic"] == "attribution"
     assert ulcmod("status", folder / "run", "--json").json()["statistic"] == "activation"
-    assert ulcmod("ablate", run, "--json").json()["rows"][0]["num_modules"] == 3
+    ablated = ulcmod("ablate", run, "--json").json()
+    assert (ablated["statistic"], ablated["rows"][0]["num_modules"]) == ("attribution", 3)
+    assert "found in the units&#39; attribution" in page
     assert ulcmod("verify", run).code == 0
     out = tmp_path / "compared.html"
     compared = ulcmod("compare", folder / "run", run, "--num-modules", 3, "--out", out, "--json")

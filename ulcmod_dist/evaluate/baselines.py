@@ -9,7 +9,7 @@ go to the module with the largest mean activation (in co-clustering to their own
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import get_args
@@ -58,6 +58,8 @@ _CELL_BYTES = 8 * 8
 # Bytes of each pair of pre-clusters: Ward's tree is built from two copies of half the distances.
 _PAIR_BYTES = 8
 _NEIGHBOURS = 9
+# Of Lloyd's algorithm on SmolLM2: after 4 the inertia is 0.3% above that of convergence (10).
+_PRECLUSTER_ROUNDS = 4
 # Digits in which points are compared, of the largest coordinate.
 _DIGITS = 9
 
@@ -189,20 +191,6 @@ def _profiles(
     return (sums / np.maximum(np.bincount(preclusters, minlength=count), 1)).T
 
 
-def find_baselines(
-    space: UnitSpace,
-    num_samples: int,
-    num_modules: int,
-    *,
-    seed: int = 0,
-    methods: Sequence[str] = METHODS,
-) -> tuple[Candidate, ...]:
-    """Find modules with each of the published clusterings, as `find_baseline`."""
-    return tuple(
-        find_baseline(method, space, num_samples, num_modules, seed=seed) for method in methods
-    )
-
-
 def find_baseline(
     method: str, space: UnitSpace, num_samples: int, num_modules: int, *, seed: int = 0
 ) -> Candidate:
@@ -290,13 +278,20 @@ def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floa
     first = _find_distinct(drawn)
     # Among many equal points, as constant units are, random centres would coincide.
     init = "random" if len(first) > count else drawn[first]
-    model = KMeans(n_clusters=min(count, len(first)), init=init, n_init=1, random_state=seed)
+    # A pre-cluster is a handful of units: a few rounds of rounded points serve as well.
+    model = KMeans(
+        n_clusters=min(count, len(first)),
+        init=init if isinstance(init, str) else init.astype(np.float32),
+        n_init=1,
+        max_iter=_PRECLUSTER_ROUNDS,
+        random_state=seed,
+    )
     with warnings.catch_warnings():
         # A pre-cluster that ends up empty is removed below.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(drawn)
-    kept, labels = np.unique(model.predict(points), return_inverse=True)
-    return labels.astype(np.int32), np.asarray(model.cluster_centers_)[kept]
+        model.fit(drawn.astype(np.float32))
+    kept, labels = np.unique(model.predict(points.astype(np.float32)), return_inverse=True)
+    return labels.astype(np.int32), np.asarray(model.cluster_centers_, np.float64)[kept]
 
 
 def _draw_units(points: Floats, seed: int, most: int = MAX_POINTS) -> NDArray[np.int64]:

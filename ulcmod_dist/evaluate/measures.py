@@ -3,7 +3,7 @@
 They stand beside L, which is what IterD maximises.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from scipy.stats import norm, rankdata
 
 from ulcmod_dist.evaluate.baselines import Candidate
 from ulcmod_dist.evaluate.downstream import INTERVAL_LEVEL, SelectedCategories, draw_subsample
-from ulcmod_dist.iterd.modules import Modules, adjusted_rand_index
+from ulcmod_dist.iterd.modules import adjusted_rand_index
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.moments import standardize
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
@@ -45,14 +45,14 @@ def draw_random_groups(
 
 def compare_halves(
     activations: Standardised,
-    search: Callable[[Standardised], Mapping[int, Modules]],
+    find: Callable[[Standardised, NDArray[np.int64]], Sequence[Candidate]],
     executor: Executor,
     seed: int,
-) -> dict[int, float]:
+) -> dict[tuple[str, int], float]:
     """Adjusted Rand index of the units' modules that two random halves of the samples lead to.
 
-    Each half is standardised by its own statistics, as a corpus of its own would be, and
-    ``search`` finds the modules of every K in it.
+    Each half is standardised by its own statistics, as a corpus of its own would be, and ``find``
+    gets it with its rows, ascending. The index is for each method and K with modules in both.
 
     Raises:
         InvalidInput: A half holds too few samples, or does not vary.
@@ -60,13 +60,11 @@ def compare_halves(
     order = np.random.default_rng([seed, 3]).permutation(activations.n_samples)
     middle = len(order) // 2
     first, second = (
-        search(standardize(activations.raw[np.sort(rows)], executor))
-        for rows in (order[:middle], order[middle:])
+        {(each.method, each.num_modules): each.unit_labels for each in find(half, rows)}
+        for rows in map(np.sort, (order[:middle], order[middle:]))
+        for half in [standardize(activations.raw[rows], executor)]
     )
-    return {
-        k: adjusted_rand_index(modules.unit_labels, second[k].unit_labels)
-        for k, modules in first.items()
-    }
+    return {key: adjusted_rand_index(first[key], second[key]) for key in first if key in second}
 
 
 def measure_separation(

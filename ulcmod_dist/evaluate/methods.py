@@ -1,7 +1,8 @@
 """Compare methods: L, xi, B and the measures that favour none of them, over seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -106,11 +107,13 @@ def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelA
 
 
 def tabulate_methods(
-    scores: Sequence[MethodScore], num_modules: int, halves: float | None = None
+    scores: Sequence[MethodScore],
+    num_modules: int,
+    halves: Mapping[tuple[str, int], float] = MappingProxyType({}),
 ) -> tuple[MethodRow, ...]:
     """Rows of the table for one K: IterD first, then by falling L, random groups last.
 
-    ``halves`` is the agreement of IterD's units over two halves of the samples, if measured.
+    ``halves`` is the agreement of each method's units over two halves, see `compare_halves`.
     """
     chosen = [score for score in scores if score.found.num_modules == num_modules]
     by_method: dict[str, list[MethodScore]] = {}
@@ -130,7 +133,7 @@ def tabulate_methods(
             method=method,
             **{key: Repeats(tuple(found)) for key, found in values.items()},
             seeds_agreement=(units, samples) if len(mine) > 1 else None,
-            halves_agreement=halves if method == ITERD else None,
+            halves_agreement=halves.get((method, num_modules)),
         )
         rows.append(row)
     places = {ITERD: 0, RANDOM_GROUPS: 2}

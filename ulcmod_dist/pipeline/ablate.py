@@ -63,7 +63,8 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     Raises:
         InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
     """
-    if (reason := explain_no_ablation(Run(context.run).snapshot.provenance)) is not None:
+    snapshot = Run(context.run).snapshot
+    if (reason := explain_no_ablation(snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
     numbers = require_modules(context, num_modules)
     save_job(context)
@@ -94,7 +95,9 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
         }
         rows.append(row)
     closing = [_EXPLANATION, *stale_sentences(context)]
-    return Summary(title="Ablation", columns=COLUMNS, rows=rows, closing=closing)
+    # Of activation, as nearly always, nothing is said.
+    facts = {} if snapshot.statistic == "activation" else {"statistic": snapshot.statistic}
+    return Summary(title="Ablation", columns=COLUMNS, rows=rows, facts=facts, closing=closing)
 
 
 def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:

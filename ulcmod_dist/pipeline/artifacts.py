@@ -75,7 +75,7 @@ GRAPH: Mapping[str, Artifact] = {
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 5, "evaluate:make_evaluation", "evaluate",
+            "methods", 6, "evaluate:make_evaluation", "evaluate",
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -38,11 +38,12 @@ class EvaluationInputs:
     samples: dict[str, Samples]
     executor: Executor
     layers: NDArray[np.int64] | None  # layer of each unit; None where it is not known
+    held: int = 0  # bytes that are in use already
 
     @property
     def memory(self) -> int:
         """Bytes that the evaluation may use, as the search."""
-        return memory_limit(self.context.job.discover.memory, self.executor)
+        return max(1, memory_limit(self.context.job.discover.memory, self.executor) - self.held)
 
     @property
     def splits(self) -> int:
@@ -71,7 +72,7 @@ def compare_methods(
     inputs: EvaluationInputs, modules: dict[int, StoredModules]
 ) -> dict[int, MethodComparison]:
     """Score the modules of all methods, seeds and K, and say which method found none and why."""
-    baselines, left_out = _baselines(inputs, list(modules))
+    baselines, left_out = _baselines(inputs, list(modules), _seeds(inputs))
     halves, halves_left_out = _compare_halves(inputs, list(modules))
     seed = inputs.context.job.evaluate.seed
     random = [
@@ -94,17 +95,15 @@ def compare_methods(
             inputs.memory,
         )
     return {
-        k: MethodComparison(
-            tabulate_methods(scores, k, halves.get(k)), (*left_out[k], *halves_left_out)
-        )
+        k: MethodComparison(tabulate_methods(scores, k, halves), (*left_out[k], *halves_left_out))
         for k in modules
     }
 
 
 def _compare_halves(
     inputs: EvaluationInputs, numbers: Sequence[int]
-) -> tuple[dict[int, float], tuple[Fact, ...]]:
-    """How alike the modules of two halves of the samples are, for each K > 1; or why not known.
+) -> tuple[dict[tuple[str, int], float], tuple[Fact, ...]]:
+    """How alike the modules of two halves are, for each method and K > 1; or why not known.
 
     Asked where other seeds are searched: it is the same question about the choice of samples.
     """
@@ -114,18 +113,20 @@ def _compare_halves(
     raw, seed = inputs.train.raw, inputs.context.job.evaluate.seed
     # Beside the search, each task holds the whole chunk of which it takes rows, and its bytes.
     held = 2 * inputs.executor.workers * math.prod(raw.chunksize) * raw.dtype.itemsize
-    memory = max(1, inputs.memory - held)
-    with track(inputs.context.on_progress, "Searching in halves", None, "searches") as step:
-        try:
-            agreement = compare_halves(
-                inputs.train,
-                lambda half: search_again(inputs, half, numbers, step, memory=memory),
-                inputs.executor,
-                seed,
-            )
-            return agreement, ()
-        except InvalidInput as error:
-            return {}, (Fact("stability over halves of the samples", error.fact),)
+    train = inputs.samples["train"]
+
+    def find(half: Standardised, rows: NDArray[np.int64]) -> list[Candidate]:
+        samples = replace(train, categories=[train.categories[row] for row in rows])
+        part = replace(inputs, train=half, samples={"train": samples}, held=held)
+        with track(inputs.context.on_progress, "Searching a half", None, "searches") as step:
+            found = search_again(part, half, numbers, step, memory=part.memory)
+        own = [Candidate(ITERD, k, 0, modules.unit_labels) for k, modules in found.items()]
+        return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half")[0]
+
+    try:
+        return compare_halves(inputs.train, find, inputs.executor, seed), ()
+    except InvalidInput as error:
+        return {}, (Fact("stability over halves of the samples", error.fact),)
 
 
 def _searched(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> list[Candidate]:
@@ -154,17 +155,19 @@ def _seeds(inputs: EvaluationInputs) -> range:
 
 
 def _baselines(
-    inputs: EvaluationInputs, numbers: Sequence[int]
+    inputs: EvaluationInputs, numbers: Sequence[int], seeds: Sequence[int], suffix: str = ""
 ) -> tuple[list[Candidate], dict[int, tuple[Fact, ...]]]:
-    """Modules of the other methods; for each K, why a method found none with some seed."""
+    """Modules of the other methods; for each K, why a method found none with some seed.
+
+    ``suffix`` says in the names of the steps what the modules are of.
+    """
     settings = inputs.context.job.evaluate
     candidates: list[Candidate] = []
     left_out: dict[int, dict[str, Fact]] = {k: {} for k in numbers}
     if not settings.baselines:
         return candidates, dict.fromkeys(numbers, ())
-    seeds = _seeds(inputs)
-    on_progress = inputs.context.on_progress
-    with track(on_progress, "Components of the units", COMPONENT_PASSES, "passes") as step:
+    on_progress, name = inputs.context.on_progress, f"Components of the units{suffix}"
+    with track(on_progress, name, COMPONENT_PASSES, "passes") as step:
         followed = ProgressExecutor(inputs.executor, step.update)
         # Independent components are made of as many principal ones.
         points = principal_components(
@@ -176,7 +179,7 @@ def _baselines(
         for k, method, seed in product(sorted(numbers, reverse=True), settings.baselines, seeds)
         if seed == seeds[0] or method not in UNSEEDED
     ]
-    with track(on_progress, "Baselines", len(rounds), "groupings") as step:
+    with track(on_progress, f"Baselines{suffix}", len(rounds), "groupings") as step:
         space = build_unit_space(
             inputs.train,
             inputs.executor,

@@ -39,7 +39,7 @@ class MethodRow:
     """One method's modules: a row of the comparison; the first row is IterD.
 
     Measures are absent, None, where the corpus has no categories, a method ran with one seed, or
-    nobody repeated it on halves.
+    found no modules in a half.
     """
 
     method: str  # such as "IterD" or "k-means"

@@ -43,6 +43,9 @@ def build_ablation_section(data: ReportData) -> Section:
         "Ablating a module in the real forward pass should increase the loss of its own samples "
         "more than that of others, and more than ablating as many other units in each layer."
     )
+    statistics = [fact.value for fact in data.run.facts if fact.label == "Statistic"]
+    if any(name != "activation" for name in statistics):
+        lead += f" The modules were found in the units' {statistics[0]}, not in their activation."
     return Section(
         "ablation", "Ablation", lead,
         by_num_modules=build_choices(data, _blocks),

@@ -216,8 +216,7 @@ def tabulate_measures(found: Discovery) -> Table:
         "mutual information (normalised): the samples' modules against the categories. Stand out: "
         "modules that tell a category better than 95% of random groups. Selective: modules so by "
         "ablation, if it was run. Over seeds: mean adjusted Rand index between seeds. Over halves: "
-        "the same between the modules of two halves of the samples; for IterD alone, as other "
-        "methods would have to run again."
+        "the same between the modules of two halves of the samples, with the first seed."
     )
     title = "Measures that favour no method"
     return build_table(name_for("measures", found), title, columns, rows, caption)
