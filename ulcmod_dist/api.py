@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -11,7 +12,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.serialize import from_json
-from ulcmod_dist.runtime.rundir import RunDir, evaluation_key
+from ulcmod_dist.runtime.rundir import RunDir, evaluation_key, membership_key
 from ulcmod_dist.store.modules import StoredModules, list_modules, read_modules
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 from ulcmod_dist.store.versions import containing_run, read_version
@@ -86,6 +87,49 @@ class Run:
     def metrics(self, num_modules: int) -> pd.DataFrame:
         """One row: objective L, xi, balance and what they were found with, for K modules."""
         return pd.DataFrame([dict(self.modules(num_modules).metrics)])
+
+    def membership(
+        self,
+        num_modules: int,
+        side: Literal["units", "samples"] = "units",
+        *,
+        shares: bool = False,
+    ) -> pd.DataFrame:
+        """One row a unit or sample: how strongly it belongs to each of K modules.
+
+        The columns ``degree_000`` etc. hold its mean z over the samples (of a sample: the units) of
+        each module. ``strength`` is the largest of them, ``strong_modules`` in how many modules it
+        is strong, ``kind`` what follows from that (specific, shared, general or silent), and
+        ``breadth`` the effective number of modules over which it spreads.
+
+        Args:
+            num_modules: K.
+            side: ``units``, or ``samples`` of both splits.
+            shares: Give the positive part of each degree as a share of their sum instead.
+
+        Raises:
+            InvalidInput: The modules have not been evaluated.
+        """
+        stored = self.modules(num_modules)
+        try:
+            table = self.directory.read_parquet(membership_key(side, num_modules))
+        except FileNotFoundError:
+            table = None
+        if table is None or not table["module"].equals(getattr(stored, side)["module"]):
+            raise InvalidInput(
+                f"The modules for K = {num_modules} of {self.directory.url} have no degrees of "
+                "membership.",
+                f"Run `ulcmod evaluate {self.directory.url} --num-modules {num_modules}`.",
+            )
+        frame = _frame(table)
+        if shares:
+            # SciPy and scikit-learn are imported only where something is computed.
+            from ulcmod_dist.evaluate.membership import share_degrees
+
+            degrees = frame.filter(like="degree_")
+            shared = share_degrees(degrees.to_numpy()).T
+            frame = frame.assign(**dict(zip(map(str, degrees), shared, strict=True)))
+        return frame
 
     def explanation(self, num_modules: int) -> Explanation:
         """What `ulcmod explain` found of the modules: tokens, units, completions, descriptions.

@@ -127,6 +127,31 @@ def test_imported_run__goes_from_matrix_to_page(finished_once: Finished) -> None
     assert len(list((run / "figures").glob("*.png"))) > 5
 
 
+def test_membership__of_planted_modules_is_specific_and_follows_their_means(
+    finished_once: Finished,
+) -> None:
+    run = um.open_run(finished_once.run)
+    units, samples = run.membership(3), run.membership(3, "samples")
+    assert set(units["kind"]) == {"specific"}
+    assert samples["split"].tolist() == run.samples(3)["split"].tolist()
+    names = [f"degree_{module:03d}" for module in range(3)]
+    assert (units[names].to_numpy().argmax(axis=1) == units["module"]).all()
+    assert (samples[names].to_numpy().argmax(axis=1) == samples["module"]).all()
+    z = run.activations()
+    (column,) = np.flatnonzero(units["unit"] == 5)
+    values = (np.asarray(z.raw[:, 5]) - z.mean[5]) / z.std[5]
+    expected = values[run.modules(3).sample_labels("train") == 1].mean()
+    assert units["degree_001"][column] == pytest.approx(expected, abs=1e-5)
+    shares = run.membership(3, shares=True)[names].to_numpy()
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+
+
+def test_membership__of_modules_that_were_not_evaluated_names_the_command(finished: Path) -> None:
+    (finished / "evaluation/units-K=003.parquet").unlink()
+    with pytest.raises(um.InvalidInput, match="have no degrees of membership"):
+        um.open_run(finished).membership(3)
+
+
 def test_report__json_holds_every_table(finished: Path, ulcmod: Ulcmod) -> None:
     tables = ulcmod("report", finished, "--json").json()["tables"]
     assert {f"{name}.parquet" for name in tables} == {

@@ -6,6 +6,7 @@ of a corpus would be, losses to the summary of the ablation as a model would hav
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -200,7 +201,7 @@ def describe_planted(
     )
     labels = stored.sample_labels("train").astype(np.int64)
     ablation = ablate_planted(job, labels, samples["train"].categories, num_modules)
-    return found.with_ablation(ablation)
+    return replace(found, membership=evaluated.membership).with_ablation(ablation)
 
 
 def ablate_planted(

@@ -33,7 +33,7 @@ from ulcmod_dist.runtime.text import (
 
 NAMES = {
     "ablation", "ablation-matrix", "agreement", "category-confusion", "category-f1", "confounds",
-    "downstream", "layers", "measures", "methods", "modules", "null", "restarts",
+    "downstream", "layers", "measures", "membership", "methods", "modules", "null", "restarts",
 }  # fmt: skip
 ONE = Absent("The modules of a single K have been found.")
 SMALL = build_table(

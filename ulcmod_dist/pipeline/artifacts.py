@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.runtime.rundir import ARTIFACTS, DRIFT, EVALUATION, PLAN, REPORT
+from ulcmod_dist.runtime.rundir import (
+    ARTIFACTS,
+    DRIFT,
+    EVALUATION,
+    PLAN,
+    REPORT,
+    SIDES,
+    membership_key,
+)
 
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
 """Folders whose files belong to artifacts."""
@@ -79,9 +87,10 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(
-            "evaluation", 4, "evaluate:make_evaluation", "evaluate",
+            "evaluation", 5, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
-            each_k=True, files=(_stored(""),),
+            each_k=True,
+            files=(_stored(""), *(membership_key(side, "{k:03d}") for side in SIDES)),
         ),
         Artifact(
             "ablation", 2, "ablate:make_ablation", "ablate",

@@ -13,6 +13,7 @@ from ulcmod_dist.evaluate.features import (
     compute_module_features,
     group_by_memory,
 )
+from ulcmod_dist.evaluate.membership import compute_degrees
 from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
@@ -21,6 +22,7 @@ from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.inputs import read_texts
 from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, stale_sentences, update
+from ulcmod_dist.pipeline.membership import measure_membership
 from ulcmod_dist.pipeline.methods import EvaluationInputs, compare_methods, search_again
 from ulcmod_dist.pipeline.result_files import read_result, write_result
 from ulcmod_dist.pipeline.search import job_executor
@@ -28,6 +30,7 @@ from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.results.discovery import Discovery, MethodComparison
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.progress import track
+from ulcmod_dist.runtime.rundir import membership_key
 from ulcmod_dist.store.modules import StoredModules
 
 
@@ -121,9 +124,9 @@ def _inputs(context: Context, run: Run, executor: Executor) -> EvaluationInputs:
 
 def _evaluate(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> dict[int, Discovery]:
     numbers = list(modules)
-    samples = sum(len(split.ids) for split in inputs.samples.values())
+    rows = sum(len(split.ids) for split in inputs.samples.values()) + inputs.train.n_units
     described: dict[int, Discovery] = {}
-    for group in group_by_memory(numbers, samples, inputs.memory):
+    for group in group_by_memory(numbers, rows, inputs.memory):
         described |= _describe(inputs, {k: modules[k] for k in numbers[group]})
     return described
 
@@ -134,22 +137,29 @@ def _describe(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> di
     labels = [stored.unit_labels for stored in modules.values()]
     with track(on_progress, "Module features", inputs.splits, "passes") as shown:
         executor = ProgressExecutor(inputs.executor, shown.update)
-        train = compute_module_features(inputs.train, labels, numbers, executor)
+        placed = [stored.sample_labels("train") for stored in modules.values()]
+        train, degrees = compute_degrees(inputs.train, placed, labels, numbers, executor)
         test: list[ModuleFeatures | None] = [None] * len(numbers)
         if inputs.test is not None:
             test = [*compute_module_features(inputs.test, labels, numbers, executor)]
     run = inputs.context.run
     described: dict[int, Discovery] = {}
     with track(on_progress, "Topics, classifiers, places", len(numbers), "K") as shown:
-        for k, stored, mine, held_out in zip(numbers, modules.values(), train, test, strict=True):
+        for k, stored, mine, held_out, of_units in zip(
+            numbers, modules.values(), train, test, degrees, strict=True
+        ):
             found = Found(stored, mine, held_out)
-            described[k] = describe(
+            discovery = describe(
                 inputs.context.job,
                 found,
                 inputs.samples,
                 null=read_result(run, "null", k, NullModel).objectives,
                 methods=read_result(run, "methods", k, MethodComparison),
             )
+            membership, tables = measure_membership(inputs, found, of_units, discovery.activation)
+            for side, table in tables.items():
+                run.write_parquet(membership_key(side, k), table)
+            described[k] = replace(discovery, membership=membership)
             shown.update(len(described))
     return described
 

@@ -20,5 +20,4 @@ def read_result(run: RunDir, name: str, num_modules: int, kind: type[T]) -> T:
 
 
 def _key(name: str, num_modules: int) -> str:
-    (key,) = GRAPH[name].files
-    return key.format(k=num_modules)
+    return GRAPH[name].files[0].format(k=num_modules)

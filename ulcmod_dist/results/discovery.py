@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.explanation import Explanation
+from ulcmod_dist.results.membership import Membership
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective, Repeats
 
 
@@ -26,6 +27,8 @@ class RunFacts:
 
 NOT_EXPLAINED = Absent("The modules have not been explained: ulcmod explain does it.")
 """Stands where the explanation of modules would be."""
+
+NOT_MEASURED = Absent("Evaluated before degrees of membership were measured.")
 
 SUPERVISED = "supervised selectivity"
 """Name of the method that groups units by the given categories: an upper line, no baseline."""
@@ -220,6 +223,8 @@ class Discovery:
     methods_left_out: tuple[Fact, ...] = ()  # methods that were not compared, and why not
     # What drives the modules, and what the model says without them.
     explanation: Explanation | Absent = NOT_EXPLAINED
+    # How strongly units and samples belong to every module.
+    membership: Membership | Absent = NOT_MEASURED
 
     @property
     def best_baseline(self) -> MethodRow | None:

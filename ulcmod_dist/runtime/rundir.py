@@ -42,6 +42,7 @@ EVALUATION = "evaluation"
 CHECKPOINTS = "modules/checkpoints"
 VERSIONS = "versions"
 DRIFT = "drift"
+SIDES = ("units", "samples")
 
 
 def modules_key(num_modules: int, name: str) -> str:
@@ -52,6 +53,11 @@ def modules_key(num_modules: int, name: str) -> str:
 def evaluation_key(name: str, num_modules: int) -> str:
     """Key of a file of results of one K, such as ``evaluation/ablation-K=007.json``."""
     return f"{EVALUATION}/{name}K={num_modules:03d}.json"
+
+
+def membership_key(side: str, num_modules: int | str) -> str:
+    """Key of the degrees of the ``units`` or ``samples`` in each of ``num_modules``."""
+    return f"{EVALUATION}/{side}-K={num_modules:0>3}.parquet"
 
 
 def figure_key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from ulcmod_dist.report.blocks import Block, Facts, Listing, Section
 from ulcmod_dist.report.sections.ablation import build_ablation_section
+from ulcmod_dist.report.sections.membership import build_membership_section
 from ulcmod_dist.report.sections.modules import build_layers_section, build_modules_section
 from ulcmod_dist.report.sections.quality import build_quality_section
 from ulcmod_dist.report.sections.robustness import build_robustness_section
@@ -17,6 +18,7 @@ def build_sections(data: ReportData) -> tuple[Section, ...]:
         build_quality_section(data),
         build_modules_section(data),
         build_layers_section(data),
+        build_membership_section(data),
         build_ablation_section(data),
         build_robustness_section(data),
         build_reproduction_section(data),
