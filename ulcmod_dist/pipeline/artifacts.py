@@ -58,7 +58,7 @@ def _stored(name: str) -> str:
 
 
 _PLACES = ("discover.modules", "discover.executor")
-_SHOWN = ("snapshot", "evaluation", "ablation", "explanation")
+_SHOWN = ("snapshot", "evaluation", "ablation")
 _WHOLE_JOB = tuple(Job.model_fields)
 
 GRAPH: Mapping[str, Artifact] = {
@@ -106,7 +106,7 @@ GRAPH: Mapping[str, Artifact] = {
         Artifact("tables", 1, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact(
             "page", 1, "report:make_report", "report",
-            inputs=_SHOWN, config=_WHOLE_JOB, ignored=("run",), files=(REPORT,),
+            inputs=(*_SHOWN, "explanation"), config=_WHOLE_JOB, ignored=("run",), files=(REPORT,),
         ),
         Artifact("drift", 1, "rerun:make_version", "rerun", ("modules",)),
         Artifact("version", 1, "rerun:make_version", "rerun", ("modules",)),

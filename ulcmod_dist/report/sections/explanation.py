@@ -6,7 +6,6 @@ from ulcmod_dist.report.blocks import (
     Facts,
     Note,
     ShadedPrompts,
-    explain_absence,
 )
 from ulcmod_dist.results.explanation import ExplainedModule, TopToken
 from ulcmod_dist.results.types import Absent, Fact
@@ -25,7 +24,7 @@ def show_tokens(explained: ExplainedModule) -> tuple[Block, ...]:
             )
         blocks.append(Note(words))
     if isinstance(explained.prompts, Absent):
-        return (*blocks, explain_absence(explained.prompts))
+        return tuple(blocks)
     if not isinstance(explained.tokens, Absent):
         blocks.append(Facts((Fact("Top tokens", _join(explained.tokens)),)))
     words = (
@@ -51,7 +50,7 @@ def show_units(explained: ExplainedModule) -> tuple[Block, ...]:
 def show_completions(explained: ExplainedModule) -> tuple[Block, ...]:
     """What the model says to a few held-out prompts of a module, with and without it."""
     if isinstance(explained.completions, Absent):
-        return (explain_absence(explained.completions),)
+        return ()
     words = "Greedy completions of held-out prompts: untouched, and with the module's units at 0."
     return (Note(words), CompletionPairs(explained.completions))
 
