@@ -137,10 +137,11 @@ class Bench:
 
     def planned(self, prepared: PreparedExtraction) -> list[list[TokenizedPrompt]]:
         """The batches that an extraction runs: each lies within one shard."""
+        shards = ([self.encoded[row] for row in shard.rows] for shard in prepared.plan.shards)
         return [
-            [self.encoded[shard.rows[index]] for index in batch]
-            for shard in prepared.plan.shards
-            for batch in shard.batches
+            [shard[index] for index in batch]
+            for shard in shards
+            for batch in prepared.plan_batches([len(entry.ids) for entry in shard])
         ]
 
     def headless(self, prepared: PreparedExtraction) -> float:

@@ -19,6 +19,7 @@ from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
     PooledActivations,
     PromptTooLarge,
+    RefusedPrompt,
     TokenizedPrompt,
 )
 
@@ -49,6 +50,7 @@ class FakeForward:
         largest: Batches of more prompts than this do not fit into memory and are halved.
         poison: Word -> what a batch with it does: nan, large, raise, kill, eat (memory); or
             one of `MACHINE`.
+        refused: Word whose prompts cannot be tokenized.
         illness: File without which no word is poison.
         gate: File that batches wait for.
         free_batches: Number of first batches that do not wait for it.
@@ -59,6 +61,7 @@ class FakeForward:
     seconds: float = 0.0
     largest: int = 10**9
     poison: dict[str, str] = field(default_factory=dict)
+    refused: str | None = None
     illness: str | None = None
     marks: str | None = None
     gate: str | None = None
@@ -66,6 +69,9 @@ class FakeForward:
     started: int = 0
 
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenizedPrompt]:
+        for position, prompt in enumerate(prompts):
+            if self.refused is not None and self.refused in str(prompt):
+                raise RefusedPrompt(position, "The prompt is too long.")
         return [
             TokenizedPrompt(tuple(map(ord, str(prompt))), (True,) * len(str(prompt)))
             for prompt in prompts

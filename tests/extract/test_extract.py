@@ -20,6 +20,7 @@ from tests.extract.fakes import (
     words,
 )
 from ulcmod_dist.config.schema import AUTOSCALING_TIMEOUT, PLACEMENT_TIMEOUT, ExtractConfig
+from ulcmod_dist.corpus.digests import from_hex
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.driver import prepare, publish
 from ulcmod_dist.extract.monitor import ExtractionProgress
@@ -112,9 +113,8 @@ def test_extract__a_batch_that_exceeds_memory_is_split_and_the_split_recorded(
     options = {"shard_samples": 8, "batch_tokens": 10**6}
     go(prompts_of(texts), fake(largest=3), **options)
     (commit,) = read_commits(run).values()
-    assert {len(split) for split in commit.origin.splits} == {8}
-    assert sorted(index for batch in commit.origin.batches for index in batch) == [*range(8)]
-    assert max(map(len, commit.origin.batches)) == 2
+    assert commit.origin.splits == (8,)
+    assert commit.origin.batches == (2, 2, 2, 2)
     np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(texts))
 
 
@@ -138,6 +138,17 @@ def test_extract__poison_is_quarantined_and_the_rest_finishes(
     # A process that is killed says nothing about the prompt, so its shard goes with it.
     assert len(lost) == (5 if what == "kill" else 1)
     kept = [text for number, text in enumerate(texts) if (f"s{number}",) not in lost]
+    np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(kept))
+
+
+def test_extract__what_an_actor_refuses_is_quarantined_at_once(go: Go, run: RunDir) -> None:
+    texts = [*words(3), "endless one", *words(3, start=20), "endless two"]
+    done = go(prompts_of(texts), fake(refused="endless"), shard_samples=5)
+    assert (done.exit_code, done.progress.failures) == (3, 0)
+    found = [(entry.sample_ids, entry.reason, entry.attempts) for entry in done.quarantined]
+    why = "The prompt is too long."
+    assert sorted(found) == [(("s3",), why, 1), (("s7",), why, 1)]
+    kept = [text for text in texts if "endless" not in text]
     np.testing.assert_array_equal(open_snapshot(run).activations().raw.compute(), expected(kept))
 
 
@@ -262,12 +273,14 @@ def test_pool__starts_and_ends_actors_as_their_wanted_number_changes(
         writer = ShardWriter(run, prepared.plan.chunk_shape, check=lease.fence.check)
         worker = define_worker(resources)
         pool = WorkerPool(
-            lambda: worker.remote(load_model, writer, RECORD, lease.fence.epoch),
+            lambda: worker.remote(
+                load_model, writer, RECORD, prepared.plan_batches, lease.fence.epoch
+            ),
             lambda task: corpus.prompts(task.rows),
             resources,
             workers=1,
         )
-        for _ in pool.run(list_remaining_tasks(prepared.plan, prepared.digests, set())):
+        for _ in pool.run(list_remaining_tasks(prepared.plan, prepared.digests, from_hex([]))):
             ready.append(pool.ready)
             if pool.ready == 3:
                 gate.touch()

@@ -66,7 +66,8 @@ def test_probe__projects_time_from_measured_batches(run: RunDir, local_ray: None
     small = ExtractConfig(cpus=0.5, workers=1)
     slow = probe(run, prepared, fake(seconds=0.05), small)
     assert slow.tokens_per_second > 0
-    batches = sum(len(shard.batches) for shard in prepared.plan.shards)
+    shards = [prepared.prompts.prompts(shard.rows) for shard in prepared.plan.shards]
+    batches = sum(len(prepared.plan_batches([*map(len, prompts)])) for prompts in shards)
     assert slow.seconds - slow.load_seconds == pytest.approx(0.05 * batches, rel=0.5)
     assert slow.peak_bytes > 50 * 2**20
     assert committed_digests(run) == set()

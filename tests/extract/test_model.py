@@ -14,6 +14,7 @@ from ulcmod_dist.config.schema import (
     Statistic,
     TokenizationConfig,
 )
+from ulcmod_dist.corpus.digests import from_hex
 from ulcmod_dist.extract.driver import extract, prepare, publish
 from ulcmod_dist.extract.planner import list_remaining_tasks, merge_provenance
 from ulcmod_dist.extract.worker import ModelReplica, ShardResult, Worker
@@ -67,9 +68,10 @@ def test_worker__computes_the_template_once_and_records_it(run: RunDir, tmp_path
     prepared = prepare(
         run, prompts_of(texts), encoder, units, record, shard_samples=6, batch_tokens=128
     )
-    [task] = list_remaining_tasks(prepared.plan, prepared.digests, set())
+    [task] = list_remaining_tasks(prepared.plan, prepared.digests, from_hex([]))
     writer = ShardWriter(run, prepared.plan.chunk_shape)
-    worker = Worker(partial(ModelReplica, spec, rule, ExtractConfig(), units), writer, record)
+    loader = partial(ModelReplica, spec, rule, ExtractConfig(), units)
+    worker = Worker(loader, writer, record, prepared.plan_batches)
     assert worker.load() is None
     assert isinstance(worker.extract(task, texts), ShardResult)
     [commit] = read_commits(run).values()

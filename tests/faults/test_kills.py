@@ -14,6 +14,7 @@ import pytest
 import ray
 
 from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
+from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.shards import read_commits, read_prompts
 from ulcmod_dist.store.snapshot import open_snapshot
@@ -75,7 +76,7 @@ def require_whole(run: RunDir, marks: str, undisturbed: str, most: int = ACTORS)
     assert view.sample_ids() == [f"s{number}" for number in range(PROMPTS)]
     assert verify(run).findings == ()
     commits = list(read_commits(run).values())
-    rows = Counter(prompt for prompts in read_prompts(run, commits) for prompt in prompts)
+    rows = Counter(name for prompts in read_prompts(run, commits) for name in to_hex(prompts))
     assert set(rows.values()) == {1}
     computed = Counter(passed(marks, "computed"))
     assert sum(computed.values()) - len(computed) <= most

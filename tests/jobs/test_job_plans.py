@@ -95,7 +95,7 @@ def test_plan__an_actor_takes_the_weights_and_fits_its_machine(
     name, plan = planned
     model, job = MODELS[name], Job.from_yaml(ROOT / "jobs" / f"{name}.yaml")
     weights = 2 * (model.parameters - model.head)
-    shards = 2 * 4 * model.units * job.extract.shard_samples
+    shards = 2 * 4 * model.units * (job.extract.shard_samples or 512)
     assert weights + shards < plan["actor_bytes"] < weights + shards + 3 * GIB
     assert job.cluster is not None
     room = job.cluster.gpus // job.extract.gpus

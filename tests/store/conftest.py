@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ulcmod_dist.corpus.digests import Digests, join_digests, to_arrow
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA
 from ulcmod_dist.store.schema import ChunkShape
@@ -33,8 +34,8 @@ def activation_of(prompt: str) -> np.ndarray:
     return np.random.default_rng(seed).gamma(1.0, size=UNITS).astype(np.float32)
 
 
-def digests_of(prompts: Sequence[str]) -> tuple[str, ...]:
-    return tuple(hashlib.sha256(prompt.encode()).hexdigest() for prompt in prompts)
+def digests_of(prompts: Sequence[str]) -> Digests:
+    return join_digests(hashlib.sha256(prompt.encode()).digest() for prompt in prompts)
 
 
 def content_of(prompts: Sequence[str]) -> ShardContent:
@@ -56,7 +57,7 @@ def corpus_of(prompts: Sequence[str], splits: Sequence[str] | None = None) -> pa
             "sample_id": [f"s{number}" for number in range(count)],
             "split": list(splits or ["train"] * count),
             "category": ["coding"] * count,
-            "prompt": digests_of(prompts),
+            "prompt": to_arrow(digests_of(prompts)),
         },
         schema=CORPUS_SCHEMA,
     )

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from tests.store.conftest import GRID, RECORD, Write, content_of, digests_of
+from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.lease import LeaseLost
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.arrays import read_region
 from ulcmod_dist.store.records import (
     CorruptionError,
@@ -23,6 +24,7 @@ from ulcmod_dist.store.schema import (
     ROUTED_ARRAY,
     TOKEN_ARRAY,
     ChunkShape,
+    cache_key,
     commit_key,
     shard_digest,
 )
@@ -47,10 +49,12 @@ def test_read_prompts__of_new_and_of_older_commits(run: RunDir, write: Write) ->
     key = commit_key(old.digest)
     record = load_checksummed(run.read(key), key)
     del record["rows"], record["arrays"]["prompts"]
-    run.write(key, dump_checksummed({**record, "prompts": list(digests_of(["a", "bb"]))}))
+    run.write(key, dump_checksummed({**record, "prompts": to_hex(digests_of(["a", "bb"]))}))
     old = read_commit(run, old.digest)
     assert old.rows == 2
-    assert read_prompts(run, [new, old]) == [[*digests_of(["ccc"])], [*digests_of(["a", "bb"])]]
+    expected = [digests_of(["ccc"]), digests_of(["a", "bb"])]
+    for read, wanted in zip(read_prompts(run, [new, old]), expected, strict=True):
+        np.testing.assert_array_equal(read, wanted)
 
 
 def test_write__statistics_are_those_of_the_rows(run: RunDir, write: Write) -> None:
@@ -133,10 +137,13 @@ def test_write__a_store_that_returns_other_bytes_is_not_committed(run: RunDir) -
 
 
 def test_digest__covers_provenance_and_prompts_but_no_library_version() -> None:
-    digest = shard_digest(RECORD, ["a", "b"])
-    assert shard_digest({**RECORD, "model.dtype": "bfloat16"}, ["a", "b"]) != digest
-    assert shard_digest(RECORD, ["b", "a"]) != digest
-    assert shard_digest({**RECORD, "model.library.torch": "2.14.0"}, ["a", "b"]) == digest
+    prompts = digests_of(["a", "b"])
+    digest = shard_digest(RECORD, prompts)
+    # As earlier versions computed it.
+    assert digest == fingerprint({"record": cache_key(RECORD), "prompts": to_hex(prompts)})
+    assert shard_digest({**RECORD, "model.dtype": "bfloat16"}, prompts) != digest
+    assert shard_digest(RECORD, prompts[::-1]) != digest
+    assert shard_digest({**RECORD, "model.library.torch": "2.14.0"}, prompts) == digest
 
 
 @pytest.mark.parametrize("units", [1, 9216, 126 * 53248, 396_288])

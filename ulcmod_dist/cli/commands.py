@@ -84,7 +84,7 @@ def plan(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Show shards, batches, memory and duration of the extraction; writes nothing."""
+    """Show shards, memory and duration of the extraction; writes nothing."""
     from ulcmod_dist.pipeline.plan import plan as command
 
     run_command(command, target, overrides, as_json, measure=probe)

@@ -178,8 +178,9 @@ class ExtractConfig(Config):
     patience: float | None = Field(None, gt=0)
     """Timeout for placing the actors, in seconds; by default 45, or 1,200 where a Ray cluster
     is named and `workers` is set, so that its machines can still join."""
-    shard_samples: int = Field(512, gt=0)
-    """Number of samples of a shard."""
+    shard_samples: int | None = Field(None, gt=0)
+    """Number of samples of a shard; by default as in the run's plan, else 512, and more for over a
+    million prompts: 2,000 shards, but none above 64 MiB for that."""
     batch_tokens: int | None = Field(None, gt=0)
     """Tokens of a batch, padding included; by default as the device's memory allows, from 512
     to 4,096 on CPUs and to 65,536 on GPUs."""

@@ -1,7 +1,9 @@
 """Chats: the messages of a sample, as they are given to a chat template."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring
 from typing import Any, TypeAlias
 
 from ulcmod_dist.corpus.columns import parse_json
@@ -53,19 +55,23 @@ def encode_chat(messages: Sequence[Message]) -> str:
     return _dump(messages)
 
 
-def digest_prompt(prompt: Prompt, reading: Sequence[str] = ()) -> str:
-    """SHA-256 (hexadecimal) of a prompt, and of how it is read where that is not the usual way.
+def digest_prompt(prompt: Prompt, reading: Sequence[str] = ()) -> bytes:
+    """SHA-256 of a prompt, and of how it is read where that is not the usual way.
 
     Objects in a message are told apart by the order of their keys as well: a template may print
     them, and equal digests mean equal tokens.
     """
+    if isinstance(prompt, str) and not reading:
+        # What `fingerprint` returns, without making an encoder for each of millions of prompts.
+        return hashlib.sha256(encode_basestring(prompt).encode()).digest()
     value: Any = prompt
     if not isinstance(prompt, str):
         value = [
             {name: v if isinstance(v, str) else {"json": _dump(v)} for name, v in message.items()}
             for message in prompt
         ]
-    return fingerprint({"prompt": value, "reading": list(reading)} if reading else value)
+    marked = {"prompt": value, "reading": list(reading)} if reading else value
+    return bytes.fromhex(fingerprint(marked))
 
 
 def list_texts(message: Mapping[str, Any]) -> list[str]:

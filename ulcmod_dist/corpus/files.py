@@ -1,5 +1,6 @@
 """Find the files of samples at a location: a file, folder, glob, URL or saved data set."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -31,6 +32,7 @@ FORMATS = {
 
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 _SAVED = "state.json"
+_HASHED_BYTES = 2**22
 _SAVED_SPLITS = "dataset_dict.json"
 
 
@@ -44,6 +46,17 @@ class SourceFile:
     files: FileSystem
     path: str
     format: str
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the path and the bytes of the file; none where reading would say why not."""
+        total = hashlib.sha256(self.path.encode(errors="surrogateescape") + b"\0")
+        try:
+            with self.files.open_input_stream(self.path, compression=None) as stream:
+                while block := stream.read(_HASHED_BYTES):
+                    total.update(block)
+        except (OSError, ValueError, pa.ArrowException):
+            return ""
+        return total.hexdigest()
 
     def partition(self) -> dict[str, str | None]:
         """Columns that the path names as Hive does: ``category=Math`` in one of its folders.

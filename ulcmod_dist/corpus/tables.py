@@ -116,8 +116,12 @@ class Rows:
         self.reject(np.flatnonzero(pc.is_null(ids).to_numpy()), f"have no id in {name!r}")
         return ids
 
-    def reject_repeated(self, values: Sequence[Any], what: str) -> None:
+    def reject_repeated(self, values: Sequence[Any] | pa.ChunkedArray, what: str) -> None:
         """Raise `InvalidInput` if a value occurs twice: how many do, and the first with places."""
+        if isinstance(values, pa.ChunkedArray):
+            if pc.count_distinct(values, mode="all").as_py() == len(values):
+                return
+            values = values.to_pylist()
         repeated = _find_repeated(values)
         if not repeated:
             return

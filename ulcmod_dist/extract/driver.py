@@ -10,6 +10,15 @@ import pyarrow as pa
 from ray.exceptions import RayError
 
 from ulcmod_dist.config.schema import ExtractConfig
+from ulcmod_dist.corpus.digests import (
+    Digests,
+    find_digests,
+    fingerprint_digests,
+    from_hex,
+    join_digests,
+    to_arrow,
+    to_hex,
+)
 from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.extract.monitor import ExtractionMonitor, ExtractionProgress
@@ -37,7 +46,7 @@ from ulcmod_dist.runtime.ray_session import (
     node_resources,
     ray_session,
 )
-from ulcmod_dist.runtime.rundir import RunDir, fingerprint
+from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.records import (
     QuarantineEntry,
@@ -76,7 +85,7 @@ def prepare(
     *,
     shard_samples: int,
     batch_tokens: int,
-    digests: Sequence[str] | None = None,
+    digests: Digests | None = None,
     lengths: LengthClasses = ANY_LENGTHS,
     vocabulary: int | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
@@ -87,11 +96,12 @@ def prepare(
     A new plan reuses rows that still hold; ``save`` makes it the run's. ``digests`` are those of
     the prompts as the tokenizer reads them; by default those of the prompts alone.
     """
-    digests = tuple(corpus.digests() if digests is None else digests)
+    digests = corpus.digests() if digests is None else digests
     old = load_plan(run)
-    inputs = list_plan_inputs(fingerprint(list(digests)), provenance, shard_samples, batch_tokens)
+    fingerprint = fingerprint_digests(digests)
+    inputs = list_plan_inputs(fingerprint, provenance, shard_samples, batch_tokens)
     if old is not None and old.inputs == inputs:
-        return PreparedExtraction(old, corpus, digests)
+        return PreparedExtraction(old, corpus, digests, lengths)
     commits = list_reusable_commits(run, provenance)
     plan = make_plan(
         corpus,
@@ -101,7 +111,6 @@ def prepare(
         provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
-        lengths=lengths,
         vocabulary=vocabulary,
         known=_read_known_prompts(run, commits),
         chunk_shape=commits[0].chunk_shape if commits else None,
@@ -109,7 +118,7 @@ def prepare(
     )
     if save:
         save_plan(run, plan)
-    return PreparedExtraction(plan, corpus, digests)
+    return PreparedExtraction(plan, corpus, digests, lengths)
 
 
 def extract(
@@ -140,7 +149,7 @@ def extract(
     quarantined = read_quarantine(run)
     commits = list_reusable_commits(run, plan.provenance)
     committed = _read_known_prompts(run, commits)
-    tasks = list_remaining_tasks(plan, digests, committed | set(quarantined))
+    tasks = list_remaining_tasks(plan, digests, join_digests([committed, from_hex(quarantined)]))
     check_disk_space(run, _count_bytes(plan, tasks))
     progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
@@ -149,7 +158,14 @@ def extract(
             worker = define_worker(resources)
             writer = ShardWriter(run, plan.chunk_shape, check=fence.check)
             pool = WorkerPool(
-                lambda: worker.remote(load_model, writer, plan.provenance, fence.epoch, on_event),
+                lambda: worker.remote(
+                    load_model,
+                    writer,
+                    plan.provenance,
+                    prepared.plan_batches,
+                    fence.epoch,
+                    on_event,
+                ),
                 lambda task: prepared.prompts.prompts(task.rows),
                 resources,
                 config.workers,
@@ -164,12 +180,13 @@ def extract(
             f"The extraction into {run.url} was stopped.",
             "Start the same command again: it continues where it stopped.",
         )
-    in_corpus = sorted(quarantined.keys() & set(digests))
+    held_back = from_hex(quarantined)
+    in_corpus = to_hex(held_back[find_digests(held_back, digests) >= 0])
     return ExtractionResult(
         snapshot=publish(run, prepared, fence),
         progress=progress,
-        quarantined=tuple(quarantined[prompt] for prompt in in_corpus),
-        reused=sum(digest in committed for digest in digests),
+        quarantined=tuple(quarantined[prompt] for prompt in sorted(in_corpus)),
+        reused=int((find_digests(digests, committed) >= 0).sum()),
     )
 
 
@@ -188,13 +205,13 @@ def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot
     """Make the committed rows of a corpus the run's snapshot; raises `UlcmodError` without any."""
     plan = prepared.plan
     commits = _sort_commits(run, plan, list_reusable_commits(run, plan.provenance))
-    if _read_known_prompts(run, commits).isdisjoint(prepared.digests):
+    if (find_digests(_read_known_prompts(run, commits), prepared.digests) < 0).all():
         raise UlcmodError(
             f"Not one of the {len(prepared.digests)} prompts could be computed.",
             "`ulcmod status` lists the reasons.",
         )
     table = prepared.prompts.table.select(["sample_id", "split", "category"])
-    corpus = table.append_column("prompt", pa.array(prepared.digests, pa.string()))
+    corpus = table.append_column("prompt", to_arrow(prepared.digests))
     return write_manifest(
         run,
         corpus.cast(CORPUS_SCHEMA),
@@ -211,9 +228,9 @@ def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Co
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
-def _read_known_prompts(run: RunDir, commits: Sequence[Commit]) -> set[str]:
+def _read_known_prompts(run: RunDir, commits: Sequence[Commit]) -> Digests:
     """Digests of all prompts of committed shards."""
-    return {prompt for prompts in read_prompts(run, commits) for prompt in prompts}
+    return join_digests(read_prompts(run, commits))
 
 
 def check_remaining_space(run: RunDir, prepared: PreparedExtraction) -> None:
@@ -221,7 +238,8 @@ def check_remaining_space(run: RunDir, prepared: PreparedExtraction) -> None:
     plan = prepared.plan
     commits = list_reusable_commits(run, plan.provenance)
     committed = _read_known_prompts(run, commits)
-    tasks = list_remaining_tasks(plan, prepared.digests, committed | set(read_quarantine(run)))
+    done = join_digests([committed, from_hex(read_quarantine(run))])
+    tasks = list_remaining_tasks(plan, prepared.digests, done)
     check_disk_space(run, _count_bytes(plan, tasks))
 
 

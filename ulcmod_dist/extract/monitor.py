@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from urllib.parse import quote
 
+import numpy as np
 from ray.util.metrics import Gauge
 
+from ulcmod_dist.corpus.digests import find_digests, from_hex, to_hex
 from ulcmod_dist.extract.planner import PreparedExtraction, ShardTask, drop_prompts
 from ulcmod_dist.extract.pool import WorkerPool
 from ulcmod_dist.extract.worker import TaskFailure
@@ -56,6 +58,7 @@ class ExtractionMonitor:
     on_progress: Callable[[ExtractionProgress], None]
     quarantined: dict[str, QuarantineEntry]  # by the prompt's digest
     _done: list[ShardTask] = field(default_factory=list)
+    _done_tokens: int = 0
     _began: float | None = None
     _peak_bytes: int = 0
 
@@ -70,6 +73,7 @@ class ExtractionMonitor:
                     self._quarantine(outcome.task, outcome.result)
                 else:
                     self._done.append(outcome.task)
+                    self._done_tokens += outcome.result.tokens
                     self._peak_bytes = max(self._peak_bytes, outcome.result.peak_bytes)
             progress = self.progress()
             self.on_progress(progress)
@@ -82,16 +86,19 @@ class ExtractionMonitor:
         # A task is either done or held by one actor, whose progress goes with it when it dies:
         # nothing is counted twice.
         prompts, tokens = self.pool.count_in_progress()
-        prompts += sum(len(task.rows) for task in self._done)
-        tokens += sum(task.tokens for task in self._done)
-        total = sum(task.tokens for task in self.tasks)
+        done = sum(len(task.rows) for task in self._done)
+        wanted = sum(len(task.rows) for task in self.tasks)
+        # What is not committed counts as the plan expects it, until it turns out to be more.
+        expected = self.prepared.plan.tokens * (wanted - done) // max(1, self.prepared.plan.prompts)
+        total = self._done_tokens + max(tokens, expected)
+        prompts, tokens = done + prompts, self._done_tokens + tokens
         seconds = time.monotonic() - self._began if self._began is not None else 0.0
         rate = tokens / seconds if seconds > 0 else 0.0
         return ExtractionProgress(
             shards_done=len(self._done),
             shards=len(self.tasks),
             prompts_done=prompts,
-            prompts=sum(len(task.rows) for task in self.tasks),
+            prompts=wanted,
             tokens_done=tokens,
             tokens=total,
             prompts_per_second=prompts / seconds if seconds > 0 else 0.0,
@@ -105,12 +112,12 @@ class ExtractionMonitor:
 
     def _quarantine(self, task: ShardTask, failure: TaskFailure) -> None:
         """Quarantine the prompts that fail, or else the whole shard, and queue the rest again."""
-        failing = set(failure.prompts or task.prompts)
+        failing = from_hex(failure.prompts) if failure.prompts else task.prompts
         ids = self.prepared.prompts.table["sample_id"]
-        samples: dict[str, list[str]] = {prompt: [] for prompt in failing}
-        for row, digest in enumerate(self.prepared.digests):
-            if digest in failing:
-                samples[digest].append(ids[row].as_py())
+        samples: dict[str, list[str]] = {prompt: [] for prompt in to_hex(failing)}
+        rows = np.flatnonzero(find_digests(self.prepared.digests, failing) >= 0)
+        for row, digest in zip(rows, to_hex(self.prepared.digests[rows]), strict=True):
+            samples[digest].append(ids[int(row)].as_py())
         self.fence.check()
         logger.warning("Prompts quarantined: %d. %s", len(samples), failure.reason)
         for prompt, sample_ids in sorted(samples.items()):

@@ -1,16 +1,21 @@
-"""The plan of an extraction: which prompts are computed in which shard and batch, and its cost.
+"""The plan of an extraction: which prompts are computed in which shard, and its cost.
 
 The plan is made once, before the first forward pass, and kept in ``plan.json``; a resumed run
-follows it, so that a rerun on the same hardware gives the same bytes.
+follows it, so that a rerun on the same hardware gives the same bytes. The batches of a shard follow
+from the tokens of its prompts, so they are made where those are, in the actors.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from ulcmod_dist.corpus.chats import Prompt
+from ulcmod_dist.corpus.digests import Digests, find_digests, fingerprint_digests
 from ulcmod_dist.corpus.prompts import Corpus, plan_shards
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
@@ -18,13 +23,17 @@ from ulcmod_dist.forward.batches import (
     PromptSurvey,
     RefusedPrompt,
     TokenizedPrompt,
-    explain_vocabulary,
     plan_batches,
+    require_tokens,
 )
-from ulcmod_dist.runtime.rundir import PLAN, RunDir, fingerprint
+from ulcmod_dist.runtime.rundir import PLAN, PLAN_ROWS, RunDir, parquet_bytes
+from ulcmod_dist.store.arrays import ObjectChecksum, read_checked_table
 from ulcmod_dist.store.records import dump_checksummed, load_checksummed
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
 
+SAMPLED = 4096
+"""Prompts that are tokenized for the plan: of larger corpora the longest, and others evenly spread.
+The actors tokenize every prompt; to do so here as well took most of the time of a large plan."""
 PROCESS_BYTES = 900 * 2**20  # an actor before it has loaded a model: Python, Ray and torch
 CHUNKS_IN_FLIGHT = 10
 """Chunks that Zarr encodes or decodes at a time (`async.concurrency`); each takes about three times
@@ -41,21 +50,23 @@ class PromptEncoder(Protocol):
         """Tokenize prompts."""
 
 
+BatchPlanner: TypeAlias = Callable[[Sequence[int]], tuple[tuple[int, ...], ...]]
+"""From the tokens of each prompt of a shard: its batches, see `plan_batches`."""
+
+
 @dataclass(frozen=True)
 class PlannedShard:
     """A shard as planned."""
 
     digest: str  # what it is committed as
-    rows: tuple[int, ...]  # rows of the corpus, in order
-    tokens: int
-    batches: tuple[tuple[int, ...], ...]  # indices into ``rows``
+    rows: NDArray[np.int64] = field(compare=False)  # rows of the corpus, in order
 
 
 @dataclass(frozen=True)
 class ShardTask(PlannedShard):
     """A shard to compute: one of the plan, or what is left of it."""
 
-    prompts: tuple[str, ...]  # the digest of the prompt of each row
+    prompts: Digests = field(compare=False)  # of each row
     attempt: int = 1  # how often it has been handed out, this time included
 
 
@@ -71,7 +82,9 @@ class ExtractionPlan:
     chunk_shape: ChunkShape
     samples: int  # of the corpus
     reused: int  # samples whose rows were there when the plan was made
-    truncated: int  # prompts to be computed that exceed the length limit
+    tokens: int  # to be computed, without padding; estimated where ``tokenized`` are not all
+    truncated: int  # prompts to be computed that exceed the length limit; estimated likewise
+    tokenized: int  # prompts that the plan has tokenized
     shards: tuple[PlannedShard, ...]
     model_bytes: int = 0  # projected memory of the model in an actor: weights and one batch
 
@@ -94,11 +107,6 @@ class ExtractionPlan:
     def prompts(self) -> int:
         """Prompts to be computed."""
         return sum(len(shard.rows) for shard in self.shards)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens to be computed, without padding."""
-        return sum(shard.tokens for shard in self.shards)
 
     @property
     def bytes(self) -> int:
@@ -127,7 +135,6 @@ class ExtractionPlan:
             "units": self.num_units,
             "shards": len(self.shards),
             "batch_tokens": self.batch_tokens,
-            "batches": sum(len(shard.batches) for shard in self.shards),
             "bytes": self.bytes,
             "actor_bytes": self.actor_bytes,
         }
@@ -139,8 +146,14 @@ class PreparedExtraction:
 
     plan: ExtractionPlan
     prompts: Corpus
-    digests: tuple[str, ...]
+    digests: Digests
+    lengths: LengthClasses = ANY_LENGTHS
     survey: PromptSurvey | None = None
+
+    @property
+    def plan_batches(self) -> BatchPlanner:
+        """What makes the batches of a shard."""
+        return partial(plan_batches, batch_tokens=self.plan.batch_tokens, classes=self.lengths)
 
 
 def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dict[str, str]:
@@ -151,69 +164,79 @@ def merge_provenance(model: Mapping[str, str], prompt: Mapping[str, str]) -> dic
 
 def make_plan(
     corpus: Corpus,
-    digests: Sequence[str],
+    digests: Digests,
     tokenizer: PromptEncoder,
     units: Sequence[LayerUnits],
     provenance: dict[str, str],
     *,
     shard_samples: int,
     batch_tokens: int,
-    lengths: LengthClasses = ANY_LENGTHS,
+    known: Digests,
     vocabulary: int | None = None,
-    known: AbstractSet[str] = frozenset(),
     chunk_shape: ChunkShape | None = None,
     model_bytes: ModelBytes = lambda tokens, longest: 0,
 ) -> ExtractionPlan:
     """Plan the prompts that have no rows yet: ``known`` are the digests of those that do.
 
-    Shards never mix splits, so that the statistics of the train samples merge from theirs. New rows
-    share the ``chunk_shape`` of those that are committed; None where there are none.
+    New rows share the ``chunk_shape`` of those that are committed; None where there are none. Up to
+    `SAMPLED` prompts are tokenized; what they show of the others is an estimate.
 
     Raises:
         InvalidInput: A prompt is refused, has a token beyond the model's ``vocabulary`` or too few
             that count; the message names its sample.
     """
-    # Units of the last token that counts have no loss after them.
+    splits = corpus.table["split"].combine_chunks().dictionary_encode().indices.to_numpy()
+    cut = plan_shards(digests, known, splits, shard_samples)
+    rows = np.concatenate([np.zeros(0, np.int64), *cut])
+    spread, longest = _choose_sample(corpus, rows)
     least = 2 if provenance.get("statistic") == "attribution" else 1
-    splits = corpus.table["split"].to_pylist()
-    shards, truncated, seen = [], 0, set(known)
-    largest = longest = 0
-    for split in dict.fromkeys(splits):
-        rows = [row for row, name in enumerate(splits) if name == split]
-        cut = plan_shards([digests[row] for row in rows], seen, shard_samples)
-        seen.update(digests[row] for row in rows)
-        for piece in cut:
-            chosen = tuple(rows[row] for row in piece)
-            tokenized = _tokenize(corpus, chosen, tokenizer, vocabulary, least)
-            tokens = [len(entry.ids) for entry in tokenized]
-            truncated += sum(entry.truncated for entry in tokenized)
-            digest = shard_digest(provenance, [digests[row] for row in chosen])
-            batches = plan_batches(tokens, batch_tokens, lengths)
-            shards.append(PlannedShard(digest, chosen, sum(tokens), batches))
-            largest = max(largest, *(len(batch) * tokens[batch[0]] for batch in batches))
-            longest = max(longest, *tokens)
+    lengths, truncated = _tokenize(corpus, spread, tokenizer, vocabulary, least)
+    others, _ = _tokenize(corpus, np.setdiff1d(longest, spread), tokenizer, vocabulary, least)
+    most = int(max(lengths.max(initial=0), others.max(initial=0)))
+    # Prompts of a batch are padded to its longest, within the budget if they are several.
+    largest = max(most, min(batch_tokens, most * max(map(len, cut), default=0)))
+    scale = len(rows) / max(1, len(spread))
     return ExtractionPlan(
-        corpus=fingerprint(list(digests)),
+        corpus=fingerprint_digests(digests),
         provenance=provenance,
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         units=tuple(units),
         chunk_shape=chunk_shape or ChunkShape.of(shard_samples, sum(part.width for part in units)),
         samples=len(corpus),
-        reused=sum(digest in known for digest in digests),
-        truncated=truncated,
-        shards=tuple(shards),
-        model_bytes=model_bytes(largest, longest),
+        reused=int((find_digests(digests, known) >= 0).sum()),
+        tokens=round(scale * int(lengths.sum())),
+        truncated=round(scale * truncated),
+        tokenized=len(lengths) + len(others),
+        shards=tuple(PlannedShard(shard_digest(provenance, digests[rows]), rows) for rows in cut),
+        model_bytes=model_bytes(largest, most),
     )
 
 
 def save_plan(run: RunDir, plan: ExtractionPlan) -> None:
-    """Keep a plan in the run directory."""
-    value = asdict(plan)
+    """Keep a plan in the run directory: its rows as a column, the rest as JSON."""
+    shards = [[shard.digest, len(shard.rows)] for shard in plan.shards]
+    rows = np.concatenate([np.zeros(0, np.int64), *(shard.rows for shard in plan.shards)])
+    data = parquet_bytes(pa.table({"row": rows}))
+    checksum = ObjectChecksum.of(data)
+    # Named by content: until the plan is replaced, that of before keeps its rows.
+    key = f"{PLAN_ROWS}/{checksum.sha256[:12]}.parquet"
+    run.write(key, data)
+    value = asdict(replace(plan, shards=()))
     value["record"], value["grid"] = value.pop("provenance"), value.pop("chunk_shape")
-    for shard in value["shards"]:
-        shard["rows"] = _compress_ranges(shard["rows"])
-    run.write(PLAN, dump_checksummed({**value, "projected": plan.summary()}))
+    value |= {"shards": shards, "rows": {"key": key, **asdict(checksum)}}
+    value["projected"] = plan.summary()
+    run.write(PLAN, dump_checksummed(value))
+    for other, _ in run.keys(PLAN_ROWS):
+        if other != key:
+            run.delete(other)
+
+
+def drop_plan(run: RunDir) -> None:
+    """Delete the plan of a run."""
+    run.delete(PLAN)
+    for key, _ in run.keys(PLAN_ROWS):
+        run.delete(key)
 
 
 def load_plan(run: RunDir) -> ExtractionPlan | None:
@@ -226,16 +249,21 @@ def load_plan(run: RunDir) -> ExtractionPlan | None:
     value["provenance"] = value.pop("record")
     value["chunk_shape"] = ChunkShape(**value.pop("grid"))
     value["units"] = tuple(LayerUnits(**part) for part in value["units"])
-    value["shards"] = tuple(
-        PlannedShard(
-            shard["digest"],
-            tuple(row for start, stop in shard["rows"] for row in range(start, stop)),
-            shard["tokens"],
-            tuple(map(tuple, shard["batches"])),
+    if "rows" in value:
+        rows = read_checked_table(run, **value.pop("rows"))["row"].to_numpy()
+        bounds = np.cumsum([0, *(count for _, count in value["shards"])])
+        value["shards"] = tuple(
+            PlannedShard(digest, rows[start : start + count])
+            for (digest, count), start in zip(value["shards"], bounds, strict=False)
         )
+        return ExtractionPlan(**value)
+    # Earlier versions planned the batches as well, for which they tokenized every prompt.
+    value["tokens"] = sum(shard["tokens"] for shard in value["shards"])
+    value["shards"] = tuple(
+        PlannedShard(shard["digest"], np.concatenate([np.arange(*ends) for ends in shard["rows"]]))
         for shard in value["shards"]
     )
-    return ExtractionPlan(**value)
+    return ExtractionPlan(**value, tokenized=sum(len(shard.rows) for shard in value["shards"]))
 
 
 def list_plan_inputs(
@@ -250,62 +278,53 @@ def list_plan_inputs(
     }
 
 
-def list_remaining_tasks(
-    plan: ExtractionPlan, digests: Sequence[str], done: AbstractSet[str]
-) -> list[ShardTask]:
+def list_remaining_tasks(plan: ExtractionPlan, digests: Digests, done: Digests) -> list[ShardTask]:
     """List what is left of a plan, in plan order, without prompts committed or in quarantine."""
+    is_left = find_digests(digests, done) < 0
     tasks = []
     for shard in plan.shards:
-        named = tuple(digests[row] for row in shard.rows)
-        whole = ShardTask(shard.digest, shard.rows, shard.tokens, shard.batches, named)
-        if (left := drop_prompts(whole, done, plan.provenance)) is not None:
-            tasks.append(left)
+        rows = shard.rows[is_left[shard.rows]]
+        if len(rows) == len(shard.rows):
+            tasks.append(ShardTask(shard.digest, rows, digests[rows]))
+        elif len(rows):
+            digest = shard_digest(plan.provenance, digests[rows])
+            tasks.append(ShardTask(digest, rows, digests[rows]))
     return tasks
 
 
-def drop_prompts(
-    task: ShardTask, prompts: AbstractSet[str], provenance: dict[str, str]
-) -> ShardTask | None:
+def drop_prompts(task: ShardTask, prompts: Digests, provenance: dict[str, str]) -> ShardTask | None:
     """Remove prompts from a task; None if nothing is left."""
-    left = [i for i, digest in enumerate(task.prompts) if digest not in prompts]
-    if len(left) == len(task.prompts):
-        return task
-    if not left:
+    left = np.flatnonzero(find_digests(task.prompts, prompts) < 0)
+    if not len(left):
         return None
-    named = tuple(task.prompts[index] for index in left)
-    number = {index: position for position, index in enumerate(left)}
-    kept = [tuple(number[index] for index in batch if index in number) for batch in task.batches]
-    return ShardTask(
-        digest=shard_digest(provenance, named),
-        rows=tuple(task.rows[index] for index in left),
-        prompts=named,
-        batches=tuple(batch for batch in kept if batch),
-        tokens=task.tokens * len(left) // len(task.prompts),
-    )
+    named = task.prompts[left]
+    return ShardTask(shard_digest(provenance, named), task.rows[left], named)
+
+
+def _choose_sample(
+    corpus: Corpus, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Some of the rows, evenly spread, and those of the longest prompts; all where they are few."""
+    if len(rows) <= SAMPLED:
+        return rows, rows
+    half = SAMPLED // 2
+    spread = rows[np.arange(half) * len(rows) // half]
+    return spread, rows[np.argpartition(corpus.sizes()[rows], -half)[-half:]]
 
 
 def _tokenize(
     corpus: Corpus,
-    rows: Sequence[int],
+    rows: NDArray[np.int64],
     tokenizer: PromptEncoder,
     vocabulary: int | None,
     least: int,
-) -> Sequence[TokenizedPrompt]:
+) -> tuple[NDArray[np.int64], int]:
+    """The tokens of each of some prompts, and how many of these are truncated."""
     try:
         tokenized = tokenizer.encode(corpus.prompts(rows))
-        for position, entry in enumerate(tokenized):
-            if vocabulary is not None and (token := max(entry.ids)) >= vocabulary:
-                raise RefusedPrompt(position, *explain_vocabulary(token, vocabulary))
-            if entry.num_counted < least:
-                fact = "It has one token that counts; attribution needs another one to predict."
-                raise RefusedPrompt(position, fact, "Leave it out, or set prompt.tokens to all.")
-        return tokenized
+        require_tokens(tokenized, least, vocabulary)
     except RefusedPrompt as error:
-        sample = corpus.describe_row(rows[error.position])
+        sample = corpus.describe_row(int(rows[error.position]))
         raise InvalidInput(f"Sample {sample}: {error.fact}", error.remedy) from error
-
-
-def _compress_ranges(rows: Sequence[int]) -> list[tuple[int, int]]:
-    # Within a run of neighbours, row less position stays the same.
-    runs = (list(run) for _, run in groupby(enumerate(rows), lambda pair: pair[1] - pair[0]))
-    return [(run[0][1], run[-1][1] + 1) for run in runs]
+    lengths = np.array([len(entry.ids) for entry in tokenized], np.int64)
+    return lengths, sum(entry.truncated for entry in tokenized)

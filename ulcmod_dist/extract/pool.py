@@ -137,8 +137,7 @@ class WorkerPool:
                 last = actor.progress.get(task.digest)
                 if last is not None and last.attempt == task.attempt:
                     prompts += last.prompts
-                    # The plan only estimates the tokens of a shard that lost prompts.
-                    tokens += min(last.tokens, task.tokens)
+                    tokens += last.tokens
         return prompts, tokens
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[TaskOutcome | None]:
@@ -349,6 +348,9 @@ class WorkerPool:
         """
         if failure.scope == "run":
             raise UlcmodError(failure.reason, failure.remedy)
+        if failure.scope == "refused":
+            yield TaskOutcome(task, failure)
+            return
         self.failures += 1
         counts = self._machine_failures if failure.scope == "machine" else self._failure_count
         counts[task.digest] += 1

@@ -59,7 +59,9 @@ def probe(
         actors = config.workers or max(1, max_actors(resources, node_resources()))
         began = time.monotonic()
         writer = ShardWriter(run, plan.chunk_shape)
-        actor = define_worker(resources).remote(load_model, writer, plan.provenance)
+        actor = define_worker(resources).remote(
+            load_model, writer, plan.provenance, prepared.plan_batches
+        )
         try:
             placed, _ = ray.wait([actor.place.remote()], timeout=config.placement_timeout)
             if not placed:
@@ -105,20 +107,19 @@ def query_actor_memory(config: ExtractConfig) -> DeviceMemory:
 
 
 def _measure(actor: Any, prepared: PreparedExtraction, seconds: float) -> tuple[float, int]:
-    """Tokens per second and peak memory, over batches spread evenly over the plan."""
-    batches = [
-        [shard.rows[index] for index in batch]
-        for shard in prepared.plan.shards
-        for batch in shard.batches
-    ]
-    step = max(1, len(batches) // MAX_BATCHES)
+    """Tokens per second and peak memory, over batches spread over the plan."""
+    plan, shards = prepared.plan, prepared.plan.shards
+    # Not more than there are, as far as the plan tells.
+    parts = max(1, min(MAX_BATCHES, max(len(shards), plan.tokens // plan.batch_tokens)))
     tokens = spent = 0.0
     peak = 0
-    # The first one, among the longest, warms up and shows the memory; it does not count.
-    for number, rows in enumerate([*batches[:1], *batches[::step]]):
+    # The first one, of the longest prompts, warms up and shows the memory; it does not count.
+    for number, part in enumerate([0, *range(parts)]):
         if number > 1 and spent > seconds:
             break
-        answer = ray.get(actor.measure.remote(prepared.prompts.prompts(rows)))
+        # From long prompts in the first shards to short ones in the last.
+        prompts = prepared.prompts.prompts(shards[part * len(shards) // parts].rows)
+        answer = ray.get(actor.measure.remote(prompts, part / parts))
         _raise_failure(answer)
         peak = answer.peak_bytes
         if number > 0:

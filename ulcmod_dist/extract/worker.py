@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -21,8 +20,9 @@ import ray
 
 from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.chats import Prompt
+from ulcmod_dist.corpus.digests import Digests, to_hex
 from ulcmod_dist.errors import UlcmodError, describe_error
-from ulcmod_dist.extract.planner import PromptEncoder, ShardTask
+from ulcmod_dist.extract.planner import BatchPlanner, PromptEncoder, ShardTask
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
@@ -31,6 +31,7 @@ from ulcmod_dist.forward.batches import (
     RefusedPrompt,
     TokenizedPrompt,
     mark_prefix,
+    require_tokens,
     split_by_prefix,
 )
 from ulcmod_dist.runtime.ray_failures import (
@@ -84,6 +85,7 @@ class ModelReplica:
         from ulcmod_dist.forward.tokens import PromptTokenizer
 
         self._tokenizer = PromptTokenizer.load(model, tokenization)
+        self._least = 2 if config.needs_loss else 1
         options = (config.device, config.threads, config.ranks, config.statistic)
         load = partial(Engine.load, model, tuple(units), *options)
         # With several ranks, the device of each follows from its number.
@@ -95,8 +97,12 @@ class ModelReplica:
         return self._ranks.local.units
 
     def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokenize prompts, and mark what they have in common where the model makes use of it."""
+        """Tokenize prompts, and mark what they have in common where the model makes use of it.
+
+        Raises `RefusedPrompt`.
+        """
         tokenized = self._tokenizer.encode(prompts)
+        require_tokens(tokenized, self._least)
         return mark_prefix(tokenized) if self._ranks.local.reuses_prefix else tokenized
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
@@ -117,9 +123,10 @@ class ShardProgress:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A shard was committed; with the largest resident memory of the actor so far."""
+    """A shard was committed; with its tokens and the actor's largest resident memory so far."""
 
     peak_bytes: int
+    tokens: int
 
 
 @dataclass(frozen=True)
@@ -144,10 +151,11 @@ class TaskFailure:
     """Why a shard was not committed. A value, since not every exception survives pickling.
 
     What failed is some prompts, the shard as a whole, the store that refused it, the machine, or
-    the run, in which no further shard can succeed.
+    the run, in which no further shard can succeed. Refused are prompts that cannot be tokenized as
+    the job asks, at which another attempt would change nothing.
     """
 
-    scope: Literal["prompts", "shard", "store", "machine", "run"]
+    scope: Literal["refused", "prompts", "shard", "store", "machine", "run"]
     reason: str  # one line
     remedy: str | None = None
     prompts: tuple[str, ...] = ()  # digests of those that fail by themselves
@@ -177,11 +185,12 @@ class Worker:
         load_model: ModelLoader,
         writer: ShardWriter,
         provenance: dict[str, str],
+        plan_batches: BatchPlanner,
         epoch: int = 0,
         on_event: EventCallback = lambda point, digest: None,
     ) -> None:
         self._load_model, self._writer, self._provenance = load_model, writer, provenance
-        self._epoch, self._on_event = epoch, on_event
+        self._plan_batches, self._epoch, self._on_event = plan_batches, epoch, on_event
         self._model: ForwardModel | None = None
         self._progress: dict[str, ShardProgress] = {}
         self._computing = threading.Lock()
@@ -206,10 +215,13 @@ class Worker:
         try:
             with ExitStack() as until_committed:
                 with self._computing:
-                    content, origin = self._compute(task, prompts, until_committed)
-                return self._commit(task, content, origin)
+                    content, origin, tokens = self._compute(task, prompts, until_committed)
+                return self._commit(task, content, origin, tokens)
+        except RefusedPrompt as error:
+            refused = tuple(to_hex(task.prompts[[error.position]]))
+            return TaskFailure("refused", error.fact, error.remedy, prompts=refused)
         except _FailingPrompts as error:
-            failing = tuple(task.prompts[row] for row in error.rows)
+            failing = tuple(to_hex(task.prompts[list(error.rows)]))
             return TaskFailure(
                 "prompts", error.reason, prompts=failing, clean=error.clean, proven=error.proven
             )
@@ -226,37 +238,43 @@ class Worker:
         """How far the shards in progress are; runs in a thread beside `extract`."""
         return list(self._progress.values())
 
-    def measure(self, prompts: Sequence[Prompt]) -> BatchTiming | TaskFailure:
-        """Run prompts as one batch and discard the rows."""
+    def measure(self, prompts: Sequence[Prompt], place: float) -> BatchTiming | TaskFailure:
+        """Run one batch of a shard of these prompts, whose rows are discarded.
+
+        The batches lie from the longest prompts, at ``place`` 0, to the shortest before 1.
+        """
         assert self._model is not None, "load comes first"
         began = time.perf_counter()
         try:
             tokenized = self._model.encode(prompts)
-            for part in split_by_prefix(tokenized, range(len(tokenized))):
-                self._model.run([tokenized[index] for index in part])
+            lengths = np.array([len(entry.ids) for entry in tokenized])
+            batches = self._plan_shard(tokenized)
+            batch = list(batches[int(place * len(batches))])
+            tokens = int(lengths[batch].sum())
+            # Of the time for the whole shard, the part of this batch.
+            encoding = (time.perf_counter() - began) * tokens / int(lengths.sum())
+            began = time.perf_counter()
+            self._model.run([tokenized[index] for index in batch])
         except Exception as error:
             if (failure := find_machine_failure(error)) is not None:
                 return TaskFailure("run", failure.fact, failure.remedy)
             reason = f"A batch of the plan cannot be computed: {describe_error(error)}"
             return TaskFailure("run", reason)
-        seconds = time.perf_counter() - began
-        return BatchTiming(seconds, sum(len(entry.ids) for entry in tokenized), _peak_bytes())
+        seconds = encoding + time.perf_counter() - began
+        return BatchTiming(seconds, tokens, _peak_bytes())
 
     def _compute(
         self, task: ShardTask, prompts: Sequence[Prompt], until_committed: ExitStack
-    ) -> tuple[ShardContent, Origin]:
+    ) -> tuple[ShardContent, Origin, int]:
         assert self._model is not None, "load comes first"
         # An actor that outlives its driver must not compute what the next driver computes again.
         self._writer.check()
         checked = time.monotonic()
         self._on_event("started", task.digest)
         began = time.perf_counter()
-        try:
-            tokenized = self._model.encode(prompts)
-        except RefusedPrompt as error:
-            raise _FailingPrompts([error.position], error.fact, clean=True) from error
+        tokenized = self._model.encode(prompts)
         shard = _ShardBuffer(self._model, tokenized)
-        batches = [part for batch in task.batches for part in split_by_prefix(tokenized, batch)]
+        batches = self._plan_shard(tokenized)
         for number, batch in enumerate(batches):
             if number == len(batches) // 2:
                 self._on_event("halfway", task.digest)
@@ -284,10 +302,15 @@ class Worker:
             prefix_tokens=max(prompt.shared for prompt in tokenized),
             seconds=time.perf_counter() - began,
         )
-        return content, origin
+        return content, origin, shard.num_tokens
+
+    def _plan_shard(self, tokenized: Sequence[TokenizedPrompt]) -> list[tuple[int, ...]]:
+        """The batches of a shard; those of one have the same beginning computed once."""
+        batches = self._plan_batches([len(entry.ids) for entry in tokenized])
+        return [part for batch in batches for part in split_by_prefix(tokenized, batch)]
 
     def _commit(
-        self, task: ShardTask, content: ShardContent, origin: Origin
+        self, task: ShardTask, content: ShardContent, origin: Origin, tokens: int
     ) -> ShardResult | TaskFailure:
         writer = replace(self._writer, on_event=lambda step: self._on_event(step, task.digest))
         try:
@@ -303,7 +326,7 @@ class Worker:
                     "Make space and start the same command again: it continues where it stopped.",
                 )
             return TaskFailure("store", f"Writing a shard to {url} failed: {reason}")
-        return ShardResult(_peak_bytes())
+        return ShardResult(_peak_bytes(), tokens)
 
 
 class _ShardBuffer:
@@ -318,13 +341,13 @@ class _ShardBuffer:
         self._failing: list[int] = []
         self._reason = ""
         self._proven = False  # whether the failing prompts, and not the machine, are to blame
-        self.batches: list[tuple[int, ...]] = []
-        self.splits: list[tuple[int, ...]] = []
+        self.batches: list[int] = []
+        self.splits: list[int] = []
         self.num_prompts = 0
         self.num_tokens = 0
 
     def run(self, batch: tuple[int, ...]) -> None:
-        """Compute a batch of the plan.
+        """Compute a batch of the shard.
 
         Raises:
             _FailingPrompts: Some prompts fail alone as well, and the process may be damaged.
@@ -351,14 +374,13 @@ class _ShardBuffer:
         if self._routed is not None:
             assert rows.routed is not None, "units name experts, so rows count their tokens"
             self._routed[indices] = rows.routed
-        remaining = iter(batch)
-        self.batches.extend(tuple(islice(remaining, size)) for size in sizes)
+        self.batches.extend(sizes)
         if len(sizes) > 1:
-            self.splits.append(batch)
+            self.splits.append(len(batch))
         self.num_prompts += len(batch)
         self.num_tokens += sum(len(self._tokenized[index].ids) for index in batch)
 
-    def finish(self, prompts: tuple[str, ...]) -> ShardContent:
+    def finish(self, prompts: Digests) -> ShardContent:
         """Return the rows for the store, or raise `_FailingPrompts` if some prompts failed."""
         if self._failing:
             proven = self._proven or self.num_prompts > 0

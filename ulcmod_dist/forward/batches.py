@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ulcmod_dist.corpus.digests import Digests
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LengthClasses
 
@@ -60,7 +61,7 @@ class PromptSurvey:
         warnings: Sentences about what is probably not intended.
     """
 
-    digests: tuple[str, ...]
+    digests: Digests
     control_tokens: int
     omitted: Mapping[str, int]
     first: str
@@ -110,6 +111,21 @@ def explain_vocabulary(token: int, vocabulary: int) -> tuple[str, str]:
         f"The tokenizer gave token {token}, but the model knows {vocabulary}.",
         "Save the model's own tokenizer in its folder.",
     )
+
+
+def require_tokens(
+    tokenized: Sequence[TokenizedPrompt], least: int, vocabulary: int | None = None
+) -> None:
+    """Raise `RefusedPrompt` for a token beyond the vocabulary or fewer counted tokens than needed.
+
+    Attribution needs two: units of the last token that counts have no loss after them.
+    """
+    for position, entry in enumerate(tokenized):
+        if vocabulary is not None and (token := max(entry.ids)) >= vocabulary:
+            raise RefusedPrompt(position, *explain_vocabulary(token, vocabulary))
+        if entry.num_counted < least:
+            fact = "It has one token that counts; attribution needs another one to predict."
+            raise RefusedPrompt(position, fact, "Leave it out, or set prompt.tokens to all.")
 
 
 class NonFiniteActivation(PromptError):

@@ -3,8 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import chain, groupby
 
+import numpy as np
+
+from ulcmod_dist.corpus.digests import Digests, join_digests
 from ulcmod_dist.corpus.prompts import Corpus
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.batches import PromptSurvey, RefusedPrompt
@@ -22,20 +25,9 @@ def survey_prompts(tokenizer: PromptTokenizer, corpus: Corpus, *, quote: bool) -
     Raises:
         InvalidInput: The chat template cannot take a chat; the message names sample and field.
     """
-    digests: list[str] = []
-    omitted: Counter[str] = Counter()
-    spelling = 0
-    for row in range(len(corpus)):
-        try:
-            reading = tokenizer.read(corpus.prompt(row))
-        except TemplateRefusal as error:
-            raise InvalidInput(
-                f"Sample {corpus.describe_row(row)} does not fit the chat template: {error}.",
-                "Correct the chat, or set prompt.template to none for the user's words alone.",
-            ) from error
-        digests.append(reading.digest)
-        omitted.update(reading.omitted)
-        spelling += reading.spells_control_tokens
+    digests, spelling, omitted = (_read_chats if corpus.has_chats else _read_texts)(
+        tokenizer, corpus
+    )
     try:
         [first] = tokenizer.encode([corpus.prompt(0)])
     except RefusedPrompt as error:
@@ -47,12 +39,41 @@ def survey_prompts(tokenizer: PromptTokenizer, corpus: Corpus, *, quote: bool) -
         for name, chats in sorted(omitted.items())
     ]
     return PromptSurvey(
-        digests=tuple(digests),
+        digests=digests,
         control_tokens=spelling,
-        omitted=dict(omitted),
+        omitted=omitted,
         first=describe_tokens(tokenizer, first.ids, quote=quote),
         warnings=(*tokenizer.find_faults(first.ids), *warnings),
     )
+
+
+def _read_texts(tokenizer: PromptTokenizer, corpus: Corpus) -> tuple[Digests, int, dict[str, int]]:
+    """Digests of texts, how many spell control tokens, and no omitted fields."""
+    digests = corpus.digests().copy()
+    rows = tokenizer.find_spelling(corpus.table["text"])
+    for row in rows:
+        digests[row] = np.frombuffer(tokenizer.read(corpus.prompt(row)).digest, np.uint8)
+    return digests, len(rows), {}
+
+
+def _read_chats(tokenizer: PromptTokenizer, corpus: Corpus) -> tuple[Digests, int, dict[str, int]]:
+    """Digests of chats, how many spell control tokens, and how many have each omitted field."""
+    digests: list[bytes] = []
+    omitted: Counter[str] = Counter()
+    spelling = 0
+    for prompt in chain.from_iterable(corpus.blocks()):
+        try:
+            reading = tokenizer.read(prompt)
+        except TemplateRefusal as error:
+            raise InvalidInput(
+                f"Sample {corpus.describe_row(len(digests))} does not fit the chat template: "
+                f"{error}.",
+                "Correct the chat, or set prompt.template to none for the user's words alone.",
+            ) from error
+        digests.append(reading.digest)
+        omitted.update(reading.omitted)
+        spelling += reading.spells_control_tokens
+    return join_digests(digests), spelling, dict(omitted)
 
 
 def describe_tokens(tokenizer: PromptTokenizer, ids: Sequence[int], *, quote: bool) -> str:

@@ -7,6 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from tokenizers import Encoding
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
@@ -52,12 +55,12 @@ class Reading:
     """How a prompt is read.
 
     Attributes:
-        digest: SHA-256 of the prompt, and of how it is read where an earlier version read another.
+        digest: SHA-256 of the prompt, and of how it is read where that is not the usual way.
         spells_control_tokens: Whether its own words spell control tokens.
         omitted: Fields of its messages that the template does not show, see `find_omitted`.
     """
 
-    digest: str
+    digest: bytes
     spells_control_tokens: bool
     omitted: frozenset[str]
 
@@ -218,6 +221,13 @@ class PromptTokenizer:
             if not self._template.is_opened(messages):
                 differences.append(_NO_OPENING)
         return Reading(digest_prompt(prompt, differences), bool(spelled), omitted)
+
+    def find_spelling(self, texts: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Rows of prompts of text whose words spell control tokens."""
+        if self._control.list_spelled(self._list_messages("")):
+            # The system message does, so that every prompt has to be read by itself.
+            return np.arange(len(texts))
+        return self._control.find_spelling(texts)
 
     def is_control(self, token: int) -> bool:
         """Whether a token is a control token."""

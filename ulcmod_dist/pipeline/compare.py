@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.api import Run, open_run
+from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.pipeline.summary import Summary, format_value
@@ -114,7 +115,7 @@ def compare_modules(
     units = _find_shared_units(modules[0].units, modules[1].units)
     views = [run.snapshot_for(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
-    keys = [view.sample_ids("train") if named else view.prompts("train") for view in views]
+    keys = [view.sample_ids("train") if named else to_hex(view.prompts("train")) for view in views]
     samples = find_shared(*keys)
     numbers = [int(stored.metrics["num_modules"]) for stored in modules]
     unit_labels = [

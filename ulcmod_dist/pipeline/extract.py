@@ -3,7 +3,7 @@
 from ulcmod_dist.extract.driver import extract as run_extraction
 from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.pipeline.context import Context, save_job, writing
-from ulcmod_dist.pipeline.inputs import observe_inputs
+from ulcmod_dist.pipeline.inputs import CORPUS_FILES, observe_inputs
 from ulcmod_dist.pipeline.ledger import replacing
 from ulcmod_dist.pipeline.plan import (
     check_search,
@@ -54,12 +54,13 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
                 on_progress=show,
                 stop=stop,
             )
-        inputs = observe_inputs(held.job, prepared.prompts)
+        inputs = observe_inputs(held.job, prepared.prompts.fingerprint())
         snapshot = done.snapshot
         samples, units = snapshot.samples.num_rows, snapshot.units.num_rows
         with replacing(held, "snapshot", observed=inputs) as record:
             record.identity = snapshot.digest
             record.facts = {"version": snapshot.version, "samples": samples, "units": units}
+            record.facts[CORPUS_FILES] = prepared.prompts.files
     facts = {
         "samples": samples,
         "reused": done.reused,

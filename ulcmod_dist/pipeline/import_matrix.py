@@ -85,7 +85,7 @@ def _read_samples(location: str, count: int) -> pa.Table:
     }
     if "sample_id" in rows.names():
         columns["sample_id"] = rows.ids("sample_id")
-        rows.reject_repeated(columns["sample_id"].to_pylist(), "ids")
+        rows.reject_repeated(columns["sample_id"], "ids")
     if "category" in rows.names():
         columns["category"] = rows.labels("category")
     if "split" in rows.names():

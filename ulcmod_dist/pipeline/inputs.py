@@ -11,19 +11,21 @@ from ulcmod_dist.forward.provenance import get_forward_version, get_model_cache_
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.rundir import fingerprint
 
+CORPUS_FILES = "corpus files"
+"""Fact in the record of a snapshot: the files that the corpus was read from."""
+
 logger = logging.getLogger(__name__)
 
 
-def observe_inputs(job: Job, corpus: Corpus) -> dict[str, str]:
-    """Corpus, model files and version of the forward pass.
+def observe_inputs(job: Job, corpus: str) -> dict[str, str]:
+    """The fingerprint of the corpus, the model files and the version of the forward pass.
 
     The provenance of a store says the same in more detail, but takes the model's configuration and
     tokenizer, and so torch, to make.
     """
     model = job.require_model()
-    columns = {name: corpus.table[name].to_pylist() for name in ("sample_id", "split", "category")}
     return {
-        "corpus": fingerprint({**columns, "prompt": corpus.digests()}),
+        "corpus": corpus,
         "model files": fingerprint(get_model_cache_key(model)),
         "forward pass": get_forward_version(model),
     }

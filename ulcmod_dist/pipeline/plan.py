@@ -7,14 +7,17 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.corpus.digests import find_digests, fingerprint_digests
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.driver import check_disk_space, check_remaining_space, prepare
 from ulcmod_dist.extract.planner import (
     PreparedExtraction,
+    drop_plan,
     list_plan_inputs,
     load_plan,
     merge_provenance,
@@ -45,11 +48,15 @@ from ulcmod_dist.runtime.rundir import (
     FORMAT_FILE,
     JOB,
     PLAN,
+    PLAN_ROWS,
     REPORT,
     RunDir,
-    fingerprint,
 )
 from ulcmod_dist.store.records import committed_digests
+
+MIN_SHARD_SAMPLES = 512
+MAX_SHARDS = 2000
+MAX_SHARD_BYTES = 64 * 2**20
 
 logger = logging.getLogger(__name__)
 
@@ -162,13 +169,16 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         survey = survey_prompts(tokenizer, corpus, quote=job.report.prompts == "all")
         if load_plan(context.run) is None:
             # Known before a cluster is asked for the memory of its devices.
-            rows = len(set(survey.digests))
+            first = find_digests(survey.digests, survey.digests)
+            rows = int((first == np.arange(len(first))).sum())
             check_disk_space(context.run, 4 * count_units(list_units(config, model.units)) * rows)
         batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
+        units = list_units(config, model.units)
+        shard_samples = _choose_shard_samples(context, len(corpus), count_units(units))
         inputs = list_plan_inputs(
-            fingerprint(list(survey.digests)),
+            fingerprint_digests(survey.digests),
             provenance,
-            job.extract.shard_samples,
+            shard_samples,
             batch_tokens,
         )
         changes = Ledger(context.run, job, observed={"plan": inputs}).changes("plan")
@@ -183,9 +193,9 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
             context.run,
             corpus,
             tokenizer,
-            list_units(config, model.units),
+            units,
             provenance,
-            shard_samples=job.extract.shard_samples,
+            shard_samples=shard_samples,
             batch_tokens=batch_tokens,
             digests=survey.digests,
             lengths=get_length_classes(config),
@@ -200,6 +210,18 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     for warning in survey.warnings:
         logger.warning(warning)
     return replace(prepared, survey=survey)
+
+
+def _choose_shard_samples(context: Context, samples: int, units: int) -> int:
+    """Samples of a shard: as in the job, else as in the run's plan, else by the corpus.
+
+    Every shard is some ten files and a commit, which every command that opens the run looks up.
+    """
+    if context.job.extract.shard_samples is not None:
+        return context.job.extract.shard_samples
+    if (planned := load_plan(context.run)) is not None:
+        return planned.shard_samples
+    return max(MIN_SHARD_SAMPLES, min(samples // MAX_SHARDS, MAX_SHARD_BYTES // (4 * units)))
 
 
 def _check_before_reading(context: Context) -> Any:
@@ -241,7 +263,7 @@ def dropping_unused_plan(context: Context) -> Iterator[None]:
         context.fence.check()
         if not committed_digests(context.run):
             context.run.delete(record_key("plan"))
-            context.run.delete(PLAN)
+            drop_plan(context.run)
         raise
 
 
@@ -252,9 +274,11 @@ def list_left_out(job: Job, prepared: PreparedExtraction) -> list[str]:
     from ulcmod_dist.evaluate.downstream import explain_left_out
 
     table = prepared.prompts.table
-    train = pc.equal(table["split"], "train")
-    sides = [table.filter(mask)["category"].to_pylist() for mask in (train, pc.invert(train))]
-    sentences = [explain_left_out(*sides)]
+    coded = table["category"].combine_chunks().dictionary_encode()
+    # One object a category, not one a sample.
+    names = np.array([*coded.dictionary.to_pylist(), None], object)[coded.indices.fill_null(-1)]
+    is_train = table["split"].to_numpy() == "train"
+    sentences = [explain_left_out(names[is_train].tolist(), names[~is_train].tolist())]
     preclusters = count_preclusters(prepared.plan.num_units)
     numbers = [k for k in job.discover.modules if k == 1 or preclusters < k]
     if numbers and job.evaluate.baselines:
@@ -270,7 +294,7 @@ def _check_outputs(run: RunDir) -> None:
     run.check_writable()
     if run.local is None:
         return
-    folders = {ACTIVATIONS, ARTIFACTS, *FOLDERS}
+    folders = {ACTIVATIONS, ARTIFACTS, PLAN_ROWS, *FOLDERS}
     for name in sorted({*folders, FORMAT_FILE, JOB, PLAN, REPORT}):
         path, is_folder = run.local / name, name in folders
         if path.exists() and path.is_dir() != is_folder:

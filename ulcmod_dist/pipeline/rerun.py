@@ -5,14 +5,14 @@ repeated and not repaired. Only when all is done do the results become a new ver
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ulcmod_dist.api import Run
-from ulcmod_dist.corpus.prompts import read_corpus
+from ulcmod_dist.corpus.digests import find_digests, join_digests
+from ulcmod_dist.corpus.prompts import fingerprint_files, read_corpus
 from ulcmod_dist.pipeline.artifacts import differences
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.discover import WarmStart, modules_rows
@@ -26,7 +26,7 @@ from ulcmod_dist.pipeline.drift import (
     write_drift,
 )
 from ulcmod_dist.pipeline.import_matrix import import_matrix
-from ulcmod_dist.pipeline.inputs import observe_inputs
+from ulcmod_dist.pipeline.inputs import CORPUS_FILES, observe_inputs
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.run import update_results
 from ulcmod_dist.pipeline.summary import Summary
@@ -92,19 +92,22 @@ def _rerun(context: Context, accept: bool) -> Summary:
     updated = update_results(context, discover={"starts": starts})
     if not Ledger(run, context.job).is_current("version"):
         make_version(context)
-    now = newest_version(run)
+    now, current = newest_version(run), Run(run)
+    snapshot = Ledger(run, context.job).record("snapshot")
     assert now is not None
+    assert snapshot is not None
+    is_same = now == before
     facts: dict[str, Any] = {
-        "state": "unchanged" if now == before else "updated",
+        "state": "unchanged" if is_same else "updated",
         "version": now.number,
-        "samples": Run(run).snapshot.samples.num_rows,
-        **_changes(last, Run(run)),
+        "samples": snapshot.facts["samples"],
+        **({"added": 0, "removed": 0} if is_same else _changes(last, current)),
         "reused": extracted.facts.get("reused"),
         "computed": extracted.facts.get("computed"),
         "seconds": round(time.monotonic() - started, 1),
     }
-    reasons = [*_reasons(last, Run(run)), *said]
-    closing = [*extracted.closing, _sentence(now, now == before)]
+    reasons = [*([] if is_same else _reasons(last, current)), *said]
+    closing = [*extracted.closing, _sentence(now, is_same)]
     found = modules_rows(context, updated)
     return _summary(context, facts, reasons, found, closing, extracted.exit_code)
 
@@ -134,19 +137,27 @@ def _extract(context: Context) -> Summary:
     job = context.job
     if job.corpus is None:
         return import_matrix(context)
-    corpus = read_corpus(job.corpus)
+    record = Ledger(context.run, job).record("snapshot")
+    if record is not None and record.facts.get(CORPUS_FILES) == fingerprint_files(job.corpus):
+        # Files that have not changed need not be read.
+        corpus = str(record.observed["corpus"])
+    else:
+        corpus = read_corpus(job.corpus).fingerprint()
     observed = {"snapshot": observe_inputs(job, corpus)}
-    ledger = Ledger(context.run, job, observed=observed)
-    if not ledger.is_current("snapshot"):
+    if record is None or not Ledger(context.run, job, observed=observed).is_current("snapshot"):
         from ulcmod_dist.pipeline.extract import extract
 
         return extract(context, update=True)
-    samples = Run(context.run).snapshot.samples
-    absent = set(corpus.table["sample_id"].to_pylist()) - set(samples["sample_id"].to_pylist())
-    held_back = [e for e in read_quarantine(context.run).values() if absent & set(e.sample_ids)]
+    held_back = list(read_quarantine(context.run).values())
+    if held_back:
+        ids = [
+            set(table["sample_id"].to_pylist())
+            for table in (read_corpus(job.corpus).table, Run(context.run).snapshot.samples)
+        ]
+        held_back = [e for e in held_back if (ids[0] - ids[1]) & set(e.sample_ids)]
     return Summary(
         title="Extraction",
-        facts={"reused": samples.num_rows, "computed": 0},
+        facts={"reused": record.facts["samples"], "computed": 0},
         closing=[f"In quarantine: {len(held_back)} prompts."] if held_back else [],
         exit_code=3 if held_back else 0,
     )
@@ -189,19 +200,24 @@ def _find_start(
         or snapshot.units.num_rows != run.snapshot.units.num_rows
     ):
         return f"version {before.number} has other units"
-    labels = modules.sample_labels("train").tolist()
-    known = dict(zip(snapshot.prompts("train"), labels, strict=True))
-    samples = [known.get(prompt, -1) for prompt in run.snapshot.prompts("train")]
-    if max(samples) < 0:
+    rows = find_digests(run.snapshot.prompts("train"), snapshot.prompts("train"))
+    if rows.max() < 0:
         return f"version {before.number} has other samples"
-    return WarmStart(before.number, old.identity, np.array(samples, np.int32), modules.unit_labels)
+    samples = np.where(rows < 0, -1, modules.sample_labels("train")[rows]).astype(np.int32)
+    return WarmStart(before.number, old.identity, samples, modules.unit_labels)
 
 
 def _changes(last: Run | None, now: Run) -> dict[str, int]:
     """How many samples came and went."""
-    old = Counter[str]() if last is None else Counter(last.snapshot.prompts())
-    new = Counter(now.snapshot.prompts())
-    return {"added": (new - old).total(), "removed": (old - new).total()}
+    if last is not None and last.snapshot.digest == now.snapshot.digest:
+        return {"added": 0, "removed": 0}
+    new = now.snapshot.prompts()
+    old = new[:0] if last is None else last.snapshot.prompts()
+    # Each prompt by the first row that holds it, and how often it occurs.
+    rows = find_digests(join_digests([old, new]), join_digests([old, new]))
+    counts = [np.bincount(part, minlength=len(rows)) for part in np.split(rows, [len(old)])]
+    gained = counts[1] - counts[0]
+    return {"added": int(gained[gained > 0].sum()), "removed": int(-gained[gained < 0].sum())}
 
 
 def _reasons(last: Run | None, now: Run) -> list[str]:

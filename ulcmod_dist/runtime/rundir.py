@@ -34,6 +34,7 @@ NO_LOCKS = (errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 FORMAT_FILE = "format.json"
 JOB = "job.yaml"
 PLAN = "plan.json"
+PLAN_ROWS = "plan"
 ACTIVATIONS = "activations.zarr"
 REPORT = "report.html"
 ARTIFACTS = "artifacts"

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import dask.array as da
 import numpy as np
+import pyarrow as pa
 import zarr
 from dask.base import tokenize
 from dask.blockwise import blockwise
@@ -23,7 +24,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import RunDir, parse_parquet
 from ulcmod_dist.store.records import CorruptionError
 from ulcmod_dist.store.schema import ACTIVATION_ARRAY, ArraySchema, ChunkShape
 
@@ -75,6 +76,17 @@ class ObjectChecksum:
         """The checksum of bytes, or of an array's memory."""
         view = memoryview(data)
         return cls(view.nbytes, hashlib.sha256(view).hexdigest())
+
+
+def read_checked_table(run: RunDir, key: str, size: int, sha256: str) -> pa.Table:
+    """The Parquet table of a key; `CorruptionError` where it is missing or has other bytes."""
+    try:
+        data = run.read(key)
+    except FileNotFoundError as error:
+        raise CorruptionError(f"{run.show(key)} is missing.") from error
+    if ObjectChecksum.of(data) != ObjectChecksum(size, sha256):
+        raise CorruptionError(f"{run.show(key)} is damaged: its checksum does not match.")
+    return parse_parquet(data)
 
 
 class _ReadBackStore(StrictStore):

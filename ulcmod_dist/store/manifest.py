@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ulcmod_dist.corpus.digests import DIGEST_BYTES, find_digests, from_arrow, join_digests
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
 from ulcmod_dist.store.arrays import ObjectChecksum, read_region
@@ -15,12 +16,11 @@ from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,
     PROMPT_ARRAY,
-    TOKEN_ARRAY,
     ChunkShape,
     cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.shards import Commit, read_prompts, shard_moments
+from ulcmod_dist.store.shards import Commit, read_prompts, read_token_counts, shard_moments
 from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,
@@ -32,7 +32,7 @@ from ulcmod_dist.store.snapshot import (
 
 CORPUS_SCHEMA = pa.schema(
     [SAMPLE_SCHEMA.field(name) for name in ("sample_id", "split", "category")]
-    + [pa.field("prompt", pa.string(), nullable=False)]
+    + [pa.field("prompt", pa.binary(DIGEST_BYTES), nullable=False)]
 )
 """What a manifest is made from: the samples, each with its prompt's digest."""
 
@@ -119,25 +119,25 @@ def _samples(
     run: RunDir, corpus: pa.Table, shards: Sequence[Commit]
 ) -> tuple[pa.Table, list[Commit]]:
     """The samples that have rows, and their shards in order of appearance."""
-    where: dict[str, tuple[int, int]] = {}
-    for number, prompts in enumerate(read_prompts(run, shards)):
-        for row, prompt in enumerate(prompts):
-            where.setdefault(prompt, (number, row))
-    places = [where.get(prompt) for prompt in corpus["prompt"].to_pylist()]
-    kept = np.flatnonzero([place is not None for place in places])
-    found = [place for place in places if place is not None]
-    used = list(dict.fromkeys(number for number, _ in found))
-    order = {number: index for index, number in enumerate(used)}
-    named = [shards[number] for number in used]
-    counts = [read_region(run, c.folder, TOKEN_ARRAY, (slice(None),)) for c in named]
-    index = [order[number] for number, _ in found]
-    digests = pa.array([commit.digest for commit in named], pa.string())
+    held = read_prompts(run, shards)
+    place = find_digests(from_arrow(corpus["prompt"]), join_digests(held))
+    kept = np.flatnonzero(place >= 0)
+    bounds = np.cumsum([0, *map(len, held)])
+    number = np.searchsorted(bounds, place[kept], side="right") - 1
+    row = place[kept] - bounds[number]
+    present, first, index = np.unique(number, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    named = [shards[number] for number in present[order]]
+    index = np.argsort(order)[index]
+    counts = read_token_counts(run, named)
+    starts = np.cumsum([0, *map(len, counts)])
     table = corpus.take(pa.array(kept)).select(["sample_id", "split", "category"])
+    digests = pa.array([commit.digest for commit in named], pa.string())
     columns = {
         **{name: table[name] for name in table.column_names},
-        "tokens": [int(counts[i][row]) for i, (_, row) in zip(index, found, strict=True)],
+        "tokens": np.concatenate([np.zeros(0, np.int64), *counts])[starts[index] + row],
         "shard": pa.DictionaryArray.from_arrays(pa.array(index, pa.int32()), digests),
-        "row": pa.array([row for _, row in found], pa.int32()),
+        "row": pa.array(row, pa.int32()),
     }
     return pa.table(columns, schema=SAMPLE_SCHEMA), named
 

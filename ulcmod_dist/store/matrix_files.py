@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ulcmod_dist.corpus.digests import Digests, join_digests, to_arrow
 from ulcmod_dist.errors import InvalidInput, describe_error
 from ulcmod_dist.passes.moments import Moments, count_block_rows
 from ulcmod_dist.runtime.rundir import RunDir
@@ -63,7 +64,7 @@ def import_matrix(
     writer = ShardWriter(run, ChunkShape.of(min(height, count), width), check=check)
     there = committed_digests(run)
     stored: list[Future[Commit]] = []
-    rows: list[str] = []
+    rows: list[Digests] = []
     rounding = _Rounding(Moments.none(width), np.zeros(width))
     # Shards are written while the next is read.
     with ThreadPoolExecutor(_WRITERS) as background:
@@ -72,17 +73,17 @@ def import_matrix(
             block = _as_float32(given, start, samples)
             if not np.can_cast(given.dtype, np.float32):
                 rounding = rounding.after(given, block)
-            named = tuple(hashlib.sha256(row).hexdigest() for row in block)
+            named = join_digests(hashlib.sha256(row).digest() for row in block)
             if len(stored) >= _WRITERS:
                 stored[-_WRITERS].result()
                 report((len(stored) - _WRITERS + 1) * height)
             stored.append(background.submit(_store, writer, there, named, block))
-            rows.extend(named)
+            rows.append(named)
     report(count)
     rounding.check()
     shards = [commit.result() for commit in stored]
     table = samples.select(["sample_id", "split", "category"])
-    corpus = table.append_column("prompt", pa.array(rows, pa.string())).cast(CORPUS_SCHEMA)
+    corpus = table.append_column("prompt", to_arrow(join_digests(rows))).cast(CORPUS_SCHEMA)
     return write_manifest(run, corpus, units, shards, provenance=PROVENANCE, check=check)
 
 
@@ -97,7 +98,7 @@ def _number_units(width: int) -> pa.Table:
 
 
 def _store(
-    writer: ShardWriter, there: set[str], rows: tuple[str, ...], block: NDArray[np.float32]
+    writer: ShardWriter, there: set[str], rows: Digests, block: NDArray[np.float32]
 ) -> Commit:
     digest = shard_digest(PROVENANCE, rows)
     if digest in there:

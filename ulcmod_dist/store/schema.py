@@ -10,9 +10,10 @@ activations.zarr/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ulcmod_dist.corpus.digests import DIGEST_BYTES as DIGEST_BYTES
+from ulcmod_dist.corpus.digests import Digests, to_hex
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, fingerprint
 
 SHARDS = f"{ACTIVATIONS}/shards"
@@ -41,7 +42,6 @@ class ArraySchema:
 
 ACTIVATION_ARRAY = ArraySchema("activations", ("row", "unit"), "float32", float("nan"))
 TOKEN_ARRAY = ArraySchema("token_counts", ("row",), "int64", -1)
-DIGEST_BYTES = 32
 PROMPT_ARRAY = ArraySchema("prompts", ("row", "byte"), "uint8", 0)
 MEAN_ARRAY = ArraySchema("mean", ("unit",), "float64", float("nan"))
 M2_ARRAY = ArraySchema("m2", ("unit",), "float64", float("nan"))
@@ -92,9 +92,9 @@ def cache_key(provenance: dict[str, str]) -> dict[str, str]:
     }
 
 
-def shard_digest(provenance: dict[str, str], prompts: Sequence[str]) -> str:
+def shard_digest(provenance: dict[str, str], prompts: Digests) -> str:
     """SHA-256 of what the rows depend on: their provenance and the prompts' digests, in order."""
-    return fingerprint({"record": cache_key(provenance), "prompts": list(prompts)})
+    return fingerprint({"record": cache_key(provenance), "prompts": to_hex(prompts)})
 
 
 def commit_key(digest: str) -> str:

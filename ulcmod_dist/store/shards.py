@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ulcmod_dist.corpus.digests import DIGEST_BYTES, Digests, from_hex, to_hex
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
@@ -27,7 +28,6 @@ from ulcmod_dist.store.records import (
 )
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
-    DIGEST_BYTES,
     M2_ARRAY,
     MEAN_ARRAY,
     PROMPT_ARRAY,
@@ -52,13 +52,13 @@ class ShardContent:
     """The rows of a shard, each with the digest of its prompt.
 
     Attributes:
-        prompts: SHA-256 of each prompt, hexadecimal.
+        prompts: SHA-256 of each prompt.
         activations: float32 [rows, units].
         token_counts: int64 [rows], the tokens that count in the mean of a row.
         routed: int32 [rows, expert slots], tokens routed to each expert; None without experts.
     """
 
-    prompts: tuple[str, ...]
+    prompts: Digests
     activations: NDArray[np.float32]
     token_counts: NDArray[np.int64]
     routed: NDArray[np.int32] | None = None
@@ -69,15 +69,15 @@ class Origin:
     """How a shard was computed; kept in its commit but not part of its digest.
 
     ``provenance`` is what its rows depend on: model, tokenizer, rule, versions. ``batches`` are the
-    rows of each batch that was run, ``splits`` those of the planned batches that were split after
-    running out of memory. ``epoch`` is that of the lease it was written under; 0 without one.
-    ``prefix_tokens`` is the number of tokens at the beginning of prompts that were computed once
-    for all of them; 0 if none were.
+    sizes of the batches that were run, in their order, ``splits`` those of the batches that were
+    split after running out of memory. ``epoch`` is that of the lease it was written under; 0
+    without one. ``prefix_tokens`` is the number of tokens at the beginning of prompts that were
+    computed once for all of them; 0 if none were.
     """
 
     provenance: dict[str, str]
-    batches: tuple[tuple[int, ...], ...] = ()
-    splits: tuple[tuple[int, ...], ...] = ()
+    batches: tuple[int, ...] = ()
+    splits: tuple[int, ...] = ()
     attempt: int = 1
     worker: str = ""
     seconds: float = 0.0
@@ -178,7 +178,7 @@ def _check_finite(content: ShardContent) -> None:
             row += start
             raise InvalidInput(
                 f"The activation of unit {unit} on row {row} of a shard (prompt "
-                f"{content.prompts[row][:12]}) is {values[row, unit]}.",
+                f"{to_hex(content.prompts[row])[0][:12]}) is {values[row, unit]}.",
                 "Activations must be finite.",
             )
 
@@ -209,19 +209,27 @@ def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str,
     return dict(zip(names, commits, strict=True))
 
 
-def read_prompts(run: RunDir, commits: Sequence[Commit]) -> list[list[str]]:
+def read_prompts(run: RunDir, commits: Sequence[Commit]) -> list[Digests]:
     """The digest of the prompt of each row of shards, shard after shard."""
     with ThreadPoolExecutor(READERS) as readers:
         return list(readers.map(lambda commit: _read_prompts(run, commit), commits))
 
 
-def _read_prompts(run: RunDir, commit: Commit) -> list[str]:
+def _read_prompts(run: RunDir, commit: Commit) -> Digests:
     if PROMPT_ARRAY.name in commit.arrays:
-        digests = read_region(run, commit.folder, PROMPT_ARRAY, (slice(None), slice(None)))
-        return [digest.hex() for digest in map(bytes, digests)]
+        return read_region(run, commit.folder, PROMPT_ARRAY, (slice(None), slice(None)))
     # Older records list them.
-    listed: list[str] = _read_record(run, commit.digest)["prompts"]
-    return listed
+    return from_hex(_read_record(run, commit.digest)["prompts"])
+
+
+def read_token_counts(run: RunDir, commits: Sequence[Commit]) -> list[NDArray[np.int64]]:
+    """The tokens that count in each row of shards, shard after shard."""
+
+    def read(commit: Commit) -> NDArray[np.int64]:
+        return read_region(run, commit.folder, TOKEN_ARRAY, (slice(None),))
+
+    with ThreadPoolExecutor(READERS) as readers:
+        return list(readers.map(read, commits))
 
 
 def shard_moments(run: RunDir, commit: Commit) -> Moments:
@@ -235,11 +243,10 @@ def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
     rows, units = content.activations.shape
     moments = Moments.of(content.activations)
     chunks = (min(chunk_shape.rows, rows), min(chunk_shape.columns, units))
-    digests = np.frombuffer(bytes.fromhex("".join(content.prompts)), np.uint8)
     arrays = [
         ShardArray(ACTIVATION_ARRAY, content.activations, chunks),
         ShardArray(TOKEN_ARRAY, content.token_counts.astype(np.int64), (rows,)),
-        ShardArray(PROMPT_ARRAY, digests.reshape(rows, -1), (rows, DIGEST_BYTES)),
+        ShardArray(PROMPT_ARRAY, content.prompts, (rows, DIGEST_BYTES)),
         ShardArray(MEAN_ARRAY, moments.mean, vector_chunks(units, 8)),
         ShardArray(M2_ARRAY, moments.m2, vector_chunks(units, 8)),
     ]
@@ -262,7 +269,8 @@ def _commit_to_json(commit: Commit) -> dict[str, Any]:
 def _commit_from_json(value: dict[str, Any]) -> Commit:
     origin = dict(value["origin"])
     for name in ("batches", "splits"):
-        origin[name] = tuple(tuple(batch) for batch in origin[name])
+        # Older records list the rows of each.
+        origin[name] = tuple(n if isinstance(n, int) else len(n) for n in origin[name])
     return Commit(
         digest=value["digest"],
         folder=value["folder"],

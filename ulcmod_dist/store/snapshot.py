@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ulcmod_dist.corpus.digests import Digests, join_digests
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.runtime.rundir import RunDir, parse_parquet
-from ulcmod_dist.store.arrays import ObjectChecksum, lazy_rows
+from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.arrays import lazy_rows, read_checked_table
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
 from ulcmod_dist.store.schema import SHARDS, ChunkShape
 from ulcmod_dist.store.shards import Commit, read_commits, read_prompts
@@ -95,11 +96,13 @@ class Snapshot:
             table = table.filter(pc.equal(table["split"], split))
         return [str(value) for value in table["sample_id"].to_pylist()]
 
-    def prompts(self, split: str | None = None) -> list[str]:
+    def prompts(self, split: str | None = None) -> Digests:
         """Digest of the prompt (of an import: of the row) of each sample of a split, in order."""
-        digests = read_prompts(self.run, self.shards)
-        triples = zip(*self._locations, self.samples["split"].to_pylist(), strict=True)
-        return [digests[shard][row] for shard, row, name in triples if split in (None, name)]
+        held = read_prompts(self.run, self.shards)
+        starts = np.cumsum([0, *map(len, held)])
+        shard, row = self._locations
+        digests = join_digests(held)[starts[shard] + row]
+        return digests if split is None else digests[self.samples["split"].to_numpy() == split]
 
     @property
     def imported(self) -> bool:
@@ -156,17 +159,7 @@ def load_snapshot(
     Raises:
         CorruptionError: A table beside the header is missing or has another checksum.
     """
-    tables = {}
-    for name, entry in header["files"].items():
-        try:
-            data = run.read(entry["key"])
-        except FileNotFoundError as error:
-            raise CorruptionError(f"{run.show(entry['key'])} is missing.") from error
-        if ObjectChecksum.of(data) != ObjectChecksum(entry["size"], entry["sha256"]):
-            raise CorruptionError(
-                f"{run.show(entry['key'])} is damaged: its checksum does not match."
-            )
-        tables[name] = parse_parquet(data)
+    tables = {name: read_checked_table(run, **entry) for name, entry in header["files"].items()}
     units = tables["units"]
     mean, m2 = (units[name].to_numpy().astype(np.float64) for name in ("mean", "m2"))
     return Snapshot(
