@@ -15,6 +15,7 @@ ENVIRONMENT = {
     # A machine that is silent for ten seconds is lost; by default it takes minutes.
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "10s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
 }
 
 

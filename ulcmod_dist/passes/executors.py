@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from dask.base import annotate
 from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
@@ -36,7 +38,6 @@ _GATHERED = 8
 # Times that a batch of tasks may be lost with workers, and the pause before it is sent again.
 _LOSSES = 5
 _LOSS_SECONDS = 0.2
-_ALIVE = ("pending", "finished", "error")
 
 Task: TypeAlias = Callable[[Any, Any], Any]
 """What a worker calls with an item, or the result of a handle, and what all items share."""
@@ -148,8 +149,8 @@ class _DaskBatch:
     def __init__(self, client: Any, function: Task, items: Sequence[Any], shared: Any) -> None:
         self._client, self._function, self._items = client, function, items
         self._shared = shared
-        self._places: list[str] = []
-        self._futures: list[Any] = [None] * len(items)
+        self._places: dict[int, list[str]] = {}
+        self._futures: dict[int, Any] = {}
         self._submit(range(len(items)))
 
     def gather(self, numbers: Sequence[int]) -> list[Any]:
@@ -162,45 +163,54 @@ class _DaskBatch:
             except CancelledError:
                 # The scheduler tells of each lost value by itself.
                 time.sleep(_LOSS_SECONDS)
-                self._submit([n for n in numbers if self._futures[n].status not in _ALIVE])
+                self._submit([n for n in numbers if self._futures[n].cancelled()])
         return list(self._client.gather([self._futures[number] for number in numbers]))
 
-    def find(self, number: int) -> tuple[Any, str]:
+    def find(self, number: int) -> tuple[Any, list[str]]:
         """The future of a task, which is sent again if it is lost, and the worker meant for it."""
-        if self._futures[number].status not in _ALIVE:
+        if self._futures[number].cancelled():
             self._submit([number])
         return self._futures[number], self._places[number]
 
     def _submit(self, numbers: Sequence[int]) -> None:
-        if not numbers:
-            return
         # A thread of every worker, then the second of those that have two, and so on.
         threads = self._client.nthreads().items()
         turns = sorted((turn, address) for address, most in threads for turn in range(most))
-        workers = [address for _, address in turns]
-        self._places = [workers[n % len(workers)] for n in range(len(self._items))]
-        shared = self._send(self._shared, workers)
+        places: dict[str, list[str]] = {}
+        shared, values = self._send(self._shared, []), []
         for number in numbers:
-            item, place = self._items[number], self._places[number]
+            item = self._items[number]
             if isinstance(item, _DaskHandle):
                 value, place = item.batch.find(item.number)
             else:
-                value = self._send(item, [place])
-            # The worker is a preference: another takes over if it is lost.
-            self._futures[number] = self._client.submit(
-                self._function, value, shared, workers=[place], allow_other_workers=True, pure=False
+                place = [turns[number % len(turns)][1]] if turns else []
+                value = self._send(item, place)
+            values.append(value)
+            self._places[number] = place
+            places[f"{self._function.__name__}-{uuid.uuid4().hex}"] = place
+        # The worker is a preference: another takes over if it is lost.
+        with annotate(workers=places.__getitem__, allow_other_workers=True):
+            futures = self._client.map(
+                self._function, values, [shared] * len(values), key=list(places), pure=False
             )
+        self._futures.update(zip(numbers, futures, strict=True))
 
     def _send(self, value: Any, workers: list[str]) -> Any:
-        """A value for a task: itself if it is small, else a future of it on the workers."""
+        """A value for a task: itself if it is small, else a future of it on one of the workers."""
+        from distributed.comm.core import CommClosedError
         from distributed.protocol.serialize import serialize
         from distributed.utils import nbytes
 
         _, frames = serialize(value, on_error="raise")
         if sum(map(nbytes, frames)) < _INLINE_BYTES:
             return value
-        (future,) = self._client.scatter([value], workers=workers, broadcast=True, hash=False)
-        return future
+        for _ in range(_LOSSES):
+            try:
+                return self._client.scatter([value], workers=workers or None, hash=False)[0]
+            except (OSError, KeyError) as error:
+                # The worker is lost, or is about to be.
+                workers, reason = [], one_line(error)
+        raise CommClosedError(reason)
 
 
 class RayExecutor:

@@ -21,9 +21,10 @@ from dask.local import get_sync
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import AnyArray
 
-# Shares of a worker in a pass, where there are blocks enough: a worker that is slower, or busy with
-# something else, leaves some to the others.
-_SHARES_EACH = 4
+# Shares of a worker in a pass, and some more, where there are blocks enough: a worker that is
+# slower, or busy with something else, leaves some to the others.
+_SHARES_EACH = 2
+_MORE_SHARES = 4
 # What a number in a partial sum costs, in numbers of the matrix that are read: a table has many
 # columns, and all its parts reach one process.
 _SUM_COST = 32
@@ -254,14 +255,14 @@ def _choose_levels(layout: Layout, band: int, workers: int) -> tuple[int, int]:
     samples, units = layout.shape
     height = len(layout.rows)
     cells = samples * units / max(1, height * len(layout.columns))
-    least = min(_SHARES_EACH * workers, height * band)
+    least = min(_SHARES_EACH * workers + _MORE_SHARES, height * band)
 
     def cost(levels: tuple[int, int]) -> tuple[bool, float]:
         tall, wide = (-(-n // 2**level) for n, level in zip((height, band), levels, strict=True))
         share = cells * min(height, 2 ** levels[0]) * min(band, 2 ** levels[1])
         read = -(-tall * wide // workers) * share
         sums = tall * units * band / max(1, len(layout.columns)) + wide * samples
-        return not least <= tall * wide <= 4 * least, read + _SUM_COST * sums
+        return not least <= tall * wide <= 2 * least, read + _SUM_COST * sums
 
     heights, widths = (range(length.bit_length() + 1) for length in (height, band))
     return min(product(heights, widths), key=cost)
