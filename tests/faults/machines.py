@@ -12,10 +12,10 @@ from tests.submit.hosts import Host, host, network, wait_for
 ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).parents[2]),
     "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "error",
-    # A machine that is silent for ten seconds is lost; by default it takes minutes.
-    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "10s",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "10s",
-    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "10s",
+    # A machine that is silent for 15 seconds is lost; by default it takes minutes.
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "15s",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "15s",
 }
 
 
