@@ -93,12 +93,6 @@ def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> Flo
     return np.asarray(members.T @ points / sizes[:, None])
 
 
-def assign_cheapest(costs: FloatArray, prices: FloatArray, labels: LabelArray) -> LabelArray:
-    """Write to ``labels`` the group of least cost [N, K] + price [K]; returns the group sizes."""
-    _assign_cheapest(costs, prices, labels)
-    return np.bincount(labels, minlength=len(prices))
-
-
 def adjust_prices(
     costs: FloatArray, prices: FloatArray, labels: LabelArray, rounds: int
 ) -> LabelArray:
@@ -110,16 +104,16 @@ def adjust_prices(
     target = points / groups
     step = np.full(groups, costs.mean() / groups)
     before = np.zeros(groups)
-    sizes = assign_cheapest(costs, prices, labels)
-    for _ in range(rounds):
+    for left in range(rounds, -1, -1):
+        _assign_cheapest(costs, prices, labels)
+        sizes = np.bincount(labels, minlength=groups)
         excess = sizes - target
-        if np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
+        if not left or np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
             break
         # A price that overshot moves by less from then on.
         step *= np.where(excess * before < 0, 0.5, 1.1)
         prices += step * np.clip(excess / target, -1.0, 1.0)
         before = excess
-        sizes = assign_cheapest(costs, prices, labels)
     return sizes
 
 

@@ -41,7 +41,7 @@ _LOOK_AHEAD = 3
 _REFINEMENTS = 2
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
-# Rounds go on while they raise L by more than this share: below it, only single items have moved.
+# Two rounds go on if they raised L by more than this share: below it, only single items moved.
 _RISE = 3e-5
 # Iterations on a part end at this tolerance: what they lead to is iterated again on the whole.
 _PART_TOLERANCE = 1e-5
@@ -89,9 +89,9 @@ def wants_moves(answer: Search, limit: int) -> bool:
     """Whether its sweeps have converged, and its rounds of moves have not."""
     if answer.num_modules < 3 or answer.iteration >= limit:
         return False
-    if not answer.rounds:
-        return answer.converged
-    before, last = (row.objective for row in answer.history[-2:])
+    if answer.rounds < 2:
+        return answer.converged or answer.rounds == 1
+    before, _, last = (row.objective for row in answer.history[-3:])
     return _has_risen(before, last, max(answer.tolerance, _RISE))
 
 
