@@ -1,4 +1,4 @@
-"""Three machines, one job: submitted through Ray Jobs, and two of them lost on the way."""
+"""Three machines, one job: submitted through Ray Jobs, and two of them, or the head, are lost."""
 
 import hashlib
 import secrets
@@ -59,17 +59,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         host(switch, 2, folder, known) as first,
         host(switch, 3, folder, known) as second,
     ):
-        start = ["ray", "start", "--disable-usage-stats", "--object-store-memory=100000000"]
-        head.run(
-            *start, "--head", "--port=6379", "--num-cpus=1", "--dashboard-host=0.0.0.0",
-            f"--node-ip-address={head.address}",
-        )  # fmt: skip
+        start_ray(head, "--head", "--port=6379", "--dashboard-host=0.0.0.0")
         for machine in (first, second):
-            machine.run(
-                *start, f"--address={head.address}:6379", "--num-cpus=1",
-                f"--node-ip-address={machine.address}",
-            )  # fmt: skip
+            start_ray(machine, f"--address={head.address}:6379")
         yield Cluster(head, (first, second), known["RAY_AUTH_TOKEN"])
+
+
+def start_ray(machine: Host, *options: str) -> None:
+    machine.run(
+        "ray", "start", "--disable-usage-stats", "--object-store-memory=100000000",
+        "--num-cpus=1", f"--node-ip-address={machine.address}", *options,
+    )  # fmt: skip
 
 
 def bundle(folder: Path, name: str) -> JobBundle:
@@ -129,3 +129,24 @@ def test_job__loses_two_machines_on_the_way_and_finds_the_same(
 
     assert contents(run) == contents(tmp_path / "undisturbed")
     wait_for(lambda: cluster.alive() == 1, 60, "Ray to see what is lost")
+
+
+def test_job__whose_head_is_lost_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+    run, known = tmp_path / "run", {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    store = run / "activations.zarr"
+    written: dict[str, int] = {}
+    with network(95) as switch:
+        for last in (1, 2):
+            # The machine is gone, with the driver, at the end of its block.
+            with host(switch, last, tmp_path, known) as head:
+                start_ray(head, "--head", "--port=6379", "--dashboard-host=0.0.0.0")
+                client = Cluster(head, (head, head), "0" * 64).client(tmp_path)
+                assert RayJob(client, bundle(tmp_path, "run")).submit().new
+                if last == 1:
+                    wait_for(lambda: commits(run) >= 3, 240, "some shards")
+                else:
+                    wait_for((store / "manifests").is_dir, 240, "all shards")
+            now = {file.name: file.stat().st_mtime_ns for file in store.glob("commits/*.json")}
+            assert written.items() < now.items()
+            written = now
+    assert commits(run) > 3

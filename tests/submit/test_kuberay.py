@@ -95,6 +95,18 @@ def test_manifest__asks_for_the_machines_of_the_job(tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_manifest__limits_the_object_store_and_spilling_as_the_job_says(
+    tmp_path: Path, kind: str
+) -> None:
+    limits = ["cluster.object_store_gib=1.5", "cluster.spill_limit=0.8"]
+    cluster = ray_cluster(rendered(tmp_path, *KINDS[kind], *limits))
+    for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]):
+        assert group["rayStartParams"]["object-store-memory"] == "1610612736"
+        environment = group["template"]["spec"]["containers"][0]["env"]
+        assert {"name": "RAY_local_fs_capacity_threshold", "value": "0.8"} in environment
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_manifest__runs_ray_with_a_token_and_this_version(tmp_path: Path, kind: str) -> None:
     cluster = ray_cluster(rendered(tmp_path, *KINDS[kind]))
     assert cluster["authOptions"] == {"mode": "token"}

@@ -51,6 +51,16 @@ def test_script__asks_for_the_machines_of_the_job(tmp_path: Path) -> None:
     }
 
 
+def test_script__limits_the_object_store_and_spilling_as_the_job_says(tmp_path: Path) -> None:
+    limits = ["cluster.object_store_gib=1.5", "cluster.spill_limit=0.8"]
+    text = rendered(tmp_path, *limits)
+    assert "    --object-store-memory 1610612736 \\\n    -- env RAY_ADDRESS" in text
+    assert "\nexport RAY_local_fs_capacity_threshold=0.8\n" in text
+    assert "object-store-memory" not in rendered(tmp_path)
+    with pytest.raises(InvalidInput, match="object_store_gib 64 is not below memory_gib 64"):
+        rendered(tmp_path, *OVERRIDES, "cluster.object_store_gib=64")
+
+
 def test_script__comes_back_after_a_preemption_and_is_no_array(tmp_path: Path) -> None:
     asked = directives(rendered(tmp_path))
     assert "--requeue" in asked

@@ -388,6 +388,12 @@ class ClusterConfig(Config):
     """CPUs of a machine."""
     memory_gib: int = Field(32, gt=0)
     """Memory of a machine in GiB."""
+    object_store_gib: float | None = Field(None, gt=0)
+    """Part of a machine's memory that is Ray's object store, in GiB; by default 30%. With
+    `discover.executor: ray` it holds the matrix."""
+    spill_limit: float | None = Field(None, gt=0, lt=1)
+    """Share of a machine's disk in use up to which Ray spills objects to it that the object store
+    cannot hold; by default 0.95."""
     gpus: int = Field(0, ge=0)
     """GPUs of a machine."""
     hours: float | None = Field(None, gt=0)
@@ -429,6 +435,11 @@ class ClusterConfig(Config):
         time_zones = zoneinfo.available_timezones()
         if time_zones and self.time_zone not in time_zones:
             raise ValueError(f"{self.time_zone!r} is no time zone, such as Europe/Zurich")
+        if (self.object_store_gib or 0) >= self.memory_gib:
+            raise ValueError(
+                f"object_store_gib {self.object_store_gib:g} is not below memory_gib "
+                f"{self.memory_gib}"
+            )
         if self.min_nodes is not None and self.min_nodes > self.nodes:
             raise ValueError(f"min_nodes {self.min_nodes} is above nodes {self.nodes}")
         return self

@@ -271,9 +271,8 @@ def _count_bytes(plan: ExtractionPlan, tasks: Sequence[ShardTask]) -> int:
 def reserve_memory(config: ExtractConfig, plan: ExtractionPlan) -> ActorResources:
     """Get the resources of an actor.
 
-    Raises:
-        UlcmodError: No node has the memory projected; or this machine, to which no other can be
-            added, lacks it for as many actors as the job asks for.
+    Raises `UlcmodError` if no node has the memory projected, or this machine, with a Ray of its
+    own, lacks it for as many actors as the job asks for.
     """
     nodes = node_resources()
     largest = max((node.get("memory", 0.0) for node in nodes), default=0.0)

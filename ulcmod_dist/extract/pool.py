@@ -360,7 +360,7 @@ class WorkerPool:
                 "Attempt %d of %d at a shard failed: %s", attempt, ATTEMPTS, failure.reason
             )
         if attempt < ATTEMPTS:
-            self._retry(task, last=failure.scope == "machine")
+            (self._queue.append if failure.scope == "machine" else self._queue.appendleft)(task)
         elif failure.scope == "machine":
             raise UlcmodError(failure.reason, failure.remedy)
         elif failure.scope == "store":
@@ -369,19 +369,13 @@ class WorkerPool:
             self._has_committed = self._has_committed and failure.proven
             yield TaskOutcome(replace(task, attempt=ATTEMPTS), failure)
         elif self._has_other_than(task):
-            self._retry(task, last=True)
+            self._queue.append(task)
         else:
             raise UlcmodError(
                 f"{ATTEMPTS} attempts at every shard failed and none succeeded, so that the "
                 f"machine is the likely cause, not the prompts: {failure.reason}",
                 f"See the logs of Ray, and the kernel's, {AGAIN}",
             )
-
-    def _retry(self, task: ShardTask, *, last: bool) -> None:
-        if last:
-            self._queue.append(task)
-        else:
-            self._queue.appendleft(task)
 
     def _has_other_than(self, task: ShardTask) -> bool:
         """Whether another task is left that has not failed as often."""

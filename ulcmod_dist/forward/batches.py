@@ -6,6 +6,7 @@ Planning an extraction needs these without a model, so nothing here imports torc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
+from os.path import commonprefix
 from typing import Self
 
 import numpy as np
@@ -38,10 +39,10 @@ class TokenizedPrompt:
         return sum(self.token_mask)
 
     @property
-    def prefix(self) -> Self | None:
-        """The tokens that other prompts begin with too; None without any."""
-        cut = replace(self, ids=self.ids[: self.shared], token_mask=self.token_mask[: self.shared])
-        return replace(cut, truncated=False, shared=0, num_answer=0) if self.shared else None
+    def prefix(self) -> Self:
+        """The tokens that other prompts begin with too, perhaps none."""
+        ids, mask = self.ids[: self.shared], self.token_mask[: self.shared]
+        return replace(self, ids=ids, token_mask=mask, truncated=False, shared=0, num_answer=0)
 
     @property
     def answer_mask(self) -> tuple[bool, ...]:
@@ -169,37 +170,23 @@ def mark_prefix(prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
     begins = [tuple(zip(each.ids, each.token_mask, strict=True))[:-1] for each in prompts]
     order = sorted(range(len(prompts)), key=begins.__getitem__)
     # Prompts with a common beginning are neighbours in this order.
-    common = [_count_common(begins[one], begins[other]) for one, other in pairwise(order)]
-    runs = [
-        (length * len(run), length, run)
-        for length in {length for length in common if length >= _MIN_SHARED_TOKENS}
-        for is_long, run in _group(common, length)
-        if is_long
+    common = [
+        len(commonprefix([begins[one], begins[other]]))  # noqa: RUF071 - tokens, not paths
+        for one, other in pairwise(order)
     ]
-    _, length, run = max(runs, default=(0, 0, []))
-    marked = list(prompts)
-    for row in order[run[0] : run[-1] + 2] if run else ():
-        marked[row] = replace(prompts[row], shared=length)
-    return marked
-
-
-def _group(values: Sequence[int], least: int) -> list[tuple[bool, list[int]]]:
-    """Positions of neighbouring values that are at least ``least``, or are not."""
-    groups = groupby(range(len(values)), lambda position: values[position] >= least)
-    return [(is_long, list(group)) for is_long, group in groups]
-
-
-def _count_common(one: Sequence[object], other: Sequence[object]) -> int:
-    differing = (n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differing, min(len(one), len(other)))
+    saved, length, rows = 0, 0, order[:0]
+    for least in {value for value in common if value >= _MIN_SHARED_TOKENS}:
+        for is_run, group in groupby(range(len(common)), lambda n, least=least: common[n] >= least):
+            run = list(group)
+            if is_run and (len(run) * least, least) > (saved, length):
+                saved, length, rows = len(run) * least, least, order[run[0] : run[-1] + 2]
+    chosen = set(rows)
+    return [replace(p, shared=length) if n in chosen else p for n, p in enumerate(prompts)]
 
 
 def split_by_prefix(
     prompts: Sequence[TokenizedPrompt], batch: Sequence[int]
 ) -> list[tuple[int, ...]]:
     """Split a batch, indices of prompts, into those that share their first tokens and others."""
-    parts = [
-        tuple(index for index in batch if bool(prompts[index].shared) == is_shared)
-        for is_shared in (True, False)
-    ]
-    return [part for part in parts if part]
+    ordered = sorted(batch, key=lambda index: -prompts[index].shared)
+    return [tuple(part) for _, part in groupby(ordered, lambda index: prompts[index].shared)]

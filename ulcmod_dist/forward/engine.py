@@ -256,8 +256,8 @@ class Engine:
 
     def _find_prefix(self, prompts: Batch) -> Prefix | None:
         """The first tokens of all prompts of a batch if they share them, computed or kept."""
-        tokens, *others = {prompt.prefix for prompt in prompts} if self.reuses_prefix else {None}
-        if tokens is None or others:
+        tokens, *others = {prompt.prefix for prompt in prompts}
+        if others or not tokens.ids or not self.reuses_prefix:
             return None
         if self._prefix is None or self._prefix.tokens != tokens:
             cache = DynamicCache()
@@ -269,8 +269,8 @@ class Engine:
         """Run one batch by ``split_on_oom``; returns the sizes of the parts that were run, too."""
         split = partial(split_on_oom, self.run, device=self._model.device, ranks=self._ranks)
         parts = [part for group in self._lengths.split(prompts) for part in split(group)]
-        sizes = tuple(size for size, _ in parts)
-        return PooledActivations.concatenate([pooled for _, pooled in parts]), sizes
+        pooled = PooledActivations.concatenate([pooled for _, pooled in parts])
+        return pooled, tuple(size for size, _ in parts)
 
     def _check_finite(self, activations: NDArray[np.float32]) -> None:
         if np.isfinite(activations).all():
