@@ -43,7 +43,7 @@ from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
 from ulcmod_dist.extract.worker import ModelReplica
 from ulcmod_dist.forward.architectures import count_units
-from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
+from ulcmod_dist.forward.batches import TokenizedPrompt, mark_prefix, plan_batches
 from ulcmod_dist.forward.engine import Engine, pad_batch
 from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes, estimate_token_bytes
@@ -99,7 +99,7 @@ class Bench:
         self.units = list_units(self.config)
         self.prompts = _read(options) if options.model or options.corpus else _write(options)
         texts = self.prompts.table["text"].to_pylist()
-        self.encoded = self.encoder.encode(texts)
+        self.encoded = mark_prefix(self.encoder.encode(texts))
         self.tokens = sum(len(entry.ids) for entry in self.encoded)
         self._runs = 0
 

@@ -176,7 +176,8 @@ def mark_prefix(prompts: Sequence[TokenizedPrompt]) -> list[TokenizedPrompt]:
     ]
     saved, length, rows = 0, 0, order[:0]
     for least in {value for value in common if value >= _MIN_SHARED_TOKENS}:
-        for is_run, group in groupby(range(len(common)), lambda n, least=least: common[n] >= least):
+        is_shared = [value >= least for value in common]
+        for is_run, group in groupby(range(len(common)), is_shared.__getitem__):
             run = list(group)
             if is_run and (len(run) * least, least) > (saved, length):
                 saved, length, rows = len(run) * least, least, order[run[0] : run[-1] + 2]

@@ -119,5 +119,6 @@ class Prefix:
         counted = np.array([prompt.num_counted for prompt in prompts], np.float32)
         share = np.float32(self.tokens.num_counted) / counted
         activations = rest.activations + np.outer(share, self.pooled.activations)
-        routed = [each.routed for each in (rest, self.pooled) if each.routed is not None]
-        return PooledActivations(activations, sum(routed) if routed else None)
+        if rest.routed is None or self.pooled.routed is None:
+            return PooledActivations(activations)
+        return PooledActivations(activations, rest.routed + self.pooled.routed)
