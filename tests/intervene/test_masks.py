@@ -3,7 +3,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +17,6 @@ from ulcmod_dist.intervene.masks import (
     find_extreme_units,
     get_unit_layers,
     masks_to_safetensors,
-    masks_to_table,
     name_units,
     read_layer_units,
 )
@@ -111,35 +109,23 @@ def test_find_extreme_units__are_far_above_the_median_of_their_layer() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(bits.filter(any), min_size=1, max_size=3), st.booleans())
-def test_masks__files_hold_the_units_and_values_of_each(sets: list[list[bool]], held: bool) -> None:
-    means = np.arange(13) / 3 if held else np.zeros(13)
+@given(st.lists(bits.filter(any), min_size=1, max_size=3))
+def test_masks__hold_a_tensor_of_each_mask_and_projection(sets: list[list[bool]]) -> None:
     masks = {
-        f"module {index}": Mask(UNITS, np.array(ablated), np.zeros(13, np.float32)).with_means(
-            means
-        )
+        f"module {index}": Mask.empty(UNITS).select(np.array(ablated))
         for index, ablated in enumerate(sets)
     }
     tensors = load(masks_to_safetensors(masks, UNITS))
-    table = masks_to_table(masks)
-    assert len(tensors) == 2 * len(masks)
-    assert table["mask"].unique().to_pylist() == sorted(masks)
+    shapes = {
+        "layers.0.mlp.down_proj": (5,),
+        "layers.1.mlp.experts": (2, 3),
+        "layers.1.mlp.shared.down_proj": (2,),
+    }
+    empty = {path: np.zeros(shape, bool) for path, shape in shapes.items()}
     for name, mask in masks.items():
-        rows = table.filter(pc.equal(table["mask"], name))
-        for units in (tensors[f"{name}.units"], rows["unit"].to_numpy()):
-            assert np.array_equal(units, np.flatnonzero(mask.ablated))
-        for values in (tensors[f"{name}.values"], rows["value"].to_numpy()):
-            assert np.array_equal(values, mask.values[mask.ablated])
-
-
-def test_table__says_where_each_unit_is() -> None:
-    table = masks_to_table({"three": Mask.from_modules(UNITS, LABELS, [3])})
-    assert table.drop_columns(["mask", "value"]).to_pylist() == [
-        {"unit": 3, "layer": 0, "index": 3, "path": "layers.0.mlp.down_proj", "expert": None},
-        {"unit": 4, "layer": 0, "index": 4, "path": "layers.0.mlp.down_proj", "expert": None},
-        {"unit": 9, "layer": 1, "index": 1, "path": "layers.1.mlp.experts", "expert": 1},
-        {"unit": 10, "layer": 1, "index": 2, "path": "layers.1.mlp.experts", "expert": 1},
-    ]
+        parts = [tensors.get(f"{name}/{path}", none) for path, none in empty.items()]
+        assert [part.shape for part in parts] == [*shapes.values()]
+        assert np.array_equal(np.concatenate([part.ravel() for part in parts]), mask.ablated)
 
 
 def test_masks__same_masks_same_bytes() -> None:
@@ -154,7 +140,3 @@ def test_masks__say_for_which_model_they_are(tmp_path: Path) -> None:
     with safe_open(tmp_path / "masks", "numpy") as file:
         layout = json.loads(file.metadata()["units"])
     assert tuple(LayerUnits(*part) for part in layout) == UNITS
-
-
-def test_table__of_no_mask_is_empty() -> None:
-    assert masks_to_table({}).num_rows == 0

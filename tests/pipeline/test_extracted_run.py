@@ -1,12 +1,15 @@
 """Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
 
+import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -205,11 +208,14 @@ def test_export__masks_ablate_just_their_units(
     engine = Engine(model)
     tensors = load_file(tmp_path / "masks.safetensors")
     labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
-    assert sorted(tensors) == ["K003-module-01.units", "K003-module-01.values"]
-    mask = Mask.empty(engine.units)
-    mask.ablated[tensors["K003-module-01.units"]] = True
+    assert {key.split("/")[0] for key in tensors} == {"K003-module-01"}
+    stored = [tensors[f"K003-module-01/{part.path}"] for part in engine.units]
+    mask = Mask.empty(engine.units).select(np.concatenate(stored))
     assert mask.ablated.tolist() == (labels == 1).tolist()
-    assert not tensors["K003-module-01.values"].any()
+    rows = pq.read_table(tmp_path / "masks.parquet").to_pandas()
+    assert rows["unit"].tolist() == np.flatnonzero(labels == 1).tolist()
+    assert set(rows["mask"]) == {"K003-module-01"}
+    assert not rows["value"].any()
     encoded = PromptTokenizer.load(
         ModelConfig(id=str(DEMO / "model")), TokenizationConfig()
     ).encode(["Add 2 and 3."])
@@ -217,6 +223,71 @@ def test_export__masks_ablate_just_their_units(
         ablated = engine.run(encoded).activations[0]
     assert ablated[labels == 1].max() == 0
     assert (ablated[labels != 1] > 0).mean() > 0.9
+
+
+def test_export__its_readme_ablates_a_module_without_this_package(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ulcmod("export", folder / "run", "--num-modules", 3, "--out", tmp_path).code == 0
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(code.splitlines()) <= 10
+    monkeypatch.chdir(tmp_path)
+    names = {"MODEL": DEMO / "model"}
+    exec(code, names)
+    ids = torch.arange(5, 25)[None]
+    model = AutoModelForCausalLM.from_pretrained(DEMO / "model")
+    with torch.no_grad():
+        intact = model(ids).logits
+        with um.mask_modules(model, um.open_run(folder / "run"), [0], num_modules=3):
+            expected = model(ids).logits
+        ablated = cast(Any, names["model"])(ids).logits
+    assert torch.equal(ablated, expected)
+    assert not torch.equal(ablated, intact)
+
+
+def test_export__lists_hold_every_unit_with_its_score(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    assert ulcmod("export", folder / "run", "--num-modules", 3, "--out", tmp_path).code == 0
+    run = um.open_run(folder / "run")
+    degrees = run.membership(3).set_index(["layer", "index"])
+    rows = pd.read_csv(tmp_path / "modules.csv")
+    assert rows.columns.tolist() == ["layer", "index", "path", "module", "score"]
+    assert len(rows) == len(degrees)
+    for row in rows.iloc[::97].itertuples():
+        expected = degrees.loc[(row.layer, row.index), f"degree_{row.module:03d}"]
+        assert row.score == pytest.approx(expected, rel=1e-5)
+    listed = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))["modules"]
+    assert [len(module["index"]) for module in listed] == rows.value_counts(
+        "module", sort=False
+    ).tolist()
+    assert listed[1]["score"] == rows["score"][rows["module"] == 1].tolist()
+
+
+def test_export__without_prompts_holds_no_text_id_or_place(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    out = tmp_path / "out"
+    words = ("export", tmp_path / "run", "--num-modules", 3, "--out", out)
+    assert ulcmod(*words).code == 0
+    assert "lighthouse" in (out / "report.html").read_text(encoding="utf-8")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace("prompts: all", "prompts: none"))
+    stale = ulcmod(*words)
+    assert "Without page: " in stale.out
+    assert not (out / "report.html").exists()
+    for command in ("evaluate", "report"):
+        assert ulcmod(command, tmp_path / "run").code == 0
+    assert "Without" not in ulcmod(*words).out
+    kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert kinds == {".csv", ".html", ".json", ".md", ".parquet", ".png", ".safetensors"}
+    ids = um.open_run(folder / "run").sample_ids(None)
+    private = ["lighthouse", "pwned", str(folder), str(tmp_path), str(DEMO), *map(repr, ids)]
+    for path in out.rglob("*.*"):
+        text = path.read_bytes().decode("utf-8", errors="ignore")
+        assert [secret for secret in private if secret in text] == [], path
 
 
 def test_evaluate__without_the_corpus_warns_and_shows_no_prompts(

@@ -170,11 +170,11 @@ def export(
     modules: Annotated[list[int], repeatable("--module", None, "Write one mask of these modules")],
     as_json: AsJson = False,
 ) -> None:
-    """Write modules as unit masks, to ablate them in a model elsewhere."""
-    from ulcmod_dist.pipeline.masking import export as command
+    """Write modules as masks and lists, with the report, into a folder to publish."""
+    from ulcmod_dist.pipeline.export import export as command
 
-    export_masks = partial(command, num_modules=num_modules, modules=modules, out=out)
-    run_command(export_masks, target, [], as_json)
+    export_modules = partial(command, num_modules=num_modules, modules=modules, out=out)
+    run_command(export_modules, target, [], as_json)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,19 +17,6 @@ from safetensors.numpy import save
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.results.types import Floats
-
-SCHEMA = pa.schema(
-    [
-        pa.field("mask", pa.string(), nullable=False),
-        pa.field("unit", pa.int64(), nullable=False),
-        pa.field("layer", pa.int32(), nullable=False),
-        pa.field("index", pa.int32(), nullable=False),
-        pa.field("path", pa.string(), nullable=False),
-        pa.field("expert", pa.int32()),
-        pa.field("value", pa.float32(), nullable=False),
-    ]
-)
-"""A row for each ablated unit: ``unit`` counts over the model, ``index`` within one projection."""
 
 EXTREME = 100
 """Times the median of its layer at which a unit's mean activation is extreme."""
@@ -168,12 +156,14 @@ def find_extreme_units(units: Sequence[LayerUnits], activation: Floats) -> NDArr
 
 def name_units(mask: Mask) -> tuple[str, ...]:
     """Name the ablated units, such as "layer 11 unit 1229"; an expert's also name the expert."""
-    rows = _make_table("", mask).to_pylist()
+    starts = np.cumsum([0, *(part.width for part in mask.units)])
+    ablated = np.flatnonzero(mask.ablated)
+    parts = np.searchsorted(starts, ablated, side="right") - 1
     return tuple(
-        f"layer {row['layer']} "
-        + ("" if row["expert"] is None else f"expert {row['expert']} ")
-        + f"unit {row['index']}"
-        for row in rows
+        f"layer {mask.units[part].layer} "
+        + ("" if mask.units[part].expert is None else f"expert {mask.units[part].expert} ")
+        + f"unit {unit - starts[part]}"
+        for part, unit in zip(parts, ablated, strict=True)
     )
 
 
@@ -211,40 +201,22 @@ def read_layer_units(units: pa.Table) -> tuple[LayerUnits, ...]:
     )
 
 
-def masks_to_table(masks: Mapping[str, Mask]) -> pa.Table:
-    """Convert named masks to one table of ``SCHEMA``, in order of name and unit."""
-    tables = [_make_table(name, masks[name]) for name in sorted(masks)]
-    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
-
-
 def masks_to_safetensors(masks: Mapping[str, Mask], units: Sequence[LayerUnits]) -> bytes:
     """Convert named masks to the bytes of a safetensors file.
 
-    For each mask the tensors ``NAME.units`` (int64) and ``NAME.values`` (float32). The metadata
+    For each mask and projection a tensor ``NAME/PATH``, bool [width], of experts [experts, width];
+    projections without an ablated unit are left out. PATH is below the base model. The metadata
     ``units``, JSON of [layer, path, width, expert], tell for which model the masks are.
     """
-    tensors: dict[str, NDArray[Any]] = {}
-    for name, mask in sorted(masks.items()):
-        tensors[f"{name}.units"] = np.flatnonzero(mask.ablated)
-        tensors[f"{name}.values"] = mask.values[mask.ablated]
+    tensors: dict[str, NDArray[np.bool_]] = {}
+    starts = np.cumsum([0, *(part.width for part in units)])
+    for path, parts in groupby(range(len(units)), key=lambda part: units[part].path):
+        inside = list(parts)
+        for name, mask in sorted(masks.items()):
+            ablated = mask.ablated[starts[inside[0]] : starts[inside[-1] + 1]]
+            if units[inside[0]].expert is not None:
+                ablated = ablated.reshape(len(inside), -1)
+            if ablated.any():
+                tensors[f"{name}/{path}"] = ablated
     layout = [[part.layer, part.path, part.width, part.expert] for part in units]
     return save(tensors, metadata={"units": json.dumps(layout)})
-
-
-def _make_table(name: str, mask: Mask) -> pa.Table:
-    ablated = np.flatnonzero(mask.ablated)
-    widths = [part.width for part in mask.units]
-    part_of = np.repeat(np.arange(len(widths)), widths)[ablated]
-    start_of = np.cumsum([0, *widths])
-    parts = [mask.units[part] for part in part_of]
-    columns = {
-        "mask": [name] * len(ablated),
-        "unit": ablated,
-        "layer": [part.layer for part in parts],
-        "index": ablated - start_of[part_of],
-        "path": [part.path for part in parts],
-        "expert": [part.expert for part in parts],
-        "value": mask.values[ablated],
-    }
-    arrays = [pa.array(columns[field.name], field.type) for field in SCHEMA]
-    return pa.table(arrays, schema=SCHEMA)

@@ -105,7 +105,7 @@ GRAPH: Mapping[str, Artifact] = {
         Artifact("figures", 1, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact("tables", 1, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact(
-            "page", 1, "report:make_report", "report",
+            "page", 2, "report:make_report", "report",
             inputs=(*_SHOWN, "explanation"), config=_WHOLE_JOB, ignored=("run",), files=(REPORT,),
         ),
         Artifact("drift", 1, "rerun:make_version", "rerun", ("modules",)),

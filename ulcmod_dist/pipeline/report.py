@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
@@ -33,6 +34,7 @@ from ulcmod_dist.store.snapshot import Snapshot
 from ulcmod_dist.store.versions import list_versions, version_directory
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PLACE = re.compile(r"[/~\\]|\.{1,2}[/\\]|\w+:[/\\]")
 
 logger = logging.getLogger(__name__)
 
@@ -156,23 +158,25 @@ def _warn_of_older_prompts(context: Context) -> None:
 
 def report_data(context: Context, run: Run, numbers: Sequence[int]) -> ReportData:
     """Everything the page shows of the modules for some K, from what is stored."""
-    job, ledger = context.job, Ledger(context.run, context.job)
+    job = context.job
     return ReportData(
         run=_run_facts(job, run),
-        discoveries=tuple(_discovery(ledger, run, k) for k in numbers),
+        discoveries=tuple(read_discovery(context, k) for k in numbers),
         overlaps=_overlaps(run, numbers),
         reproduction=_reproduction(job, run),
     )
 
 
-def _discovery(ledger: Ledger, run: Run, num_modules: int) -> Discovery:
-    stored = read_result(ledger.run, "evaluation", num_modules, Discovery)
+def read_discovery(context: Context, num_modules: int) -> Discovery:
+    """The evaluation of the modules for one K, with explanation and ablation if current."""
+    run, ledger = context.run, Ledger(context.run, context.job)
+    stored = read_result(run, "evaluation", num_modules, Discovery)
     if ledger.is_current("explanation", num_modules):
-        explanation = read_result(ledger.run, "explanation", num_modules, Explanation)
+        explanation = read_result(run, "explanation", num_modules, Explanation)
         stored = replace(stored, explanation=explanation)
     if ledger.is_current("ablation", num_modules):
-        return stored.with_ablation(read_result(ledger.run, "ablation", num_modules, Ablation))
-    reason = explain_no_ablation(run.snapshot.provenance)
+        return stored.with_ablation(read_result(run, "ablation", num_modules, Ablation))
+    reason = explain_no_ablation(Run(run).snapshot.provenance)
     return stored if reason is None else replace(stored, ablation=Absent(reason))
 
 
@@ -194,11 +198,11 @@ def _run_facts(job: Job, run: Run) -> RunFacts:
     name = run.directory.url.rstrip("/").rpartition("/")[2]
     return RunFacts(
         name=name,
-        model=None if job.model is None else "/".join(job.model.id.rstrip("/").split("/")[-2:]),
+        model=None if job.model is None else name_model(job.model.id),
         num_samples=int((split == "train").sum()),
         num_test_samples=int((split != "train").sum()),
         num_units=run.snapshot.units.num_rows,
-        facts=(*_counted(run), *_recorded(run.snapshot)),
+        facts=(*_counted(run), *_recorded(job, run.snapshot)),
     )
 
 
@@ -218,16 +222,51 @@ def _counted(run: Run) -> Iterator[Fact]:
         yield Fact("Categories", f"{len(categories):,}")
 
 
-def _recorded(snapshot: Snapshot) -> Iterator[Fact]:
-    """The record of the forward pass for people; the whole digests are in the store's manifest."""
+def name_model(location: str) -> str:
+    """The model as it is called on a hub, or the last folders of where it lies."""
+    return "/".join(location.rstrip("/").split("/")[-2:])
+
+
+def select_provenance(job: Job, snapshot: Snapshot) -> dict[str, str]:
+    """The record of the forward pass that may be shown: without the place of the model.
+
+    With ``report.prompts`` none it is also without the system message, which is part of the
+    prompts.
+    """
     named = {} if snapshot.statistic is None else {"statistic": snapshot.statistic}
-    record = named | snapshot.provenance
-    others = sorted(record.keys() - PROVENANCE.keys() - {"model.id"})
-    for key in (*PROVENANCE, *others):
+    hidden = {"model.id"} | ({"prompt.system_message"} if job.report.prompts == "none" else set())
+    return {key: value for key, value in (named | snapshot.provenance).items() if key not in hidden}
+
+
+def _recorded(job: Job, snapshot: Snapshot) -> Iterator[Fact]:
+    """The record of the forward pass for people; the whole digests are in the store's manifest."""
+    record = select_provenance(job, snapshot)
+    for key in (*PROVENANCE, *sorted(record.keys() - PROVENANCE.keys())):
         if key in record:
             value = record[key]
             name = PROVENANCE.get(key, key.replace(".", " ").replace("_", " "))
             yield Fact(name, f"{value[:12]}…" if _DIGEST.fullmatch(value) else value)
+
+
+def _hide_places(value: Any) -> Any:
+    """The value with every local path and URL reduced to its last part."""
+    if isinstance(value, dict):
+        return {key: _hide_places(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_hide_places(inner) for inner in value]
+    if isinstance(value, str) and _PLACE.match(value):
+        return "…/" + re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
+def _show_job(job: Job) -> str:
+    """The job's text; with ``report.prompts`` none without places and the system message."""
+    if job.report.prompts == "all":
+        return job.to_yaml()
+    shown = _hide_places(yaml.safe_load(job.to_yaml()))
+    if shown.get("prompt", {}).get("system"):
+        shown["prompt"]["system"] = "…"
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
 
 
 def _reproduction(job: Job, run: Run) -> Reproduction:
@@ -236,7 +275,7 @@ def _reproduction(job: Job, run: Run) -> Reproduction:
     command = "ulcmod run job.yaml" if job.matrix is None else "ulcmod run RUN"
     return Reproduction(
         commands=(f"pip install ulcmod-dist=={version('ulcmod-dist')}", command),
-        job=job.to_yaml(),
+        job=_show_job(job),
         versions=(Fact("Python", platform.python_version()), *libraries),
         digests=(
             Fact("job", fingerprint(job.model_dump(mode="json"))),
