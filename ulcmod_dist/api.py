@@ -1,19 +1,23 @@
 """Runs for notebooks: ``um.open_run``."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.serialize import from_json
-from ulcmod_dist.runtime.rundir import RunDir, evaluation_key, membership_key
-from ulcmod_dist.store.modules import StoredModules, list_modules, read_modules
+from ulcmod_dist.runtime.notebook import render_table
+from ulcmod_dist.runtime.rundir import JOB, REPORT, RunDir, evaluation_key, membership_key
+from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, read_modules
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 from ulcmod_dist.store.versions import containing_run, read_version
 
@@ -73,12 +77,20 @@ class Run:
         """
         return self._table("units", num_modules)
 
-    def samples(self, num_modules: int | None = None) -> pd.DataFrame:
+    def samples(self, num_modules: int | None = None, *, texts: bool = False) -> pd.DataFrame:
         """One row a sample: sample_id, category, split; with K also module and margin.
 
-        Without K the columns ``K=005`` etc. hold the module of the sample for each K found.
+        Without K the columns ``K=005`` etc. hold the module of the sample for each K found. With
+        ``texts`` the column ``text`` holds its prompt, read again from the corpus; None where the
+        corpus no longer has the sample.
+
+        Raises:
+            InvalidInput: The job keeps the prompts' texts out of results, or there is no corpus.
         """
-        return self._table("samples", num_modules)
+        frame = self._table("samples", num_modules)
+        if texts:
+            frame["text"] = self._read_texts(frame["sample_id"].tolist())
+        return frame
 
     def history(self, num_modules: int) -> pd.DataFrame:
         """One row an iteration of each restart of the search for K modules."""
@@ -146,6 +158,46 @@ class Run:
             ) from error
         return from_json(content, Explanation)
 
+    def report(self) -> "ReportPage":
+        """The page of ``ulcmod report``, which a notebook shows in place.
+
+        Raises:
+            InvalidInput: The run has none.
+        """
+        try:
+            return ReportPage(self.directory.read(REPORT).decode("utf-8"))
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"{self.directory.url} has no report.", f"Run `ulcmod report {self.directory.url}`."
+            ) from error
+
+    def _repr_html_(self) -> str:
+        keys = {"objective": "L", "balance": "B", "xi": "xi"}
+        keys |= {"unit_agreement": "Restarts agree on units", "sample_agreement": "on samples"}
+        found = {k: read_metrics(self.directory, k) for k in self.num_modules()}
+        rows = [[k, *(metrics.get(key) for key in keys)] for k, metrics in found.items()]
+        title = f"{self.directory.url}: modules for K = {', '.join(map(str, found)) or 'none'}"
+        return render_table(title, ["K", *keys.values()], rows, shaded=2)
+
+    def _read_texts(self, sample_ids: Sequence[str]) -> list[str | None]:
+        # A corpus is read, and its formats imported, only where somebody asks for texts.
+        from ulcmod_dist.corpus.prompts import read_corpus
+
+        text = self.store.read(JOB).decode("utf-8")
+        job = Job.parse(text, source=self.store.show(JOB))
+        if job.report.prompts == "none":
+            raise InvalidInput(
+                "The job keeps the prompts' texts to itself: report.prompts is none."
+            )
+        if job.corpus is None:
+            raise InvalidInput("The matrix was imported without its prompts.")
+        folder = self.store.local or Path.cwd()
+        corpus = job.resolve_paths(folder, require_model_folder=False).corpus
+        assert corpus is not None
+        columns = (read_corpus(corpus).table[name].to_pylist() for name in ("sample_id", "text"))
+        known = dict(zip(*columns, strict=True))
+        return [known.get(sample_id) for sample_id in sample_ids]
+
     def _table(self, side: str, num_modules: int | None) -> pd.DataFrame:
         if num_modules is not None:
             return _frame(getattr(self.modules(num_modules), side))
@@ -159,6 +211,18 @@ class Run:
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
     return frame
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """A report, as one HTML file."""
+
+    html: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        # The page runs scripts of its own; in a frame they reach nothing of the notebook.
+        frame = '<iframe sandbox="allow-scripts" style="width: 100%; height: 85vh" srcdoc="{}">'
+        return frame.format(escape(self.html)) + "</iframe>"
 
 
 def open_run(url: str | Path, version: int | None = None) -> Run:

@@ -496,6 +496,21 @@ def test_compare__a_run_with_itself_agrees_wholly(
         assert moved == other.json()[f"{what}_moved"] > 0
 
 
+def test_compare__three_runs_are_followed_on_one_page(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run, page = folder / "run", tmp_path / "page.html"
+    words = ("--num-modules", 3, "--other-num-modules", 4, "--out", page)
+    answer = ulcmod("compare", run, run, run, *words, "--json").json()
+    assert [pair["units_adjusted_rand"] == 1.0 for pair in answer["pairs"]] == [False, False, True]
+    assert {row["run_0"] for row in answer["rows"]} >= {"0", "1", "2"}
+    assert "What happened" in page.read_text(encoding="utf-8")
+    alone = ulcmod("compare", run, run, "--num-modules", 3, "--samples-only", "--json").json()
+    assert (alone["shared_units"], alone["adjusted_rand_of_samples"]) == (0, 1.0)
+    refused = ulcmod("compare", run)
+    assert (refused.code, "There is nothing to compare" in refused.err) == (2, True)
+
+
 def test_compare__runs_of_the_same_folder_name_are_told_apart(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
@@ -521,6 +536,39 @@ def test_name_runs__have_as_many_parents_as_tell_them_apart(
     one: str, other: str, names: tuple[str, str]
 ) -> None:
     assert name_runs(one, other) == names
+
+
+def test_notebook__runs_from_top_to_bottom(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/demo").symlink_to(folder / "run")
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((DEMO.parents[1] / "docs/notebook.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            exec("".join(cell["source"]), names)
+    assert len(names["losses"]) == 1 + names["K"]
+    assert repr(names["found"]).startswith("Modules(K = 3, L = ")
+    assert "<table>" in names["run"]._repr_html_()
+    texts = names["samples"]["text"]
+    assert (texts.iloc[0], texts.isna().sum()) == (HOSTILE, 0)
+    page = names["run"].report()._repr_html_()
+    assert page.startswith('<iframe sandbox="allow-scripts"')
+    assert "<script" not in page
+
+
+def test_samples__texts_obey_the_job_that_leaves_them_out(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace("prompts: all", "prompts: none"))
+    with pytest.raises(um.InvalidInput, match=r"report\.prompts is none"):
+        um.open_run(tmp_path / "run").samples(3, texts=True)
+    (tmp_path / "run/report.html").unlink()
+    with pytest.raises(um.InvalidInput, match="has no report"):
+        um.open_run(tmp_path / "run").report()
 
 
 def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:

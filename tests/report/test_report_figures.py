@@ -60,7 +60,7 @@ from ulcmod_dist.runtime.text import DASH, MINUS
 SUBJECTS = (
     "ablation", "ablation-categories", "ablation-modules", "activation", "categories",
     "category-similarity", "confusion", "hierarchy", "iterations", "layers", "length", "methods",
-    "methods-accuracy", "methods-rand", "methods-xi", "shared-units",
+    "methods-accuracy", "methods-rand", "methods-xi",
 )  # fmt: skip
 PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007", "010")))
 NAMES = ("alpha", "beta", "gamma")

@@ -179,19 +179,22 @@ def export(
 
 @app.command()
 def compare(
-    one: Annotated[str, Argument(help="A run directory.")],
-    other: Annotated[str, Argument(help="Another run directory, or the same.")],
+    runs: Annotated[list[str], Argument(help="Run directories, in order; the same may recur.")],
     num_modules: Annotated[int | None, Option("--num-modules", help="K of the first run.")] = None,
     other_num_modules: Annotated[
-        int | None, Option("--other-num-modules", help="K of the second run.")
+        int | None, Option("--other-num-modules", help="K of the other runs.")
     ] = None,
+    samples_only: Annotated[
+        bool, Option("--samples-only", help="Ignore units, which differ from model to model.")
+    ] = False,
     out: Annotated[Path | None, Option("--out", help="HTML page to write.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Match the modules of two runs and show what changed."""
+    """Match the modules of two or more runs and show what changed."""
     from ulcmod_dist.pipeline.compare import compare as command
 
-    print_summary(command(one, other, num_modules, other_num_modules, out), as_json)
+    summary = command(runs, num_modules, other_num_modules, samples_only=samples_only, out=out)
+    print_summary(summary, as_json)
 
 
 @app.command()

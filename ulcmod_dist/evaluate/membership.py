@@ -17,8 +17,8 @@ from ulcmod_dist.iterd.objective import table_means
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.membership import MembershipCounts, MembershipKind
-from ulcmod_dist.results.types import Floats
+from ulcmod_dist.results.membership import MembershipKind
+from ulcmod_dist.results.types import Counts, Floats
 
 STRONG = 0.5
 """Share of a module's mean z inside from which a degree is strong."""
@@ -61,17 +61,9 @@ class Degrees:
         entropy = -np.sum(shares * np.log(np.where(shares > 0, shares, 1)), axis=1)
         return np.where(shares.any(axis=1), np.exp(entropy), 0.0)
 
-    def count(self, labels: LabelArray) -> MembershipCounts:
-        """Count the items of each module by kind; ``labels`` are their modules [items]."""
-        num_modules = self.values.shape[1]
-        sizes = np.bincount(labels, minlength=num_modules)
-        sums = np.bincount(labels, self.breadth, minlength=num_modules)
-        strong = self.strong.astype(np.int64)
-        return MembershipCounts(
-            kinds=count_pairs(labels, self.kinds, (num_modules, len(MembershipKind))),
-            breadth=np.divide(sums, sizes, out=np.full(num_modules, np.nan), where=sizes > 0),
-            together=strong.T @ strong,
-        )
+    def count_kinds(self, labels: LabelArray) -> Counts:
+        """Items of each module by kind [K, 4]; ``labels`` are their modules [items]."""
+        return count_pairs(labels, self.kinds, (self.values.shape[1], len(MembershipKind)))
 
 
 def share_degrees(degrees: Floats) -> Floats:

@@ -10,6 +10,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 from ulcmod_dist.results.types import Objective
+from ulcmod_dist.runtime.notebook import render_table
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,21 @@ class Modules:
     rounds: int
     moves: int
     repaired: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Modules(K = {1 + int(self.unit_labels.max())}, L = {self.objective.value:,.6g}, "
+            f"{len(self.unit_labels):,} units, {len(self.sample_labels):,} samples)"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = ("Module", "Units", "Samples", "Stability of units", "of samples")
+        rows = []
+        for k in range(1 + int(self.unit_labels.max())):
+            units = self.unit_stability[self.unit_labels == k]
+            samples = self.sample_stability[self.sample_labels == k]
+            rows.append((k, len(units), len(samples), float(units.mean()), float(samples.mean())))
+        return render_table(repr(self), columns, rows, shaded=2)
 
 
 def mean_rand_index(labels: Sequence[LabelArray]) -> float:

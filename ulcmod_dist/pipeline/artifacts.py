@@ -87,7 +87,7 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(
-            "evaluation", 5, "evaluate:make_evaluation", "evaluate",
+            "evaluation", 6, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
             each_k=True,
             files=(_stored(""), *(membership_key(side, "{k:03d}") for side in SIDES)),

@@ -1,6 +1,8 @@
-"""``ulcmod compare``: the modules of two runs side by side."""
+"""``ulcmod compare``: the modules of two runs side by side, or of many from run to run."""
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,14 @@ from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.matching import find_shared, match_modules
 from ulcmod_dist.pipeline.summary import Summary, format_value
-from ulcmod_dist.report.comparison import render_comparison, tabulate_moves
+from ulcmod_dist.report.comparison import (
+    list_steps,
+    render_comparison,
+    render_comparisons,
+    tabulate_moves,
+    tabulate_pairs,
+    tabulate_trajectories,
+)
 from ulcmod_dist.results.comparison import Comparison
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.modules import StoredModules
@@ -32,35 +41,68 @@ COLUMNS = {
 
 
 def compare(
-    one: str,
-    other: str,
+    urls: Sequence[str],
     num_modules: int | None = None,
     other_num_modules: int | None = None,
+    *,
+    samples_only: bool = False,
     out: Path | None = None,
 ) -> Summary:
-    """Match the modules of two run directories by the units and samples that both have.
+    """Match the modules of run directories by the units and samples that they share.
 
-    K of the first may be left out where it holds modules for one K; the second's is by default the
-    same.
+    K of the first may be left out where it holds modules for one K; the others' is by default the
+    same. More than two runs are compared in pairs, and each module is followed from run to run.
 
     Raises:
-        InvalidInput: K is not clear, or the runs share neither units nor samples.
+        InvalidInput: A single run is named, K is not clear, or two runs share neither units nor
+            samples.
     """
-    runs = open_run(one), open_run(other)
+    if len(urls) < 2:
+        raise InvalidInput(f"There is nothing to compare {urls[0]} with.", "Name two runs or more.")
+    runs = [open_run(url) for url in urls]
     first = _choose_num_modules(runs[0], num_modules)
-    second = _choose_num_modules(runs[1], other_num_modules or first)
-    modules = runs[0].modules(first), runs[1].modules(second)
-    comparison = compare_modules(runs, modules)
-    closing = []
-    if out is not None:
-        out.write_text(render_comparison(comparison), encoding="utf-8")
-        closing.append(f"Wrote {out}")
-    return _summarize(runs, (first, second), comparison, closing)
+    others = [_choose_num_modules(run, other_num_modules or first) for run in runs[1:]]
+    numbers = [first, *others]
+    modules = [run.modules(k) for run, k in zip(runs, numbers, strict=True)]
+    pairs = {
+        (i, j): compare_modules(
+            (runs[i], runs[j]), (modules[i], modules[j]), samples_only=samples_only
+        )
+        for i, j in combinations(range(len(runs)), 2)
+    }
+    if len(runs) > 2:
+        names = _name_sides(runs, numbers)
+        for (i, j), pair in pairs.items():
+            pairs[i, j] = replace(pair, names=(names[i], names[j]))
+        page, summary = render_comparisons(pairs), _summarize_pairs(pairs)
+    else:
+        page = render_comparison(pairs[0, 1])
+        summary = _summarize((runs[0], runs[1]), (first, others[0]), pairs[0, 1])
+    if out is None:
+        return summary
+    out.write_text(page, encoding="utf-8")
+    return replace(summary, closing=[f"Wrote {out}"])
 
 
-def _summarize(
-    runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison, closing: list[str]
-) -> Summary:
+def _summarize_pairs(pairs: Mapping[tuple[int, int], Comparison]) -> Summary:
+    trajectories = tabulate_trajectories(pairs)
+    agreements = tabulate_pairs(pairs).to_records()
+    moves = [tabulate_moves(step).to_records() for step in list_steps(pairs)]
+    return Summary(
+        title=trajectories.title,
+        columns={column.key: column.title for column in trajectories.columns},
+        rows=trajectories.to_records(),
+        facts={
+            f"{row['run']} / {row['other_run']}": "adjusted Rand of units "
+            f"{format_value(row['units_adjusted_rand'])}, "
+            f"of samples {format_value(row['samples_adjusted_rand'])}"
+            for row in agreements
+        },
+        data={"pairs": agreements, "moves": moves},
+    )
+
+
+def _summarize(runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison) -> Summary:
     matching = comparison.matching
     described = [
         {
@@ -94,7 +136,6 @@ def _summarize(
         rows=[asdict(pair) for pair in matching.pairs],
         facts={**facts, **measures},
         data={"runs": described, **measures, "moves": tabulate_moves(comparison).to_records()},
-        closing=closing,
     )
 
 
@@ -105,14 +146,19 @@ def _describe_side(name: str, described: dict[str, Any]) -> str:
 
 
 def compare_modules(
-    runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
+    runs: tuple[Run, Run],
+    modules: tuple[StoredModules, StoredModules],
+    *,
+    samples_only: bool = False,
 ) -> Comparison:
     """Compare two sets of modules over what their runs share.
 
     Samples are known by their prompts, since ids may count the rows of a corpus; those of imported
-    matrices by their ids.
+    matrices by their ids. With ``samples_only`` no unit is taken for the same.
     """
     units = _find_shared_units(modules[0].units, modules[1].units)
+    if samples_only:
+        units = units[0][:0], units[1][:0]
     views = [run.snapshot_for(stored) for run, stored in zip(runs, modules, strict=True)]
     named = any(view.imported for view in views)
     keys = [view.sample_ids("train") if named else to_hex(view.prompts("train")) for view in views]
@@ -128,25 +174,26 @@ def compare_modules(
     matching = match_modules(
         unit_labels[0], unit_labels[1], sample_labels[0], sample_labels[1], numbers[0], numbers[1]
     )
-    statistics = [view.statistic for view in views]
-    # Where it tells them apart, it is part of their names, beside which their L are shown.
-    kinds = [f" ({kind})" if statistics[0] != statistics[1] else "" for kind in statistics]
-    names = name_runs(runs[0].directory.url, runs[1].directory.url)
-    one, other = (
-        f"{name}, K = {number}{kind}"
-        for name, number, kind in zip(names, numbers, kinds, strict=True)
-    )
+    one, other = _name_sides(runs, numbers)
     before, after = (float(stored.metrics["objective"]) for stored in modules)
     return Comparison((one, other), (before, after), matching)
 
 
-def name_runs(one: str, other: str) -> tuple[str, str]:
-    """Names of two run directories: their folders', with as many parents as tell them apart."""
-    parts = _split_url(one), _split_url(other)
+def _name_sides(runs: Sequence[Run], numbers: Sequence[int]) -> list[str]:
+    names = name_runs(*(run.directory.url for run in runs))
+    statistics = [run.snapshot.statistic for run in runs]
+    # Where it tells them apart, it is part of their names, beside which their L are shown.
+    kinds = [f" ({kind})" if len({*statistics}) > 1 else "" for kind in statistics]
+    return [f"{name}, K = {k}{kind}" for name, k, kind in zip(names, numbers, kinds, strict=True)]
+
+
+def name_runs(*urls: str) -> tuple[str, ...]:
+    """Names of run directories: their folders', with as many parents as tell them apart."""
+    parts = [tuple(_split_url(url)) for url in urls]
     depth = 1
-    while parts[0] != parts[1] and parts[0][-depth:] == parts[1][-depth:]:
+    while len({part[-depth:] for part in parts}) < len({*parts}):
         depth += 1
-    return "/".join(parts[0][-depth:]), "/".join(parts[1][-depth:])
+    return tuple("/".join(part[-depth:]) for part in parts)
 
 
 def _split_url(url: str) -> list[str]:
@@ -172,7 +219,16 @@ def _choose_num_modules(run: Run, num_modules: int | None) -> int:
 
 
 def _find_shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:
-    """Positions of the units that both have, by what tells them apart in models of one shape."""
+    """Positions of the units that both have, by what tells them apart in models of one shape.
+
+    Models whose projections have other paths or widths share none.
+    """
+    counted = [table["path"].drop_null().value_counts().to_pylist() for table in (one, other)]
+    widths, others = ({row["values"]: row["counts"] for row in rows} for rows in counted)
+    both = widths.keys() & others.keys()
+    known = widths and others
+    if known and (not both or any(widths[path] != others[path] for path in both)):
+        return find_shared([], [])
     keys = [table.select(["layer", "expert", "index"]) for table in (one, other)]
     if keys[0].equals(keys[1]):
         # Versions of one run: millions of units need no search.

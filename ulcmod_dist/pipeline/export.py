@@ -102,8 +102,7 @@ def _write_lists(context: Context, target: RunDir, num_modules: int, mask: str) 
     record = select_provenance(job, run.snapshot)
     made = {**words, **found, "snapshot": run.snapshot.digest, "provenance": record}
     target.write_json("provenance.json", made)
-    sizes = units["module"].value_counts().sort_index().to_dict()
-    readme = render_readme(discovery, sizes, mask=mask, **words, **found)
+    readme = render_readme(discovery, mask=mask, **words, **found)
     target.write("README.md", readme.encode())
 
 

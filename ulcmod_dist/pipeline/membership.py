@@ -26,10 +26,10 @@ def measure_membership(
     features[train] = found.train.values
     if found.test is not None:
         features[~train] = found.test.values
-    counted = grade_samples(features[train], inside).count(placed)
+    counted = grade_samples(features[train], inside).count_kinds(placed)
     unit_columns = stored.units.select(["unit", "layer", "index", "expert", "module"])
     sample_columns = stored.samples.select(["sample_id", "category", "split", "module"])
-    return Membership(units.count(found.unit_labels), counted), {
+    return Membership(units.count_kinds(found.unit_labels), counted), {
         "units": _tabulate(unit_columns, units),
         "samples": _tabulate(sample_columns, grade_samples(features, inside)),
     }

@@ -1,8 +1,10 @@
-"""The page that sets the modules of two runs side by side."""
+"""The page that sets the modules of two runs side by side, or follows them through many."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ulcmod_dist.report.blocks import (
     Block,
@@ -14,7 +16,7 @@ from ulcmod_dist.report.blocks import (
     Picture,
     Section,
 )
-from ulcmod_dist.report.figures.modules import build_hover
+from ulcmod_dist.report.figures.modules import build_hover, format_cells
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
@@ -35,6 +37,127 @@ def render_comparison(comparison: Comparison, past: Sequence[VersionDrift] = ())
     if past:
         parts.append(_build_drift(past))
     return render_document(title, parts)
+
+
+def render_comparisons(pairs: Mapping[tuple[int, int], Comparison]) -> str:
+    """The comparison of many runs, by their positions in pairs, as one HTML file."""
+    steps = list_steps(pairs)
+    similarity = Section(
+        "similarity",
+        "Similarity",
+        "How far the modules of every two runs agree, over the units and samples that both have.",
+        shared=(
+            *(
+                Picture(f"similarity-{what}", _draw_similarity(pairs, what))
+                for what in ("units", "samples")
+                if all(getattr(c.matching, f"shared_{what}") for c in pairs.values())
+            ),
+            tabulate_pairs(pairs),
+        ),
+    )
+    lead = (
+        "Each row follows a module from run to run. A module of the next run descends from one if "
+        "it holds more than half of its members or has more than half of its own from it, "
+        "averaged over units and samples."
+    )
+    moves = [replace(tabulate_moves(step), name=f"moves-{i}") for i, step in enumerate(steps)]
+    moved = tuple(Collapsible(table) for table in moves if table.rows)
+    parts = [
+        similarity,
+        Section("trajectories", "Trajectories", lead, shared=(tabulate_trajectories(pairs),)),
+        *((Section("moves", "Moves", "", shared=moved),) if moved else ()),
+    ]
+    return render_document(f"{steps[0].names[0]} to {steps[-1].names[1]}", parts)
+
+
+def list_steps(pairs: Mapping[tuple[int, int], Comparison]) -> list[Comparison]:
+    """The comparisons of each run with the next."""
+    return [pair for (i, j), pair in sorted(pairs.items()) if j == i + 1]
+
+
+def tabulate_pairs(pairs: Mapping[tuple[int, int], Comparison]) -> Table:
+    """How far every two runs agree."""
+    keys = (("adjusted_rand", ColumnKind.NUMBER), ("moved", ColumnKind.COUNT))
+    measures = [
+        Column(f"{what}_{key}", f"{what.capitalize()}: {key.replace('_', ' ')}", kind)
+        for what in ("units", "samples")
+        for key, kind in keys
+    ]
+    rows = [
+        (*pair.names, *(getattr(pair.matching, column.key) for column in measures))
+        for pair in pairs.values()
+    ]
+    columns = (Column("run", "Run"), Column("other_run", "Other run"), *measures)
+    caption = "Moved: those that left their module's partner."
+    return build_table("pairs", "Pairs of runs", columns, rows, caption)
+
+
+def tabulate_trajectories(pairs: Mapping[tuple[int, int], Comparison]) -> Table:
+    """What became of each module: one row for each that descends from no earlier one."""
+    steps = list_steps(pairs)
+    names = [steps[0].names[0], *(step.names[1] for step in steps)]
+    descents = [step.matching.descent for step in steps]
+    rows: list[list[str | None]] = []
+    for start in range(len(names)):
+        born = ~descents[start - 1].any(axis=0) if start else np.ones(len(descents[0]), bool)
+        for module in np.flatnonzero(born):
+            row: list[str | None] = [*[None] * start, str(module)]
+            events = [f"born in {names[start]}"] if start else []
+            present = np.array([module])
+            for descent, name in zip(descents[start:], names[start + 1 :], strict=True):
+                events += [event for k in present for event in _describe_step(k, descent, name)]
+                present = np.flatnonzero(descent[present].any(axis=0))
+                row.append(_join(present) or None)
+            rows.append([*row, "; ".join(events) or "kept"])
+    columns = [Column(f"run_{number}", name) for number, name in enumerate(names)]
+    return build_table(
+        "trajectories",
+        "Trajectories of the modules",
+        (*columns, Column("events", "What happened")),
+        rows,
+        "A number is a module of the column's run. Born: it descends from no module of the run "
+        "before. Gone: no module of the next run descends from it.",
+    )
+
+
+def _describe_step(module: int, descent: NDArray[np.bool_], name: str) -> Iterator[str]:
+    """What happened to a module of one run in the next, unless it was kept."""
+    heirs = np.flatnonzero(descent[module])
+    if not len(heirs):
+        yield f"{module} is gone in {name}"
+    if len(heirs) > 1:
+        yield f"{module} splits into {_join(heirs)} in {name}"
+    for heir in heirs:
+        others = [k for k in np.flatnonzero(descent[:, heir]) if k != module]
+        if others:
+            yield f"{module} merges with {_join(others)} into {heir} in {name}"
+
+
+def _join(modules: Iterable[int]) -> str:
+    return ", ".join(str(module) for module in modules)
+
+
+def _draw_similarity(pairs: Mapping[tuple[int, int], Comparison], what: str) -> Heatmap:
+    steps = list_steps(pairs)
+    names = (steps[0].names[0], *(step.names[1] for step in steps))
+    values = np.eye(len(names))
+    for (i, j), pair in pairs.items():
+        values[i, j] = values[j, i] = getattr(pair.matching, f"{what}_adjusted_rand")
+    return Heatmap(
+        title=f"Agreement of the {what}' modules",
+        caption="Adjusted Rand index of every two runs: 1 for the same modules, 0 for chance.",
+        alternative=f"From {number(float(values.min()))} to 1.",
+        values=values,
+        row_labels=names,
+        column_labels=names,
+        value_axis="Adjusted Rand index",
+        hover=build_hover(
+            values.shape,
+            lambda i, j: f"{names[i]}\n{names[j]}\nAdjusted Rand index {number(values[i, j])}",
+        ),
+        scale=Scale.DIVERGING,
+        cell_texts=format_cells(values),
+    )
 
 
 def _build_drift(past: Sequence[VersionDrift]) -> Section:

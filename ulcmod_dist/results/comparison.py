@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from ulcmod_dist.results.types import Counts
+import numpy as np
+from numpy.typing import NDArray
+
+from ulcmod_dist.results.types import Counts, share_rows
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,18 @@ class Matching:
     def shared_samples(self) -> int:
         """Samples that both runs have."""
         return int(self.sample_counts.sum())
+
+    @property
+    def descent(self) -> NDArray[np.bool_]:
+        """Which modules of the second run descend from which of the first, shape (K, other K).
+
+        One does if it holds more than half of the other's members, or has more than half of its own
+        from it: the mean share of units and of samples, or of what is shared alone.
+        """
+        shared = [c for c in (self.unit_counts, self.sample_counts) if c.any()]
+        kept = np.mean([share_rows(counts) for counts in shared], axis=0)
+        inherited = np.mean([share_rows(counts.T).T for counts in shared], axis=0)
+        return np.asarray((kept > 0.5) | (inherited > 0.5))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.results.types import Counts
 
 
 class MembershipKind(StrEnum):
@@ -16,18 +16,8 @@ class MembershipKind(StrEnum):
 
 
 @dataclass(frozen=True, eq=False)
-class MembershipCounts:
-    """The units, or the samples, of one K by how strongly they belong to the modules."""
-
-    kinds: Counts  # of each module by kind, in the order of `MembershipKind`, shape (K, 4)
-    breadth: Floats  # mean effective number of modules of a module's members, shape (K,)
-    # Strong in two modules at once, whichever they were put into; diagonal: in one, shape (K, K).
-    together: Counts
-
-
-@dataclass(frozen=True, eq=False)
 class Membership:
-    """Both sides of the modules of one K."""
+    """Units and train samples of each module by kind, in the order of `MembershipKind`, (K, 4)."""
 
-    units: MembershipCounts
-    samples: MembershipCounts  # train samples
+    units: Counts
+    samples: Counts

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.runtime.notebook import render_table
 from ulcmod_dist.runtime.rundir import RunDir, modules_key
 
 _METRICS = re.compile(r"modules/K=(\d+)/metrics\.json")
@@ -33,6 +34,27 @@ class StoredModules:
     samples: pa.Table
     history: pa.Table
     metrics: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return (
+            f"StoredModules(K = {self.metrics['num_modules']}, "
+            f"L = {self.metrics['objective']:,.6g}, {self.units.num_rows:,} units, "
+            f"{self.samples.num_rows:,} samples)"
+        )
+
+    def _repr_html_(self) -> str:
+        """The modules with the share of their samples in each of the largest categories."""
+        samples = self.samples.to_pandas()
+        names = samples["category"].value_counts().index[:12].tolist()
+        members = samples["module"].value_counts()
+        counts = samples.value_counts(["module", "category"])
+        sizes = self.units.to_pandas()["module"].value_counts()
+        rows = [
+            [k, int(sizes.get(k, 0)), int(members.get(k, 0))]
+            + [float(counts.get((k, name), 0) / max(1, members.get(k, 0))) for name in names]
+            for k in range(self.metrics["num_modules"])
+        ]
+        return render_table(repr(self), ["Module", "Units", "Samples", *names], rows, len(names))
 
     @property
     def unit_labels(self) -> NDArray[np.int32]:
