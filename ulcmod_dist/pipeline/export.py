@@ -6,8 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
@@ -21,7 +22,6 @@ from ulcmod_dist.pipeline.ledger import Ledger
 from ulcmod_dist.pipeline.report import name_model, read_discovery, select_provenance
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report.readme import render_readme
-from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.runtime.rundir import RunDir
 
 COLUMNS = {
@@ -54,8 +54,7 @@ def export(context: Context, *, num_modules: int, modules: Sequence[int], out: P
         masks[name] = Mask.from_modules(units, labels, each)
     target = RunDir.at(out)
     target.write("masks.safetensors", masks_to_safetensors(masks, units))
-    table = run.modules(num_modules).units
-    target.write_parquet("masks.parquet", _tabulate_masks(masks, table))
+    target.write_parquet("masks.parquet", _tabulate_masks(masks, run.modules(num_modules).units))
     lacking = [*_write_lists(context, target, num_modules, next(iter(masks)))]
     lacking += _copy_report(context, target)
     sizes, unknown = _pruned_sizes(context.job, masks.values())
@@ -80,42 +79,38 @@ def _tabulate_masks(masks: Mapping[str, Mask], units: pa.Table) -> pa.Table:
 def _write_lists(context: Context, target: RunDir, num_modules: int, mask: str) -> Iterator[str]:
     """Write the lists of units, the provenance and the README; yield what is lacking."""
     run, job = Run(context.run), context.job
-    units, metrics = run.units(num_modules), run.modules(num_modules).metrics
-    discovery = None
+    stored, discovery = run.modules(num_modules), None
+    units = stored.units.select(["layer", "index", "expert", "path", "module"])
+    units = units if units["expert"].null_count < len(units) else units.drop_columns(["expert"])
     if Ledger(context.run, job).is_current("evaluation", num_modules):
         discovery = read_discovery(context, num_modules)
         degrees = run.membership(num_modules).filter(like="degree_").to_numpy()
-        units["score"] = degrees[np.arange(len(units)), units["module"]]
+        score = degrees[np.arange(len(units)), stored.unit_labels]
+        units = units.append_column("score", pa.array(score))
+        units = units.sort_by([("module", "ascending"), ("score", "descending")])
     else:
         yield f"Without names and scores: modules for K = {num_modules} are not evaluated as asked."
-        units["score"] = np.nan
-    columns = ["layer", "index", *(["expert"] if units["expert"].notna().any() else []), "path"]
-    listed = units.sort_values(["module", "score"], ascending=[True, False], kind="stable")
-    listed = listed[[*columns, "module", "score"]]
-    target.write("modules.csv", listed.to_csv(index=False).encode())
-    target.write("modules.json", _lists_to_json(listed, discovery))
-    words = {
+    sink = pa.BufferOutputStream()
+    csv.write_csv(units, sink)
+    target.write("modules.csv", sink.getvalue().to_pybytes())
+    names: list[dict[str, str]] = [{}] * num_modules
+    if discovery is not None:
+        names = [{"name": name} for name in discovery.names]
+    lists = [
+        {"module": k, **names[k], **rows.drop_columns(["module"]).to_pydict()}
+        for k in range(num_modules)
+        for rows in [units.filter(pc.equal(units["module"], k))]
+    ]
+    target.write("modules.json", json.dumps({"modules": lists}, ensure_ascii=False).encode())
+    made = {
         "model": name_model(job.model.id) if job.model else "an imported matrix",
         "version": version("ulcmod-dist"),
+        **{key: stored.metrics[key] for key in ("num_modules", "objective", "seed")},
     }
-    found = {key: metrics[key] for key in ("num_modules", "objective", "xi", "balance", "seed")}
     record = select_provenance(job, run.snapshot)
-    made = {**words, **found, "snapshot": run.snapshot.digest, "provenance": record}
-    target.write_json("provenance.json", made)
-    readme = render_readme(discovery, mask=mask, **words, **found)
-    target.write("README.md", readme.encode())
-
-
-def _lists_to_json(listed: pd.DataFrame, discovery: Discovery | None) -> bytes:
-    """One object a module: its number, its name and, as columns, its units, the strongest first."""
-    modules = []
-    for module, rows in listed.groupby("module"):
-        number = int(str(module))
-        name = {"name": discovery.names[number]} if discovery else {}
-        columns = json.loads(rows.drop(columns="module").to_json(orient="split", index=False))
-        values = dict(zip(columns["columns"], zip(*columns["data"], strict=True), strict=True))
-        modules.append({"module": number, **name, **values})
-    return json.dumps({"modules": modules}, ensure_ascii=False).encode()
+    made_in = {"snapshot": run.snapshot.digest, "provenance": record}
+    target.write_json("provenance.json", made | made_in)
+    target.write("README.md", render_readme(discovery, mask=mask, **made).encode())
 
 
 def _copy_report(context: Context, target: RunDir) -> Iterator[str]:
