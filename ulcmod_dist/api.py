@@ -186,16 +186,13 @@ class Run:
         text = self.store.read(JOB).decode("utf-8")
         job = Job.parse(text, source=self.store.show(JOB))
         if job.report.prompts == "none":
-            raise InvalidInput(
-                "The job keeps the prompts' texts to itself: report.prompts is none."
-            )
-        if job.corpus is None:
-            raise InvalidInput("The matrix was imported without its prompts.")
+            raise InvalidInput("The job keeps the prompts' texts out: report.prompts is none.")
         folder = self.store.local or Path.cwd()
         corpus = job.resolve_paths(folder, require_model_folder=False).corpus
-        assert corpus is not None
-        columns = (read_corpus(corpus).table[name].to_pylist() for name in ("sample_id", "text"))
-        known = dict(zip(*columns, strict=True))
+        if corpus is None:
+            raise InvalidInput("The matrix was imported without its prompts.")
+        table = read_corpus(corpus).table
+        known = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))
         return [known.get(sample_id) for sample_id in sample_ids]
 
     def _table(self, side: str, num_modules: int | None) -> pd.DataFrame:

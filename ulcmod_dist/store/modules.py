@@ -46,15 +46,13 @@ class StoredModules:
         """The modules with the share of their samples in each of the largest categories."""
         samples = self.samples.to_pandas()
         names = samples["category"].value_counts().index[:12].tolist()
-        members = samples["module"].value_counts()
-        counts = samples.value_counts(["module", "category"])
-        sizes = self.units.to_pandas()["module"].value_counts()
-        rows = [
-            [k, int(sizes.get(k, 0)), int(members.get(k, 0))]
-            + [float(counts.get((k, name), 0) / max(1, members.get(k, 0))) for name in names]
-            for k in range(self.metrics["num_modules"])
-        ]
-        return render_table(repr(self), ["Module", "Units", "Samples", *names], rows, len(names))
+        columns = ["Module", "Units", "Samples", *names]
+        rows: list[list[object]] = []
+        for k in range(self.metrics["num_modules"]):
+            mine = samples["category"][samples["module"] == k]
+            shares = [float((mine == name).mean()) for name in names]
+            rows.append([k, int((self.unit_labels == k).sum()), len(mine), *shares])
+        return render_table(repr(self), columns, rows, len(names))
 
     @property
     def unit_labels(self) -> NDArray[np.int32]:
