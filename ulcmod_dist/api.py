@@ -16,7 +16,7 @@ from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.serialize import from_json
 from ulcmod_dist.runtime.notebook import render_table
-from ulcmod_dist.runtime.rundir import JOB, REPORT, RunDir, evaluation_key, membership_key
+from ulcmod_dist.runtime.rundir import REPORT, RunDir, evaluation_key, membership_key
 from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, read_modules
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 from ulcmod_dist.store.versions import containing_run, read_version
@@ -41,6 +41,11 @@ class Run:
         if self.store != self.directory:
             version = read_version(self.directory).snapshot
         return open_snapshot(self.store, version)
+
+    @cached_property
+    def job(self) -> Job:
+        """The job that the run was made by."""
+        return Job.from_run(self.store)
 
     @property
     def store(self) -> RunDir:
@@ -183,15 +188,11 @@ class Run:
         # A corpus is read, and its formats imported, only where somebody asks for texts.
         from ulcmod_dist.corpus.prompts import read_corpus
 
-        text = self.store.read(JOB).decode("utf-8")
-        job = Job.parse(text, source=self.store.show(JOB))
-        if job.report.prompts == "none":
+        if self.job.report.prompts == "none":
             raise InvalidInput("The job keeps the prompts' texts out: report.prompts is none.")
-        folder = self.store.local or Path.cwd()
-        corpus = job.resolve_paths(folder, require_model_folder=False).corpus
-        if corpus is None:
+        if self.job.corpus is None:
             raise InvalidInput("The matrix was imported without its prompts.")
-        table = read_corpus(corpus).table
+        table = read_corpus(self.job.corpus).table
         known = dict(zip(table["sample_id"].to_pylist(), table["text"].to_pylist(), strict=True))
         return [known.get(sample_id) for sample_id in sample_ids]
 

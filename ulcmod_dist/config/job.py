@@ -18,6 +18,7 @@ from pydantic import ValidationError, model_validator
 from ulcmod_dist.config import schema
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.credentials import REDACTED, REMEDY, has_credentials, iter_texts, redact
+from ulcmod_dist.runtime.rundir import JOB, RunDir
 
 
 def is_url(location: str) -> bool:
@@ -71,6 +72,19 @@ class Job(schema.Config):
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"The job file {path} cannot be read: {error}.") from error
         return cls.from_text(text, source=str(path), folder=path.parent, overrides=overrides)
+
+    @classmethod
+    def from_run(cls, run: RunDir, overrides: Sequence[str] = ()) -> Self:
+        """Read the job that a run directory was made by, wherever the directory lies now."""
+        try:
+            text = run.read(JOB).decode("utf-8")
+        except FileNotFoundError as error:
+            raise InvalidInput(
+                f"{run.url} is no run directory: it holds no {JOB}.",
+                "Start one with `ulcmod run JOB`.",
+            ) from error
+        job = cls.parse(text, source=run.show(JOB), overrides=overrides)
+        return job.resolve_paths(run.local or Path.cwd(), require_model_folder=False)
 
     @classmethod
     def from_text(

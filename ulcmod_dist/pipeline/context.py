@@ -107,20 +107,7 @@ def open_target(
         )
     run = RunDir.at(target)
     check_format(run)
-    return Context(stored_job(run, overrides), run, on_progress)
-
-
-def stored_job(run: RunDir, overrides: Sequence[str] = ()) -> Job:
-    """The job that a run directory was made by, wherever the directory lies now."""
-    try:
-        text = run.read(JOB).decode("utf-8")
-    except FileNotFoundError as error:
-        raise InvalidInput(
-            f"{run.url} is no run directory: it holds no {JOB}.", "Start one with `ulcmod run JOB`."
-        ) from error
-    folder = run.local or Path.cwd()
-    job = Job.parse(text, source=run.show(JOB), overrides=overrides)
-    return job.resolve_paths(folder, require_model_folder=False)
+    return Context(Job.from_run(run, overrides), run, on_progress)
 
 
 def save_job(context: Context) -> None:

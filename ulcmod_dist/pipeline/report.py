@@ -16,7 +16,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.structure import count_overlap
-from ulcmod_dist.pipeline.context import Context, save_job, stored_job, writes
+from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.result_files import read_result
@@ -148,7 +148,7 @@ def make_report(
 def _warn_of_older_prompts(context: Context) -> None:
     """Name what was written before the job kept texts of prompts out of the report."""
     kept = (version_directory(context.run, number) for number in list_versions(context.run))
-    older = [old.show() for old in kept if stored_job(old).report.prompts != "none"]
+    older = [old.show() for old in kept if Job.from_run(old).report.prompts != "none"]
     if older:
         logger.warning(
             "report.prompts is none, but earlier versions hold texts of prompts. Remove them if "
