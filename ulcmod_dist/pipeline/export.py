@@ -86,7 +86,7 @@ def _write_lists(context: Context, target: RunDir, num_modules: int, mask: str) 
         discovery = read_discovery(context, num_modules)
         degrees = run.membership(num_modules).filter(like="degree_").to_numpy()
         score = degrees[np.arange(len(units)), stored.unit_labels]
-        units = units.append_column("score", pa.array(score))
+        units = units.append_column("score", pa.array(np.round(score.astype(np.float64), 6)))
         units = units.sort_by([("module", "ascending"), ("score", "descending")])
     else:
         yield f"Without names and scores: modules for K = {num_modules} are not evaluated as asked."
