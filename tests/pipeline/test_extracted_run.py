@@ -251,13 +251,14 @@ def test_export__lists_hold_every_unit_with_its_score(
 ) -> None:
     assert ulcmod("export", folder / "run", "--num-modules", 3, "--out", tmp_path).code == 0
     run = um.open_run(folder / "run")
-    degrees = run.membership(3).set_index(["layer", "index"])
+    degrees = run.membership(3)
     rows = pd.read_csv(tmp_path / "modules.csv")
     assert rows.columns.tolist() == ["layer", "index", "path", "module", "score"]
-    assert len(rows) == len(degrees)
-    for row in rows.iloc[::97].itertuples():
-        expected = degrees.loc[(row.layer, row.index), f"degree_{row.module:03d}"]
-        assert row.score == pytest.approx(expected, abs=1e-6)
+    columns = degrees.filter(like="degree_").to_numpy()
+    degrees["expected"] = columns[np.arange(len(degrees)), degrees["module"]]
+    both = rows.merge(degrees, on=["layer", "index", "module"])
+    assert len(both) == len(rows) == len(degrees)
+    np.testing.assert_allclose(both["score"], both["expected"], atol=1e-6)
     listed = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))["modules"]
     assert [len(module["index"]) for module in listed] == rows.value_counts(
         "module", sort=False

@@ -10,7 +10,6 @@ import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.pipeline.context import stored_job
 from ulcmod_dist.pipeline.inputs import read_run_corpus
 from ulcmod_dist.results.types import Floats
 
@@ -116,7 +115,7 @@ def _compute_means(model: Any, run: Run, num_modules: int) -> Floats:
     means = _MEANS.setdefault(model, {})
     key = run.directory.url, num_modules
     if key not in means:
-        job, stored = stored_job(run.directory), run.modules(num_modules)
+        job, stored = run.job, run.modules(num_modules)
         samples = draw_samples(
             job,
             stored.samples.filter(stored.samples["split"].to_numpy() == "train"),

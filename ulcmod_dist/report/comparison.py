@@ -128,8 +128,8 @@ def _describe_step(module: int, descent: NDArray[np.bool_], name: str) -> Iterat
     if len(heirs) > 1:
         yield f"{module} splits into {_join(heirs)} in {name}"
     for heir in heirs:
-        others = [k for k in np.flatnonzero(descent[:, heir]) if k != module]
-        if others:
+        others = np.setdiff1d(np.flatnonzero(descent[:, heir]), [module])
+        if len(others):
             yield f"{module} merges with {_join(others)} into {heir} in {name}"
 
 
