@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from ulcmod_dist.config.schema import ExplainConfig
 from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.errors import InvalidInput
+from ulcmod_dist.forward.batches import TokenizedPrompt
 from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.generate import Sampling, SteeringEngine, TokenReading, decode_pieces
@@ -32,8 +33,8 @@ MAX_SHOWN = 240
 """Tokens of a prompt that are shown one by one."""
 ASKED = 20
 """Held-out prompts of a module, and of others, that score its description."""
-QUOTED, LINE = 200, 200
-"""Characters of a prompt that the describing model reads, and of a line that it writes."""
+QUOTED, LINE, LINE_TOKENS = 200, 200, 40
+"""Characters of a prompt that the describing model reads; characters and tokens of its line."""
 
 NOT_DESCRIBED = Absent("The job names no model that describes modules (explain.describe).")
 
@@ -184,7 +185,7 @@ def describe_modules(
     """Let a model write a line on each module from typical prompts, and score it on held-out ones.
 
     Raises:
-        InvalidInput: The first tokens of "Yes" and "No" are the same.
+        InvalidInput: The first tokens of "Yes" and "No" are the same, or a question is too long.
     """
     answers = [tokenizer.encode_words(word)[0] for word in ("Yes", "No")]
     if answers[0] == answers[1]:
@@ -194,33 +195,50 @@ def describe_modules(
         )
     typical = [[sample.text for sample in given.typical] for given in samples]
     held_out = [[sample.text for sample in given.held_out] for given in samples]
-    groups = [_quote(own, _take_others(typical, n)) for n, own in enumerate(typical)]
-    asked = [(prompt, Sampling(40)) for prompt in tokenizer.encode(groups)]
+    groups = [_quote(tokenizer, own, _take_others(typical, n)) for n, own in enumerate(typical)]
+    asked = [(prompt, Sampling(LINE_TOKENS)) for prompt in groups]
     written = pool.map(SteeringEngine.complete, asked)
     lines = [label(tokenizer.decode(ids).strip().partition("\n")[0], LINE) for ids in written]
     described = []
     for module, line in enumerate(lines):
-        parts = held_out[module][:ASKED], _take_others(held_out, module)[:ASKED]
+        parts = held_out[module][:ASKED], _take_others(held_out, module)
         questions = [
             _ASK.format(line=line, prompt=label(text, QUOTED)) for part in parts for text in part
         ]
         numbers = [len(part) for part in parts]
         auc = None
         if all(numbers):
-            calls = [(prompt, *answers) for prompt in tokenizer.encode(questions)]
+            prompts = tokenizer.encode(questions)
+            if any(prompt.truncated for prompt in prompts):
+                raise _no_room(tokenizer)
+            calls = [(prompt, *answers) for prompt in prompts]
             odds = list(pool.map(SteeringEngine.log_odds, calls))
             auc = float(roc_auc_score(np.repeat([1, 0], numbers), odds))
         described.append(Description(line, auc, *numbers))
     return described
 
 
-def _quote(own: Sequence[str], other: Sequence[str]) -> str:
-    lists = ["\n".join(f"- {label(text, QUOTED)}" for text in part) for part in (own, other)]
-    return _WRITE.format(own=lists[0], other=lists[1])
+def _quote(tokenizer: PromptTokenizer, own: Sequence[str], other: Sequence[str]) -> TokenizedPrompt:
+    """The question for a line, about as many prompts of both groups as the model has room for."""
+    room = np.inf if tokenizer.max_tokens is None else tokenizer.max_tokens - LINE_TOKENS
+    for count in (8, 4, 2, 1):
+        lists = ["\n".join(f"- {label(t, QUOTED)}" for t in part[:count]) for part in (own, other)]
+        (prompt,) = tokenizer.encode([_WRITE.format(own=lists[0], other=lists[1])])
+        if not prompt.truncated and len(prompt.ids) <= room:
+            return prompt
+    raise _no_room(tokenizer)
+
+
+def _no_room(tokenizer: PromptTokenizer) -> InvalidInput:
+    return InvalidInput(
+        f"A question about prompts exceeds the {tokenizer.max_tokens} tokens of "
+        "explain.describe.model.",
+        "Name a model with a longer context.",
+    )
 
 
 def _take_others(texts: Sequence[Sequence[str]], module: int) -> list[str]:
     """Texts of the other modules, from each in turn."""
     others = [given for number, given in enumerate(texts) if number != module]
     taken = [text for row in zip_longest(*others) for text in row if text is not None]
-    return taken[: max(ASKED, len(texts[module]))]
+    return taken[:ASKED]

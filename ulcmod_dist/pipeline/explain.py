@@ -90,25 +90,26 @@ def make_explanation(context: Context, wanted: Mapping[str, Sequence[int]]) -> N
         return
     corpus = read_run_corpus(job, run, None)
     samples = {k: _choose_samples(context, run, corpus, k) for k in numbers}
+    model, describe = job.require_model(), job.explain.describe
+    tokens = job.prompt.tokens if job.extract.needs_loss else "prompt"
+    tokenizer = PromptTokenizer.load(model, job.prompt.model_copy(update={"tokens": tokens}))
+    # Before the first pass, so that a describing model that cannot be used costs no time.
+    other = None
+    if describe is not None:
+        other = PromptTokenizer.load(describe.as_model(), TokenizationConfig(system=None))
     explained = {}
     with ray_session(job.extract.address):
-        with AblationPool(job.require_model(), job.extract) as pool:
-            tokens = job.prompt.tokens if job.extract.needs_loss else "prompt"
-            options = job.prompt.model_copy(update={"tokens": tokens})
-            tokenizer = PromptTokenizer.load(job.require_model(), options)
+        with AblationPool(model, job.extract) as pool:
             for k in numbers:
                 with track(context.on_progress, f"Explaining, K = {k}", None, "modules"):
                     explained[k] = explain_modules(
                         pool, tokenizer, _read_units(job, run, k), samples[k], job.explain
                     )
-        if job.explain.describe is not None:
-            model = job.explain.describe.as_model()
-            options = TokenizationConfig(system=None, long="refuse")
-            tokenizer = PromptTokenizer.load(model, options)
-            with AblationPool(model, job.extract) as pool:
+        if describe is not None and other is not None:
+            with AblationPool(describe.as_model(), job.extract) as pool:
                 for k in numbers:
                     with track(context.on_progress, f"Describing, K = {k}", None, "modules"):
-                        lines = describe_modules(pool, tokenizer, samples[k])
+                        lines = describe_modules(pool, other, samples[k])
                     explained[k] = tuple(
                         replace(module, description=line)
                         for module, line in zip(explained[k], lines, strict=True)
