@@ -128,7 +128,8 @@ def _sum_share(share: Share, shared: Pass) -> tuple[list[Node], list[Node]]:
         column_values = [_slice(array, shared.columns[j]) for array in shared.by_unit]
         of_rows, of_column = [], TreeSum()
         for i, values in zip(rows, row_values, strict=True):
-            of_samples, of_units = shared.kernel(blocks[i, j], *values, *column_values)
+            block = _freeze(blocks[i, j])
+            of_samples, of_units = shared.kernel(block, *values, *column_values)
             of_rows.append(of_samples)
             of_column.add(of_units, i)
         by_sample.add(_concatenate(of_rows, 0), j)
@@ -164,7 +165,17 @@ def _select_blocks(blocks: Mapping[int, slice], items: AnyArray | None) -> dict[
 
 def _slice(array: AnyArray, part: slice) -> AnyArray:
     """The part of an array along its last axis, contiguous as kernels want it."""
-    return np.ascontiguousarray(array[..., part])
+    return _freeze(np.ascontiguousarray(array[..., part]))
+
+
+def _freeze(array: AnyArray) -> AnyArray:
+    """A view that cannot be written, as what comes from other processes mostly is.
+
+    numba would compile and load every kernel for each combination of arrays that can and cannot.
+    """
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _concatenate(parts: Sequence[FloatArray | None], axis: int) -> FloatArray | None:

@@ -42,7 +42,7 @@ class GraphBlocks:
     def __getitem__(self, place: tuple[int, int]) -> AnyArray:
         key = (self.name, *place)
         tasks: Any = self.graph.cull({key})
-        return np.asarray(get_sync(tasks.to_dict(), key))
+        return np.ascontiguousarray(get_sync(tasks.to_dict(), key))
 
 
 Blocks: TypeAlias = dict[tuple[int, int], AnyArray] | GraphBlocks
