@@ -104,7 +104,7 @@ def test_commands__any_sequence_leaves_a_run_that_is_described_truly(
     run = Path(shutil.copytree(imported, tmp_path_factory.mktemp("run") / "run"))
     with pytest.MonkeyPatch.context() as patch:
         # Drawing takes most of the time, and no pixel says what is fresh.
-        patch.setattr("ulcmod_dist.report.png.render", lambda figure: b"")
+        patch.setattr("ulcmod_dist.report.paper.render", lambda figure, titles: {})
         for step in sequence:
             do(run, *step)
             status(open_target(str(run), []))

@@ -283,7 +283,9 @@ def test_export__without_prompts_holds_no_text_id_or_place(
         assert ulcmod(command, tmp_path / "run").code == 0
     assert "Without" not in ulcmod(*words).out
     kinds = {path.suffix for path in out.rglob("*") if path.is_file()}
-    assert kinds == {".csv", ".html", ".json", ".md", ".parquet", ".png", ".safetensors"}
+    assert kinds == {
+        ".csv", ".html", ".json", ".md", ".parquet", ".pdf", ".png", ".safetensors", ".svg",
+    }  # fmt: skip
     ids = um.open_run(folder / "run").sample_ids(None)
     private = ["lighthouse", "pwned", str(folder), str(tmp_path), str(DEMO), *map(repr, ids)]
     for path in out.rglob("*.*"):

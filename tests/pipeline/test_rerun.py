@@ -53,7 +53,7 @@ def folder(first: Path, tmp_path: Path) -> Path:
 
 def contents(run: Path) -> dict[str, bytes]:
     """Everything that a rerun leaves and that does not tell the time."""
-    told = ("version.json", "history.parquet", "job.yaml", "report.html", ".png")
+    told = ("version.json", "history.parquet", "job.yaml", "report.html", ".png", ".svg", ".pdf")
     paths = ("artifacts/snapshot.json", "artifacts/page.json")  # hold those of the job
     return {
         str(path.relative_to(run)): MADE.sub(b"", path.read_bytes())

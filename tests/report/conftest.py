@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from tests.report.chromium import CHROMIUM, launch_chromium
+from tests.report.large import enlarge_report
 from tests.report.planted import PERMUTATIONS, RESTARTS, SEEDS, build_report, make_run, run_ulcmod
 from ulcmod_dist.report.page import collect_figures, collect_tables
 from ulcmod_dist.report.sections import build_sections
@@ -96,16 +97,9 @@ def report_data(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
 
 
 @pytest.fixture(scope="session")
-def large_report(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
-    """The report of four K over 60 layers."""
-    folder = tmp_path_factory.mktemp("large")
-    settings = (
-        "discover.restarts=1",
-        "evaluate.seeds=1",
-        "evaluate.null_permutations=1",
-        "evaluate.baselines=[]",
-    )
-    return build_report(make_run(folder, (5, 10, 15, 20), *settings, layers=60))
+def large_report(report_data: ReportData) -> ReportData:
+    """The report of four K up to 50, over 100 categories and 60 layers."""
+    return enlarge_report(report_data, (7, 10, 20, 50), num_categories=100, num_layers=60)
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,15 @@ from tests.report.planted import HOSTILE_CATEGORY, HOSTILE_TEXTS
 from ulcmod_dist.report.page import render_page
 from ulcmod_dist.results.discovery import ReportData
 
-SECONDS_TO_OPEN = 3.0
+SECONDS_TO_OPEN = 2.0
+# Each number that a phone shows, if it lies on more than one line.
+BROKEN_NUMBERS = """
+  [...document.querySelectorAll(".key-figures b, td.number, td.count, td.share, .share-text")]
+    .filter(box => box.checkVisibility()).flatMap(box => {
+      const range = document.createRange(); range.selectNodeContents(box.firstChild);
+      const lines = new Set([...range.getClientRects()].map(line => Math.round(line.top / 8)));
+      return lines.size > 1 ? [box.innerText] : [];
+    })"""
 VISIBLE_PLOTS = (
     "[...document.querySelectorAll('.plot .main-svg')].filter(p => p.checkVisibility()).length"
 )
@@ -25,6 +33,12 @@ expect.set_options(timeout=TIMEOUT_MS)
 def report_page(report_data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pages") / "report.html"
     path.write_text(render_page(report_data), encoding="utf-8")
+    return path
+
+
+def write_page(data: ReportData, folder: Path) -> Path:
+    path = folder / "large.html"
+    path.write_text(render_page(data), encoding="utf-8")
     return path
 
 
@@ -68,10 +82,14 @@ def scroll_through(page: Page) -> None:
     for top in range(0, height, 700):
         page.evaluate(f"window.scrollTo({{top: {top}, behavior: 'instant'}})")
         time.sleep(0.03)
-    wait_until(
+    wait_until(  # what a busy browser has missed
         page,
-        "[...document.querySelectorAll('.plot')].filter(p => p.checkVisibility())"
-        ".every(p => p.querySelector('.main-svg'))",
+        """(() => {
+          const left = [...document.querySelectorAll(".plot")]
+            .find(plot => plot.checkVisibility() && !plot.querySelector(".main-svg"));
+          left?.scrollIntoView({ behavior: "instant" });
+          return !left;
+        })()""",
     )
 
 
@@ -111,6 +129,64 @@ def test_page__a_click_on_a_module_shows_its_prompts(
     assert HOSTILE_TEXTS[1].strip() in text
     assert not page.locator("#module-10-0").is_visible()
     assert page.evaluate("location.hash") == f"#k=10&module={number}"
+
+
+def test_page__a_view_stays_open_from_module_to_module_and_follows_the_keys(
+    open_page: OpenPage, report_page: Path
+) -> None:
+    page = choose_ten(open_page(report_page))
+    page.locator("#tab-10-1").click()
+    tab = page.locator("#tab-10-1-prompts")
+    tab.focus()
+    page.keyboard.press("End")
+    expect(page.locator("#view-10-1-effects")).to_be_visible()
+    expect(page.locator("#view-10-1-prompts")).not_to_be_visible()
+    expect(page.locator("#tab-10-1-effects")).to_be_focused()
+    assert tab.get_attribute("tabindex") == "-1"
+    page.keyboard.press("ArrowLeft")
+    page.locator("#tab-10-2").click()
+    expect(page.locator("#view-10-2-layers")).to_be_visible()
+    assert page.locator("[role=tab][aria-selected=true]:visible").count() == 2
+
+
+def test_page__without_scripts_every_module_and_view_shows(
+    chromium: Browser, report_page: Path
+) -> None:
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report_page.as_uri())
+    hidden = "[role=tabpanel]:not(:visible)"
+    assert page.locator("[role=tabpanel]").count() == 17 * 4
+    assert page.locator(hidden).count() == 0
+    assert page.locator("[role=tab]:visible").count() == 0
+    context.close()
+
+
+def test_page__a_row_of_the_table_of_all_k_shows_its_modules(
+    open_page: OpenPage, report_page: Path
+) -> None:
+    page = open_page(report_page).page
+    rows = page.locator("[data-table=choices] tbody tr")
+    assert rows.locator("nth=0").get_attribute("class") == "chosen"
+    rows.locator("nth=1").click()
+    expect(page.locator("[data-picker='10']")).to_be_visible()
+    assert rows.locator("nth=1").get_attribute("class") == "chosen"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_page__follows_the_rules_of_accessibility_in_both_themes(
+    open_page: OpenPage, report_page: Path, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    for dark in (False, True):
+        page = open_page(report_page, width=width, dark=dark).page
+        scroll_through(page)
+        page.evaluate("for (const box of document.querySelectorAll('details')) box.open = true")
+        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        assert not [
+            (rule["id"], rule["help"], [node["html"][:200] for node in rule["nodes"][:3]])
+            for rule in found
+        ]
 
 
 def test_page__an_address_opens_the_module_it_names(open_page: OpenPage, report_page: Path) -> None:
@@ -155,6 +231,7 @@ def test_page__the_switch_changes_the_number_of_modules(
     page.locator("[data-choose='7']").click()
     expect(page.locator("#module-7-0")).to_be_visible()
     assert not page.locator("[data-picker='10']").is_visible()
+    page.locator("#quality .plot:visible").first.scroll_into_view_if_needed()
     wait_until(page, f"{VISIBLE_PLOTS} > 0")
     assert page.evaluate(
         "[...document.querySelectorAll('.plot .main-svg')]"
@@ -242,6 +319,7 @@ def test_page__the_theme_button_turns_page_and_figures_dark(
     open_page: OpenPage, report_page: Path
 ) -> None:
     page = open_page(report_page).page
+    page.locator("#quality .plot:visible").first.scroll_into_view_if_needed()
     wait_until(page, f"{VISIBLE_PLOTS} > 0")
     page.locator("#theme").click()
     expect(page.locator("body")).to_have_css("background-color", "rgb(16, 18, 22)")
@@ -265,8 +343,17 @@ def test_page__a_figure_hidden_while_the_theme_changes_keeps_its_layout(
     assert page.evaluate(size) == before
 
 
+def test_page__shows_a_phone_short_numbers_on_one_line(
+    open_page: OpenPage, large_report: ReportData, tmp_path: Path
+) -> None:
+    page = open_page(write_page(large_report, tmp_path), width=390).page
+    assert page.locator("[data-table=choices] td.number").first.inner_text().endswith("M")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.evaluate(BROKEN_NUMBERS) == []
+
+
 def test_page__opens_in_time(chromium: Browser, large_report: ReportData, tmp_path: Path) -> None:
-    large = tmp_path / "large.html"
-    large.write_text(render_page(large_report), encoding="utf-8")
-    spent = measure_opening(chromium, large)
-    assert spent["TaskDuration"] < SECONDS_TO_OPEN, json.dumps(spent, indent=1)
+    file = write_page(large_report, tmp_path)
+    # Other work on the machine slows a processor down; the least of three has least of it.
+    spent = [measure_opening(chromium, file)["TaskDuration"] for _ in range(3)]
+    assert min(spent) < SECONDS_TO_OPEN, spent

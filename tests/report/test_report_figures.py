@@ -9,10 +9,11 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 from scipy.cluster.hierarchy import linkage
 
 from tests.report.planted import RESTARTS
-from ulcmod_dist.report import png
+from ulcmod_dist.report import paper
 from ulcmod_dist.report.colours import (
     DARK,
     LIGHT,
@@ -38,7 +39,6 @@ from ulcmod_dist.report.figures.modules import (
 from ulcmod_dist.report.figures.quality import (
     draw_by_method,
     draw_confusion,
-    draw_iterations,
 )
 from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
@@ -52,14 +52,13 @@ from ulcmod_dist.results.discovery import (
     Layers,
     Overlap,
     ReportData,
-    Restart,
 )
 from ulcmod_dist.results.types import Floats, Interval, Repeats
 from ulcmod_dist.runtime.text import DASH, MINUS
 
 SUBJECTS = (
     "ablation", "ablation-categories", "ablation-modules", "activation", "categories",
-    "category-similarity", "confusion", "hierarchy", "iterations", "layers", "length", "methods",
+    "category-similarity", "confusion", "hierarchy", "layers", "length", "methods",
     "methods-accuracy", "methods-rand", "methods-xi",
 )  # fmt: skip
 PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007", "010")))
@@ -173,13 +172,6 @@ def test_draw_by_method__words_name_the_best_method_and_every_seed_is_a_dot() ->
     assert points["y"] == pytest.approx([0.2, 0.2, 1.2])
 
 
-def test_draw_iterations__the_kept_restart_stands_out(found: Discovery) -> None:
-    restarts = (Restart(0, (1.0, 2.0), True), Restart(1, (1.0, 3.0, 4.0), True))
-    spec = draw_iterations(replace(found, restarts=restarts))
-    assert spec.highlighted == 1
-    assert "from 1 to 4 in 2 iterations" in spec.alternative
-
-
 def test_draw_tree__every_module_is_a_leaf_once(found: Discovery) -> None:
     spec = draw_tree(found, linkage(np.array([[0.0], [0.1], [5.0]]), "average"))
     assert sorted(spec.labels) == ["0 alpha", "1 beta", "2 gamma"]
@@ -270,32 +262,47 @@ def test_escape_html__no_text_can_open_a_tag(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["activation-k007", "categories-k007", "ablation-k007", "flow"])
-def test_render__is_a_png_with_the_same_bytes_each_time(
+def test_render__is_png_svg_and_pdf_with_the_same_bytes_each_time(
     figures: dict[str, Figure], name: str
 ) -> None:
-    first = png.render(figures[name])
-    assert first.startswith(b"\x89PNG")
-    assert png.render(figures[name]) == first
-    assert b"Software" not in first
+    first = paper.render(figures[name])
+    starts = {ending: content.lstrip()[:5] for ending, content in first.items()}
+    assert starts == {"png": b"\x89PNG\r", "svg": b"<?xml", "pdf": b"%PDF-"}
+    assert paper.render(figures[name]) == first
+    assert not any(b"atplotlib v" in content for content in first.values())
 
 
-@pytest.mark.parametrize(
-    "name", [f"{subject}-k010" for subject in SUBJECTS if subject != "activation"]
-)
-def test_render__draws_every_kind_of_figure(figures: dict[str, Figure], name: str) -> None:
-    assert len(png.render(figures[name])) > 5_000
+def test_render__titles_are_left_out_where_the_job_says_so(figures: dict[str, Figure]) -> None:
+    spec = figures["activation-k007"]
+    with_titles, without = (
+        {text.get_text() for text in paper.draw(spec, titles=titles).findobj(Text)}
+        for titles in (True, False)
+    )
+    assert spec.title in with_titles - without
+    assert spec.column_axis in without  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", [name for name in PICTURES if name.endswith(("w", "k010"))])
+def test_draw__every_text_is_whole_within_the_width_of_a_column(
+    figures: dict[str, Figure], name: str
+) -> None:
+    canvas = paper.draw(figures[name])
+    assert canvas.get_figwidth() == 3.3
+    drawn = canvas.get_tightbbox().extents
+    assert min(drawn) >= 0
+    assert all(end <= size for end, size in zip(drawn[2:], canvas.get_size_inches(), strict=True))
 
 
 def test_render__a_text_of_dollars_and_missing_glyphs_is_drawn(found: Discovery) -> None:
     names = (r"$\frac{1}{0}$", "中文 \U0001f600", "tab\tnewline\n")
     modules = [replace(m, name=name) for m, name in zip(found.modules, names, strict=True)]
     odd = replace(found, modules=tuple(modules), activation=np.eye(3))
-    assert png.render(draw_activation(odd)).startswith(b"\x89PNG")
+    assert paper.render(draw_activation(odd))
 
 
 def test_render__arrays_of_one_module_or_without_variation_are_drawn(found: Discovery) -> None:
     one = replace(found, num_modules=1, modules=found.modules[:1], activation=np.zeros((1, 1)))
-    assert png.render(draw_activation(one))
+    assert paper.render(draw_activation(one))
     assert build_figure(draw_activation(one))["data"][0]["zmax"] == 1.0
 
 
@@ -306,7 +313,7 @@ def test_heatmap__a_cell_without_a_value_stays_empty(two: Discovery) -> None:
     )
     assert build_figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
     assert DASH in spec.hover[0][1]
-    assert png.render(spec)
+    assert paper.render(spec)
 
 
 def channels(colour: str) -> Floats:

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.large import enlarge_report
 from tests.report.planted import CATEGORIES, HOSTILE_TEXTS
 from ulcmod_dist.report.blocks import Note, Section
 from ulcmod_dist.report.page import render_document, render_page
 from ulcmod_dist.report.tables import Column, ColumnKind, build_table
 from ulcmod_dist.results.discovery import ReportData
-
-SIZE_LIMIT = 15_000_000
 
 
 class Outline(HTMLParser):
@@ -68,7 +67,9 @@ def parsed(page: str) -> Outline:
 
 def test_page__answers_in_the_order_in_which_a_reader_asks(page: str) -> None:
     keys = re.findall(r'<section id="([a-z]+)"', page)
-    assert keys == ["run", "quality", "modules", "layers", "ablation", "robustness", "reproduce"]
+    assert keys == [
+        "finding", "modules", "quality", "ablation", "layers", "membership", "robustness", "run",
+    ]  # fmt: skip
 
 
 def test_page__equal_data_give_equal_text(page: str, report_data: ReportData) -> None:
@@ -122,7 +123,7 @@ def test_page__every_k_has_its_modules_and_one_is_shown(page: str) -> None:
     for size in (7, 10):
         for module in range(size):
             assert f'id="module-{size}-{module}"' in page
-    assert page.count('data-k="10" hidden') == 5
+    assert page.count('data-k="10" hidden') == 7
     assert 'data-k="7" hidden' not in page
 
 
@@ -153,8 +154,15 @@ def test_page__hostile_title_and_facts_stay_text(report_data: ReportData) -> Non
     assert title in parsed.text
 
 
-def test_page__four_values_of_k_over_many_layers_stay_small(large_report: ReportData) -> None:
-    assert len(render_page(large_report).encode()) < SIZE_LIMIT
+@pytest.mark.parametrize(
+    ("numbers", "num_categories", "limit"),
+    [((5, 10, 15, 20), 7, 15_000_000), ((7, 10, 20, 50), 100, 20_000_000)],
+)
+def test_page__many_modules_categories_and_layers_stay_small(
+    report_data: ReportData, numbers: tuple[int, ...], num_categories: int, limit: int
+) -> None:
+    large = enlarge_report(report_data, numbers, num_categories=num_categories, num_layers=60)
+    assert len(render_page(large).encode()) < limit
 
 
 def test_render_document__sections_without_any_k_are_a_page() -> None:

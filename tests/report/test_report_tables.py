@@ -49,7 +49,11 @@ SMALL = build_table(
 
 
 def test_tables__survive_parquet_and_json(tables: dict[str, Table], tmp_path: Path) -> None:
-    assert tables.keys() == {"overlaps", *(f"{n}-k{k}" for n in NAMES for k in ("007", "010"))}
+    assert tables.keys() == {
+        "choices",
+        "overlaps",
+        *(f"{n}-k{k}" for n in NAMES for k in ("007", "010")),
+    }
     for made in tables.values():
         pq.write_table(made.to_arrow(), tmp_path / "t.parquet")
         back = pq.read_table(tmp_path / "t.parquet").to_pylist()

@@ -341,6 +341,9 @@ class ReportConfig(Config):
     """Number of typical prompts of each module."""
     keywords: int = Field(12, gt=0)
     """Number of keywords of each module."""
+    titles: bool = True
+    """Whether the files in `figures` bear their titles, with seeds and restarts. A paper has these
+    in the caption."""
 
 
 class RerunConfig(Config):

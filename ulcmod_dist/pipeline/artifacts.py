@@ -89,7 +89,7 @@ GRAPH: Mapping[str, Artifact] = {
         Artifact(
             "evaluation", 6, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
-            each_k=True,
+            ignored=("report.titles",), each_k=True,
             files=(_stored(""), *(membership_key(side, "{k:03d}") for side in SIDES)),
         ),
         Artifact(
@@ -102,10 +102,12 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("modules", "evaluation"), config=("explain",), ignored=("explain.with_run",),
             each_k=True, files=(_stored("explanation-"),),
         ),
-        Artifact("figures", 1, "report:make_report", "report", _SHOWN, ("report",)),
-        Artifact("tables", 1, "report:make_report", "report", _SHOWN, ("report",)),
+        Artifact("figures", 2, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact(
-            "page", 2, "report:make_report", "report",
+            "tables", 2, "report:make_report", "report", _SHOWN, ("report",), ("report.titles",)
+        ),
+        Artifact(
+            "page", 3, "report:make_report", "report",
             inputs=(*_SHOWN, "explanation"), config=_WHOLE_JOB, ignored=("run",), files=(REPORT,),
         ),
         Artifact("drift", 1, "rerun:make_version", "rerun", ("modules",)),

@@ -21,7 +21,7 @@ from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.report import png
+from ulcmod_dist.report import paper
 from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.results.ablation import Ablation
@@ -66,7 +66,7 @@ LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "num
 
 @writes
 def report(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
-    """Write ``report.html``, ``figures/*.png`` and ``tables/*.parquet``.
+    """Write ``report.html``, ``figures/*`` (PNG, SVG, PDF) and ``tables/*.parquet``.
 
     It shows the modules for every K in ``num_modules``; None for all that are evaluated.
 
@@ -81,9 +81,13 @@ def report(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     if left_out and num_modules is None:
         names = ", ".join(map(str, left_out))
         closing = [f"Not on the page, since not evaluated with these settings: K = {names}."]
-    figures = len(list(context.run.keys("figures")))
-    facts = {"figures": figures, "tables": len(records), "report": context.run.show(REPORT)}
-    data = {**facts, "tables": records}
+    figures, run = len(list(context.run.keys("figures"))), context.run
+    facts = {
+        "page": run.show(REPORT),
+        "figures": f"{run.show('figures')} ({figures} files: {', '.join(paper.FORMATS)})",
+        "tables": f"{run.show('tables')} ({len(records)} files: parquet)",
+    }
+    data = {"figures": figures, "report": run.show(REPORT), "tables": records}
     return Summary(title="Report", facts=facts, data=data, closing=closing)
 
 
@@ -124,9 +128,11 @@ def make_report(
             track(context.on_progress, "Figures", len(figures), "figures") as step,
         ):
             for done, (name, spec) in enumerate(figures.items(), start=1):
-                context.run.write(figure_key(name), png.render(spec))
+                files = paper.render(spec, titles=context.job.report.titles)
+                for ending, content in files.items():
+                    context.run.write(figure_key(name, ending), content)
                 step.update(done)
-            record.files = tuple(map(figure_key, figures))
+            record.files = tuple(figure_key(name, end) for name in figures for end in paper.FORMATS)
             _remove_others(context.run, "figures", record.files)
     if "tables" in wanted:
         with replacing(context, "tables", shown=numbers) as record:

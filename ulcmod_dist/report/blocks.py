@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
-from ulcmod_dist.results.discovery import Discovery, Module, ReportData
+from ulcmod_dist.results.discovery import Discovery, Module, ReportData, TypicalPrompt
 from ulcmod_dist.results.explanation import Completion, TokenActivations
 from ulcmod_dist.results.types import Absent, Fact
 from ulcmod_dist.runtime.text import number
@@ -41,6 +41,22 @@ class KeyFigures:
     """The few numbers a reader should leave with."""
 
     figures: tuple[KeyFigure, ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing that was found, or that was not, with its evidence."""
+
+    text: str  # the finding, in one sentence
+    evidence: str  # the numbers behind it
+    section: str  # key of the section that shows them
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What was found, most important first; or why something is not known."""
+
+    claims: tuple[Claim | Absent, ...]
 
 
 @dataclass(frozen=True)
@@ -97,14 +113,43 @@ class CompletionPairs:
 
 
 @dataclass(frozen=True)
+class ShareBars:
+    """A bar list under a heading."""
+
+    title: str
+    bars: tuple[ShareBar, ...]
+
+
+@dataclass(frozen=True)
+class LayerColumns:
+    """The share of each layer's units that a module holds, as columns from input to output."""
+
+    columns: tuple[ShareBar, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The typical prompts of a module."""
+
+    prompts: tuple[TypicalPrompt, ...]
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One view of a module; equal keys are the same view of different modules."""
+
+    key: str
+    title: str
+    blocks: "tuple[Block, ...]"  # at least one
+
+
+@dataclass(frozen=True)
 class ModuleCard:
-    """What the page tells about one module when it is picked; or why a part of it is absent."""
+    """What the page tells about one module when it is picked."""
 
     module: Module
-    summary: str  # size, depth and stability in plain sentences
-    categories: tuple[ShareBar, ...] | Absent  # its category mix
-    layers: tuple[ShareBar, ...] | Absent  # the share of each layer's units it holds
-    effects: tuple[ShareBar, ...] | Absent  # what ablating it costs
+    summary: str  # size, activation and stability in plain sentences
+    tabs: tuple[Tab, ...]
 
 
 @dataclass(frozen=True)
@@ -115,8 +160,8 @@ class ModulePicker:
 
 
 Block = (
-    Note | Facts | KeyFigures | Picture | Table | Collapsible | Listing | ModulePicker
-    | ShadedPrompts | CompletionPairs
+    Note | Facts | KeyFigures | Claims | Picture | Table | Collapsible | Listing | ModulePicker
+    | ShareBars | LayerColumns | Prompts | ShadedPrompts | CompletionPairs
 )  # fmt: skip
 
 

@@ -7,24 +7,34 @@ the page's own policy lets no script run but the two it names by digest, and no 
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ulcmod_dist.report.blocks import Block, Collapsible, Picture, Section
+from ulcmod_dist.report.blocks import Collapsible, Picture, Section
 from ulcmod_dist.report.colours import define_css_colours, get_legend, get_scale_bar
 from ulcmod_dist.report.plotly_traces import build_figure, build_variants
 from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.sections.finding import find_opening
 from ulcmod_dist.report.specs import Figure, Heatmap
 from ulcmod_dist.report.tables import Cell, ColumnKind, Table, format_cell
 from ulcmod_dist.results.discovery import ReportData
-from ulcmod_dist.runtime.text import PROMPT_LIMIT, label, shorten, strip_control_chars
+from ulcmod_dist.runtime.text import PROMPT_LIMIT, compact, label, shorten, strip_control_chars
 
 PROMPT_HEAD = 220
 """Characters of a prompt that show before it is expanded."""
+
+LONG_TABLE = 20
+"""Rows above which a table stays closed until the reader opens it."""
+
+MAX_ROWS = 500
+"""Rows of a table on the page; browsers open many more only slowly. Its file has them all."""
+
+_LONG_NUMBER = re.compile(r"\d{3}(?:,\d{3})+|\d{1,2}(?:,\d{3}){2,}")
 
 HALF_COLUMNS = 6
 """Columns up to which the cells of a heatmap in half the width have room for their texts."""
@@ -33,20 +43,25 @@ HALF_COLUMNS = 6
 def render_page(data: ReportData) -> str:
     """Return the report of a run as one HTML file; equal data give equal text."""
     choices = [found.num_modules for found in data.discoveries]
-    return render_document(data.run.name, build_sections(data), choices)
+    opened = find_opening(data).num_modules
+    return render_document(data.run.model or data.run.name, build_sections(data), choices, opened)
 
 
-def render_document(title: str, parts: Sequence[Section], choices: Sequence[int] = ()) -> str:
+def render_document(
+    title: str, parts: Sequence[Section], choices: Sequence[int] = (), opened: int | None = None
+) -> str:
     """Return sections as one HTML file.
 
     Args:
         title: Title of the page. Untrusted text, like all others.
         parts: The sections.
-        choices: The values of K between which the reader switches; the page opens with the first.
+        choices: The values of K between which the reader switches.
+        opened: The K that the page opens with.
     """
     plotly, script = _script(get_plotlyjs()), _script(_asset("page.js"))
     return _environment().get_template("page.html.j2").render(
         title=strip_control_chars(title),
+        opened=opened,
         sections=parts,
         choices=choices,
         figures=_figures(parts),
@@ -58,7 +73,7 @@ def render_document(title: str, parts: Sequence[Section], choices: Sequence[int]
 
 
 def collect_figures(parts: Iterable[Section]) -> dict[str, Figure]:
-    """Return all figures of a page by name, for PNG files."""
+    """Return all figures of a page by name, for files."""
     return {
         block.name: block.spec
         for part in parts
@@ -86,15 +101,21 @@ def _environment() -> Environment:
         "label": label,
         "printable": strip_control_chars,
         "shorten": shorten,
-        "cell": format_cell,
+        "cell": lambda cell, kind: _fit_phone(format_cell(cell, kind), kind),
+        "fit": _fit_phone,
         "exact": _exact,
-        "rows": _rows,
+        "wide": _is_wide,
         "kind": lambda block: type(block).__name__,
         "height": lambda spec: build_figure(spec)["layout"]["height"],
         "legend": get_legend,
         "scale_bar": get_scale_bar,
     }
-    environment.globals |= {"prompt_head": PROMPT_HEAD, "prompt_limit": PROMPT_LIMIT}
+    environment.globals |= {
+        "prompt_head": PROMPT_HEAD,
+        "prompt_limit": PROMPT_LIMIT,
+        "long_table": LONG_TABLE,
+        "max_rows": MAX_ROWS,
+    }
     return environment
 
 
@@ -105,27 +126,20 @@ def _exact(value: Cell, kind: ColumnKind) -> Markup:
     return Markup("") if kind == ColumnKind.TEXT else Markup(' data-v="{}"').format(value)
 
 
-def _rows(blocks: Iterable[Block]) -> Iterator[tuple[Block, ...]]:
-    """Yield blocks alone and narrow pictures in pairs."""
-    row: list[Block] = []
-    for block in blocks:
-        narrow = isinstance(block, Picture) and not (block.wide or _needs_width(block.spec))
-        if row and (not narrow or len(row) == 2):
-            yield tuple(row)
-            row = []
-        row.append(block)
-        if not narrow:
-            yield tuple(row)
-            row = []
-    if row:
-        yield tuple(row)
+def _fit_phone(text: str, kind: ColumnKind = ColumnKind.NUMBER) -> Markup:
+    """Return a text in which each number of six digits or more is short on a phone."""
+    if kind == ColumnKind.TEXT:
+        return escape(text)
+    words = Markup('<span class="long">{}</span><span class="short">{}</span>').format
+    return Markup(_LONG_NUMBER.sub(lambda match: words(match[0], compact(match[0])), escape(text)))  # noqa: S704 - escaped
 
 
-def _needs_width(spec: Figure) -> bool:
-    """Return whether the texts in a figure's cells would not fit into half a laptop's width."""
-    if not isinstance(spec, Heatmap) or not spec.shows_cell_texts:
-        return False
-    return len(spec.column_labels) > HALF_COLUMNS
+def _is_wide(picture: Picture) -> bool:
+    """Return whether a picture has a row of its own, as its texts need or it asks for."""
+    spec = picture.spec
+    if picture.wide or not isinstance(spec, Heatmap):
+        return picture.wide
+    return spec.shows_cell_texts and len(spec.column_labels) > HALF_COLUMNS
 
 
 def _figures(parts: Iterable[Section]) -> Markup:

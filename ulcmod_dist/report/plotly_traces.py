@@ -16,7 +16,6 @@ from ulcmod_dist.report.plotly_layout import (
     DEFAULT_STYLE,
     Json,
     PlotStyle,
-    build_axis,
     build_column_axis,
     build_legend,
     build_plot,
@@ -36,7 +35,6 @@ from ulcmod_dist.report.specs import (
     Flow,
     FlowNode,
     Heatmap,
-    Lines,
     StackedBars,
 )
 from ulcmod_dist.runtime.text import label
@@ -54,8 +52,6 @@ def build_figure(spec: Figure, style: PlotStyle = DEFAULT_STYLE) -> Json:
             return build_stacked_bars(spec, style)
         case Dots():
             return build_dots(spec, style)
-        case Lines():
-            return build_lines(spec, style)
         case Dendrogram():
             return build_dendrogram(spec, style)
         case Flow():
@@ -257,38 +253,6 @@ def _point_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
     }
 
 
-def build_lines(spec: Lines, style: PlotStyle) -> Json:
-    """Return lines, the highlighted one on top."""
-    order = [i for i in range(len(spec.lines)) if i != spec.highlighted] + [spec.highlighted]
-    names = escape_all((spec.x_axis, spec.y_axis))
-    hover = "%{{fullData.name}}<br>{} %{{x}}<br>{} %{{y:,.6~g}}<extra></extra>".format(*names)
-    data = []
-    for index in order:
-        line, kept = spec.lines[index], index == spec.highlighted
-        data.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers" if kept else "lines",
-                "name": escape_html(line.name),
-                "x": round_all(line.x),
-                "y": round_all(line.y),
-                "hovertemplate": hover,
-                "line": {
-                    "color": style.theme.accent if kept else style.theme.faint,
-                    "width": 2.5 if kept else 1.2,
-                },
-                "marker": {"size": 5},
-            }
-        )
-    return build_plot(
-        style,
-        data,
-        320,
-        xaxis=build_axis(style, spec.x_axis, tickformat=",d", nticks=8),
-        yaxis=build_value_axis(style, spec.y_axis),
-    )
-
-
 def build_dendrogram(spec: Dendrogram, style: PlotStyle) -> Json:
     """Return a tree as one bracket a joint."""
     data = [
@@ -369,7 +333,8 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
 def _node_label(node: FlowNode, spec: Flow, style: PlotStyle) -> str:
     if style.narrow and len(spec.levels) > 2:
         return str(node.number)
-    return label(node.label, style.label_limit)
+    # With four levels and more, these lie closer together.
+    return label(node.label, min(style.label_limit, 20 if len(spec.levels) < 4 else 14))
 
 
 def _flow_positions(spec: Flow) -> list[float]:

@@ -120,25 +120,6 @@ class Dots(FigureSpec):
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line; hovering shows its name and values."""
-
-    name: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Lines(FigureSpec):
-    """Lines of which one stands out."""
-
-    lines: tuple[Line, ...]
-    highlighted: int  # index of the line that stands out
-    x_axis: str  # name of the horizontal axis
-    y_axis: str  # name of the vertical axis
-
-
-@dataclass(frozen=True)
 class Branch:
     """One joint of a dendrogram: two branches that meet."""
 
@@ -200,4 +181,4 @@ class Flow(FigureSpec):
         return columns
 
 
-Figure = Heatmap | StackedBars | Dots | Lines | Dendrogram | Flow
+Figure = Heatmap | StackedBars | Dots | Dendrogram | Flow

@@ -61,9 +61,9 @@ def membership_key(side: str, num_modules: int | str) -> str:
     return f"{EVALUATION}/{side}-K={num_modules:0>3}.parquet"
 
 
-def figure_key(name: str) -> str:
-    """Key of one figure."""
-    return f"figures/{name}.png"
+def figure_key(name: str, ending: str) -> str:
+    """Key of one file of a figure."""
+    return f"figures/{name}.{ending}"
 
 
 def table_key(name: str) -> str:

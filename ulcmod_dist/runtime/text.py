@@ -57,6 +57,12 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", MINUS)
 
 
+def compact(text: str) -> str:
+    """Shorten a whole number with separated thousands: "1,137,348" is "1.14M"."""
+    value, *groups = float(text.replace(",", "")), *text.split(",")[1:]
+    return f"{number(value / 1000 ** len(groups))}{' kMBT'[min(4, len(groups))]}"
+
+
 def percent(share: float) -> str:
     """Format a share as whole percents, with "<1%" for small ones that would round to 0%."""
     if math.isnan(share):

@@ -7,15 +7,18 @@ import numpy as np
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, StackedBars
 from ulcmod_dist.results.discovery import Categories, Discovery, Layers
 from ulcmod_dist.results.types import Counts, Floats, Interval, share_rows
-from ulcmod_dist.runtime.text import LABEL_LIMIT, MINUS, label, number, percent
+from ulcmod_dist.runtime.text import MINUS, label, number, percent
+
+NAME_LIMIT = 60
+"""Characters of the name of a module in a figure."""
 
 MAX_PARTS = 8
 """Categories that get a colour of their own; the smaller ones are gathered in one part."""
 
 
-def number_names(names: Sequence[str], limit: int = LABEL_LIMIT) -> tuple[str, ...]:
-    """Return "number name" for modules 0, 1, ..., each cut to ``limit`` characters."""
-    return tuple(label(f"{number} {name}", limit) for number, name in enumerate(names))
+def number_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return "number name" for modules 0, 1, ...; whoever draws them cuts what does not fit."""
+    return tuple(label(f"{number} {name}", NAME_LIMIT) for number, name in enumerate(names))
 
 
 def build_hover(

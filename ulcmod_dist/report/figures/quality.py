@@ -1,14 +1,14 @@
-"""Figures of how good the modules are: objective, iterations, and confusion of a classifier."""
+"""Figures of how good the modules are: methods compared, and confusion of a classifier."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from ulcmod_dist.report.figures.modules import build_hover, describe_basis
-from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Line, Lines, Scale, format_interval
+from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, format_interval
 from ulcmod_dist.results.discovery import Discovery, Downstream
 from ulcmod_dist.results.types import Repeats, share_rows
-from ulcmod_dist.runtime.text import label, number, percent
+from ulcmod_dist.runtime.text import label, percent
 
 
 def draw_by_method(
@@ -29,35 +29,6 @@ def draw_by_method(
         labels=tuple(methods),
         series=(DotSeries.from_intervals(measure, methods, values),),
         value_axis=measure,
-    )
-
-
-def draw_iterations(found: Discovery) -> Lines:
-    """Draw the objective over the iterations, a line a restart; the best one stands out."""
-    restarts = found.restarts
-    best = max(range(len(restarts)), key=lambda i: restarts[i].objectives[-1])
-    kept = restarts[best].objectives
-    ends = [restart.objectives[-1] for restart in restarts]
-    return Lines(
-        title="Objective over the iterations",
-        caption="One line a restart; the restart whose modules were kept stands out.",
-        alternative=(
-            f"Restart {restarts[best].number} was kept. It rose from {number(kept[0])} to "
-            f"{number(kept[-1])} in {len(kept) - 1} iterations. "
-            f"All restarts ended between {number(min(ends))} and {number(max(ends))}."
-        ),
-        basis=describe_basis(found),
-        lines=tuple(
-            Line(
-                f"Restart {restart.number}",
-                tuple(map(float, range(len(restart.objectives)))),
-                restart.objectives,
-            )
-            for restart in restarts
-        ),
-        highlighted=best,
-        x_axis="Iteration",
-        y_axis="Objective L",
     )
 
 

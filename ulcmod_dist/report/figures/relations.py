@@ -54,7 +54,6 @@ def draw_flow(found: Sequence[Overlap], discoveries: Sequence[Discovery]) -> Flo
     """Draw how the units of the modules of one K pass to those of the next, K ascending."""
     overlaps = [overlap.units for overlap in found]
     sizes = [found[0].num_modules, *(overlap.next_num_modules for overlap in found)]
-    limit = 20 if len(sizes) < 4 else 14  # levels lie closer together
     totals = [overlaps[0].sum(axis=1), *(overlap.sum(axis=0) for overlap in overlaps)]
     groups = [np.arange(sizes[0], dtype=np.int64)]
     for overlap in overlaps:
@@ -62,7 +61,7 @@ def draw_flow(found: Sequence[Overlap], discoveries: Sequence[Discovery]) -> Flo
     nodes = tuple(
         FlowNode(level, index, text, float(totals[level][index]), int(groups[level][index]))
         for level in range(len(sizes))
-        for index, text in enumerate(number_names(discoveries[level].names, limit))
+        for index, text in enumerate(number_names(discoveries[level].names))
     )
     starts = np.concatenate([[0], np.cumsum(sizes)])
     links = tuple(

@@ -1,17 +1,22 @@
 """The sections on the modules one by one, how they relate, and their layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ulcmod_dist.report.blocks import (
     Block,
     Collapsible,
+    LayerColumns,
     ModuleCard,
     ModulePicker,
+    Note,
     Picture,
+    Prompts,
     Section,
     ShareBar,
+    ShareBars,
+    Tab,
     build_choices,
     build_picture,
     explain_absence,
@@ -25,6 +30,12 @@ from ulcmod_dist.report.figures.modules import (
     draw_layers,
 )
 from ulcmod_dist.report.figures.relations import draw_flow, draw_tree
+from ulcmod_dist.report.sections.explanation import (
+    show_completions,
+    show_tokens,
+    show_units,
+)
+from ulcmod_dist.report.specs import format_interval
 from ulcmod_dist.report.tables import Cell, Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.discovery import Categories, Discovery, Layers, Module, Overlap, ReportData
 from ulcmod_dist.results.types import Absent
@@ -32,12 +43,14 @@ from ulcmod_dist.runtime.text import count, number, percent
 
 MAX_KEYWORDS = 5
 """Keywords of a module in the table, so that a row stays low; its card has them all."""
+MAX_BARS = 8
+"""Categories in a bar list of a module, the largest first."""
 
 
 def build_modules_section(data: ReportData) -> Section:
     """Return the modules one by one, then together."""
     lead = (
-        "Select a module to see its typical prompts, its keywords and the layers of its units. "
+        "Select a module to see its typical prompts, its layers and what ablating it costs. "
         "Typical are the prompts of largest margin: by how much L falls if a prompt moves to the "
         "next best module. "
         "Names are made from keywords and categories, not by a language model."
@@ -158,13 +171,18 @@ def _overlap_rows(overlap: Overlap) -> Iterator[tuple[Cell, ...]]:
 
 
 def _card(found: Discovery, module: Module) -> ModuleCard:
-    return ModuleCard(
-        module=module,
-        summary=_summarize(found, module),
-        categories=_share_categories(found.categories, module.number),
-        layers=_share_layers(found.layers, module.number),
-        effects=_scale_effects(found, module.number),
+    explained = None
+    if not isinstance(found.explanation, Absent):
+        explained = found.explanation.modules[module.number]
+    views = (
+        Tab("prompts", "Prompts", _show_prompts(found, module)),
+        Tab("tokens", "Tokens", show_tokens(explained) if explained else ()),
+        Tab("units", "Units", show_units(explained) if explained else ()),
+        Tab("layers", "Layers", _show_layers(found.layers, module.number)),
+        Tab("effects", "Effects", _show_effects(found, module.number)),
+        Tab("completions", "Completions", show_completions(explained) if explained else ()),
     )
+    return ModuleCard(module, _summarize(found, module), tuple(tab for tab in views if tab.blocks))
 
 
 def _summarize(found: Discovery, module: Module) -> str:
@@ -176,10 +194,6 @@ def _summarize(found: Discovery, module: Module) -> str:
         f"{count(module.num_samples, 'sample')} ({percent(module.num_samples / max(1, samples))}).",
         f"Mean activation {number(activation)} on its own samples.",
     ]
-    if isinstance(found.layers, Layers):
-        depth = compute_mean_layers(found.layers.units)[module.number]
-        last = len(found.layers.names) - 1
-        parts.append(f"Mean layer {number(float(depth), 2)} (layers 0 to {last}).")
     if module.length is not None:
         parts.append(f"Half of its samples have at most {module.length[2]:,.0f} tokens.")
     if module.stability is not None:
@@ -187,14 +201,22 @@ def _summarize(found: Discovery, module: Module) -> str:
     return " ".join(parts)
 
 
-def _share_categories(
-    categories: Categories | Absent, module: int
-) -> tuple[ShareBar, ...] | Absent:
-    if isinstance(categories, Absent):
-        return categories
+def _show_prompts(found: Discovery, module: Module) -> tuple[Block, ...]:
+    blocks: list[Block] = []
+    if isinstance(module.prompts, Absent):
+        blocks.append(explain_absence(module.prompts))
+    else:
+        blocks.append(Prompts(module.prompts))
+    if not isinstance(found.categories, Absent):
+        bars = _share_categories(found.categories, module.number)
+        blocks.append(ShareBars("Categories", bars))
+    return tuple(blocks)
+
+
+def _share_categories(categories: Categories, module: int) -> tuple[ShareBar, ...]:
     row = categories.counts[module]
     total = max(1, int(row.sum()) + (categories.others[module] if categories.others else 0))
-    order = [i for i in np.argsort(-row, kind="stable") if row[i] > 0][:8]
+    order = [i for i in np.argsort(-row, kind="stable") if row[i] > 0][:MAX_BARS]
     return tuple(
         ShareBar(
             categories.names[i],
@@ -205,12 +227,13 @@ def _share_categories(
     )
 
 
-def _share_layers(layers: Layers | Absent, module: int) -> tuple[ShareBar, ...] | Absent:
+def _show_layers(layers: Layers | Absent, module: int) -> tuple[Block, ...]:
     if isinstance(layers, Absent):
-        return layers
+        return ()
     shares = compute_layer_shares(layers.units)[module]
     largest = float(shares.max()) or 1.0
-    return tuple(
+    depth = float(compute_mean_layers(layers.units)[module])
+    columns = tuple(
         ShareBar(
             name,
             float(share) / largest,
@@ -218,22 +241,46 @@ def _share_layers(layers: Layers | Absent, module: int) -> tuple[ShareBar, ...] 
         )
         for name, share, units in zip(layers.names, shares, layers.units[module], strict=True)
     )
+    words = (
+        f"Mean layer {number(depth, 2)} of 0 to {len(columns) - 1}. "
+        f"The highest column is {percent(largest)} of its layer's units."
+    )
+    return (Note(words), LayerColumns(columns))
 
 
-def _scale_effects(found: Discovery, module: int) -> tuple[ShareBar, ...] | Absent:
-    if isinstance(found.ablation, Absent):
-        return found.ablation
-    row = next((a for a in found.ablation.modules if a.module == module), None)
+def _show_effects(found: Discovery, module: int) -> tuple[Block, ...]:
+    ablation = found.ablation
+    if isinstance(ablation, Absent):
+        return ()
+    row = next((row for row in ablation.modules if row.module == module), None)
     if row is None:
-        return Absent("This module was not ablated.")
+        return ()
+    verdict = "selective" if row.is_selective else "not selective"
+    words = (
+        f"The module is {'general machinery' if row.is_general else verdict}. "
+        f"Selectivity {format_interval(row.loss.selectivity)} nats a token."
+    )
     strongest = max((control.loss for control in row.controls), key=lambda loss: loss.own.mean)
-    values = (
+    values = [
         ("Own samples", row.loss.own.mean),
         ("Other samples", row.loss.other.mean),
         ("Control sets, own", strongest.own.mean),
         ("Control sets, other", strongest.other.mean),
-    )
-    largest = max(abs(value) for _, value in values) or 1.0
+    ]
+    blocks: list[Block] = [
+        Note(words), ShareBars("Loss increase, nats a token", _scale_bars(values))
+    ]  # fmt: skip
+    if not isinstance(ablation.by_category, Absent):
+        costs = ablation.by_category[module]
+        order = [i for i in np.argsort(-costs) if np.isfinite(costs[i])][:MAX_BARS]
+        by_category = [(ablation.categories[i], float(costs[i])) for i in order]
+        blocks.append(ShareBars("Loss increase by category", _scale_bars(by_category)))
+    return tuple(blocks)
+
+
+def _scale_bars(values: Sequence[tuple[str, float]]) -> tuple[ShareBar, ...]:
+    """Return bars of positive length as a share of the largest value."""
+    largest = max((abs(value) for _, value in values if np.isfinite(value)), default=0.0) or 1.0
     return tuple(ShareBar(name, max(0.0, value) / largest, number(value)) for name, value in values)
 
 

@@ -1,7 +1,6 @@
 """The section on the quality of the modules: objective, other methods, classifiers."""
 
 import math
-import statistics
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,8 +8,6 @@ import numpy as np
 from ulcmod_dist.report.blocks import (
     Block,
     Collapsible,
-    KeyFigure,
-    KeyFigures,
     Note,
     Picture,
     Section,
@@ -33,7 +30,7 @@ from ulcmod_dist.report.tables import (
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Repeats
-from ulcmod_dist.runtime.text import TIMES, count, number
+from ulcmod_dist.runtime.text import count
 
 NULL_NAME = "Null model"
 SMALL_BALANCE = 0.1
@@ -55,39 +52,11 @@ def build_quality_section(data: ReportData) -> Section:
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
-        _key_figures(found),
         build_picture("activation", found, draw_activation(found)),
         *_comparison(found),
         *_downstream(found),
         *_agreement(found),
     )
-
-
-def _key_figures(found: Discovery) -> KeyFigures:
-    score = found.objective
-    figures = [
-        KeyFigure(number(score.value, 6), "Objective L", _compare_with_null(found)),
-        KeyFigure(number(score.xi), "Modularity ξ"),
-        KeyFigure(number(score.balance, 6), "Balance B"),
-    ]
-    if isinstance(found.downstream, Downstream):
-        main = found.downstream.classifiers[0]
-        note = f"{main.name}, {_scored_on(found.downstream)}"
-        if (level := found.random_groups) and level.accuracy:
-            note += f"; {RANDOM_GROUPS} {level.accuracy.mean:.1%}"
-        figures.append(KeyFigure(f"{main.accuracy.mean:.1%}", "Category accuracy", note))
-    if found.methods and (distinct := found.methods[0].stand_out):
-        note = "tell a category better than 95% of random groups"
-        shown = f"{distinct.values[0]:.0f} of {found.num_modules}"
-        figures.append(KeyFigure(shown, "Modules that stand out", note))
-    return KeyFigures(tuple(figures))
-
-
-def _compare_with_null(found: Discovery) -> str:
-    if isinstance(found.null, Absent):
-        return ""
-    null = statistics.fmean(score.value for score in found.null)
-    return f"{number(found.objective.value / null)} {TIMES} the null model" if null > 0 else ""
 
 
 def _comparison(found: Discovery) -> tuple[Block, ...]:

@@ -15,7 +15,6 @@ from ulcmod_dist.report.blocks import (
     name_for,
 )
 from ulcmod_dist.report.figures.modules import draw_length
-from ulcmod_dist.report.figures.quality import draw_iterations
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.discovery import (
     Confound,
@@ -54,7 +53,6 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         KeyFigures(tuple(_key_figures(found))),
         *_null(found),
-        build_picture("iterations", found, draw_iterations(found)),
         *_length(found),
         Collapsible(tabulate_restarts(found)),
         *_confounds(found),
@@ -134,7 +132,7 @@ def _length(found: Discovery) -> tuple[Block, ...]:
 def _confounds(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.confounds, Absent):
         return (explain_absence(found.confounds),)
-    return (Note(_COUNTED_TOKENS), tabulate_confounds(found, found.confounds))
+    return (Note(_COUNTED_TOKENS), Collapsible(tabulate_confounds(found, found.confounds)))
 
 
 def tabulate_confounds(found: Discovery, confounds: tuple[Confound, ...]) -> Table:

@@ -83,41 +83,52 @@
     Plotly.downloadImage({ data, layout }, { format: button.dataset.save, filename: name, scale: 2, width: layout.width, height: layout.height });
   });
 
-  // The number of modules.
+  // The number of modules, by the switch or by a click on a row of the table of all K.
   function choose(value) {
     for (const part of all("[data-k]")) part.hidden = Number(part.dataset.k) !== value;
     for (const button of all("[data-choose]")) button.setAttribute("aria-pressed", String(Number(button.dataset.choose) === value));
+    for (const row of rowsOfK) row.classList.toggle("chosen", rowsOfK.length > 1 && Number(row.cells[0].dataset.v) === value);
     redraw();
   }
-  for (const button of all("[data-choose]")) button.addEventListener("click", () => {
-    choose(Number(button.dataset.choose));
-    note({ k: button.dataset.choose });
-  });
+  const rowsOfK = all("[data-table=choices] tbody tr");
+  for (const row of rowsOfK) row.addEventListener("click", () => changeTo(row.cells[0].dataset.v));
+  for (const button of all("[data-choose]")) button.addEventListener("click", () => changeTo(button.dataset.choose));
+  function changeTo(value) {
+    choose(Number(value));
+    note({ k: value });
+  }
 
-  // One module at a time.
+  // Tabs: the modules of a K, and the views of a module. One of each is shown.
+  const tabsBeside = (tab) => all("[role=tab]", tab.parentElement);
+  function select(tab) {
+    for (const other of tabsBeside(tab)) {
+      other.setAttribute("aria-selected", String(other === tab));
+      other.tabIndex = other === tab ? 0 : -1;
+      document.getElementById(other.getAttribute("aria-controls")).hidden = other !== tab;
+    }
+  }
   function pick(group, module, scroll) {
     const picker = document.querySelector(`[data-picker="${group}"]`);
-    if (!picker || !picker.querySelector(`[data-module="${module}"]`)) return;
-    for (const tab of all("[role=tab]", picker)) {
-      const chosen = Number(tab.dataset.module) === module;
-      tab.setAttribute("aria-selected", String(chosen));
-      tab.tabIndex = chosen ? 0 : -1;
-      document.getElementById(tab.getAttribute("aria-controls")).hidden = !chosen;
-      if (chosen) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
-    }
+    const tab = picker?.querySelector(`[data-module="${module}"]`);
+    if (!tab) return;
+    select(tab);
+    tab.scrollIntoView({ block: "nearest", inline: "nearest" });
     note({ k: group, module });
     if (scroll) picker.scrollIntoView({ block: "start" });
   }
   for (const tab of all("[role=tab]")) {
-    const group = Number(tab.closest("[data-picker]").dataset.picker);
-    tab.addEventListener("click", () => pick(group, Number(tab.dataset.module)));
+    tab.addEventListener("click", () => {
+      if (tab.dataset.module) pick(Number(tab.closest("[data-picker]").dataset.picker), Number(tab.dataset.module));
+      // The next module opens with the same view.
+      else for (const same of all(`[data-view="${tab.dataset.view}"]`)) select(same);
+    });
     tab.addEventListener("keydown", (event) => {
-      const step = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 }[event.key];
-      if (!step) return;
+      const tabs = tabsBeside(tab), at = tabs.indexOf(tab), last = tabs.length - 1;
+      const down = at < last ? at + 1 : 0, up = at > 0 ? at - 1 : last;
+      const next = tabs[{ ArrowDown: down, ArrowRight: down, ArrowUp: up, ArrowLeft: up, Home: 0, End: last }[event.key]];
+      if (!next) return;
       event.preventDefault();
-      const tabs = all("[role=tab]", tab.parentElement);
-      const next = tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length];
-      pick(group, Number(next.dataset.module));
+      next.click();
       next.focus();
     });
   }
@@ -125,6 +136,8 @@
   // The address remembers what is shown, so that a link opens the same.
   function note(state) { history.replaceState(null, "", "#" + new URLSearchParams(state)); }
   const state = new URLSearchParams(location.hash.slice(1));
+  const opened = document.querySelector("[data-choose][aria-pressed=true]");
+  if (opened) choose(Number(opened.dataset.choose));
   if (state.has("k") && document.querySelector(`[data-choose="${Number(state.get("k"))}"]`)) choose(Number(state.get("k")));
   if (state.has("k") && state.has("module")) pick(Number(state.get("k")), Number(state.get("module")), true);
 

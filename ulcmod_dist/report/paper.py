@@ -1,9 +1,10 @@
-"""Figures as PNG files: each specification drawn by matplotlib, the same bytes every time."""
+"""Figures as files of a paper's column width, in several formats, the same bytes every time."""
 
+import contextlib
 import io
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -13,6 +14,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
+from matplotlib.patheffects import Normal
+from matplotlib.text import Text
+from matplotlib.transforms import blended_transform_factory
 
 from ulcmod_dist.report.colours import (
     LIGHT,
@@ -29,50 +33,96 @@ from ulcmod_dist.report.specs import (
     Flow,
     FlowNode,
     Heatmap,
-    Lines,
     StackedBars,
 )
-from ulcmod_dist.runtime.text import MINUS
+from ulcmod_dist.runtime.text import MINUS, label, number
 
 Axes = Any
-WIDTH = 8.0  # inches
-DPI = 160
-BASIS_CHARACTERS = 140
+WIDTH = 3.3  # inches, a column of a paper of two
+MAX_HEIGHT = 9.0  # inches, a page
+DPI = 400
+LABEL_WIDTH = 24  # characters of a line of a label
+MAX_WRAPPED = 24  # labels up to which each has room for several lines
+MAX_CELL_TEXT = 32  # characters of the texts in a row of cells that fit
 NODE_WIDTH = 0.024  # of a flow, as a share of the distance of two levels
+
+# What would differ from one moment or machine to the next is left out of each format.
+FORMATS: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 _STYLE: Any = {
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 6.5,
+    "axes.labelsize": 6.5,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "axes.linewidth": 0.6,
     "text.parse_math": False,  # a dollar sign in a corpus is a dollar sign
     "text.usetex": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.unicode_minus": True,
+    "svg.hashsalt": "ulcmod",
 }
 
 
-def render(spec: Figure, theme: Theme = LIGHT) -> bytes:
-    """Return the PNG file of a figure; equal specifications give equal bytes."""
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        # Scripts that the font lacks are drawn as boxes; the page shows them in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+def render(spec: Figure, *, titles: bool = True, theme: Theme = LIGHT) -> dict[str, bytes]:
+    """Return the files of a figure by ending; equal specifications give equal bytes.
+
+    Args:
+        spec: The figure.
+        titles: Whether its title, and the seeds and restarts behind it, are drawn too. A paper
+            has them in the caption.
+        theme: Its colours.
+    """
+    with _style():
+        canvas = draw(spec, titles=titles, theme=theme)
+        return {ending: _save(canvas, ending) for ending in FORMATS}
+
+
+def draw(spec: Figure, *, titles: bool = True, theme: Theme = LIGHT) -> Canvas:
+    """Return a figure with everything in its place."""
+    with _style():
         canvas = Canvas(figsize=(WIDTH, _compute_height(spec)), dpi=DPI, layout="constrained")
         FigureCanvasAgg(canvas)
         canvas.set_facecolor(theme.background)
         axes = canvas.add_subplot()
-        axes.set_title(spec.title, loc="left", fontsize=11, color=theme.ink, pad=24)
         axes.set_facecolor(theme.background)
-        axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=3)
+        axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=2, width=0.6)
         axes.spines[:].set_color(theme.rule)
         axes.xaxis.label.set_color(theme.muted)
         axes.yaxis.label.set_color(theme.muted)
         _get_painter(spec)(axes, spec, theme)
-        if spec.basis:
-            basis = textwrap.fill(spec.basis, BASIS_CHARACTERS)
-            canvas.supxlabel(basis, x=0.01, ha="left", fontsize=7, color=theme.muted)
-        buffer = io.BytesIO()
-        canvas.savefig(buffer, format="png", metadata={"Software": None})
+        if titles:
+            title = textwrap.fill(spec.title, 52)
+            canvas.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=theme.ink)
+            basis = textwrap.fill(spec.basis, 84)
+            canvas.supxlabel(basis, x=0.01, ha="left", fontsize=5, color=theme.muted)
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")  # one layout serves all formats
+    return canvas
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # Scripts that the font lacks are drawn as boxes; the page shows them in full.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
+        yield
+
+
+def _save(canvas: Canvas, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    if ending == "pdf":
+        # Texts as outlines: journals refuse fonts of Type 3, the default, and a subset of a
+        # TrueType font takes longer than all the rest.
+        for text in canvas.findobj(Text):
+            text.set_path_effects([Normal()])
+    canvas.savefig(buffer, format=ending, metadata=FORMATS[ending])
     return buffer.getvalue()
 
 
@@ -81,7 +131,6 @@ def _get_painter(spec: Figure) -> Callable[[Axes, Any, Theme], None]:
         Heatmap: _draw_heatmap,
         StackedBars: _draw_stacked_bars,
         Dots: _draw_dots,
-        Lines: _draw_lines,
         Dendrogram: _draw_dendrogram,
         Flow: _draw_flow,
     }
@@ -91,25 +140,38 @@ def _get_painter(spec: Figure) -> Callable[[Axes, Any, Theme], None]:
 def _compute_height(spec: Figure) -> float:
     match spec:
         case Heatmap():
-            rows = len(spec.row_labels)
-        case StackedBars() | Dots() | Dendrogram():
-            rows = len(spec.labels)
-        case Lines():
-            rows = 10
+            labels, rows = spec.row_labels, float(len(spec.row_labels))
+        case StackedBars():
+            labels, rows = spec.labels, len(spec.labels) + len(spec.parts) / 3  # and the legend
+        case Dots():
+            labels, rows = spec.labels, (1 + 0.2 * len(spec.series)) * len(spec.labels)
+        case Dendrogram():
+            labels, rows = spec.labels, len(spec.labels)
         case Flow():
-            rows = 4 + max(map(len, spec.columns()))
-    return min(12.0, 1.6 + 0.3 * max(4, rows))
+            labels, rows = (), 4 + max(map(len, spec.columns()))
+    lines = max((text.count("\n") + 1 for text in _fold_labels(labels)), default=1)
+    return min(MAX_HEIGHT, 1.3 + max(0.2, 0.1 * lines) * max(4, rows))
+
+
+def _fold_labels(labels: Sequence[str]) -> list[str]:
+    """Return every label in full, on several lines or, among many rows, cut to one."""
+    fold = textwrap.fill if len(labels) <= MAX_WRAPPED else label
+    return [fold(text, LABEL_WIDTH) for text in labels]
 
 
 def _label_rows(axes: Axes, labels: Sequence[str]) -> None:
-    axes.set_yticks(range(len(labels)), labels)
+    step = max(1, -(-len(labels) // 60))
+    axes.set_yticks(range(0, len(labels), step), _fold_labels(labels)[::step])
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def _add_legend(axes: Axes, theme: Theme, columns: int) -> None:
+def _add_legend(axes: Axes, theme: Theme) -> None:
+    """Place the legend above the axes, over the width of the whole figure."""
+    place = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, frameon=False, fontsize=8,
-        labelcolor=theme.ink, borderaxespad=0.2, handlelength=1.0,
+        loc="lower left", bbox_to_anchor=(0.01, 1.0), bbox_transform=place, ncols=2, fontsize=6,
+        frameon=False, labelcolor=theme.ink, borderaxespad=0.2, handlelength=1.0, borderpad=0,
+        columnspacing=1.0,
     )  # fmt: skip
 
 
@@ -120,7 +182,7 @@ def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
         spec.values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
     )
     _label_rows(axes, spec.row_labels)
-    step = max(1, len(spec.column_labels) // 48)
+    step = max(1, -(-len(spec.column_labels) // 30))
     shown = range(0, len(spec.column_labels), step)
     texts = [spec.column_labels[i] for i in shown]
     turned = max(map(len, texts), default=0) > 4
@@ -129,16 +191,26 @@ def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
     )
     axes.set_xlabel(spec.column_axis)
     axes.set_ylabel(spec.row_axis)
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar = axes.figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02, aspect=30)
+    # Ticks that matplotlib chooses change with the layout, which then is too narrow for them.
+    ends = (low, (low + high) / 2, high)
+    bar.set_ticks(ends, labels=[number(value, 2) for value in ends])
     bar.set_label(spec.value_axis, color=theme.muted)
     bar.ax.tick_params(colors=theme.muted)
     bar.outline.set_visible(False)
-    for row, column, text, ink in place_cell_texts(spec, theme):
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
+    cells = list(place_cell_texts(spec, theme))
+    if (
+        len(spec.column_labels) * max((len(text) for *_, text, _ in cells), default=0)
+        > MAX_CELL_TEXT
+    ):
+        cells = []
+    for row, column, text, ink in cells:
+        axes.text(column, row, text, ha="center", va="center", fontsize=5, color=ink)
     if spec.marks is not None:
+        # Beside the texts, a mark lies at the lower edge of its cell, where it hides none.
         axes.scatter(
-            spec.marks, range(len(spec.marks)), marker="D", s=38, color=theme.second,
-            edgecolors=theme.background, zorder=3,
+            spec.marks, np.arange(len(spec.marks)) + (0.38 if cells else 0), marker="D", s=12,
+            color=theme.second, edgecolors=theme.background, linewidths=0.6, zorder=3,
         )  # fmt: skip
 
 
@@ -148,15 +220,14 @@ def _draw_stacked_bars(axes: Axes, spec: StackedBars, theme: Theme) -> None:
         colour = get_part_colour(index, len(spec.parts), theme)
         axes.barh(
             range(len(spec.labels)), spec.shares[:, index], left=left, height=0.7, label=part,
-            color=colour, edgecolor=theme.background, linewidth=0.6,
+            color=colour, edgecolor=theme.background, linewidth=0.4,
         )  # fmt: skip
         left = left + spec.shares[:, index]
     _label_rows(axes, spec.labels)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel(spec.value_axis)
-    _add_legend(axes, theme, columns=4)
-    axes.set_title(spec.title, loc="left", fontsize=11, color=theme.ink, pad=44)
+    _add_legend(axes, theme)
 
 
 def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
@@ -165,17 +236,17 @@ def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
     for index, series in enumerate(spec.series):
         rows = np.arange(len(series.values)) + spec.offset(index)
         colour = theme.series(index)
-        axes.hlines(rows, series.low, series.high, color=colour, linewidth=1.4)
+        axes.hlines(rows, series.low, series.high, color=colour, linewidth=0.9)
         marker = ("o", "s", "D", "^")[index % 4]
         axes.scatter(
-            series.values, rows, s=34, color=colour, marker=marker, label=series.name, zorder=3
+            series.values, rows, s=12, color=colour, marker=marker, label=series.name, zorder=3
         )
         places = [
             (x, row) for row, points in zip(rows, series.points, strict=False) for x in points
         ]
         axes.scatter(
-            [x for x, _ in places], [row + POINTS_BELOW for _, row in places], s=14,
-            facecolors="none", edgecolors=colour, linewidths=0.9, zorder=2,
+            [x for x, _ in places], [row + POINTS_BELOW for _, row in places], s=6,
+            facecolors="none", edgecolors=colour, linewidths=0.6, zorder=2,
         )  # fmt: skip
     _label_rows(axes, spec.labels)
     left, right = axes.get_xlim()
@@ -183,36 +254,22 @@ def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
     axes.set_xlabel(spec.value_axis)
     axes.xaxis.set_major_formatter(_format_thousands)
     if len(spec.series) > 1:
-        _add_legend(axes, theme, columns=3)
+        _add_legend(axes, theme)
 
 
 def _format_thousands(value: float, _: int) -> str:
     return f"{value:,.10g}".replace("-", MINUS)
 
 
-def _draw_lines(axes: Axes, spec: Lines, theme: Theme) -> None:
-    axes.grid(visible=True, axis="y", color=theme.rule, linewidth=0.6)
-    for index, line in enumerate(spec.lines):
-        kept = index == spec.highlighted
-        axes.plot(
-            line.x, line.y, color=theme.accent if kept else theme.faint,
-            linewidth=2.2 if kept else 1.0, zorder=3 if kept else 2,
-        )  # fmt: skip
-    axes.set_xlabel(spec.x_axis)
-    axes.set_ylabel(spec.y_axis)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_major_formatter(_format_thousands)
-
-
 def _draw_dendrogram(axes: Axes, spec: Dendrogram, theme: Theme) -> None:
     for branch in spec.branches:
-        axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.4)
+        axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.0)
     _label_rows(axes, spec.labels)
     axes.set_xlim(0, spec.reach)
     place, meaning = spec.mark
     axes.axvline(place, color=theme.muted, linewidth=0.8, linestyle="--")
     axes.text(
-        place, 1.0, meaning, transform=axes.get_xaxis_transform(), fontsize=8, ha="right",
+        place, 1.0, meaning, transform=axes.get_xaxis_transform(), fontsize=6, ha="right",
         va="bottom", color=theme.muted,
     )  # fmt: skip
     axes.set_xlabel(spec.value_axis)
@@ -228,8 +285,10 @@ def _draw_flow(axes: Axes, spec: Flow, theme: Theme) -> None:
         corner = (node.level - NODE_WIDTH / 2, top)
         axes.add_patch(Rectangle(corner, NODE_WIDTH, bottom - top, color=colour))
         right = node.level == last
+        # Between the first level and the last there is room for numbers alone.
+        text = textwrap.fill(node.label, 20) if node.level in (0, last) else str(node.number)
         axes.text(
-            node.level + (-0.03 if right else 0.03), (top + bottom) / 2, node.label, fontsize=7.5,
+            node.level + (-0.03 if right else 0.03), (top + bottom) / 2, text, fontsize=5.5,
             va="center", ha="right" if right else "left", color=theme.ink,
         )  # fmt: skip
     for index, level in enumerate(spec.levels):
