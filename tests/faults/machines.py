@@ -24,7 +24,7 @@ def dask_hosts(machines: int, processes: int) -> Iterator[tuple[str, list[Host]]
     """Address of a scheduler on a machine of its own, and machines of so many workers each."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        switch = stack.enter_context(network(95))
+        switch = stack.enter_context(network(88))
         head, *others = (
             stack.enter_context(host(switch, 1 + number, folder, ENVIRONMENT))
             for number in range(1 + machines)
