@@ -11,7 +11,7 @@ from ulcmod_dist.evaluate.categories import MAX_COMPARED
 from ulcmod_dist.evaluate.structure import count_overlap
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Categories, Discovery, Downstream, Layers, ReportData
-from ulcmod_dist.results.types import Objective
+from ulcmod_dist.results.types import Absent, Objective
 
 SAMPLES, UNITS = 200_000, 400_000
 
@@ -74,6 +74,7 @@ def _enlarge(found: Discovery, size: int, num_categories: int, num_layers: int) 
             tuple(map(str, range(num_layers))), rng.integers(0, 900, (size, num_layers)),
             rng.uniform(0, 1, size),
         ),
+        membership=Absent("Not computed."),
         linkage=linkage(rng.normal(size=(size, 3)), "average"),
         ablation=replace(
             ablation,

@@ -105,7 +105,7 @@ def test_page__markup_in_prompts_and_names_is_shown_as_text(page: str, parsed: O
 
 
 def test_page__figures_have_words_for_those_who_do_not_see_them(page: str) -> None:
-    figures = page.count('<figure class="picture"')
+    figures = page.count('<figure class="picture')
     assert figures > 15
     assert page.count('role="img" aria-label="') >= figures
     described = re.findall(r'aria-describedby="([^"]+)"', page)
