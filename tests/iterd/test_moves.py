@@ -110,7 +110,7 @@ def test_moves__never_lower_l(k: int, noise: float) -> None:
 
 def test_moves__end_where_no_module_can_be_split_to_advantage(easy: Planted) -> None:
     found = discover(easy.standardised(), 4)
-    assert (found.rounds, found.moves) == (2, 0)
+    assert (found.rounds, found.moves) == (1, 0)
     last = found.history[-1]
     assert (last.units_moved, last.samples_moved) == (0, 0)
 

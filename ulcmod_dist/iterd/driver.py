@@ -1,6 +1,7 @@
 """The search for modules: restarts and moves, iterated over shared passes, and the best of them."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -240,7 +241,11 @@ class _Run:
             best = [select_best(self._select(Role.RESTART, k)) for k in modules]
             self.searches += [replace(search.copy_state(), role=Role.ANSWER) for search in best]
         part, limit = self.plan.part, self.config.max_iterations
-        while answers := [s for s in self._select(Role.ANSWER) if part and wants_moves(s, limit)]:
+        if not part:
+            return
+        # The next round sees another part, unless the part is the whole matrix.
+        in_vain = 1 if part >= math.prod(self.matrix.activations.shape) else 2
+        while answers := [s for s in self._select(Role.ANSWER) if wants_moves(s, limit, in_vain)]:
             started = time.perf_counter()
             if not self._select(Role.CANDIDATE):
                 self._begin(propose_moves(self.matrix, answers, part, limit))

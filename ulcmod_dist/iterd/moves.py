@@ -41,7 +41,7 @@ _LOOK_AHEAD = 3
 _REFINEMENTS = 2
 # Relative difference of two L that may be the same modules, summed in another order.
 _ROUNDING = 1e-12
-# Two rounds go on if they raised L by more than this share: below it, only single items moved.
+# Rounds go on if the last ones raised L by more than this share: below it, single items moved.
 _RISE = 3e-5
 # Iterations on a part end at this tolerance: what they lead to is iterated again on the whole.
 _PART_TOLERANCE = 1e-5
@@ -85,13 +85,13 @@ def propose_moves(
     return [_candidate(answer, *pair) for (answer, _), pair in zip(improved, labels, strict=True)]
 
 
-def wants_moves(answer: Search, limit: int) -> bool:
-    """Whether its sweeps have converged, and its rounds of moves have not."""
+def wants_moves(answer: Search, limit: int, in_vain: int) -> bool:
+    """Whether its sweeps have converged, and its last rounds of moves, ``in_vain`` of them, not."""
     if answer.num_modules < 3 or answer.iteration >= limit:
         return False
-    if answer.rounds < 2:
-        return answer.converged or answer.rounds == 1
-    before, _, last = (row.objective for row in answer.history[-3:])
+    if answer.rounds < in_vain:
+        return answer.converged or answer.rounds > 0
+    before, last = (answer.history[i].objective for i in (-1 - in_vain, -1))
     return _has_risen(before, last, max(answer.tolerance, _RISE))
 
 

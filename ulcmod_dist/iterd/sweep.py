@@ -101,7 +101,7 @@ def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):
                 inverse += now[k]
             value = inside / (area + EPSILON) * modules / inverse
             threshold = max(_THRESHOLD, _RELATIVE_THRESHOLD * abs(value))
-        home = int(labels[item])  # one type for labels and k: one compilation of `_invert`
+        home = 0 + labels[item]  # int64, as k is: one compilation of `_invert`
         if sizes[home] == 1:
             continue
         left_sum = inside - table[item, home]
