@@ -75,7 +75,8 @@ def verify(run: RunDir, report: Callable[[int], None] = lambda done: None) -> Ve
         try:
             value = load_checksummed(run.read(key), run.show(key))
             if "rows" in value:
-                expected[value["rows"].pop("key")] = ObjectChecksum(**value["rows"])
+                table = value["rows"].pop("key")
+                expected[table] = ObjectChecksum(**value["rows"])
         except CorruptionError as error:
             findings.append(Finding(key, error.fact))
     done = 0
