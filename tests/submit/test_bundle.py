@@ -47,6 +47,7 @@ def test_bundle__written_out_is_a_job_with_its_inputs(local_job: Path, tmp_path:
         "text": "text",
         "messages": None,
         "category": None,
+        "answer": None,
         "id": None,
     }
     assert (place / "prompts" / "one.parquet").read_bytes() == b"one"
