@@ -73,6 +73,21 @@ def cuts(draw: st.DrawFn) -> tuple[int, int, int, int]:
     )
 
 
+@pytest.mark.parametrize("somewhere", [True, False])
+def test_discover__takes_an_array_that_is_persisted_on_a_cluster(
+    hard: Planted, somewhere: bool
+) -> None:
+    import distributed
+
+    client_of: Any = distributed.Client
+    with client_of(n_workers=1, threads_per_worker=1, dashboard_address=":0") as client:
+        given = lazily(hard)
+        kept = Standardised(client.persist(given.raw), given.mean, given.std)
+        executor = client.scheduler.address if somewhere else "threads"
+        found = discover(kept, 4, executor=executor, max_iterations=2)
+    assert same(found, discover(given, 4, max_iterations=2))
+
+
 @settings(max_examples=15, deadline=None)
 @given(cuts())
 def test_exact__labels_depend_on_neither_chunks_nor_workers(cut: tuple[int, int, int, int]) -> None:

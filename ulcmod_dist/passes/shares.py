@@ -42,7 +42,12 @@ class GraphBlocks:
     def __getitem__(self, place: tuple[int, int]) -> AnyArray:
         key = (self.name, *place)
         tasks: Any = self.graph.cull({key})
-        return np.ascontiguousarray(get_sync(tasks.to_dict(), key))
+        # A chunk that its owner persisted on a Dask cluster is a future in the graph.
+        ready = {
+            name: task.result() if _is_future(task) else task
+            for name, task in tasks.to_dict().items()
+        }
+        return np.ascontiguousarray(get_sync(ready, key))
 
 
 Blocks: TypeAlias = dict[tuple[int, int], AnyArray] | GraphBlocks
@@ -285,9 +290,11 @@ def _cut_graph(raw: Any, layout: Layout, rows: range, columns: range) -> Share:
         sum(_length(side[n]) for n in cut)
         for side, cut in [(layout.rows, rows), (layout.columns, columns)]
     )
-    if sum(getattr(value, "nbytes", 0) for value in values) <= samples * units * raw.dtype.itemsize:
+    held = sum(getattr(value, "nbytes", 0) for value in values)
+    if held <= samples * units * raw.dtype.itemsize and not any(map(_is_future, tasks.values())):
         return share
-    # Every share would take along an array that Dask cuts when it reads, such as a mapped file.
+    # Every share would take along an array that Dask cuts when it reads, such as a mapped file;
+    # and a future of a Dask cluster is known to the client that has it, not to other processes.
     return _load(share, None)
 
 
@@ -302,6 +309,10 @@ def _read_block(share: Share, common: Blocks | None) -> AnyArray:
     blocks = share.blocks or common
     assert blocks is not None
     return blocks[share.rows[0], share.columns[0]]
+
+
+def _is_future(task: Any) -> bool:
+    return hasattr(task, "result")
 
 
 def _length(part: slice) -> int:
