@@ -20,6 +20,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def draw(folder: Path) -> None:
     prepared = prepare_extraction(context, save=False)
     plan = prepared.plan
     write = Draw(context.run, plan.chunk_shape, plan.provenance, plan.num_units)
-    with ProcessPoolExecutor() as pool:
+    # A forked process would wait for the threads of the object store, which it does not have.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         rows = [shard.rows for shard in plan.shards]
         list(pool.map(write, rows, (prepared.digests[part] for part in rows)))
 
