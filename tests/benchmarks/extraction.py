@@ -41,7 +41,7 @@ from ulcmod_dist.corpus.prompts import SCHEMA, Corpus, read_corpus
 from ulcmod_dist.extract.driver import ExtractionResult, extract, prepare
 from ulcmod_dist.extract.monitor import ExtractionProgress
 from ulcmod_dist.extract.planner import PreparedExtraction, merge_provenance
-from ulcmod_dist.extract.worker import ModelReplica
+from ulcmod_dist.extract.replica import ModelReplica
 from ulcmod_dist.forward.architectures import count_units
 from ulcmod_dist.forward.batches import TokenizedPrompt, mark_prefix, plan_batches
 from ulcmod_dist.forward.engine import Engine, pad_batch

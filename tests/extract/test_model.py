@@ -17,7 +17,8 @@ from ulcmod_dist.config.schema import (
 from ulcmod_dist.corpus.digests import from_hex
 from ulcmod_dist.extract.driver import extract, prepare, publish
 from ulcmod_dist.extract.planner import list_remaining_tasks, merge_provenance
-from ulcmod_dist.extract.worker import ModelReplica, ShardResult, Worker
+from ulcmod_dist.extract.replica import ModelReplica
+from ulcmod_dist.extract.worker import ShardResult, Worker
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.loading import get_model_provenance, load_config, load_model
 from ulcmod_dist.forward.tokens import PromptTokenizer

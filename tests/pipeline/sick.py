@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ulcmod_dist.corpus.chats import Prompt
-from ulcmod_dist.extract.worker import ForwardModel, ModelLoader
+from ulcmod_dist.extract.replica import ForwardModel, ModelLoader
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.batches import NonFiniteActivation, PooledActivations, TokenizedPrompt
 

@@ -35,7 +35,8 @@ from ulcmod_dist.extract.planner import (
     save_plan,
 )
 from ulcmod_dist.extract.pool import WorkerPool, define_worker
-from ulcmod_dist.extract.worker import EventCallback, ModelLoader
+from ulcmod_dist.extract.replica import ModelLoader
+from ulcmod_dist.extract.worker import EventCallback
 from ulcmod_dist.forward.architectures import ANY_LENGTHS, LayerUnits, LengthClasses
 from ulcmod_dist.runtime.files import nearest_folder
 from ulcmod_dist.runtime.lease import Fence

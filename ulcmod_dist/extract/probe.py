@@ -10,7 +10,8 @@ from ulcmod_dist.config.schema import ExtractConfig
 from ulcmod_dist.errors import UlcmodError, describe_error, one_line
 from ulcmod_dist.extract.planner import PreparedExtraction
 from ulcmod_dist.extract.pool import define_worker
-from ulcmod_dist.extract.worker import ModelLoader, TaskFailure
+from ulcmod_dist.extract.replica import ModelLoader
+from ulcmod_dist.extract.worker import TaskFailure
 from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
 from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import (

@@ -12,26 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import ray
 
-from ulcmod_dist.config.schema import ExtractConfig, ModelConfig, TokenizationConfig
 from ulcmod_dist.corpus.chats import Prompt
 from ulcmod_dist.corpus.digests import Digests, to_hex
 from ulcmod_dist.errors import UlcmodError, describe_error
-from ulcmod_dist.extract.planner import BatchPlanner, PromptEncoder, ShardTask
-from ulcmod_dist.forward.architectures import LayerUnits
+from ulcmod_dist.extract.planner import BatchPlanner, ShardTask
+from ulcmod_dist.extract.replica import ForwardModel, ModelLoader
 from ulcmod_dist.forward.batches import (
     NonFiniteActivation,
-    PooledActivations,
     PromptTooLarge,
     RefusedPrompt,
     TokenizedPrompt,
-    mark_prefix,
-    require_tokens,
     split_by_prefix,
 )
 from ulcmod_dist.runtime.ray_failures import (
@@ -45,70 +40,8 @@ from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
 FENCE_INTERVAL = 2.0  # seconds between two checks that the run still belongs to its driver
 
 
-class ForwardModel(PromptEncoder, Protocol):
-    """What an actor computes with: a tokenizer and a model, loaded."""
-
-    @property
-    def units(self) -> tuple[LayerUnits, ...]:
-        """What the columns of the activations are, in order."""
-
-    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
-        """Compute one row a prompt; returns them and the sizes of the batches, halved or not."""
-
-
-ModelLoader: TypeAlias = Callable[[], ForwardModel]
-"""Loads a model in the actor that will use it; must survive pickling."""
-
 EventCallback: TypeAlias = Callable[[str, str], None]
 """Called in an actor with a point in the life of a shard and the shard's digest."""
-
-
-class ModelReplica:
-    """The tokenizer of a model, and its engine: one, or one for each tensor-parallel rank."""
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        tokenization: TokenizationConfig,
-        config: ExtractConfig,
-        units: Sequence[LayerUnits],
-    ) -> None:
-        """Load both.
-
-        Raises:
-            InvalidInput: The model cannot be used.
-            UlcmodError: Its units are not those of the plan, ``units``.
-        """
-        # torch takes seconds to import: only now, when the driver knows that the actor is placed.
-        from ulcmod_dist.forward.engine import Engine
-        from ulcmod_dist.forward.ranks import RankGroup
-        from ulcmod_dist.forward.tokens import PromptTokenizer
-
-        self._tokenizer = PromptTokenizer.load(model, tokenization)
-        self._least = 2 if config.needs_loss else 1
-        options = (config.device, config.threads, config.ranks, config.statistic)
-        load = partial(Engine.load, model, tuple(units), *options)
-        # With several ranks, the device of each follows from its number.
-        self._ranks = RankGroup(load, config.ranks)
-
-    @property
-    def units(self) -> tuple[LayerUnits, ...]:
-        """What the columns of the activations are, in order."""
-        return self._ranks.local.units
-
-    def encode(self, prompts: Sequence[Prompt]) -> Sequence[TokenizedPrompt]:
-        """Tokenize prompts, and mark what they have in common where the model makes use of it.
-
-        Raises `RefusedPrompt`.
-        """
-        tokenized = self._tokenizer.encode(prompts)
-        require_tokens(tokenized, self._least)
-        return mark_prefix(tokenized) if self._ranks.local.reuses_prefix else tokenized
-
-    def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
-        """Compute one row for each prompt; see `Engine.run_within_memory`."""
-        call: Callable[..., tuple[PooledActivations, tuple[int, ...]]] = self._ranks.call
-        return call("run_within_memory", batch)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from ulcmod_dist.extract.planner import (
     merge_provenance,
 )
 from ulcmod_dist.extract.probe import probe
-from ulcmod_dist.extract.worker import ModelLoader, ModelReplica
+from ulcmod_dist.extract.replica import ModelLoader, ModelReplica
 from ulcmod_dist.forward.architectures import count_units, get_length_classes, is_decoder
 from ulcmod_dist.forward.checkpoints import check_weights
 from ulcmod_dist.forward.loading import check_ranks, get_model_provenance, load_config
