@@ -16,6 +16,7 @@ import yaml
 from pydantic import ValidationError, model_validator
 
 from ulcmod_dist.config import schema
+from ulcmod_dist.config.cluster import ClusterConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.credentials import REDACTED, REMEDY, has_credentials, iter_texts, redact
 from ulcmod_dist.runtime.rundir import JOB, RunDir
@@ -46,7 +47,7 @@ class Job(schema.Config):
     explain: schema.ExplainConfig = schema.ExplainConfig()
     report: schema.ReportConfig = schema.ReportConfig()
     rerun: schema.RerunConfig = schema.RerunConfig()
-    cluster: schema.ClusterConfig | None = None
+    cluster: ClusterConfig | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

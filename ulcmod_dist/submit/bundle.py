@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ulcmod_dist.config.cluster import ClusterConfig
 from ulcmod_dist.config.job import Job, is_url
-from ulcmod_dist.config.schema import ClusterConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import fingerprint
 
