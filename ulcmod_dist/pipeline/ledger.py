@@ -10,7 +10,6 @@ from itertools import groupby
 from typing import Any, Literal
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.provenance import choose_attention
 from ulcmod_dist.pipeline.artifacts import (
@@ -275,6 +274,7 @@ def _read_answers(job: Job) -> dict[str, str]:
     if job.corpus is None or job.corpus.answer is None:
         return {}
     # Imported here: the ledger answers without what reads files.
+    from ulcmod_dist.corpus.prompts import read_corpus
     from ulcmod_dist.pipeline.inputs import observe_answers
 
     with suppress(UlcmodError):

@@ -11,10 +11,12 @@ activations.zarr/
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ulcmod_dist.corpus.digests import DIGEST_BYTES as DIGEST_BYTES
-from ulcmod_dist.corpus.digests import Digests, to_hex
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, fingerprint
+
+if TYPE_CHECKING:
+    from ulcmod_dist.corpus.digests import Digests
 
 SHARDS = f"{ACTIVATIONS}/shards"
 COMMITS = f"{ACTIVATIONS}/commits"
@@ -94,6 +96,9 @@ def cache_key(provenance: dict[str, str]) -> dict[str, str]:
 
 def shard_digest(provenance: dict[str, str], prompts: Digests) -> str:
     """SHA-256 of what the rows depend on: their provenance and the prompts' digests, in order."""
+    # Imported here: `ulcmod status` needs the keys of this file, and no NumPy.
+    from ulcmod_dist.corpus.digests import to_hex
+
     return fingerprint({"record": cache_key(provenance), "prompts": to_hex(prompts)})
 
 

@@ -40,4 +40,6 @@ def tabulate_membership(found: Discovery, membership: Membership) -> Table:
         "Specific: strong in one module. Shared: in several. General: in none, so that they do not "
         "tell the modules apart. Silent: in none, and hardly ever active."
     )
-    return build_table(name_for("membership", found), "Membership", columns, rows, caption)
+    return build_table(
+        name_for("membership", found), "Units and samples by kind", columns, rows, caption
+    )
