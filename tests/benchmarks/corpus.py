@@ -33,12 +33,14 @@ run: {folder}/run
 model: {{id: {model}, dtype: float32}}
 corpus: {{train: {folder}/corpus.parquet, text: text, category: category, id: id}}
 extract: {{batch_tokens: 4096, workers: 2}}
-discover: {{modules: [7], restarts: 1}}
+discover: {{modules: [2], restarts: 1}}
 evaluate: {{null_permutations: 1, baselines: []}}
 """
 TOPICS = np.array(["algebra", "poetry", "history", "cooking", "code", "physics", "travel"])
 BLOCK = 500_000
-STEPS = ("plan", "draw", "extract", "rerun", "status", "open", "again", "change", "changed")
+STEPS = (
+    "plan", "draw", "extract", "rerun", "status", "open", "again", "run", "change", "changed",
+)  # fmt: skip
 
 
 def write_corpus(folder: Path, count: int, changed: int = 0) -> None:
@@ -130,20 +132,25 @@ FUNCTIONS: dict[str, Callable[[Path], None]] = {
     "status": partial(command, "status"),
     "open": open_samples,
     "again": partial(command, "rerun"),
+    "run": partial(command, "run"),
     "change": plan,
     "changed": partial(command, "rerun"),
 }
 
 
-def measure(name: str, folder: Path) -> tuple[float, int]:
-    """Seconds of a step in a process of its own, and its largest resident memory in bytes."""
+def measure(name: str, folder: Path) -> tuple[float, float, int]:
+    """Seconds and processor seconds of a step as a process, its largest resident memory in bytes.
+
+    The memory is that of its largest process; of what Ray starts, nothing is counted.
+    """
     began = time.perf_counter()
     words = [sys.executable, "-m", "tests.benchmarks.corpus", "--folder", str(folder)]
     process = subprocess.Popen([*words, "--step", name])
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{name} failed.")
-    return time.perf_counter() - began, usage.ru_maxrss * 1024
+    processor = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - began, processor, usage.ru_maxrss * 1024
 
 
 def main() -> None:
@@ -161,14 +168,17 @@ def main() -> None:
     if "plan" in options.steps:
         prepare(folder / "base", 1000, options.model)
         prepare(folder, options.prompts, options.model)
-    _, base = measure("plan", folder / "base")
+    _, _, base = measure("plan", folder / "base")
     print(f"{options.prompts:,} prompts; planning 1,000 takes {base / 2**20:,.0f} MiB")
     for name in options.steps:
         if name == "change":
             write_corpus(folder, options.prompts, options.prompts // 100)
-        seconds, peak = measure(name, folder)
+        seconds, processor, peak = measure(name, folder)
         each = (peak - base) / options.prompts
-        print(f"{name:8} {seconds:8.1f} s {peak / 2**20:8,.0f} MiB {each:6.0f} B a prompt more")
+        print(
+            f"{name:8} {seconds:8.1f} s, {processor:8.1f} s of processors, "
+            f"{peak / 2**20:8,.0f} MiB, {each:6.0f} B a prompt more"
+        )
 
 
 def prepare(folder: Path, count: int, model: str | None) -> None:

@@ -10,7 +10,9 @@ from tests.pipeline.conftest import Ulcmod
 from tests.pipeline.demo_corpus import DEMO
 from tests.pipeline.sick import Sick
 from ulcmod_dist.pipeline import extract
+from ulcmod_dist.pipeline.context import open_target
 from ulcmod_dist.pipeline.plan import make_model_loader
+from ulcmod_dist.pipeline.run import make_snapshot
 
 JOB = f"""\
 run: RUN
@@ -58,6 +60,12 @@ def test_extract__a_poisonous_prompt_is_listed_and_tried_again_on_request(
     again = ulcmod("extract", sick / "job.yaml")
     assert again.code == 3  # nobody asked
     assert f"In quarantine: {name}: A unit is not a number." in " ".join(again.out.split())
+    # Nor does a run of which nothing has changed keep silent about it.
+    context = open_target(str(sick / "job.yaml"), [])
+    unchanged = make_snapshot(context)
+    assert (unchanged.facts["samples"], unchanged.facts["computed"]) == (23, 0)
+    assert unchanged.exit_code == 3
+    assert unchanged.closing == [f"In quarantine: {name}: A unit is not a number."]
     healed = ulcmod("extract", sick / "job.yaml", "--retry-quarantined", "--json")
     assert healed.code == 0, healed.err
     assert (healed.json()["computed"], healed.json()["samples"]) == (1, 24)

@@ -29,7 +29,7 @@ PROGRAM = "from ulcmod_dist.cli import main; main()"
 LOADING = """
 import sys
 from ulcmod_dist.cli import main
-sys.argv = ["ulcmod", "rerun", sys.argv[1]]
+sys.argv = ["ulcmod", *sys.argv[1:]]
 try:
     main()
 finally:
@@ -77,15 +77,16 @@ def test_rerun__pays_for_new_prompts_alone_and_then_for_nothing(
     units = 6 * 512
     assert sum(path.stat().st_size for path in added) < 1.1 * 4 * units * 6
 
-    again = subprocess.run(
-        [sys.executable, "-c", LOADING, str(folder / "job.yaml")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr
-    assert "Nothing new since version 2" in again.stdout
-    assert "loaded: []" in again.stdout
+    for command, said in (("rerun", "Nothing new since version 2"), ("run", "Report: ")):
+        again = subprocess.run(
+            [sys.executable, "-c", LOADING, command, str(folder / "job.yaml")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert again.returncode == 0, again.stderr
+        assert said in again.stdout
+        assert "loaded: []" in again.stdout
 
 
 def test_rerun__removed_prompts_leave_the_view_and_cost_no_forward_pass(

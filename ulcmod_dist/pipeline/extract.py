@@ -14,6 +14,7 @@ from ulcmod_dist.pipeline.plan import (
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.signals import defer_sigterm
+from ulcmod_dist.store.records import describe_quarantine
 
 
 def extract(context: Context, *, retry_quarantined: bool = False, update: bool = False) -> Summary:
@@ -67,8 +68,5 @@ def extract(context: Context, *, retry_quarantined: bool = False, update: bool =
         "computed": done.progress.prompts_done,
         "units": units,
     }
-    closing = [
-        f"In quarantine: {', '.join(entry.sample_ids)}: {entry.reason}"
-        for entry in done.quarantined
-    ]
+    closing = describe_quarantine(done.quarantined)
     return Summary(title="Extraction", facts=facts, closing=closing, exit_code=done.exit_code)

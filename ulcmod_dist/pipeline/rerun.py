@@ -12,7 +12,6 @@ import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.digests import find_digests, join_digests
-from ulcmod_dist.corpus.prompts import fingerprint_files, read_corpus
 from ulcmod_dist.pipeline.artifacts import differences
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.discover import WarmStart, modules_rows
@@ -25,14 +24,11 @@ from ulcmod_dist.pipeline.drift import (
     read_past,
     write_drift,
 )
-from ulcmod_dist.pipeline.import_matrix import import_matrix
-from ulcmod_dist.pipeline.inputs import CORPUS_FILES, observe_inputs
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
-from ulcmod_dist.pipeline.run import update_results
+from ulcmod_dist.pipeline.run import make_snapshot, update_results
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.lease import LeaseHeld
 from ulcmod_dist.runtime.rundir import DRIFT, REPORT, fingerprint
-from ulcmod_dist.store.records import read_quarantine
 from ulcmod_dist.store.schema import cache_key
 from ulcmod_dist.store.versions import (
     Version,
@@ -84,7 +80,7 @@ def _rerun(context: Context, accept: bool) -> Summary:
         accept_drift(run)
     before = newest_version(run)
     last = None if before is None else Run(version_directory(run, before.number))
-    extracted = _extract(context)
+    extracted = make_snapshot(context, update=True)
     starts: dict[int, WarmStart] = {}
     said: list[str] = []
     if before is not None and last is not None:
@@ -130,37 +126,6 @@ def make_version(context: Context) -> None:
         prune_versions(run, context.job.rerun.keep)
     with replacing(context, "version") as record:
         record.facts = {"number": before.number}
-
-
-def _extract(context: Context) -> Summary:
-    """Bring the store up to date; torch and Ray are loaded only where something has changed."""
-    job = context.job
-    if job.corpus is None:
-        return import_matrix(context)
-    record = Ledger(context.run, job).record("snapshot")
-    if record is not None and record.facts.get(CORPUS_FILES) == fingerprint_files(job.corpus):
-        # Files that have not changed need not be read.
-        corpus = str(record.observed["corpus"])
-    else:
-        corpus = read_corpus(job.corpus).fingerprint()
-    observed = {"snapshot": observe_inputs(job, corpus)}
-    if record is None or not Ledger(context.run, job, observed=observed).is_current("snapshot"):
-        from ulcmod_dist.pipeline.extract import extract
-
-        return extract(context, update=True)
-    held_back = list(read_quarantine(context.run).values())
-    if held_back:
-        ids = [
-            set(table["sample_id"].to_pylist())
-            for table in (read_corpus(job.corpus).table, Run(context.run).snapshot.samples)
-        ]
-        held_back = [e for e in held_back if (ids[0] - ids[1]) & set(e.sample_ids)]
-    return Summary(
-        title="Extraction",
-        facts={"reused": record.facts["samples"], "computed": 0},
-        closing=[f"In quarantine: {len(held_back)} prompts."] if held_back else [],
-        exit_code=3 if held_back else 0,
-    )
 
 
 def _find_starts(

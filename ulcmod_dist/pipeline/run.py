@@ -6,13 +6,15 @@ from typing import Any
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.corpus.prompts import fingerprint_files, read_corpus
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluation_rows
-from ulcmod_dist.pipeline.inputs import explain_no_ablation
-from ulcmod_dist.pipeline.ledger import Updated, update
+from ulcmod_dist.pipeline.inputs import CORPUS_FILES, explain_no_ablation, observe_inputs
+from ulcmod_dist.pipeline.ledger import Ledger, Updated, update
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
+from ulcmod_dist.store.records import QuarantineEntry, describe_quarantine, read_quarantine
 
 RESULTS = (
     "modules", "null", "methods", "evaluation", "ablation", "explanation", "figures", "tables",
@@ -51,16 +53,63 @@ def run(job: Job, on_progress: ProgressCallback = ignore_progress) -> Summary:
     return run_all(Context(job, RunDir.at(job.run), on_progress))
 
 
-def make_snapshot(context: Context) -> Summary:
-    """Make the snapshot of the store from the job's corpus or from its matrix."""
-    # Ray and torch are imported only where prompts are run, not for an imported matrix.
-    if context.job.matrix is None:
+def make_snapshot(context: Context, *, update: bool = False) -> Summary:
+    """Make the snapshot of the store from the job's corpus or from its matrix.
+
+    Ray and torch are imported only where prompts are run: neither for an imported matrix, nor where
+    nothing has changed. With ``update``, corpus and model may have changed since.
+    """
+    job = context.job
+    if job.corpus is None:
+        from ulcmod_dist.pipeline.import_matrix import import_matrix
+
+        return import_matrix(context)
+    if not _is_snapshot_current(context, update):
         from ulcmod_dist.pipeline.extract import extract
 
-        return extract(context)
-    from ulcmod_dist.pipeline.import_matrix import import_matrix
+        return extract(context, update=update)
+    record = Ledger(context.run, job).record("snapshot")
+    assert record is not None
+    held_back = _list_held_back(context)
+    samples, units = record.facts["samples"], record.facts["units"]
+    return Summary(
+        title="Extraction",
+        facts={"samples": samples, "reused": samples, "computed": 0, "units": units},
+        closing=describe_quarantine(held_back),
+        exit_code=3 if held_back else 0,
+    )
 
-    return import_matrix(context)
+
+def _is_snapshot_current(context: Context, update: bool) -> bool:
+    """Whether corpus and model are as they were; files that have not changed are not parsed."""
+    job, ledger = context.job, Ledger(context.run, context.job)
+    plan, record = ledger.record("plan"), ledger.record("snapshot")
+    if plan is None or record is None:
+        return False
+    sizes = {name: getattr(job.extract, name) for name in ("shard_samples", "batch_tokens")}
+    planned = {name: plan.observed.get(f"extract.{name}") for name in sizes}
+    differs = any(size not in (None, planned[name]) for name, size in sizes.items())
+    if differs and not update:
+        # The plan says why it cannot be followed.
+        return False
+    assert job.corpus is not None
+    if record.facts.get(CORPUS_FILES) == fingerprint_files(job.corpus):
+        corpus = str(record.observed["corpus"])
+    else:
+        corpus = read_corpus(job.corpus).fingerprint()
+    observed = {"snapshot": observe_inputs(job, corpus)}
+    return Ledger(context.run, job, observed=observed).is_current("snapshot")
+
+
+def _list_held_back(context: Context) -> list[QuarantineEntry]:
+    """The prompts in quarantine that samples of the corpus lack."""
+    entries = read_quarantine(context.run)
+    if not entries:
+        return []
+    assert context.job.corpus is not None
+    missing = set(read_corpus(context.job.corpus).table["sample_id"].to_pylist())
+    missing -= set(Run(context.run).snapshot.samples["sample_id"].to_pylist())
+    return [entries[name] for name in sorted(entries) if missing & set(entries[name].sample_ids)]
 
 
 def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:

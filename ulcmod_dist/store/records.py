@@ -6,6 +6,7 @@ Reading them imports neither Zarr nor Dask, so that `ulcmod status` answers in u
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,6 +101,11 @@ def read_quarantine(run: RunDir) -> dict[str, QuarantineEntry]:
         entry = QuarantineEntry(**{**value, "sample_ids": tuple(value["sample_ids"])})
         found[entry.prompt] = entry
     return found
+
+
+def describe_quarantine(entries: Iterable[QuarantineEntry]) -> list[str]:
+    """A sentence for each prompt: the samples that have it, and the last error."""
+    return [f"In quarantine: {', '.join(each.sample_ids)}: {each.reason}" for each in entries]
 
 
 def clear_quarantine(run: RunDir) -> int:

@@ -4,6 +4,7 @@ A manifest names the samples, the row of each, and the units with their statisti
 samples. With the shards it names it is all that a reader needs.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,10 +18,10 @@ from ulcmod_dist.corpus.digests import Digests, join_digests
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.moments import Moments
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import ACTIVATIONS, RunDir
 from ulcmod_dist.store.arrays import lazy_rows, read_checked_table
 from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
-from ulcmod_dist.store.schema import SHARDS, ChunkShape
+from ulcmod_dist.store.schema import ChunkShape
 from ulcmod_dist.store.shards import Commit, read_commits, read_prompts
 
 SAMPLE_SCHEMA = pa.schema(
@@ -54,7 +55,7 @@ class Snapshot:
         version: Number of its manifest, from 1.
         digest: Digest of the contents; equal for equal contents, whoever computed them and when.
         provenance: What its rows depend on: model, tokenizer, rule, versions.
-        samples: Table of ``SAMPLE_SCHEMA``, in corpus order.
+        samples_file: Key, size and SHA-256 of the table of samples.
         moments: Statistics of the train samples.
         shards: In the order in which samples first name them; they may have rows that are not part
             of the snapshot.
@@ -65,10 +66,19 @@ class Snapshot:
     digest: str
     provenance: dict[str, str]
     chunk_shape: ChunkShape
-    samples: pa.Table
+    samples_file: Mapping[str, Any]
     units: pa.Table
     moments: Moments
     shards: tuple[Commit, ...]
+
+    @cached_property
+    def samples(self) -> pa.Table:
+        """Table of ``SAMPLE_SCHEMA``, in corpus order; read when first asked for.
+
+        Raises:
+            CorruptionError: It is missing or has another checksum.
+        """
+        return read_checked_table(self.run, **self.samples_file).cast(SAMPLE_SCHEMA)
 
     def activations(self, split: str | None = None) -> Standardised:
         """Activations z of a split (None: all) in the order of ``samples``, lazily over Dask.
@@ -122,7 +132,8 @@ class Snapshot:
 def open_snapshot(run: RunDir, version: int | None = None) -> Snapshot:
     """Open the newest snapshot of a run, or that of a version.
 
-    Every object of its shards is looked up in a listing, with its size; none is read.
+    Its objects are looked up in a listing, with their sizes. None is read but that of the units;
+    that of the samples is when they are first asked for.
 
     Raises:
         InvalidInput: The run holds no such version.
@@ -138,16 +149,14 @@ def open_snapshot(run: RunDir, version: int | None = None) -> Snapshot:
     number = versions[-1] if version is None else version
     header = read_header(run, number)
     commits = read_commits(run, header["shards"])
-    listed = dict(run.keys(SHARDS))
+    expected = {entry["key"]: entry["size"] for entry in header["files"].values()}
     for commit in commits.values():
-        for name, entry in commit.objects.items():
-            size = listed.get(f"{commit.folder}/{name}")
-            if size != entry.size:
-                fact = "is missing" if size is None else f"has {size} bytes, not {entry.size}"
-                raise CorruptionError(
-                    f"{run.show(commit.folder)}/{name} {fact}.",
-                    "Run `ulcmod verify` for all damage.",
-                )
+        expected |= {f"{commit.folder}/{key}": entry.size for key, entry in commit.objects.items()}
+    listed = dict(run.keys(ACTIVATIONS))
+    for key, size in expected.items():
+        if (found := listed.get(key)) != size:
+            fact = "is missing" if found is None else f"has {found} bytes, not {size}"
+            raise CorruptionError(f"{run.show(key)} {fact}.", "Run `ulcmod verify` for all damage.")
     return load_snapshot(run, number, header, list(commits.values()))
 
 
@@ -157,10 +166,9 @@ def load_snapshot(
     """The snapshot of a manifest's header and the commits of its shards.
 
     Raises:
-        CorruptionError: A table beside the header is missing or has another checksum.
+        CorruptionError: The table of units is missing or has another checksum.
     """
-    tables = {name: read_checked_table(run, **entry) for name, entry in header["files"].items()}
-    units = tables["units"]
+    units = read_checked_table(run, **header["files"]["units"])
     mean, m2 = (units[name].to_numpy().astype(np.float64) for name in ("mean", "m2"))
     return Snapshot(
         run=run,
@@ -168,7 +176,7 @@ def load_snapshot(
         digest=header["digest"],
         provenance=header["record"],
         chunk_shape=ChunkShape(**header["grid"]),
-        samples=tables["samples"].cast(SAMPLE_SCHEMA),
+        samples_file=header["files"]["samples"],
         units=units.select(UNIT_SCHEMA.names).cast(UNIT_SCHEMA),
         moments=Moments(header["train_samples"], mean, m2),
         shards=tuple(commits),
