@@ -83,15 +83,15 @@ def test_run__again_computes_nothing(folder: Path, ulcmod: Ulcmod) -> None:
     assert ulcmod("evaluate", folder / "run", "--json").json()["rows"][0]["state"] == "as before"
 
 
-def test_run__of_another_precision_or_batch_size_is_refused_by_name(
+def test_run__of_another_precision_or_shard_size_is_refused_by_name(
     folder: Path, ulcmod: Ulcmod
 ) -> None:
     answer = ulcmod("extract", folder / "job.yaml", "--set", "model.dtype=bfloat16")
     assert answer.code == 2
     assert "dtype" in answer.err
-    answer = ulcmod("run", folder / "job.yaml", "--set", "extract.batch_tokens=65")
+    answer = ulcmod("run", folder / "job.yaml", "--set", "extract.shard_samples=5")
     assert answer.code == 2
-    assert "extract.batch_tokens is 65, was" in " ".join(answer.err.split())
+    assert "extract.shard_samples is 5, was" in " ".join(answer.err.split())
 
 
 def test_run__of_attribution_says_so_wherever_it_is_shown(

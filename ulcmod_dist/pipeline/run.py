@@ -14,7 +14,12 @@ from ulcmod_dist.pipeline.ledger import Ledger, Updated, update
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
-from ulcmod_dist.store.records import QuarantineEntry, describe_quarantine, read_quarantine
+from ulcmod_dist.store.records import (
+    QuarantineEntry,
+    describe_quarantine,
+    latest_provenance,
+    read_quarantine,
+)
 
 RESULTS = (
     "modules", "null", "methods", "evaluation", "ablation", "explanation", "figures", "tables",
@@ -115,9 +120,11 @@ def _list_held_back(context: Context) -> list[QuarantineEntry]:
 def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
     """Update everything that is made from the snapshot; options as of `update`."""
     save_job(context)
-    job, snapshot = context.job, Run(context.run).snapshot
-    ablates = job.ablate.with_run and explain_no_ablation(snapshot.provenance) is None
-    explains = job.explain.with_run and not snapshot.imported
+    # The snapshot is not opened: that takes seconds, and where all is fresh nothing else needs it.
+    job, provenance = context.job, latest_provenance(context.run)
+    assert provenance is not None
+    ablates = job.ablate.with_run and explain_no_ablation(provenance) is None
+    explains = job.explain.with_run and job.matrix is None
     left_out = {"ablation": not ablates, "explanation": not explains}
     names = [name for name in RESULTS if not left_out.get(name, False)]
     return update(context, names, None, **options)
