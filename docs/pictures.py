@@ -14,12 +14,12 @@ from tests.report.chromium import launch_chromium
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1280, 990
-# Picture -> figure of the page. All show the smallest K, with which the page opens.
-FIGURES = {"layers": "layers-k{k:03d}", "ablation": "ablation-categories-k{k:03d}"}
+# Picture -> figure of the page. All show the K with which the page opens.
+FIGURES = {"layers": "layers", "ablation": "ablation-categories"}
 MARGIN = 24
 
 
-def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> None:
+def photograph(report: Path, module: int, *, dark: bool) -> None:
     """Write module.png, layers.png and ablation.png, or module-dark.png alone."""
     with launch_chromium() as browser:
         page = browser.new_page(
@@ -28,14 +28,16 @@ def photograph(report: Path, module: int, num_modules: int, *, dark: bool) -> No
             reduced_motion="reduce",
         )
         page.goto(report.as_uri())
-        page.click(f"#tab-{num_modules}-{module}")
+        opened = int(page.get_attribute("#modules .choice:not([hidden])", "data-k") or 0)
+        page.click(f"#tab-{opened}-{module}")
         page.mouse.move(0, 0)  # nothing is shown as if it were pointed at
         show(page, "#modules")
         page.screenshot(path=IMAGES / ("module-dark.png" if dark else "module.png"))
         for picture, figure in () if dark else FIGURES.items():
-            place = f"[data-figure='{figure.format(k=num_modules)}']"
+            name = f"{figure}-k{opened:03d}"
+            place = f"[data-figure='{name}']"
             if not page.locator(place).count():
-                print(f"The report has no figure {figure.format(k=num_modules)}.")
+                print(f"The report has no figure {name}.")
                 continue
             show(page, place)
             page.locator(place).screenshot(path=IMAGES / f"{picture}.png")
@@ -56,11 +58,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pictures of README and tutorial.")
     parser.add_argument("run", type=Path, help="run directory with a report")
     parser.add_argument("--module", type=int, default=0, help="module whose card is shown")
-    parser.add_argument("--num-modules", type=int, default=7, help="K, the first of the report")
     options = parser.parse_args()
     report = (options.run / "report.html").resolve()
     for dark in (False, True):
-        photograph(report, options.module, options.num_modules, dark=dark)
+        photograph(report, options.module, dark=dark)
 
 
 if __name__ == "__main__":

@@ -140,7 +140,8 @@ class Ledger:
         expected = self.expected(name, num_modules)
         clauses = [f"{gone[0]} is missing"] if gone else []
         if record.version != expected.version:
-            clauses.append(f"{name} are made differently since (version {expected.version})")
+            forms = f"form {record.version}, now {expected.version}"
+            clauses.append(f"made by another version of this program ({forms})")
         clauses += _changed_inputs(record.inputs, expected.inputs)
         clauses += differences(record.config, expected.config)
         known = {key: record.observed.get(key) for key in expected.observed}
