@@ -35,7 +35,7 @@ from ulcmod_dist.results.discovery import (
 from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.store.modules import StoredModules
 
-NOT_ABLATED = "Ablation has not been run: ulcmod ablate measures it."
+NOT_ABLATED = "Ablation has not been run for these modules: ulcmod ablate measures it."
 
 
 def read_samples(table: pa.Table, texts: dict[str, str] | Absent) -> Samples:

@@ -6,7 +6,7 @@ from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent
-from ulcmod_dist.runtime.text import TIMES, count, number
+from ulcmod_dist.runtime.text import count, number
 
 
 def build_finding_section(data: ReportData) -> Section:
@@ -61,10 +61,10 @@ def _claim_modules(found: Discovery) -> Claim | Absent:
         text = f"The {found.num_modules} modules are no more than chance finds."
     else:
         text = f"The units fall into {found.num_modules} modules, which chance does not explain."
-    times = f", {number(value / largest)} {TIMES} as much" if 0 < largest < value else ""
+    times = f"{number(value / largest)} times" if 0 < largest < value else "against"
     evidence = (
-        f"The objective L is {number(value, 4)}{times}: {searches} on permuted activations "
-        f"reached at most {number(largest, 4)}."
+        f"The objective L is {number(value, 4)}, {times} the {number(largest, 4)} that {searches} "
+        "on permuted activations reached at most."
     )
     return Claim(text, evidence, "quality")
 
@@ -76,12 +76,12 @@ def _claim_categories(found: Discovery) -> Claim | Absent:
     samples = "held-out" if found.downstream.folds is None else "cross-validated"
     name = found.downstream.classifiers[0].name
     evidence = (
-        f"From the modules' mean activations the {name} puts {main.mean:.1%} of the {samples} "
-        f"samples into their category"
+        f"Given the mean activation of each module, the {name} assigns {main.mean:.1%} of the "
+        f"{samples} samples to their category"
     )
     text = "The modules predict the category of a sample"
     if level is not None and level.accuracy is not None:
-        evidence += f", from those of random groups of as many units {level.accuracy.mean:.1%}"
+        evidence += f"; given random groups of as many units, {level.accuracy.mean:.1%}"
         reached = level.accuracy.mean if level.accuracy.high is None else level.accuracy.high
         if (main.mean if main.low is None else main.low) <= reached:
             text += " no better than random groups of units do"
