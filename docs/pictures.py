@@ -1,6 +1,7 @@
 """Pictures of a run's report for README (light and dark) and tutorial (light), by Chromium.
 
     python -m docs.pictures runs/smollm2-135m --module 3
+    python -m docs.pictures runs/demo                      # the first screen, of the demo
 
 The pictures hold prompts, so use a run on the project's own corpus alone.
 """
@@ -43,6 +44,15 @@ def photograph(report: Path, module: int, *, dark: bool) -> None:
             page.locator(place).screenshot(path=IMAGES / f"{picture}.png")
 
 
+def photograph_first_screen(report: Path) -> None:
+    """Write report.png."""
+    with launch_chromium() as browser:
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        page.goto(report.as_uri())
+        page.wait_for_timeout(2000)
+        page.screenshot(path=IMAGES / "report.png")
+
+
 def show(page: Page, place: str) -> None:
     """Scroll to an element and wait until its figure, if it has any, is drawn."""
     page.evaluate(
@@ -57,9 +67,12 @@ def main() -> None:
     """Draw the pictures of the run that is named."""
     parser = argparse.ArgumentParser(description="Pictures of README and tutorial.")
     parser.add_argument("run", type=Path, help="run directory with a report")
-    parser.add_argument("--module", type=int, default=0, help="module whose card is shown")
+    parser.add_argument("--module", type=int, help="module whose card is shown")
     options = parser.parse_args()
     report = (options.run / "report.html").resolve()
+    if options.module is None:
+        photograph_first_screen(report)
+        return
     for dark in (False, True):
         photograph(report, options.module, dark=dark)
 

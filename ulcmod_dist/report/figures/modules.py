@@ -232,7 +232,7 @@ def draw_layers(found: Discovery, layers: Layers) -> Heatmap:
     return Heatmap(
         title="Modules over the layers",
         caption=(
-            "The colour and the number are the share of a layer's units that belongs to the "
+            "The colour is the share of a layer's units that belongs to the "
             "module; the diamond marks the module's mean layer. Modules are sorted by it, those "
             "nearest the input first. A row of one colour is a module spread like the model."
         ),
