@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ulcmod_dist.api import Run
+from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.chats import Prompt, list_user_texts
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput
@@ -66,12 +67,7 @@ def generate(
     factors = parse_scales(scales)
     labels = run.modules(num_modules).unit_labels
     mask = Mask.scaling(read_layer_units(run.snapshot.units), labels, factors)
-    given: list[Prompt] = list(prompts)
-    if file is not None:
-        assert job.corpus is not None
-        changes = {"train": (str(file),), "test": (), "category": None, "id": None}
-        corpus = read_corpus(job.corpus.model_copy(update=changes))
-        given += corpus.prompts(range(len(corpus)))
+    given = [*prompts, *_read_prompts(job, file)]
     if not given:
         raise InvalidInput("There is no prompt to complete.", "Give --prompt or --prompts.")
     # Every token counts here: none is left out of a completion.
@@ -121,3 +117,13 @@ def parse_scales(scales: Sequence[str]) -> dict[int, float]:
     if not factors:
         raise InvalidInput("No module is scaled.", "Give --scale MODULE=FACTOR, such as 2=0.")
     return factors
+
+
+def _read_prompts(job: Job, file: Path | None) -> Sequence[Prompt]:
+    """The prompts of a file with the columns of the job's corpus."""
+    if file is None:
+        return []
+    assert job.corpus is not None
+    changes = {"train": (str(file),), "test": (), "category": None, "id": None}
+    corpus = read_corpus(job.corpus.model_copy(update=changes))
+    return corpus.prompts(range(len(corpus)))
