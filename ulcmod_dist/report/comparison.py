@@ -17,6 +17,7 @@ from ulcmod_dist.report.blocks import (
     Section,
 )
 from ulcmod_dist.report.figures.modules import build_hover, format_cells
+from ulcmod_dist.report.figures.relations import draw_trajectories
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
@@ -42,16 +43,17 @@ def render_comparison(comparison: Comparison, past: Sequence[VersionDrift] = ())
 def render_comparisons(pairs: Mapping[tuple[int, int], Comparison]) -> str:
     """The comparison of many runs, by their positions in pairs, as one HTML file."""
     steps = list_steps(pairs)
+    kinds = [
+        what
+        for what in ("units", "samples")
+        if all(getattr(pair.matching, f"shared_{what}") for pair in pairs.values())
+    ]
     similarity = Section(
         "similarity",
         "Similarity",
         "How far the modules of every two runs agree, over the units and samples that both have.",
         shared=(
-            *(
-                Picture(f"similarity-{what}", _draw_similarity(pairs, what))
-                for what in ("units", "samples")
-                if all(getattr(c.matching, f"shared_{what}") for c in pairs.values())
-            ),
+            *(Picture(f"similarity-{what}", _draw_similarity(pairs, what)) for what in kinds),
             tabulate_pairs(pairs),
         ),
     )
@@ -62,9 +64,11 @@ def render_comparisons(pairs: Mapping[tuple[int, int], Comparison]) -> str:
     )
     moves = [replace(tabulate_moves(step), name=f"moves-{i}") for i, step in enumerate(steps)]
     moved = tuple(Collapsible(table) for table in moves if table.rows)
+    flows = [Picture(f"flow-{what}", draw_trajectories(steps, what), wide=True) for what in kinds]
+    trajectories: tuple[Block, ...] = (*flows, tabulate_trajectories(pairs))
     parts = [
         similarity,
-        Section("trajectories", "Trajectories", lead, shared=(tabulate_trajectories(pairs),)),
+        Section("trajectories", "Trajectories", lead, shared=trajectories),
         *((Section("moves", "Moves", "", shared=moved),) if moved else ()),
     ]
     return render_document(f"{steps[0].names[0]} to {steps[-1].names[1]}", parts)

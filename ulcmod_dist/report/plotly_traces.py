@@ -1,6 +1,7 @@
 """Each kind of figure as plotly's plain JSON, and what changes on dark and narrow pages."""
 
 from collections.abc import Iterable, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -299,7 +300,7 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
             "thickness": 10,
             "x": [min(0.999, max(0.001, node.level / last)) for node in spec.nodes],
             "y": _flow_positions(spec),
-            "hovertemplate": "%{label}<br>%{value:,} units<extra></extra>",
+            "hovertemplate": f"%{{label}}<br>%{{value:,}} {spec.members}<extra></extra>",
         },
         "link": {
             "source": [link.source for link in spec.links],
@@ -311,9 +312,13 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
         },
         "textfont": {"color": style.theme.ink, "shadow": "none"},
     }
+    # A name of a run wraps where its level's share of the width ends.
+    wraps = [
+        wrap(level, (36 if style.narrow else 108) // len(spec.levels)) for level in spec.levels
+    ]
     headings = [
         {
-            "text": escape_html(level),
+            "text": escape_html("\n".join(lines)),
             "x": index / last,
             "xanchor": ("left", "center", "right")[(index > 0) + (index == last)],
             "y": 1.0,
@@ -322,11 +327,11 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
             "yref": "paper",
             "showarrow": False,
         }
-        for index, level in enumerate(spec.levels)
+        for index, lines in enumerate(wraps)
     ]
     largest = max(map(len, spec.columns()))
-    margin = {"l": 8, "r": 8, "t": 32, "b": 12}
-    height = figure_height(largest, 120)
+    margin = {"l": 8, "r": 8, "t": 16 * (1 + max(map(len, wraps))), "b": 12}
+    height = figure_height(largest, 88 + margin["t"])
     return build_plot(style, [trace], height, annotations=headings, margin=margin)
 
 

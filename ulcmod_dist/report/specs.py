@@ -151,7 +151,7 @@ class FlowNode:
     number: int
     label: str
     size: float  # units in it
-    group: int  # index of the module of the first level that it mostly comes from
+    group: int  # number of its colour: that of the module that it mostly comes from
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,7 @@ class Flow(FigureSpec):
     levels: tuple[str, ...]  # heading of each level
     nodes: tuple[FlowNode, ...]  # the modules of all levels, level by level
     links: tuple[FlowLink, ...]  # what neighbouring levels share
+    members: str = "units"  # what a size counts
 
     def columns(self) -> list[list[int]]:
         """Return the nodes of each level from top to bottom, those of one origin together."""
