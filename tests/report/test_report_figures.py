@@ -101,7 +101,7 @@ def test_draw_activation__words_name_the_diagonal_and_the_strongest_cell_off_it(
     spec = draw_activation(replace(found, activation=means))
     assert "0.800" in spec.alternative
     assert "samples of module 1 on units of module 2: 0.500" in spec.alternative
-    assert spec.hover[1][2].startswith("Samples of module 1 (beta)\nUnits of module 2 (gamma)")
+    assert spec.hover(1, 2).startswith("Samples of module 1 (beta)\nUnits of module 2 (gamma)")
     assert spec.scale is Scale.DIVERGING
 
 
@@ -202,7 +202,7 @@ def test_draw_loss_by_module__words_compare_own_others_and_control_sets(two: Dis
     spec = draw_loss_by_module(two, get_ablation(two, by_module=increase, control_by_module=random))
     assert "its own samples 1.20 nats a token and others 0.200" in spec.alternative
     assert "control sets cost 0.200 and 0.300" in spec.alternative
-    assert spec.hover[1][0].endswith("Control sets: 0.400")
+    assert spec.hover(1, 0).endswith("Control sets: 0.400")
 
 
 def test_draw_loss_by_category__words_name_the_largest_difference(two: Discovery) -> None:
@@ -211,7 +211,7 @@ def test_draw_loss_by_category__words_name_the_largest_difference(two: Discovery
         two, get_ablation(two, categories=("law", "code", "art")), increase, np.full((2, 3), 0.25)
     )
     assert "1.25 nats a token: module 1 ablated, samples of art" in spec.alternative
-    assert spec.hover[1][2].endswith("Loss increase 1.50 nats a token\nControl sets: 0.250")
+    assert spec.hover(1, 2).endswith("Loss increase 1.50 nats a token\nControl sets: 0.250")
 
 
 def test_draw_selectivity__counts_selective_modules(two: Discovery) -> None:
@@ -312,7 +312,7 @@ def test_heatmap__a_cell_without_a_value_stays_empty(two: Discovery) -> None:
         two, get_ablation(two, categories=("law", "code")), increase, np.zeros((2, 2))
     )
     assert build_figure(spec)["data"][0]["z"] == [[0.9, None], [0.2, 1.5]]
-    assert DASH in spec.hover[0][1]
+    assert DASH in spec.hover(0, 1)
     assert paper.render(spec)
 
 

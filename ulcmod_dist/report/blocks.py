@@ -1,7 +1,7 @@
 """What a page is made of: sections of blocks, before any HTML."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
@@ -13,10 +13,9 @@ from ulcmod_dist.runtime.text import number
 
 @dataclass(frozen=True)
 class Note:
-    """One or more plain sentences; a quiet one says why something is not there."""
+    """One or more plain sentences."""
 
     text: str
-    quiet: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ class ModulePicker:
 
 
 Block = (
-    Note | Facts | KeyFigures | Claims | Picture | Table | Collapsible | Listing | ModulePicker
-    | ShareBars | LayerColumns | Prompts | ShadedPrompts | CompletionPairs
+    Note | Absent | Facts | KeyFigures | Claims | Picture | Table | Collapsible | Listing
+    | ModulePicker | ShareBars | LayerColumns | Prompts | ShadedPrompts | CompletionPairs
 )  # fmt: skip
 
 
@@ -182,23 +181,18 @@ class Section:
         yield from self.shared
 
 
-def name_for(subject: str, found: Discovery) -> str:
-    """Return the name of a figure or table of one K; K has three digits so that names sort."""
-    return f"{subject}-k{found.num_modules:03d}"
-
-
-def build_picture(subject: str, found: Discovery, spec: Figure, *, wide: bool = False) -> Picture:
-    """Return a figure of one K under its name."""
-    return Picture(name_for(subject, found), spec, wide)
-
-
-def explain_absence(absent: Absent) -> Note:
-    """Return the sentence that stands where a part would be."""
-    return Note(absent.reason, quiet=True)
-
-
 def build_choices(
     data: ReportData, build_blocks: Callable[[Discovery], tuple[Block, ...]]
 ) -> tuple[tuple[int, tuple[Block, ...]], ...]:
-    """Return the blocks of each K."""
-    return tuple((found.num_modules, build_blocks(found)) for found in data.discoveries)
+    """Return the blocks of each K, which the names of its figures and tables end in."""
+    return tuple(
+        (found.num_modules, tuple(_name_by_choice(block, found) for block in build_blocks(found)))
+        for found in data.discoveries
+    )
+
+
+def _name_by_choice(block: Block, found: Discovery) -> Block:
+    suffix = f"-k{found.num_modules:03d}"  # three digits, so that names sort
+    if isinstance(block, Collapsible):
+        return Collapsible(replace(block.table, name=block.table.name + suffix))
+    return replace(block, name=block.name + suffix) if isinstance(block, Picture | Table) else block

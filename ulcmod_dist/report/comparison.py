@@ -16,7 +16,7 @@ from ulcmod_dist.report.blocks import (
     Picture,
     Section,
 )
-from ulcmod_dist.report.figures.modules import build_hover, format_cells
+from ulcmod_dist.report.figures.modules import format_cells
 from ulcmod_dist.report.figures.relations import draw_trajectories
 from ulcmod_dist.report.page import render_document
 from ulcmod_dist.report.specs import Heatmap, Scale
@@ -155,10 +155,7 @@ def _draw_similarity(pairs: Mapping[tuple[int, int], Comparison], what: str) -> 
         row_labels=names,
         column_labels=names,
         value_axis="Adjusted Rand index",
-        hover=build_hover(
-            values.shape,
-            lambda i, j: f"{names[i]}\n{names[j]}\nAdjusted Rand index {number(values[i, j])}",
-        ),
+        hover=lambda i, j: f"{names[i]}\n{names[j]}\nAdjusted Rand index {number(values[i, j])}",
         scale=Scale.DIVERGING,
         cell_texts=format_cells(values),
     )
@@ -305,11 +302,8 @@ def _draw_shared(comparison: Comparison, counts: Counts, what: str) -> Heatmap:
         row_axis=f"Module of {comparison.names[0]}",
         column_axis=f"Module of {comparison.names[1]}",
         value_axis=f"Share of the row's {what}",
-        hover=build_hover(
-            counts.shape,
-            lambda row, column: (
-                f"{counts[row, column]:,} {what} of module {row} lie in the other run's {column}"
-            ),
+        hover=lambda row, column: (
+            f"{counts[row, column]:,} {what} of module {row} lie in the other run's {column}"
         ),
         scale=Scale.SEQUENTIAL,
     )

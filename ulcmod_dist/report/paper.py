@@ -20,7 +20,6 @@ from matplotlib.transforms import blended_transform_factory
 
 from ulcmod_dist.report.colours import (
     LIGHT,
-    Theme,
     get_colour_limits,
     get_part_colour,
     place_cell_texts,
@@ -69,38 +68,35 @@ _STYLE: Any = {
 }
 
 
-def render(spec: Figure, *, titles: bool = True, theme: Theme = LIGHT) -> dict[str, bytes]:
+def render(spec: Figure, *, titles: bool = True) -> dict[str, bytes]:
     """Return the files of a figure by ending; equal specifications give equal bytes.
 
     Args:
         spec: The figure.
         titles: Whether its title, and the seeds and restarts behind it, are drawn too. A paper
             has them in the caption.
-        theme: Its colours.
     """
     with _style():
-        canvas = draw(spec, titles=titles, theme=theme)
+        canvas = draw(spec, titles=titles)
         return {ending: _save(canvas, ending) for ending in FORMATS}
 
 
-def draw(spec: Figure, *, titles: bool = True, theme: Theme = LIGHT) -> Canvas:
+def draw(spec: Figure, *, titles: bool = True) -> Canvas:
     """Return a figure with everything in its place."""
     with _style():
         canvas = Canvas(figsize=(WIDTH, _compute_height(spec)), dpi=DPI, layout="constrained")
         FigureCanvasAgg(canvas)
-        canvas.set_facecolor(theme.background)
         axes = canvas.add_subplot()
-        axes.set_facecolor(theme.background)
-        axes.tick_params(colors=theme.muted, labelcolor=theme.muted, length=2, width=0.6)
-        axes.spines[:].set_color(theme.rule)
-        axes.xaxis.label.set_color(theme.muted)
-        axes.yaxis.label.set_color(theme.muted)
-        _get_painter(spec)(axes, spec, theme)
+        axes.tick_params(colors=LIGHT.muted, labelcolor=LIGHT.muted, length=2, width=0.6)
+        axes.spines[:].set_color(LIGHT.rule)
+        axes.xaxis.label.set_color(LIGHT.muted)
+        axes.yaxis.label.set_color(LIGHT.muted)
+        _get_painter(spec)(axes, spec)
         if titles:
             title = textwrap.fill(spec.title, 52)
-            canvas.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=theme.ink)
+            canvas.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=LIGHT.ink)
             basis = textwrap.fill(spec.basis, 84)
-            canvas.supxlabel(basis, x=0.01, ha="left", fontsize=5, color=theme.muted)
+            canvas.supxlabel(basis, x=0.01, ha="left", fontsize=5, color=LIGHT.muted)
         canvas.draw_without_rendering()
         canvas.set_layout_engine("none")  # one layout serves all formats
     return canvas
@@ -126,8 +122,8 @@ def _save(canvas: Canvas, ending: str) -> bytes:
     return buffer.getvalue()
 
 
-def _get_painter(spec: Figure) -> Callable[[Axes, Any, Theme], None]:
-    painters: dict[type, Callable[[Axes, Any, Theme], None]] = {
+def _get_painter(spec: Figure) -> Callable[[Axes, Any], None]:
+    painters: dict[type, Callable[[Axes, Any], None]] = {
         Heatmap: _draw_heatmap,
         StackedBars: _draw_stacked_bars,
         Dots: _draw_dots,
@@ -165,19 +161,19 @@ def _label_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.5, -0.5)
 
 
-def _add_legend(axes: Axes, theme: Theme) -> None:
+def _add_legend(axes: Axes) -> None:
     """Place the legend above the axes, over the width of the whole figure."""
     place = blended_transform_factory(axes.figure.transFigure, axes.transAxes)
     axes.legend(
         loc="lower left", bbox_to_anchor=(0.01, 1.0), bbox_transform=place, ncols=2, fontsize=6,
-        frameon=False, labelcolor=theme.ink, borderaxespad=0.2, handlelength=1.0, borderpad=0,
+        frameon=False, labelcolor=LIGHT.ink, borderaxespad=0.2, handlelength=1.0, borderpad=0,
         columnspacing=1.0,
     )  # fmt: skip
 
 
-def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
+def _draw_heatmap(axes: Axes, spec: Heatmap) -> None:
     low, high = get_colour_limits(spec)
-    colours = LinearSegmentedColormap.from_list("scale", list(theme.scale(spec.scale)))
+    colours = LinearSegmentedColormap.from_list("scale", list(LIGHT.scale(spec.scale)))
     image = axes.imshow(
         spec.values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
     )
@@ -195,10 +191,10 @@ def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
     # Ticks that matplotlib chooses change with the layout, which then is too narrow for them.
     ends = (low, (low + high) / 2, high)
     bar.set_ticks(ends, labels=[number(value, 2) for value in ends])
-    bar.set_label(spec.value_axis, color=theme.muted)
-    bar.ax.tick_params(colors=theme.muted)
+    bar.set_label(spec.value_axis, color=LIGHT.muted)
+    bar.ax.tick_params(colors=LIGHT.muted)
     bar.outline.set_visible(False)
-    cells = list(place_cell_texts(spec, theme))
+    cells = list(place_cell_texts(spec, LIGHT))
     if (
         len(spec.column_labels) * max((len(text) for *_, text, _ in cells), default=0)
         > MAX_CELL_TEXT
@@ -210,32 +206,32 @@ def _draw_heatmap(axes: Axes, spec: Heatmap, theme: Theme) -> None:
         # Beside the texts, a mark lies at the lower edge of its cell, where it hides none.
         axes.scatter(
             spec.marks, np.arange(len(spec.marks)) + (0.38 if cells else 0), marker="D", s=12,
-            color=theme.second, edgecolors=theme.background, linewidths=0.6, zorder=3,
+            color=LIGHT.second, edgecolors=LIGHT.background, linewidths=0.6, zorder=3,
         )  # fmt: skip
 
 
-def _draw_stacked_bars(axes: Axes, spec: StackedBars, theme: Theme) -> None:
+def _draw_stacked_bars(axes: Axes, spec: StackedBars) -> None:
     left = np.zeros(len(spec.labels))
     for index, part in enumerate(spec.parts):
-        colour = get_part_colour(index, len(spec.parts), theme)
+        colour = get_part_colour(index, len(spec.parts), LIGHT)
         axes.barh(
             range(len(spec.labels)), spec.shares[:, index], left=left, height=0.7, label=part,
-            color=colour, edgecolor=theme.background, linewidth=0.4,
+            color=colour, edgecolor=LIGHT.background, linewidth=0.4,
         )  # fmt: skip
         left = left + spec.shares[:, index]
     _label_rows(axes, spec.labels)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel(spec.value_axis)
-    _add_legend(axes, theme)
+    _add_legend(axes)
 
 
-def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
-    axes.grid(visible=True, color=theme.rule, linewidth=0.6)
+def _draw_dots(axes: Axes, spec: Dots) -> None:
+    axes.grid(visible=True, color=LIGHT.rule, linewidth=0.6)
     axes.set_axisbelow(True)
     for index, series in enumerate(spec.series):
         rows = np.arange(len(series.values)) + spec.offset(index)
-        colour = theme.series(index)
+        colour = LIGHT.series(index)
         axes.hlines(rows, series.low, series.high, color=colour, linewidth=0.9)
         marker = ("o", "s", "D", "^")[index % 4]
         axes.scatter(
@@ -254,32 +250,32 @@ def _draw_dots(axes: Axes, spec: Dots, theme: Theme) -> None:
     axes.set_xlabel(spec.value_axis)
     axes.xaxis.set_major_formatter(_format_thousands)
     if len(spec.series) > 1:
-        _add_legend(axes, theme)
+        _add_legend(axes)
 
 
 def _format_thousands(value: float, _: int) -> str:
     return f"{value:,.10g}".replace("-", MINUS)
 
 
-def _draw_dendrogram(axes: Axes, spec: Dendrogram, theme: Theme) -> None:
+def _draw_dendrogram(axes: Axes, spec: Dendrogram) -> None:
     for branch in spec.branches:
-        axes.plot(branch.distances, branch.rows, color=theme.accent, linewidth=1.0)
+        axes.plot(branch.distances, branch.rows, color=LIGHT.accent, linewidth=1.0)
     _label_rows(axes, spec.labels)
     axes.set_xlim(0, spec.reach)
     place, meaning = spec.mark
-    axes.axvline(place, color=theme.muted, linewidth=0.8, linestyle="--")
+    axes.axvline(place, color=LIGHT.muted, linewidth=0.8, linestyle="--")
     axes.text(
         place, 1.0, meaning, transform=axes.get_xaxis_transform(), fontsize=6, ha="right",
-        va="bottom", color=theme.muted,
+        va="bottom", color=LIGHT.muted,
     )  # fmt: skip
     axes.set_xlabel(spec.value_axis)
 
 
-def _draw_flow(axes: Axes, spec: Flow, theme: Theme) -> None:
+def _draw_flow(axes: Axes, spec: Flow) -> None:
     axes.set_axis_off()
     last = max(1, len(spec.levels) - 1)
-    spans = _compute_spans(spec)
-    colours = [theme.palette[node.group % len(theme.palette)] for node in spec.nodes]
+    spans = spec.spans(gaps=0.25)
+    colours = [LIGHT.palette[node.group % len(LIGHT.palette)] for node in spec.nodes]
     _draw_bands(axes, spec, spans, colours)
     for node, (top, bottom), colour in zip(spec.nodes, spans, colours, strict=True):
         corner = (node.level - NODE_WIDTH / 2, top)
@@ -289,28 +285,13 @@ def _draw_flow(axes: Axes, spec: Flow, theme: Theme) -> None:
         text = textwrap.fill(node.label, 20) if node.level in (0, last) else str(node.number)
         axes.text(
             node.level + (-0.03 if right else 0.03), (top + bottom) / 2, text, fontsize=5.5,
-            va="center", ha="right" if right else "left", color=theme.ink,
+            va="center", ha="right" if right else "left", color=LIGHT.ink,
         )  # fmt: skip
     for index, level in enumerate(spec.levels):
         place = ("left", "center", "right")[(index > 0) + (index == last)]
-        axes.text(index, -0.02, level, ha=place, va="bottom", color=theme.muted)
+        axes.text(index, -0.02, level, ha=place, va="bottom", color=LIGHT.muted)
     axes.set_xlim(-0.03, last + 0.03)
     axes.set_ylim(1.02, -0.06)
-
-
-def _compute_spans(spec: Flow) -> list[tuple[float, float]]:
-    """Return the top and bottom of each node."""
-    spans = [(0.0, 0.0)] * len(spec.nodes)
-    for members in spec.columns():
-        gap = 0.25 / max(1, len(members))
-        total = sum(spec.nodes[i].size for i in members) or 1.0
-        scale = (1.0 - gap * (len(members) - 1)) / total
-        top = 0.0
-        for i in members:
-            bottom = top + spec.nodes[i].size * scale
-            spans[i] = (top, bottom)
-            top = bottom + gap
-    return spans
 
 
 def _draw_bands(

@@ -91,7 +91,10 @@ def build_heatmap(spec: Heatmap, style: PlotStyle) -> Json:
     cells: Json = {
         "type": "heatmap",
         "z": [round_all(row) for row in spec.values],
-        "hovertext": [escape_all(row) for row in spec.hover],
+        "hovertext": [
+            escape_all(spec.hover(row, column) for column in range(len(spec.column_labels)))
+            for row in range(len(spec.row_labels))
+        ],
         "hoverinfo": "text",
         "showscale": False,  # the page has its own; saved files show it
         "colorscale": [[i / (len(stops) - 1), stop] for i, stop in enumerate(stops)],
@@ -173,7 +176,7 @@ def build_stacked_bars(spec: StackedBars, style: PlotStyle) -> Json:
             "name": escape_html(part),
             "x": round_all(spec.shares[:, index]),
             "y": rows,
-            "hovertext": [escape_html(row[index]) for row in spec.hover],
+            "hovertext": [escape_html(spec.hover(row, index)) for row in rows],
             "hoverinfo": "text",
             "marker": {
                 "color": get_part_colour(index, len(spec.parts), style.theme),
@@ -299,7 +302,7 @@ def build_flow(spec: Flow, style: PlotStyle) -> Json:
             "pad": 10,
             "thickness": 10,
             "x": [min(0.999, max(0.001, node.level / last)) for node in spec.nodes],
-            "y": _flow_positions(spec),
+            "y": [min(0.999, max(0.001, round(sum(span) / 2, 4))) for span in spec.spans()],
             "hovertemplate": f"%{{label}}<br>%{{value:,}} {spec.members}<extra></extra>",
         },
         "link": {
@@ -340,19 +343,6 @@ def _node_label(node: FlowNode, spec: Flow, style: PlotStyle) -> str:
         return str(node.number)
     # With four levels and more, these lie closer together.
     return label(node.label, min(style.label_limit, 20 if len(spec.levels) < 4 else 14))
-
-
-def _flow_positions(spec: Flow) -> list[float]:
-    """Return each node's centre down the page."""
-    centres = [0.0] * len(spec.nodes)
-    for members in spec.columns():
-        total = sum(spec.nodes[i].size for i in members) or 1.0
-        top = 0.0
-        for i in members:
-            share = spec.nodes[i].size / total
-            centres[i] = min(0.999, max(0.001, round(top + share / 2, 4)))
-            top += share
-    return centres
 
 
 def _translucent(colour: str) -> str:

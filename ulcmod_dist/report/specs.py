@@ -4,7 +4,7 @@ Every text in a figure may come from a corpus, so renderers escape all of them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,7 +47,7 @@ class Heatmap(FigureSpec):
     row_axis: str = ""  # name of the rows
     column_axis: str = ""  # name of the columns
     value_axis: str  # name of the values, with their unit
-    hover: tuple[tuple[str, ...], ...]  # text of each cell, lines separated by newlines
+    hover: Callable[[int, int], str]  # text of the cell at a row and a column, on several lines
     scale: Scale  # how values become colours
     cell_texts: tuple[tuple[str, ...], ...] | None = None  # text in each cell where there is room
     marks: tuple[float, ...] | None = None  # a position along the columns to mark in each row
@@ -65,7 +65,7 @@ class StackedBars(FigureSpec):
     labels: tuple[str, ...]  # one label a bar, top to bottom
     parts: tuple[str, ...]  # names of the parts
     shares: Floats  # shape (bars, parts); rows sum to 1 or are 0
-    hover: tuple[tuple[str, ...], ...]  # text of each part of each bar
+    hover: Callable[[int, int], str]  # text of the part of a bar, by bar and part
     value_axis: str  # name of the shares
 
 
@@ -180,6 +180,19 @@ class Flow(FigureSpec):
             members = [i for i, node in enumerate(self.nodes) if node.level == level]
             columns.append(sorted(members, key=lambda i: (self.nodes[i].group, i)))
         return columns
+
+    def spans(self, gaps: float = 0.0) -> list[tuple[float, float]]:
+        """Return top and bottom of each node in a height of 1, of which ``gaps`` lie between."""
+        spans = [(0.0, 0.0)] * len(self.nodes)
+        for members in self.columns():
+            gap = gaps / max(1, len(members))
+            total = sum(self.nodes[i].size for i in members) or 1.0
+            scale = (1.0 - gap * (len(members) - 1)) / total
+            top = 0.0
+            for i in members:
+                spans[i] = top, top + self.nodes[i].size * scale
+                top = spans[i][1] + gap
+        return spans
 
 
 Figure = Heatmap | StackedBars | Dots | Dendrogram | Flow

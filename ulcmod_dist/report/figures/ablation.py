@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from ulcmod_dist.report.figures.modules import (
-    build_hover,
     describe_basis,
     format_cells,
     number_names,
@@ -92,13 +91,10 @@ def _draw_loss(
         column_labels=tuple(columns),
         row_axis="Ablated module",
         value_axis="Nats a token",
-        hover=build_hover(
-            increase.shape,
-            lambda row, column: (
-                f"Module {row} ({names[row]}) ablated\nSamples of {columns[column]}\n"
-                f"Loss increase {number(increase[row, column])} nats a token\n"
-                f"Control sets: {number(control[row, column])}"
-            ),
+        hover=lambda row, column: (
+            f"Module {row} ({names[row]}) ablated\nSamples of {columns[column]}\n"
+            f"Loss increase {number(increase[row, column])} nats a token\n"
+            f"Control sets: {number(control[row, column])}"
         ),
         scale=Scale.DIVERGING,
         cell_texts=format_cells(increase),

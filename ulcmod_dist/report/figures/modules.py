@@ -1,6 +1,6 @@
 """Figures of the modules: activation, categories, layers and length."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,14 +19,6 @@ MAX_PARTS = 8
 def number_names(names: Sequence[str]) -> tuple[str, ...]:
     """Return "number name" for modules 0, 1, ...; whoever draws them cuts what does not fit."""
     return tuple(label(f"{number} {name}", NAME_LIMIT) for number, name in enumerate(names))
-
-
-def build_hover(
-    shape: tuple[int, ...], text: Callable[[int, int], str]
-) -> tuple[tuple[str, ...], ...]:
-    """Return the hover text of every cell of a matrix from ``text(row, column)``."""
-    rows, columns = shape
-    return tuple(tuple(text(row, column) for column in range(columns)) for row in range(rows))
 
 
 def format_cells(values: Floats) -> tuple[tuple[str, ...], ...]:
@@ -83,13 +75,10 @@ def draw_activation(found: Discovery) -> Heatmap:
         row_axis="Samples of module",
         column_axis="Units of module",
         value_axis="Mean z",
-        hover=build_hover(
-            means.shape,
-            lambda row, column: (
-                f"Samples of module {row} ({names[row]})\n"
-                f"Units of module {column} ({names[column]})\n"
-                f"Mean activation {number(means[row, column])}"
-            ),
+        hover=lambda row, column: (
+            f"Samples of module {row} ({names[row]})\n"
+            f"Units of module {column} ({names[column]})\n"
+            f"Mean activation {number(means[row, column])}"
         ),
         scale=Scale.DIVERGING,
         cell_texts=format_cells(means),
@@ -132,12 +121,9 @@ def draw_category_mix(found: Discovery, categories: Categories) -> StackedBars:
         labels=number_names(names),
         parts=tuple(parts),
         shares=shares,
-        hover=build_hover(
-            shares.shape,
-            lambda row, column: (
-                f"Module {row} ({names[row]})\n{parts[column]}: {pooled[row, column]:,} samples, "
-                f"{percent(shares[row, column])}"
-            ),
+        hover=lambda row, column: (
+            f"Module {row} ({names[row]})\n{parts[column]}: {pooled[row, column]:,} samples, "
+            f"{percent(shares[row, column])}"
         ),
         value_axis="Share of the module's samples",
         row_modules=tuple(range(found.num_modules)),
@@ -177,11 +163,8 @@ def draw_category_similarity(found: Discovery, categories: Categories) -> Heatma
         row_labels=short,
         column_labels=short,
         value_axis="Mean cosine",
-        hover=build_hover(
-            similarity.shape,
-            lambda row, column: (
-                f"{short[row]}\n{short[column]}\nMean cosine {number(similarity[row, column])}"
-            ),
+        hover=lambda row, column: (
+            f"{short[row]}\n{short[column]}\nMean cosine {number(similarity[row, column])}"
         ),
         scale=Scale.DIVERGING,
         cell_texts=format_cells(similarity),
@@ -246,12 +229,9 @@ def draw_layers(found: Discovery, layers: Layers) -> Heatmap:
         row_axis="Module",
         column_axis="Layer",
         value_axis="Share of the layer",
-        hover=build_hover(
-            shares.shape,
-            lambda row, column: (
-                f"Module {order[row]} ({names[order[row]]})\nLayer {short_layers[column]}\n"
-                f"{units[order[row], column]:,} units, {percent(shares[row, column])} of the layer"
-            ),
+        hover=lambda row, column: (
+            f"Module {order[row]} ({names[order[row]]})\nLayer {short_layers[column]}\n"
+            f"{units[order[row], column]:,} units, {percent(shares[row, column])} of the layer"
         ),
         scale=Scale.SEQUENTIAL,
         cell_texts=tuple(tuple(percent(share) for share in row) for row in shares),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ulcmod_dist.report.figures.modules import build_hover, describe_basis
+from ulcmod_dist.report.figures.modules import describe_basis
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, format_interval
 from ulcmod_dist.results.discovery import Discovery, Downstream
 from ulcmod_dist.results.types import Repeats, share_rows
@@ -50,12 +50,9 @@ def draw_confusion(found: Discovery, downstream: Downstream) -> Heatmap:
         row_axis="True category",
         column_axis="Predicted category",
         value_axis="Share of the row",
-        hover=build_hover(
-            counts.shape,
-            lambda row, column: (
-                f"True: {short[row]}\nPredicted: {short[column]}\n"
-                f"{counts[row, column]:,} samples, {percent(shares[row, column])}"
-            ),
+        hover=lambda row, column: (
+            f"True: {short[row]}\nPredicted: {short[column]}\n"
+            f"{counts[row, column]:,} samples, {percent(shares[row, column])}"
         ),
         scale=Scale.SEQUENTIAL,
         cell_texts=tuple(tuple(f"{cell:,}" if cell else "" for cell in row) for row in counts),

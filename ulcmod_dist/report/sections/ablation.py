@@ -10,11 +10,9 @@ from ulcmod_dist.report.blocks import (
     KeyFigure,
     KeyFigures,
     Note,
+    Picture,
     Section,
     build_choices,
-    build_picture,
-    explain_absence,
-    name_for,
 )
 from ulcmod_dist.report.figures.ablation import (
     draw_loss_by_category,
@@ -55,16 +53,16 @@ def build_ablation_section(data: ReportData) -> Section:
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     ablation = found.ablation
     if isinstance(ablation, Absent):
-        return (explain_absence(ablation),)
+        return (ablation,)
     return (
         _key_figures(ablation),
         Note(_what_was_done(ablation)),
         *map(Note, _describe_exceptions(ablation)),
-        build_picture("ablation", found, draw_selectivity(found, ablation), wide=True),
-        build_picture("ablation-modules", found, draw_loss_by_module(found, ablation)),
+        Picture("ablation", draw_selectivity(found, ablation), wide=True),
+        Picture("ablation-modules", draw_loss_by_module(found, ablation)),
         _by_category(found, ablation),
         Collapsible(tabulate_ablation(found, ablation)),
-        Collapsible(tabulate_matrix(found, ablation)),
+        Collapsible(tabulate_matrix(ablation)),
     )
 
 
@@ -142,9 +140,9 @@ def _describe_exceptions(ablation: Ablation) -> Iterator[str]:
 def _by_category(found: Discovery, ablation: Ablation) -> Block:
     increase, control = ablation.by_category, ablation.control_by_category
     if isinstance(increase, Absent) or isinstance(control, Absent):
-        return explain_absence(Absent("The corpus has no categories."))
+        return Absent("The corpus has no categories.")
     spec = draw_loss_by_category(found, ablation, increase, control)
-    return build_picture("ablation-categories", found, spec)
+    return Picture("ablation-categories", spec)
 
 
 def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
@@ -164,7 +162,7 @@ def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
     )
     title = "Loss increase, nats a token"
     caption = "Means, above their 95% intervals. Accuracy is the share of tokens predicted right."
-    return build_table(name_for("ablation", found), title, columns, rows, caption)
+    return build_table("ablation", title, columns, rows, caption)
 
 
 def _list_effects(row: AblatedModule) -> Iterator[tuple[str, Effect]]:
@@ -189,7 +187,7 @@ def _cells(effect: Effect) -> Iterator[Cell]:
         yield from interval_cells(value)
 
 
-def tabulate_matrix(found: Discovery, ablation: Ablation) -> Table:
+def tabulate_matrix(ablation: Ablation) -> Table:
     """Return the loss increase for each ablated module and module of the samples."""
     columns = (
         Column("module", "Ablated module", ColumnKind.COUNT),
@@ -202,4 +200,4 @@ def tabulate_matrix(found: Discovery, ablation: Ablation) -> Table:
         for (row, column), rise in np.ndenumerate(ablation.by_module)
     )
     title = "Loss increase, module by module"
-    return build_table(name_for("ablation-matrix", found), title, columns, rows)
+    return build_table("ablation-matrix", title, columns, rows)

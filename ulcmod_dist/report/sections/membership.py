@@ -1,6 +1,6 @@
 """The section on how strongly units and samples belong to modules beside their own."""
 
-from ulcmod_dist.report.blocks import Block, Section, build_choices, explain_absence, name_for
+from ulcmod_dist.report.blocks import Block, Section, build_choices
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.membership import Membership, MembershipKind
@@ -18,7 +18,7 @@ def build_membership_section(data: ReportData) -> Section:
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.membership, Absent):
-        return (explain_absence(found.membership),)
+        return (found.membership,)
     return (tabulate_membership(found, found.membership),)
 
 
@@ -40,6 +40,4 @@ def tabulate_membership(found: Discovery, membership: Membership) -> Table:
         "Specific: strong in one module. Shared: in several. General: in none, so that they do not "
         "tell the modules apart. Silent: in none, and hardly ever active."
     )
-    return build_table(
-        name_for("membership", found), "Units and samples by kind", columns, rows, caption
-    )
+    return build_table("membership", "Units and samples by kind", columns, rows, caption)

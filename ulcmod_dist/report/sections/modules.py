@@ -18,9 +18,6 @@ from ulcmod_dist.report.blocks import (
     ShareBars,
     Tab,
     build_choices,
-    build_picture,
-    explain_absence,
-    name_for,
 )
 from ulcmod_dist.report.figures.modules import (
     compute_layer_shares,
@@ -109,29 +106,28 @@ def tabulate_modules(found: Discovery) -> Table:
         "over the layers like the model itself, towards 1 for one that keeps to few. Stability: "
         "share of the other restarts in which a unit lies in the same module."
     )
-    return build_table(name_for("modules", found), "All modules", columns, rows, caption)
+    return build_table("modules", "All modules", columns, rows, caption)
 
 
 def _categories(found: Discovery) -> tuple[Block, ...]:
     categories = found.categories
     if isinstance(categories, Absent):
-        return (explain_absence(categories),)
-    mix = draw_category_mix(found, categories)
+        return (categories,)
     return (
-        build_picture("categories", found, mix, wide=True),
-        build_picture("category-similarity", found, draw_category_similarity(found, categories)),
+        Picture("categories", draw_category_mix(found, categories), wide=True),
+        Picture("category-similarity", draw_category_similarity(found, categories)),
     )
 
 
 def _tree(found: Discovery) -> Block:
     if isinstance(found.linkage, Absent):
-        return explain_absence(found.linkage)
-    return build_picture("hierarchy", found, draw_tree(found, found.linkage))
+        return found.linkage
+    return Picture("hierarchy", draw_tree(found, found.linkage))
 
 
 def _flow(data: ReportData) -> tuple[Block, ...]:
     if isinstance(data.overlaps, Absent):
-        return (explain_absence(data.overlaps),)
+        return (data.overlaps,)
     spec = draw_flow(data.overlaps, data.discoveries)
     return (Picture("flow", spec, wide=True), Collapsible(tabulate_overlaps(data.overlaps)))
 
@@ -202,15 +198,10 @@ def _summarize(found: Discovery, module: Module) -> str:
 
 
 def _show_prompts(found: Discovery, module: Module) -> tuple[Block, ...]:
-    blocks: list[Block] = []
-    if isinstance(module.prompts, Absent):
-        blocks.append(explain_absence(module.prompts))
-    else:
-        blocks.append(Prompts(module.prompts))
-    if not isinstance(found.categories, Absent):
-        bars = _share_categories(found.categories, module.number)
-        blocks.append(ShareBars("Categories", bars))
-    return tuple(blocks)
+    prompts = module.prompts if isinstance(module.prompts, Absent) else Prompts(module.prompts)
+    if isinstance(found.categories, Absent):
+        return (prompts,)
+    return (prompts, ShareBars("Categories", _share_categories(found.categories, module.number)))
 
 
 def _share_categories(categories: Categories, module: int) -> tuple[ShareBar, ...]:
@@ -292,10 +283,9 @@ def build_layers_section(data: ReportData) -> Section:
 
 def _layer_blocks(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.layers, Absent):
-        return (explain_absence(found.layers),)
-    spec = draw_layers(found, found.layers)
+        return (found.layers,)
     return (
-        build_picture("layers", found, spec, wide=True),
+        Picture("layers", draw_layers(found, found.layers), wide=True),
         Collapsible(tabulate_layers(found, found.layers)),
     )
 
@@ -316,6 +306,4 @@ def tabulate_layers(found: Discovery, layers: Layers) -> Table:
         for module in found.modules
         for column, layer in enumerate(layers.names)
     )  # fmt: skip
-    return build_table(
-        name_for("layers", found), "Units of each module in each layer", columns, rows
-    )
+    return build_table("layers", "Units of each module in each layer", columns, rows)

@@ -12,9 +12,6 @@ from ulcmod_dist.report.blocks import (
     Picture,
     Section,
     build_choices,
-    build_picture,
-    explain_absence,
-    name_for,
 )
 from ulcmod_dist.report.figures.modules import draw_activation
 from ulcmod_dist.report.figures.quality import draw_by_method, draw_confusion
@@ -52,7 +49,7 @@ def build_quality_section(data: ReportData) -> Section:
 
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
-        build_picture("activation", found, draw_activation(found)),
+        Picture("activation", draw_activation(found)),
         *_comparison(found),
         *_downstream(found),
         *_agreement(found),
@@ -82,7 +79,7 @@ def _draw_methods(found: Discovery) -> Iterator[Picture]:
             values[NULL_NAME] = Repeats(of_null)
         if len(values) > 1:
             spec = draw_by_method(measure, [*values], [*values.values()], _pooled_basis(found))
-            yield build_picture(subject, found, spec)
+            yield Picture(subject, spec)
 
 
 def _warn_of_empty_modules(found: Discovery) -> Iterator[Note]:
@@ -99,11 +96,11 @@ def _warn_of_empty_modules(found: Discovery) -> Iterator[Note]:
         )
 
 
-def _explain_left_out(found: Discovery) -> Iterator[Note]:
+def _explain_left_out(found: Discovery) -> Iterator[Absent]:
     """Yield why methods are not in the table, a sentence a reason."""
     for reason in dict.fromkeys(fact.value for fact in found.methods_left_out):
         methods = [fact.label for fact in found.methods_left_out if fact.value == reason]
-        yield Note(f"Left out: {', '.join(methods)}. {reason}", quiet=True)
+        yield Absent(f"Left out: {', '.join(methods)}. {reason}")
 
 
 def _pooled_basis(found: Discovery) -> str:
@@ -149,7 +146,7 @@ def tabulate_methods(found: Discovery) -> Table:
         f"{RANDOM_GROUPS} is the level: groups as large as the modules, drawn at random."
     )
     columns = [Column("method", "Method"), *columns, Column("num_seeds", "Seeds", ColumnKind.COUNT)]
-    return build_table(name_for("methods", found), "Methods compared", columns, rows, caption)
+    return build_table("methods", "Methods compared", columns, rows, caption)
 
 
 def tabulate_measures(found: Discovery) -> Table:
@@ -188,7 +185,7 @@ def tabulate_measures(found: Discovery) -> Table:
         "the same between the modules of two halves of the samples, with the first seed."
     )
     title = "Measures that favour no method"
-    return build_table(name_for("measures", found), title, columns, rows, caption)
+    return build_table("measures", title, columns, rows, caption)
 
 
 def _spread(*values: Repeats | None) -> Iterator[Cell]:
@@ -199,13 +196,13 @@ def _spread(*values: Repeats | None) -> Iterator[Cell]:
 def _downstream(found: Discovery) -> tuple[Block, ...]:
     downstream = found.downstream
     if isinstance(downstream, Absent):
-        return (explain_absence(downstream),)
+        return (downstream,)
     return (
         _classifier_table(found, downstream),
         *((Note(downstream.note),) if downstream.note else ()),
-        build_picture("confusion", found, draw_confusion(found, downstream)),
-        Collapsible(_category_table(found, downstream)),
-        Collapsible(tabulate_confusion(found, downstream)),
+        Picture("confusion", draw_confusion(found, downstream)),
+        Collapsible(_category_table(downstream)),
+        Collapsible(tabulate_confusion(downstream)),
     )
 
 
@@ -231,7 +228,7 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
         f"({_scored_on(downstream)}); intervals from bootstrap draws of these. "
         "Random groups of units as large as the modules are the level: mean and range of the draws."
     )
-    return build_table(name_for("downstream", found), title, columns, rows, caption)
+    return build_table("downstream", title, columns, rows, caption)
 
 
 def _scored_on(downstream: Downstream) -> str:
@@ -240,7 +237,7 @@ def _scored_on(downstream: Downstream) -> str:
     return f"{downstream.folds}-fold cross-validation on train"
 
 
-def _category_table(found: Discovery, downstream: Downstream) -> Table:
+def _category_table(downstream: Downstream) -> Table:
     columns = [Column("category", "Category"), Column("scored", "Scored samples", ColumnKind.COUNT)]
     columns += [
         Column(f"f1_{i}", f"F1, {classifier.name}", ColumnKind.NUMBER)
@@ -249,10 +246,10 @@ def _category_table(found: Discovery, downstream: Downstream) -> Table:
     support = downstream.classifiers[0].confusion.sum(axis=1).tolist()
     f1 = [classifier.f1 for classifier in downstream.classifiers]
     rows = zip(downstream.categories, support, *f1, strict=True)
-    return build_table(name_for("category-f1", found), "Scores of each category", columns, rows)
+    return build_table("category-f1", "Scores of each category", columns, rows)
 
 
-def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
+def tabulate_confusion(downstream: Downstream) -> Table:
     """Return the confusion matrix of each classifier, a row for each cell that holds samples."""
     columns = (
         Column("classifier", "Classifier"),
@@ -267,14 +264,14 @@ def tabulate_confusion(found: Discovery, downstream: Downstream) -> Table:
         for row, column in np.argwhere(classifier.confusion > 0)
     ]
     caption = "Scored samples by true and predicted category; pairs without samples are left out."
-    return build_table(name_for("category-confusion", found), "Confusion", columns, rows, caption)
+    return build_table("category-confusion", "Confusion", columns, rows, caption)
 
 
 def _agreement(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.agreement, Absent):
         # Without categories the classifiers' sentence has said so already.
         said = isinstance(found.downstream, Absent)
-        return () if said else (explain_absence(found.agreement),)
+        return () if said else (found.agreement,)
     columns = (
         Column("split", "Samples"),
         Column("adjusted_rand", "Adjusted Rand", ColumnKind.NUMBER),
@@ -290,4 +287,4 @@ def _agreement(found: Discovery) -> tuple[Block, ...]:
         "Held-out samples go to the module of largest mean activation."
     )
     title = "Agreement with the categories"
-    return (build_table(name_for("agreement", found), title, columns, rows, caption),)
+    return (build_table("agreement", title, columns, rows, caption),)

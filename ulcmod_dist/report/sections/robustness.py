@@ -8,11 +8,9 @@ from ulcmod_dist.report.blocks import (
     KeyFigure,
     KeyFigures,
     Note,
+    Picture,
     Section,
     build_choices,
-    build_picture,
-    explain_absence,
-    name_for,
 )
 from ulcmod_dist.report.figures.modules import draw_length
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
@@ -52,8 +50,10 @@ def build_robustness_section(data: ReportData) -> Section:
 def _blocks(found: Discovery) -> tuple[Block, ...]:
     return (
         KeyFigures(tuple(_key_figures(found))),
-        *_null(found),
-        *_length(found),
+        found.null
+        if isinstance(found.null, Absent)
+        else Collapsible(tabulate_null(found.objective, found.null)),
+        _length(found),
         Collapsible(tabulate_restarts(found)),
         *_confounds(found),
     )
@@ -80,13 +80,7 @@ def _key_figures(found: Discovery) -> Iterator[KeyFigure]:
         )
 
 
-def _null(found: Discovery) -> tuple[Block, ...]:
-    if isinstance(found.null, Absent):
-        return (explain_absence(found.null),)
-    return (Collapsible(tabulate_null(found, found.null)),)
-
-
-def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
+def tabulate_null(measured: Objective, null: tuple[Objective, ...]) -> Table:
     """Return the objective found on the data and on each permutation."""
     columns = (
         Column("data", "Data"),
@@ -94,10 +88,10 @@ def tabulate_null(found: Discovery, null: tuple[Objective, ...]) -> Table:
         Column("xi", "ξ", ColumnKind.NUMBER),
         Column("balance", "B", ColumnKind.NUMBER),
     )
-    rows = [("as measured", found.objective.value, found.objective.xi, found.objective.balance)]
-    rows += [(f"permutation {i}", s.value, s.xi, s.balance) for i, s in enumerate(null)]
+    scores = [("as measured", measured), *((f"permutation {i}", s) for i, s in enumerate(null))]
+    rows = ((name, score.value, score.xi, score.balance) for name, score in scores)
     caption = "Each permutation permutes each unit's column over the samples."
-    return build_table(name_for("null", found), "Null model", columns, rows, caption)
+    return build_table("null", "Null model", columns, rows, caption)
 
 
 def tabulate_restarts(found: Discovery) -> Table:
@@ -119,23 +113,23 @@ def tabulate_restarts(found: Discovery) -> Table:
         )
         for r in found.restarts
     )
-    return build_table(name_for("restarts", found), "Restarts", columns, rows)
+    return build_table("restarts", "Restarts", columns, rows)
 
 
-def _length(found: Discovery) -> tuple[Block, ...]:
+def _length(found: Discovery) -> Block:
     known = [module.length for module in found.modules if module.length is not None]
     if len(known) < len(found.modules):
-        return (Note("The number of tokens of each sample is not known.", quiet=True),)
-    return (build_picture("length", found, draw_length(found, known)),)
+        return Absent("The number of tokens of each sample is not known.")
+    return Picture("length", draw_length(found, known))
 
 
 def _confounds(found: Discovery) -> tuple[Block, ...]:
     if isinstance(found.confounds, Absent):
-        return (explain_absence(found.confounds),)
-    return (Note(_COUNTED_TOKENS), Collapsible(tabulate_confounds(found, found.confounds)))
+        return (found.confounds,)
+    return (Note(_COUNTED_TOKENS), Collapsible(tabulate_confounds(found.confounds)))
 
 
-def tabulate_confounds(found: Discovery, confounds: tuple[Confound, ...]) -> Table:
+def tabulate_confounds(confounds: tuple[Confound, ...]) -> Table:
     """Return properties of the prompts that are related to the modules."""
     columns = (
         Column("subject", "What"),
@@ -149,7 +143,7 @@ def tabulate_confounds(found: Discovery, confounds: tuple[Confound, ...]) -> Tab
         "their activation may follow from that; so may a category that differs in length. A share "
         "of 0.5, or a correlation of 0.7, is strong; below 0.1, or 0.3, it is weak."
     )
-    return build_table(name_for("confounds", found), title, columns, rows, caption)
+    return build_table("confounds", title, columns, rows, caption)
 
 
 def _measure(confound: Confound) -> str:
