@@ -1,14 +1,13 @@
 """Runs for notebooks: ``um.open_run``."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Literal
-
-import pandas as pd
-import pyarrow as pa
+from typing import TYPE_CHECKING, Literal
 
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
@@ -20,6 +19,10 @@ from ulcmod_dist.runtime.rundir import REPORT, RunDir, evaluation_key, membershi
 from ulcmod_dist.store.modules import StoredModules, list_modules, read_metrics, read_modules
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 from ulcmod_dist.store.versions import containing_run, read_version
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ class Run:
 
     def metrics(self, num_modules: int) -> pd.DataFrame:
         """One row: objective L, xi, balance and what they were found with, for K modules."""
+        # Like PyArrow's tables, imported where a table is made: pandas takes half a second.
+        import pandas as pd
+
         return pd.DataFrame([dict(self.modules(num_modules).metrics)])
 
     def membership(
@@ -163,7 +169,7 @@ class Run:
             ) from error
         return from_json(content, Explanation)
 
-    def report(self) -> "ReportPage":
+    def report(self) -> ReportPage:
         """The page of ``ulcmod report``, which a notebook shows in place.
 
         Raises:

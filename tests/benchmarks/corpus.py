@@ -70,7 +70,8 @@ class Draw:
     units: int
 
     def __call__(self, rows: np.ndarray, digests: np.ndarray) -> None:
-        from ulcmod_dist.store.shards import Origin, ShardContent, ShardWriter
+        from ulcmod_dist.store.commits import Origin
+        from ulcmod_dist.store.shards import ShardContent, ShardWriter
 
         generator = np.random.default_rng(int(rows[0]))
         centres = np.random.default_rng(0).gamma(1.0, size=(len(TOPICS), self.units))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 import ulcmod_dist as um
 from ulcmod_dist.passes.executors import ThreadExecutor
-from ulcmod_dist.passes.moments import Moments, require_variation, standardize
+from ulcmod_dist.passes.moments import require_variation, standardize
+from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix_files import import_matrix
 

@@ -8,10 +8,11 @@ import pytest
 from tests.store.conftest import GRID, RECORD, Write, content_of, digests_of
 from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.errors import InvalidInput, UlcmodError
-from ulcmod_dist.passes.moments import Moments
+from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.arrays import read_region
+from ulcmod_dist.store.commits import Origin, read_commit
 from ulcmod_dist.store.records import (
     CorruptionError,
     committed_digests,
@@ -28,7 +29,7 @@ from ulcmod_dist.store.schema import (
     commit_key,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Origin, ShardWriter, read_commit, read_prompts, shard_moments
+from ulcmod_dist.store.shards import ShardWriter, read_prompts, shard_moments
 
 ALL = (slice(None), slice(None))
 

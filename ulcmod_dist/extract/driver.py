@@ -48,6 +48,7 @@ from ulcmod_dist.runtime.ray_session import (
     ray_session,
 )
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.commits import Commit, read_commits
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.records import (
     QuarantineEntry,
@@ -56,7 +57,7 @@ from ulcmod_dist.store.records import (
     read_quarantine,
 )
 from ulcmod_dist.store.schema import cache_key
-from ulcmod_dist.store.shards import Commit, ShardWriter, read_commits, read_prompts
+from ulcmod_dist.store.shards import ShardWriter, read_prompts
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot, open_snapshot
 
 DISK_MARGIN = 1.05  # free disk space required, relative to what the plan says will be written

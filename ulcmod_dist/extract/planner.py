@@ -27,8 +27,12 @@ from ulcmod_dist.forward.batches import (
     require_tokens,
 )
 from ulcmod_dist.runtime.rundir import PLAN, PLAN_ROWS, RunDir, parquet_bytes
-from ulcmod_dist.store.arrays import ObjectChecksum, read_checked_table
-from ulcmod_dist.store.records import dump_checksummed, load_checksummed
+from ulcmod_dist.store.records import (
+    ObjectChecksum,
+    dump_checksummed,
+    load_checksummed,
+    read_checked_table,
+)
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
 
 SAMPLED = 4096

@@ -1,11 +1,9 @@
 """Mean and deviation of every unit, and the standardisation by them."""
 
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import dask.array as da
 import numpy as np
-from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
@@ -19,14 +17,13 @@ from ulcmod_dist.passes.shares import (
     cut_shares,
 )
 from ulcmod_dist.passes.standardised import (
+    MIN_STD,
     AnyArray,
+    Moments,
     Standardised,
     as_standardised,
 )
 from ulcmod_dist.runtime.text import count
-
-MIN_STD = 1e-8
-"""Standard deviation below which a unit counts as constant."""
 
 # Where a mean is so many standard deviations, float64 leaves z six digits.
 _MAX_OFFSET = 1e9
@@ -37,57 +34,6 @@ MAX_BLOCK_ROWS = 2**17
 
 # Untyped in Dask.
 _dask: Any = da
-
-ROWS_AT_ONCE = 256
-"""Rows converted to float64 at a time, which bounds the memory beside the block itself."""
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Count, mean [units] and ``m2`` [units], the sum of (a - mean)^2, over some samples."""
-
-    count: int
-    mean: NDArray[np.float64]
-    m2: NDArray[np.float64]
-
-    @classmethod
-    def none(cls, units: int) -> Self:
-        """The moments of no samples, the neutral element of `merge`."""
-        return cls(0, np.zeros(units), np.zeros(units))
-
-    @classmethod
-    def of(cls, block: NDArray[np.floating]) -> Self:
-        """The moments of a block [samples, units], in float64."""
-        total = cls.none(block.shape[1])
-        for start in range(0, block.shape[0], ROWS_AT_ONCE):
-            part = block[start : start + ROWS_AT_ONCE].astype(np.float64)
-            # The computed mean of a large constant may be off by rounding above MIN_STD.
-            constant = (part == part[0]).all(axis=0)
-            mean = np.where(constant, part[0], part.mean(axis=0))
-            part -= mean
-            m2 = np.einsum("su,su->u", part, part)
-            total = total.merge(cls(part.shape[0], mean, m2))
-        return total
-
-    def merge(self, other: Self) -> Self:
-        """The moments of both sets of samples together (Chan, Golub and LeVeque, 1979)."""
-        count = self.count + other.count
-        if other.count == 0 or self.count == 0:
-            return self if other.count == 0 else other
-        delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        m2 = self.m2 + other.m2 + delta**2 * (self.count * other.count / count)
-        return type(self)(count, mean, m2)
-
-    def std(self) -> NDArray[np.float64]:
-        """Standard deviation with n - 1; below 1e-8, or of one sample, it counts as 1."""
-        return np.where(self.varies(), np.sqrt(self.m2 / max(1, self.count - 1)), 1.0)
-
-    def varies(self) -> NDArray[np.bool_]:
-        """Whether each unit's standard deviation is at least 1e-8 [units]."""
-        if self.count < 2:
-            return np.zeros(self.mean.shape, bool)
-        return np.asarray(np.sqrt(self.m2 / (self.count - 1)) >= MIN_STD)
 
 
 def standardize(activations: AnyArray, executor: Executor) -> Standardised:

@@ -19,15 +19,16 @@ from ulcmod_dist.iterd.plan import SearchPlan, plan_search
 from ulcmod_dist.iterd.search import Checkpoint
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.moments import require_variation
-from ulcmod_dist.passes.standardised import LabelArray
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.ledger import Ledger, Updated, replacing, stale_sentences, update
+from ulcmod_dist.pipeline.ledger import Ledger, replacing, stale_sentences, update
+from ulcmod_dist.pipeline.result_files import read_module_rows
 from ulcmod_dist.pipeline.search import describe_plan, job_executor
 from ulcmod_dist.pipeline.summary import Summary
+from ulcmod_dist.pipeline.warm_start import WarmStart
 from ulcmod_dist.results.types import Objective
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint
-from ulcmod_dist.store.modules import StoredModules, read_metrics, write_modules
+from ulcmod_dist.store.modules import StoredModules, write_modules
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +55,6 @@ CHOOSING_K = (
 )
 
 
-@dataclass(frozen=True)
-class WarmStart:
-    """Labels of an earlier version that a search continues from."""
-
-    version: int
-    modules: str  # identity of the modules of that version
-    sample_labels: LabelArray  # of the train samples; -1 for one that the version does not have
-    unit_labels: LabelArray
-
-
 @writes
 def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
     """Find the modules for each K, by default of the job; those found from the same rows stay.
@@ -80,18 +71,10 @@ def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summ
     return Summary(
         title="Modules",
         columns=COLUMNS,
-        rows=modules_rows(context, updated),
+        rows=read_module_rows(context, updated),
         data=updated.answers.get("discover", {}),
         closing=[*closing, *stale_sentences(context)],
     )
-
-
-def modules_rows(context: Context, updated: Updated) -> list[dict[str, Any]]:
-    """The metrics of the modules for each K, and whether they were found now."""
-    return [
-        {**read_metrics(context.run, k), "state": updated.state("modules", k, "found")}
-        for k in updated.numbers
-    ]
 
 
 def make_modules(

@@ -8,8 +8,6 @@ from typing import Any
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.schema import RerunConfig
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.pipeline.compare import compare_modules
-from ulcmod_dist.report.comparison import render_comparison, tabulate_versions
 from ulcmod_dist.results.comparison import Comparison, VersionDrift
 from ulcmod_dist.runtime.rundir import DRIFT, RunDir
 from ulcmod_dist.store.modules import StoredModules
@@ -49,6 +47,9 @@ def write_drift(run: RunDir, modules: Sequence[int]) -> None:
 
     It writes how far they are from all versions, and a page for each K.
     """
+    # A rerun that changes nothing only reads what is written here.
+    from ulcmod_dist.report.comparison import render_comparison, tabulate_versions
+
     for key, _ in list(run.keys(DRIFT)):
         run.delete(key)
     kept = list_versions(run)
@@ -129,6 +130,8 @@ def _measure_drift(
 def _compare_or_none(
     runs: tuple[Run, Run], modules: tuple[StoredModules, StoredModules]
 ) -> Comparison | None:
+    from ulcmod_dist.pipeline.compare import compare_modules
+
     try:
         return compare_modules(runs, modules)
     except InvalidInput:

@@ -21,10 +21,15 @@ from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.inputs import read_texts
-from ulcmod_dist.pipeline.ledger import Updated, replacing, require_modules, stale_sentences, update
+from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.membership import measure_membership
 from ulcmod_dist.pipeline.methods import EvaluationInputs, compare_methods, search_again
-from ulcmod_dist.pipeline.result_files import read_result, write_result
+from ulcmod_dist.pipeline.result_files import (
+    EVALUATION_COLUMNS,
+    read_evaluation_rows,
+    read_result,
+    write_result,
+)
 from ulcmod_dist.pipeline.search import job_executor
 from ulcmod_dist.pipeline.summary import Summary, format_bytes
 from ulcmod_dist.results.discovery import Discovery, MethodComparison
@@ -41,21 +46,6 @@ class NullModel:
     objectives: tuple[Objective, ...] | Absent
 
 
-COLUMNS = {
-    "num_modules": "K",
-    "objective": "L",
-    "xi": "xi",
-    "null": "L of null",
-    "best_baseline": "Best baseline",
-    "baseline_objective": "its L",
-    "baseline_xi": "its xi",
-    "accuracy": "Category accuracy",
-    "random_accuracy": "of random groups",
-    "adjusted_rand": "Adjusted Rand",
-    "state": "State",
-}
-
-
 @writes
 def evaluate(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
     """Evaluate the modules for each K, by default of the job; what was evaluated before stays.
@@ -66,19 +56,8 @@ def evaluate(context: Context, num_modules: Sequence[int] | None = None) -> Summ
     numbers = require_modules(context, num_modules)
     save_job(context)
     updated = update(context, ["null", "methods", "evaluation"], numbers)
-    rows, closing = evaluation_rows(context, updated), stale_sentences(context)
-    return Summary(title="Evaluation", columns=COLUMNS, rows=rows, closing=closing)
-
-
-def evaluation_rows(context: Context, updated: Updated) -> list[dict[str, Any]]:
-    """The figures of the evaluation of each K, and whether it was made now."""
-    return [
-        {
-            **_row(read_result(context.run, "evaluation", k, Discovery)),
-            "state": updated.state("evaluation", k, "evaluated"),
-        }
-        for k in updated.numbers
-    ]
+    rows, closing = read_evaluation_rows(context, updated), stale_sentences(context)
+    return Summary(title="Evaluation", columns=EVALUATION_COLUMNS, rows=rows, closing=closing)
 
 
 def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
@@ -224,24 +203,3 @@ def _search_null(
 
         executor = inputs.executor if in_memory else None
         return search_null_model(inputs.train, searched, count, settings.seed, executor)
-
-
-def _row(discovery: Discovery) -> dict[str, object]:
-    null, best, random = discovery.null, discovery.best_baseline, discovery.random_groups
-    downstream, agreement = discovery.downstream, discovery.agreement
-    main = None if isinstance(downstream, Absent) else downstream.classifiers[0]
-    return {
-        "num_modules": discovery.num_modules,
-        "objective": discovery.objective.value,
-        "xi": discovery.objective.xi,
-        "balance": discovery.objective.balance,
-        "null": None if isinstance(null, Absent) else float(np.mean([s.value for s in null])),
-        "best_baseline": best and best.method,
-        "baseline_objective": best and best.value.mean,
-        "baseline_xi": best and best.xi.mean,
-        "accuracy": main and main.accuracy.mean,
-        "random_accuracy": random and random.accuracy and random.accuracy.mean,
-        "macro_f1": main and main.macro_f1.mean,
-        "adjusted_rand": None if isinstance(agreement, Absent) else agreement[0].adjusted_rand,
-        "left_out": discovery.left_out,
-    }

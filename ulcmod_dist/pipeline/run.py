@@ -8,9 +8,9 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import fingerprint_files, read_corpus
 from ulcmod_dist.pipeline.context import Context, save_job, writes
-from ulcmod_dist.pipeline.evaluate import COLUMNS, evaluation_rows
 from ulcmod_dist.pipeline.inputs import CORPUS_FILES, explain_no_ablation, observe_inputs
 from ulcmod_dist.pipeline.ledger import Ledger, Updated, update
+from ulcmod_dist.pipeline.result_files import EVALUATION_COLUMNS, read_evaluation_rows
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import ProgressCallback, ignore_progress
 from ulcmod_dist.runtime.rundir import REPORT, RunDir
@@ -35,8 +35,8 @@ def run_all(context: Context) -> Summary:
     updated = update_results(context)
     return Summary(
         title="Modules",
-        columns={key: heading for key, heading in COLUMNS.items() if key != "state"},
-        rows=evaluation_rows(context, updated),
+        columns={key: heading for key, heading in EVALUATION_COLUMNS.items() if key != "state"},
+        rows=read_evaluation_rows(context, updated),
         facts={**extracted.facts, "seconds": round(time.monotonic() - started, 1)},
         closing=[*extracted.closing, f"Report: {context.run.show(REPORT)}"],
         exit_code=extracted.exit_code,

@@ -8,11 +8,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any
 
 import dask.array as da
 import numpy as np
-import pyarrow as pa
 import zarr
 from dask.base import tokenize
 from dask.blockwise import blockwise
@@ -24,8 +23,8 @@ from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import ObjectStore
 
-from ulcmod_dist.runtime.rundir import RunDir, parse_parquet
-from ulcmod_dist.store.records import CorruptionError
+from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.records import CorruptionError, ObjectChecksum
 from ulcmod_dist.store.schema import ACTIVATION_ARRAY, ArraySchema, ChunkShape
 
 
@@ -62,31 +61,6 @@ class StrictStore(ObjectStore):  # type: ignore[type-arg]
                 f"The chunk {self.url}/{key} is missing.", "Run `ulcmod verify` for all damage."
             )
         return value
-
-
-@dataclass(frozen=True)
-class ObjectChecksum:
-    """Size and SHA-256 of a stored object."""
-
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, data: Any) -> Self:
-        """The checksum of bytes, or of an array's memory."""
-        view = memoryview(data)
-        return cls(view.nbytes, hashlib.sha256(view).hexdigest())
-
-
-def read_checked_table(run: RunDir, key: str, size: int, sha256: str) -> pa.Table:
-    """The Parquet table of a key; `CorruptionError` where it is missing or has other bytes."""
-    try:
-        data = run.read(key)
-    except FileNotFoundError as error:
-        raise CorruptionError(f"{run.show(key)} is missing.") from error
-    if ObjectChecksum.of(data) != ObjectChecksum(size, sha256):
-        raise CorruptionError(f"{run.show(key)} is damaged: its checksum does not match.")
-    return parse_parquet(data)
 
 
 class _ReadBackStore(StrictStore):

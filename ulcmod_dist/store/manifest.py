@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ulcmod_dist.corpus.digests import DIGEST_BYTES, find_digests, from_arrow, join_digests
-from ulcmod_dist.passes.moments import Moments
+from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
-from ulcmod_dist.store.arrays import ObjectChecksum, read_region
-from ulcmod_dist.store.records import dump_checksummed, list_snapshots
+from ulcmod_dist.store.arrays import read_region
+from ulcmod_dist.store.commits import Commit
+from ulcmod_dist.store.records import ObjectChecksum, dump_checksummed, list_snapshots
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,
@@ -20,7 +21,7 @@ from ulcmod_dist.store.schema import (
     cache_key,
     manifest_key,
 )
-from ulcmod_dist.store.shards import Commit, read_prompts, read_token_counts, shard_moments
+from ulcmod_dist.store.shards import read_prompts, read_token_counts, shard_moments
 from ulcmod_dist.store.snapshot import (
     SAMPLE_SCHEMA,
     UNIT_SCHEMA,

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.digests import Digests, join_digests, to_arrow
 from ulcmod_dist.errors import InvalidInput, describe_error
-from ulcmod_dist.passes.moments import Moments, count_block_rows
+from ulcmod_dist.passes.moments import count_block_rows
+from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.store.commits import Commit, Origin, read_commit
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.matrix_input import MatrixLike
 from ulcmod_dist.store.records import committed_digests, latest_provenance
 from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
-from ulcmod_dist.store.shards import Commit, Origin, ShardContent, ShardWriter, read_commit
+from ulcmod_dist.store.shards import ShardContent, ShardWriter
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot
 
 PROVENANCE = {"source": "imported matrix"}

@@ -1,18 +1,23 @@
-"""JSON records of the store, each with its own checksum: headers of manifests, the quarantine.
+"""Records of the store, each with a checksum: headers of manifests, their tables, the quarantine.
 
 Reading them imports neither Zarr nor Dask, so that `ulcmod status` answers in under a second.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.runtime.rundir import RunDir, canonical_json, fingerprint
+from ulcmod_dist.runtime.rundir import RunDir, canonical_json, fingerprint, parse_parquet
 from ulcmod_dist.store.schema import COMMITS, MANIFESTS, QUARANTINE, manifest_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _VERSION = re.compile(rf"{MANIFESTS}/(\d+)\.json")
 
@@ -46,6 +51,31 @@ def load_checksummed(data: bytes, name: str) -> dict[str, Any]:
         raise CorruptionError(f"{name} is damaged: its checksum does not match its contents.")
     assert isinstance(value, dict)
     return value
+
+
+@dataclass(frozen=True)
+class ObjectChecksum:
+    """Size and SHA-256 of a stored object."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: Any) -> Self:
+        """The checksum of bytes, or of an array's memory."""
+        view = memoryview(data)
+        return cls(view.nbytes, hashlib.sha256(view).hexdigest())
+
+
+def read_checked_table(run: RunDir, key: str, size: int, sha256: str) -> pa.Table:
+    """The Parquet table of a key; `CorruptionError` where it is missing or has other bytes."""
+    try:
+        data = run.read(key)
+    except FileNotFoundError as error:
+        raise CorruptionError(f"{run.show(key)} is missing.") from error
+    if ObjectChecksum.of(data) != ObjectChecksum(size, sha256):
+        raise CorruptionError(f"{run.show(key)} is damaged: its checksum does not match.")
+    return parse_parquet(data)
 
 
 def list_snapshots(run: RunDir) -> list[int]:

@@ -9,23 +9,25 @@ import contextlib
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.digests import DIGEST_BYTES, Digests, from_hex, to_hex
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.moments import Moments
+from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
-from ulcmod_dist.store.arrays import ObjectChecksum, ShardArray, read_back, read_region, write_group
-from ulcmod_dist.store.records import (
-    CorruptionError,
-    committed_digests,
-    dump_checksummed,
-    load_checksummed,
+from ulcmod_dist.store.arrays import ShardArray, read_back, read_region, write_group
+from ulcmod_dist.store.commits import (
+    READERS,
+    Commit,
+    Origin,
+    commit_to_json,
+    read_commit,
+    read_record,
 )
+from ulcmod_dist.store.records import dump_checksummed
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     M2_ARRAY,
@@ -39,10 +41,6 @@ from ulcmod_dist.store.schema import (
     shard_digest,
     vector_chunks,
 )
-
-READERS = 16
-"""Commit records read in parallel: object stores have a high latency and serve many requests."""
-
 
 _MASK_CELLS = 2**20
 
@@ -62,50 +60,6 @@ class ShardContent:
     activations: NDArray[np.float32]
     token_counts: NDArray[np.int64]
     routed: NDArray[np.int32] | None = None
-
-
-@dataclass(frozen=True)
-class Origin:
-    """How a shard was computed; kept in its commit but not part of its digest.
-
-    ``provenance`` is what its rows depend on: model, tokenizer, rule, versions. ``batches`` are the
-    sizes of the batches that were run, in their order, ``splits`` those of the batches that were
-    split after running out of memory. ``epoch`` is that of the lease it was written under; 0
-    without one. ``prefix_tokens`` is the number of tokens at the beginning of prompts that were
-    computed once for all of them; 0 if none were.
-    """
-
-    provenance: dict[str, str]
-    batches: tuple[int, ...] = ()
-    splits: tuple[int, ...] = ()
-    attempt: int = 1
-    worker: str = ""
-    seconds: float = 0.0
-    epoch: int = 0
-    prefix_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Commit:
-    """The record that makes an attempt, whose arrays lie in ``folder``, a shard.
-
-    Attributes:
-        digest: Digest of what the rows depend on.
-        rows: Number of rows.
-        tokens: Tokens that count, over all rows.
-        arrays: Name of an array -> SHA-256 of its values.
-        objects: Key below the folder -> size and SHA-256.
-    """
-
-    digest: str
-    folder: str
-    rows: int
-    units: int
-    chunk_shape: ChunkShape
-    tokens: int
-    arrays: dict[str, str]
-    objects: dict[str, ObjectChecksum]
-    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -134,7 +88,7 @@ class ShardWriter:
         try:
             commit = self._store(content, origin, digest, folder)
             self.check()
-            self.run.create(commit_key(digest), dump_checksummed(_commit_to_json(commit)))
+            self.run.create(commit_key(digest), dump_checksummed(commit_to_json(commit)))
         except Exception as error:
             # On a full disk the next attempt needs the space.
             with contextlib.suppress(Exception):
@@ -183,32 +137,6 @@ def _check_finite(content: ShardContent) -> None:
             )
 
 
-def read_commit(run: RunDir, digest: str) -> Commit:
-    """One commit record; CorruptionError where it is missing or its bytes have changed."""
-    value = _read_record(run, digest)
-    try:
-        return _commit_from_json(value)
-    except (KeyError, TypeError, AttributeError) as error:
-        name = run.show(commit_key(digest))
-        raise CorruptionError(f"{name} is no commit record of this version.") from error
-
-
-def _read_record(run: RunDir, digest: str) -> dict[str, Any]:
-    key = commit_key(digest)
-    try:
-        return load_checksummed(run.read(key), run.show(key))
-    except FileNotFoundError as error:
-        raise CorruptionError(f"The commit record {run.show(key)} is missing.") from error
-
-
-def read_commits(run: RunDir, digests: Sequence[str] | None = None) -> dict[str, Commit]:
-    """Commit records by digest, of the given shards or of all, in the order of the digests."""
-    names = sorted(committed_digests(run)) if digests is None else list(digests)
-    with ThreadPoolExecutor(READERS) as readers:
-        commits = list(readers.map(lambda name: read_commit(run, name), names))
-    return dict(zip(names, commits, strict=True))
-
-
 def read_prompts(run: RunDir, commits: Sequence[Commit]) -> list[Digests]:
     """The digest of the prompt of each row of shards, shard after shard."""
     with ThreadPoolExecutor(READERS) as readers:
@@ -219,7 +147,7 @@ def _read_prompts(run: RunDir, commit: Commit) -> Digests:
     if PROMPT_ARRAY.name in commit.arrays:
         return read_region(run, commit.folder, PROMPT_ARRAY, (slice(None), slice(None)))
     # Older records list them.
-    return from_hex(_read_record(run, commit.digest)["prompts"])
+    return from_hex(read_record(run, commit.digest)["prompts"])
 
 
 def read_token_counts(run: RunDir, commits: Sequence[Commit]) -> list[NDArray[np.int64]]:
@@ -256,29 +184,3 @@ def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
         chunks = (min(chunk_shape.rows, rows), min(columns, routed.shape[1]))
         arrays.append(ShardArray(ROUTED_ARRAY, routed, chunks))
     return arrays
-
-
-def _commit_to_json(commit: Commit) -> dict[str, Any]:
-    """The commit record; its keys are the file format, kept when attributes are renamed."""
-    value = asdict(commit)
-    value["grid"] = value.pop("chunk_shape")
-    value["origin"]["record"] = value["origin"].pop("provenance")
-    return value
-
-
-def _commit_from_json(value: dict[str, Any]) -> Commit:
-    origin = dict(value["origin"])
-    for name in ("batches", "splits"):
-        # Older records list the rows of each.
-        origin[name] = tuple(n if isinstance(n, int) else len(n) for n in origin[name])
-    return Commit(
-        digest=value["digest"],
-        folder=value["folder"],
-        rows=value["rows"] if "rows" in value else len(value["prompts"]),
-        units=value["units"],
-        chunk_shape=ChunkShape(**value["grid"]),
-        tokens=value["tokens"],
-        arrays=value["arrays"],
-        objects={key: ObjectChecksum(**entry) for key, entry in value["objects"].items()},
-        origin=Origin(provenance=origin.pop("record"), **origin),
-    )

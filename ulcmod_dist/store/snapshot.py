@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.corpus.digests import Digests, join_digests
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.passes.moments import Moments
-from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.passes.standardised import Moments, Standardised
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, RunDir
-from ulcmod_dist.store.arrays import lazy_rows, read_checked_table
-from ulcmod_dist.store.records import CorruptionError, list_snapshots, read_header
+from ulcmod_dist.store.commits import Commit, read_commits
+from ulcmod_dist.store.records import (
+    CorruptionError,
+    list_snapshots,
+    read_checked_table,
+    read_header,
+)
 from ulcmod_dist.store.schema import ChunkShape
-from ulcmod_dist.store.shards import Commit, read_commits, read_prompts
 
 SAMPLE_SCHEMA = pa.schema(
     [
@@ -85,6 +88,9 @@ class Snapshot:
 
         Samples of every split are standardised by the statistics of the train samples.
         """
+        # Zarr and Dask are imported where rows are read: samples and units are shown without them.
+        from ulcmod_dist.store.arrays import lazy_rows
+
         shard, row = self._locations
         if split is not None:
             chosen = np.asarray(self.samples["split"].to_numpy() == split)
@@ -108,6 +114,8 @@ class Snapshot:
 
     def prompts(self, split: str | None = None) -> Digests:
         """Digest of the prompt (of an import: of the row) of each sample of a split, in order."""
+        from ulcmod_dist.store.shards import read_prompts
+
         held = read_prompts(self.run, self.shards)
         starts = np.cumsum([0, *map(len, held)])
         shard, row = self._locations

@@ -10,9 +10,10 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
-from ulcmod_dist.store.arrays import ObjectChecksum
+from ulcmod_dist.store.commits import Commit, read_commit
 from ulcmod_dist.store.records import (
     CorruptionError,
+    ObjectChecksum,
     committed_digests,
     list_snapshots,
     load_checksummed,
@@ -26,7 +27,7 @@ from ulcmod_dist.store.schema import (
     manifest_key,
     shard_digest,
 )
-from ulcmod_dist.store.shards import Commit, read_commit, read_prompts
+from ulcmod_dist.store.shards import read_prompts
 
 READERS = 4
 """Objects read and hashed in parallel; more would hold more of them in memory."""
