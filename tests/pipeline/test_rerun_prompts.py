@@ -33,8 +33,9 @@ sys.argv = ["ulcmod", *sys.argv[1:]]
 try:
     main()
 finally:
-    # The last one is what reads a corpus in Parquet.
-    heavy = {"ray", "torch", "transformers", "pyarrow.dataset"}
+    # What computes, stores and draws; the last one is what reads a corpus in Parquet.
+    heavy = {"dask", "matplotlib", "numba", "pandas", "plotly", "scipy", "sklearn", "zarr"}
+    heavy |= {"ray", "torch", "transformers", "pyarrow.dataset"}
     print("loaded:", sorted(heavy & set(sys.modules)))
 """
 
