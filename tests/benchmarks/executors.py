@@ -27,9 +27,10 @@ from rich.table import Table
 from tests.benchmarks.stored import CHUNKS
 from tests.faults.machines import dask_hosts
 from ulcmod_dist.iterd.driver import discover
+from ulcmod_dist.iterd.iterations import overlap_blocks
 from ulcmod_dist.iterd.modules import Iteration
 from ulcmod_dist.passes.executors import DaskExecutor, Executor, open_executor
-from ulcmod_dist.passes.map_reduce import Pass
+from ulcmod_dist.passes.map_reduce import Side
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.shares import Share
 from ulcmod_dist.passes.standardised import Standardised, as_standardised
@@ -162,9 +163,7 @@ def run_scheduling(options: argparse.Namespace) -> Table:
 
         def blockwise() -> None:
             blocks = [slice(a, min(a + units, shape[1])) for a in range(0, shape[1], units)]
-            for block, part in zip(blocks, matrix.load_blocks(blocks), strict=True):
-                part.unit_tables([labels[0]], [1])
-                part.sample_tables([labels[1][block]], [1])
+            overlap_blocks(matrix, blocks, [labels[0]], [1], lambda part, _: [labels[1][part]])
 
         for name, iterate in {
             "exact, two reads": exact,
@@ -183,14 +182,13 @@ class Idle(DaskExecutor):
 
     tasks = 0
 
-    def map(self, function: Any, items: Any, shared: Any) -> Iterator[Any]:
+    def map(self, function: Any, items: Any, shared: Any, *others: Any) -> Iterator[Any]:
         """As if the function had been called."""
         self.tasks += len(items)
-        return super().map(_pretend, items, shared)
+        return super().map(_pretend, items, shared, *others)
 
     def keep(self, function: Any, items: Any, shared: Any) -> list[Any]:
         """As if the items had been read."""
-        self.tasks += len(items)
         return super().keep(_leave, items, shared)
 
 
@@ -198,16 +196,15 @@ def _leave(share: Share, _: Any) -> Share:
     return share
 
 
-def _pretend(share: Share, shared: Pass) -> Any:
+def _pretend(_: Share, shared: Any, sides: tuple[Side, Side]) -> Any:
     """Sums of one module, for whichever side is asked for."""
-    sides = zip((share.rows, share.columns), (shared.rows, shared.columns), strict=True)
+    (rows, by_sample), (columns, by_unit) = sides
     samples, units = (
-        sum(numbers[n].stop - numbers[n].start for n in side if n in numbers)
-        for side, numbers in sides
+        sum(part.stop - part.start for part in side.values()) for side in (rows, columns)
     )
-    by_sample = [(0, share.columns[0], np.zeros((samples, 1)))] if shared.by_unit else []
-    by_unit = [(0, share.rows[0], np.zeros((1, units)))] if shared.by_sample else []
-    return by_sample, by_unit
+    of_samples = [(0, min(columns), np.zeros((samples, 1)))] if by_unit else []
+    of_units = [(0, min(rows), np.zeros((1, units)))] if by_sample else []
+    return of_samples, of_units
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@ Both modes move one unit or sample at a time and judge each move by sums that ar
 every accepted move raises L.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import zip_longest
 from typing import TypeAlias
 
 import numpy as np
@@ -12,9 +14,11 @@ import numpy as np
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.sweep import sweep_part
 from ulcmod_dist.passes.matrix import ActivationMatrix
-from ulcmod_dist.passes.standardised import LabelArray
+from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 SweepOrders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
+Block: TypeAlias = list[ActivationMatrix]
+"""A block in memory; empty once nothing will read it any more."""
 
 
 def exact_iteration(
@@ -52,21 +56,18 @@ def blockwise_iteration(
     """Blocks of units in random order, a random order inside each; then all samples.
 
     While a block is in memory, its part of T_u is built, its units are swept, and its part of T_s
-    is built from their new labels: one read of the matrix. Returns units and samples moved, by
-    search.
+    is built from their new labels: one read of the matrix. Meanwhile the next block is read and its
+    part of T_u built, since sample labels stay. Returns units and samples moved, by search.
     """
     # Searches that share the reads share the order of the blocks: all are in the same iteration.
     key = [seed, 3, *searches[0].step]
     order = np.random.default_rng(key).permutation(len(blocks))
-    ks = [search.num_modules for search in searches]
     sizes = [search.unit_sizes for search in searches]
     samples = np.arange(matrix.activations.n_samples)
     inside = [float(np.sum(s.sample_table[samples, s.sample_labels])) for s in searches]
-    tables = [np.zeros_like(search.sample_table) for search in searches]
     moved = [0] * len(searches)
-    chosen = [blocks[i] for i in order]
-    for units, block in zip(chosen, matrix.load_blocks(chosen), strict=True):
-        by_unit = block.unit_tables([search.sample_labels for search in searches], ks)
+
+    def sweep_block(units: slice, by_unit: list[FloatArray]) -> list[LabelArray]:
         for i, search in enumerate(searches):
             inner = search.random_order(units.stop - units.start, 2 + units.start)
             labels = search.unit_labels[units]
@@ -74,10 +75,55 @@ def blockwise_iteration(
                 by_unit[i], labels, inner, sizes[i], search.sample_sizes, inside[i]
             )
             moved[i] += count
-        parts = block.sample_tables([search.unit_labels[units] for search in searches], ks)
-        for table, part in zip(tables, parts, strict=True):
-            table += part
+        return [search.unit_labels[units] for search in searches]
+
+    ks = [search.num_modules for search in searches]
+    labels = [search.sample_labels for search in searches]
+    tables = overlap_blocks(matrix, [blocks[i] for i in order], labels, ks, sweep_block)
     for search, table in zip(searches, tables, strict=True):
         search.sample_table = table
     samples_moved = [search.sweep_samples() for search in searches]
     return list(zip(moved, samples_moved, strict=True))
+
+
+def overlap_blocks(
+    matrix: ActivationMatrix,
+    blocks: Sequence[slice],
+    sample_labels: Sequence[LabelArray],
+    num_modules: Sequence[int],
+    sweep_block: Callable[[slice, list[FloatArray]], Sequence[LabelArray]],
+) -> list[FloatArray]:
+    """Build the parts of T_u of all blocks, and T_s of the labels that ``sweep_block`` returns.
+
+    ``sweep_block`` is called with the units and the part of T_u of each block in order, while
+    passes over the blocks before and after it are under way. Returns T_s [samples, K] of every
+    search; it is added up in the order of the blocks.
+    """
+    tables = [np.zeros((matrix.activations.n_samples, k)) for k in num_modules]
+
+    def build(units: slice, added: Future[None] | None) -> tuple[Block, list[FloatArray]]:
+        # Two blocks at most are in memory: this one, and the one that is swept.
+        if added is not None:
+            added.result()
+        block = matrix.load_block(units)
+        return [block], block.unit_tables(sample_labels, num_modules)
+
+    def add(block: Block, labels: Sequence[LabelArray], added: Future[None] | None) -> None:
+        # Popped: the block is freed once the pass is over.
+        parts = block.pop().sample_tables(labels, num_modules)
+        if added is not None:
+            added.result()
+        for table, part in zip(tables, parts, strict=True):
+            table += part
+
+    added: Future[None] | None = None
+    with ThreadPoolExecutor(2, "blocks") as passes:
+        coming = passes.submit(build, blocks[0], None)
+        for units, following in zip_longest(blocks, blocks[1:]):
+            block, by_unit = coming.result()
+            if following is not None:
+                coming = passes.submit(build, following, added)
+            added = passes.submit(add, block, sweep_block(units, by_unit), added)
+        assert added is not None
+        added.result()
+    return tables

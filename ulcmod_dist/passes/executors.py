@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -20,23 +21,29 @@ from dask.system import CPU_COUNT
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
-from ulcmod_dist.passes.dask_batch import DaskBatch, DaskHandle, Task
+from ulcmod_dist.passes.remote import (
+    START_TIMEOUT,
+    Answer,
+    LostCalls,
+    Message,
+    NoWorkers,
+    RemoteExecutor,
+    Task,
+    TaskRunner,
+    Worker,
+)
 from ulcmod_dist.runtime.addresses import explain_no_answer
 from ulcmod_dist.runtime.memory import machine_memory
 
 NAMES = ("threads", "distributed", "ray")
 DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
-STARTUP_TIMEOUT = 120.0  # seconds for the workers of a local cluster to start
-
-# Results that are gathered at once, at least: each time takes some milliseconds.
-_GATHERED = 8
 
 
 class Executor(Protocol):
     """Calls functions on ``workers`` at once, on machines with ``memory`` bytes.
 
-    A function is called with an item and with what all items share, which travels once to each
-    worker.
+    A function is called with an item and with what all items share, which travels once in each
+    message to a worker.
 
     ``in_process``: tasks run in this process, so that what it holds in memory is not copied.
     """
@@ -45,8 +52,13 @@ class Executor(Protocol):
     memory: int
     in_process: bool
 
-    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
-        """The result of ``function(item, shared)`` for each item or handle, in their order."""
+    def map(
+        self, function: Task, items: Sequence[Any], shared: Any, *others: Sequence[Any]
+    ) -> Iterator[Any]:
+        """The result of ``function(item, shared, *others)`` for each item or handle, in order.
+
+        As in the builtin ``map``, each of the ``others`` holds one value for each item.
+        """
 
     def keep(self, function: Task, items: Sequence[Any], shared: Any) -> Sequence[Any]:
         """As `map`, with the results kept where they are made; returns a handle of each for `map`.
@@ -64,111 +76,186 @@ class ThreadExecutor:
     def __init__(self, workers: int | None = None) -> None:
         self.workers = workers or CPU_COUNT
         self.memory = machine_memory()
+        self._pool = ThreadPoolExecutor(self.workers, "pass")
         self._blas = ThreadpoolController()
+        self._lock = threading.Lock()
+        self._running = 0
+        self._limit: Any = None
 
-    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
-        """The result of ``function(item, shared)`` for each item or handle, in their order."""
-        # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
-        with self._blas.limit(limits=1, user_api="blas"), ThreadPoolExecutor(self.workers) as pool:
-            yield from pool.map(lambda item: function(item, shared), items)
+    def map(
+        self, function: Task, items: Sequence[Any], shared: Any, *others: Sequence[Any]
+    ) -> Iterator[Any]:
+        """The result of ``function(item, shared, *others)`` for each item or handle, in order."""
+
+        def call(item: Any, *rest: Any) -> Any:
+            with self._limit_blas():
+                return function(item, shared, *rest)
+
+        return self._pool.map(call, items, *others)
 
     def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
         """The results, which are the handles."""
         return list(self.map(function, items, shared))
 
+    @contextmanager
+    def _limit_blas(self) -> Iterator[None]:
+        # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
+        with self._lock:
+            self._running += 1
+            if self._running == 1:
+                self._limit = self._blas.limit(limits=1, user_api="blas")
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    self._limit.restore_original_limits()
 
-class DaskExecutor:
+
+class DaskExecutor(RemoteExecutor):
     """A dask.distributed cluster, by an open ``distributed.Client``."""
 
-    in_process = False
+    # A worker that does not know its actor is another process than before, at the same address.
+    losses = OSError, KeyError, CancelledError
 
     def __init__(self, client: Any) -> None:
+        super().__init__()
         self._client = client
         self.workers = max(1, sum(client.nthreads().values()))
         self.memory = sum(
             int(worker["memory_limit"]) for worker in client.scheduler_info(-1)["workers"].values()
         )
 
-    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
-        """The result of ``function(item, shared)`` for each item or handle, in their order.
+    def dump(self, value: Any) -> bytes:
+        """Pickle a value, functions of scripts included."""
+        from distributed.protocol.pickle import dumps
 
-        Raises:
-            UlcmodError: Workers were ended again and again, or the scheduler is gone.
-        """
-        from distributed import CancelledError, KilledWorker
-        from distributed.comm.core import CommClosedError
+        return bytes(dumps(value))
 
+    def launch(self, known: Sequence[Worker]) -> list[tuple[Worker, Future[Any]]]:
+        """Start an actor on every worker of the cluster that has none."""
         try:
-            batch = DaskBatch(self._client, function, items, shared)
-            together = max(self.workers, _GATHERED)
-            for first in range(0, len(items), together):
-                yield from batch.gather(range(first, min(len(items), first + together)))
-        except KilledWorker as error:
-            raise UlcmodError(
-                "Workers of the Dask cluster ended again and again in the same task, mostly "
-                f"because they ran out of memory: {one_line(error)[:300]}.",
-                "Lower discover.memory, or give the workers more memory.",
-            ) from error
-        except (CancelledError, CommClosedError) as error:
-            raise UlcmodError(
-                f"The Dask cluster was lost: {one_line(error)[:300]}.",
+            found = self._client.nthreads()
+        except (OSError, RuntimeError) as error:
+            raise NoWorkers from error
+        addresses = {worker.actor.address for worker in known}
+        workers = [
+            Worker(threads, DaskActor(self._client, address, threads))
+            for address, threads in found.items()
+            if threads and address not in addresses
+        ]
+        return [(worker, self._schedule(worker.actor.start())) for worker in workers]
+
+    def send(self, worker: Worker, message: Message) -> Future[Answer]:
+        """Send a message to a worker; the future is done when its answer is here."""
+        return self._schedule(worker.actor.run(message))
+
+    def explain(self, lost: LostCalls) -> UlcmodError:
+        """The error of calls that cannot be made."""
+        reason = one_line(lost.__cause__ or "it has no workers")[:300]
+        if isinstance(lost, NoWorkers):
+            return UlcmodError(
+                f"The Dask cluster was lost: {reason}.",
                 "Start the same command again: it continues from its last checkpoint.",
-            ) from error
+            )
+        return UlcmodError(
+            "Workers of the Dask cluster ended again and again in the same task, mostly "
+            f"because they ran out of memory: {reason}.",
+            "Lower discover.memory, or give the workers more memory.",
+        )
 
-    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
-        """Handles of the results, which may still be under way."""
-        batch = DaskBatch(self._client, function, items, shared)
-        return [DaskHandle(batch, number) for number in range(len(items))]
+    def _schedule(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._client.loop.asyncio_loop)
 
 
-class RayExecutor:
-    """Ray tasks, on the Ray that this process is connected to."""
+class DaskActor:
+    """The `TaskRunner` of a Dask worker.
 
-    in_process = False
+    `distributed.Actor` is not used for its calls: with a lost worker some of them never end.
+    """
+
+    def __init__(self, client: Any, address: str, threads: int) -> None:
+        self.address = address
+        self._client = client
+        self._key = f"{TaskRunner.__name__}-{uuid.uuid4().hex}"
+        # The actor lives as long as this future.
+        self._future = client.submit(
+            TaskRunner, threads, key=self._key, workers=[address], actor=True
+        )
+        self._rpc = client.rpc(address)
+
+    async def start(self) -> None:
+        """Wait for the actor; find out whether its worker can be reached from here."""
+        from distributed.actor import ProxyRPC
+
+        await self._client.gather(self._future, asynchronous=True)
+        try:
+            await asyncio.wait_for(self._rpc.identity(), DASK_TIMEOUT)
+        except OSError:
+            # By way of the scheduler, which reaches its workers.
+            self._rpc = ProxyRPC(self._client.scheduler, self.address)
+
+    async def run(self, message: Message) -> Answer:
+        """Make the calls of a message on the worker."""
+        from distributed.protocol.serialize import to_serialize
+
+        said = await self._rpc.actor_execute(
+            actor=self._key, function="run", args=[to_serialize(message)], kwargs={}
+        )
+        if said["status"] != "OK":
+            raise said["exception"]
+        answer: Answer = said["result"]
+        return answer
+
+
+class RayExecutor(RemoteExecutor):
+    """Ray actors, one a CPU, on the Ray that this process is connected to."""
 
     def __init__(self) -> None:
+        super().__init__()
         import ray
+        from ray.exceptions import RayError
 
         self._ray: Any = ray
-        self._call: Any = ray.remote(_call)
+        self.losses = (RayError,)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = max(1, int(resources.get("CPU", 1)))
         self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
-    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
-        """The result of ``function(item, shared)`` for each item or handle, in their order.
+    def dump(self, value: Any) -> bytes:
+        """Pickle a value, functions of scripts included."""
+        return bytes(self._ray.cloudpickle.dumps(value))
 
-        Raises:
-            UlcmodError: A machine or Ray failed.
-        """
-        from ray.exceptions import RayError
+    def launch(self, known: Sequence[Worker]) -> list[tuple[Worker, Future[Any]]]:
+        """Start an actor for every CPU that has none."""
+        start = self._ray.remote(num_cpus=1)(TaskRunner).remote
+        workers = [Worker(1, start(1)) for _ in range(self.workers - len(known))]
+        return [(worker, worker.actor.__ray_ready__.remote().future()) for worker in workers]
 
+    def send(self, worker: Worker, message: Message) -> Future[Answer]:
+        """Send a message to a worker; the future is done when its answer is here."""
+        future: Future[Answer] = worker.actor.run.remote(message).future()
+        return future
+
+    def explain(self, lost: LostCalls) -> UlcmodError:
+        """The error of calls that cannot be made."""
         from ulcmod_dist.runtime.ray_failures import MemoryShortage, find_machine_failure
 
-        # Tasks go to the machines that hold their items.
-        sent = self._ray.put(shared)
-        results = deque(self._call.remote(function, item, sent) for item in items)
-        try:
-            while results:
-                yield self._ray.get(results.popleft())
-        except RayError as error:
-            failure = find_machine_failure(error)
-            if isinstance(failure, MemoryShortage):
-                remedy = "Lower discover.memory, or use machines with more memory."
-                raise MemoryShortage(failure.fact, remedy) from error
-            if failure is None:
-                raise
-            raise failure from error
-
-    def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
-        """References to the results in Ray's object store, which may still be under way."""
-        sent = self._ray.put(shared)
-        spread = self._call.options(scheduling_strategy="SPREAD")
-        return [spread.remote(function, item, sent) for item in items]
-
-
-def _call(function: Task, item: Any, shared: Any) -> Any:
-    return function(item, shared)
+        cause = lost.__cause__
+        if cause is None:
+            return UlcmodError(
+                f"Ray has started no worker of the search within {START_TIMEOUT:g} s.",
+                "Free a CPU of the cluster; `ray status` shows who uses them.",
+            )
+        failure = find_machine_failure(cause)
+        if isinstance(failure, MemoryShortage):
+            remedy = "Lower discover.memory, or use machines with more memory."
+            return MemoryShortage(failure.fact, remedy)
+        return failure or UlcmodError(
+            f"Workers of Ray ended again and again in the same task: {one_line(cause)[:300]}.",
+            "See the logs of Ray (/tmp/ray/session_latest).",
+        )
 
 
 class ProgressExecutor:
@@ -178,16 +265,22 @@ class ProgressExecutor:
         self._executor = executor
         self._on_update = on_update
         self._done = 0
+        self._under_way: dict[object, float] = {}
         self.workers = executor.workers
         self.memory = executor.memory
         self.in_process = executor.in_process
 
-    def map(self, function: Task, items: Sequence[Any], shared: Any) -> Iterator[Any]:
-        """The result of ``function(item, shared)`` for each item or handle, in their order."""
-        results = self._executor.map(function, items, shared)
-        for number, result in enumerate(results, 1):
+    def map(
+        self, function: Task, items: Sequence[Any], shared: Any, *others: Sequence[Any]
+    ) -> Iterator[Any]:
+        """The result of ``function(item, shared, *others)`` for each item or handle, in order."""
+        this = object()
+        for number, result in enumerate(self._executor.map(function, items, shared, *others), 1):
             yield result
-            self._on_update(self._done + number / len(items))
+            self._under_way[this] = number / len(items)
+            # Passes may overlap.
+            self._on_update(self._done + sum(list(self._under_way.values())))
+        self._under_way.pop(this, None)
         self._done += 1
 
     def keep(self, function: Task, items: Sequence[Any], shared: Any) -> Sequence[Any]:
@@ -283,15 +376,9 @@ def _connect(cluster: Any, workers: int = 1) -> Iterator[Any]:
 
     address = cluster if isinstance(cluster, str) else cluster.scheduler_address
     # Workers of this machine have to be started first, which takes long where it is busy.
-    timeout = DASK_TIMEOUT if cluster is address else STARTUP_TIMEOUT
+    timeout = DASK_TIMEOUT if cluster is address else START_TIMEOUT
     try:
-        # Results do not pass through the scheduler of this machine's cluster.
-        client = distributed.Client(
-            cluster,
-            timeout=DASK_TIMEOUT,
-            set_as_default=False,
-            direct_to_workers=cluster is not address or None,
-        )
+        client = distributed.Client(cluster, timeout=DASK_TIMEOUT, set_as_default=False)
     except (OSError, TimeoutError) as error:
         raise _no_scheduler(address, one_line(error)) from error
     with client:

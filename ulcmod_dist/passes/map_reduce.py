@@ -6,7 +6,6 @@ The tree depends on the blocks alone, so that any number of workers gives the sa
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -51,20 +50,8 @@ class TreeSum:
         return self.nodes[0][2] if self.nodes else None
 
 
-@dataclass(frozen=True, eq=False)
-class Pass:
-    """What every share of a pass needs: the kernel, its arguments, and the blocks that are read.
-
-    ``rows`` and ``columns`` are samples and units of the blocks, by their numbers. Shares that
-    carry none of their own have those of ``blocks``.
-    """
-
-    kernel: Kernel
-    rows: Mapping[int, slice]
-    columns: Mapping[int, slice]
-    by_sample: Sequence[AnyArray]
-    by_unit: Sequence[AnyArray]
-    blocks: Blocks | None
+Side: TypeAlias = tuple[dict[int, slice], list[AnyArray]]
+"""Samples or units of a share's blocks that are read, by number, and its part of the arguments."""
 
 
 def map_reduce(
@@ -101,12 +88,15 @@ def map_reduce(
         shares, common = [raw.handles[place] for place in places], None
     else:
         shares, common = cut_shares(raw, layout, places), common_blocks(raw)
-    shared = Pass(kernel, rows, columns, by_sample, by_unit, common)
+    # Of labels and weights every share gets its part: all of them together would be the most that
+    # many workers are sent.
+    of_rows = {cut: _cut(rows, cut, by_sample) for cut in {cut for cut, _ in places}}
+    of_columns = {cut: _cut(columns, cut, by_unit) for cut in {cut for _, cut in places}}
+    sides = [(of_rows[row_cut], of_columns[column_cut]) for row_cut, column_cut in places]
     row_trees = {cut: TreeSum() for cut, _ in places}
     column_trees = {cut: TreeSum() for _, cut in places}
-    for (row_cut, column_cut), parts in zip(
-        places, executor.map(_sum_share, shares, shared), strict=True
-    ):
+    done = executor.map(_sum_share, shares, (kernel, common), sides)
+    for (row_cut, column_cut), parts in zip(places, done, strict=True):
         for tree, nodes in zip((row_trees[row_cut], column_trees[column_cut]), parts, strict=True):
             for level, number, part in nodes:
                 tree.add(part, number, level)
@@ -115,32 +105,34 @@ def map_reduce(
     return by_row, by_column
 
 
-def _sum_share(share: Share, shared: Pass) -> tuple[list[Node], list[Node]]:
+def _sum_share(
+    share: Share, shared: tuple[Kernel, Blocks | None], sides: tuple[Side, Side]
+) -> tuple[list[Node], list[Node]]:
     """Sums of a share's blocks for its samples, over columns, and for its units, over rows."""
-    blocks = share.blocks or shared.blocks
+    kernel, common = shared
+    blocks = share.blocks or common
     assert blocks is not None
-    rows = [number for number in share.rows if number in shared.rows]
-    columns = [number for number in share.columns if number in shared.columns]
-    row_values = [[_slice(array, shared.rows[n]) for array in shared.by_sample] for n in rows]
+    (rows, of_samples), (columns, of_units) = sides
+    row_values = [[_slice(array, part) for array in of_samples] for part in rows.values()]
     by_sample, by_unit = TreeSum(), []
     # Column by column: the sums for units, the larger ones, are soon complete.
-    for j in columns:
-        column_values = [_slice(array, shared.columns[j]) for array in shared.by_unit]
+    for j, part in columns.items():
+        column_values = [_slice(array, part) for array in of_units]
         of_rows, of_column = [], TreeSum()
         for i, values in zip(rows, row_values, strict=True):
             block = _freeze(blocks[i, j])
-            of_samples, of_units = shared.kernel(block, *values, *column_values)
-            of_rows.append(of_samples)
-            of_column.add(of_units, i)
+            for_samples, for_units = kernel(block, *values, *column_values)
+            of_rows.append(for_samples)
+            of_column.add(for_units, i)
         by_sample.add(_concatenate(of_rows, 0), j)
         by_unit.append(of_column.nodes)
     merged = []
     # All columns have the same rows, and so the same branches.
     for same in zip(*by_unit, strict=True):
         level, number, _ = same[0]
-        part = _concatenate([part for _, _, part in same], 1)
-        assert part is not None
-        merged.append((level, number, part))
+        whole = _concatenate([sums for _, _, sums in same], 1)
+        assert whole is not None
+        merged.append((level, number, whole))
     return by_sample.nodes, merged
 
 
@@ -161,6 +153,15 @@ def _select_blocks(blocks: Mapping[int, slice], items: AnyArray | None) -> dict[
     ends = np.searchsorted(items, [part.stop for part in blocks.values()])
     pairs = zip(blocks.items(), firsts, ends, strict=True)
     return {number: part for (number, part), first, end in pairs if end > first}
+
+
+def _cut(blocks: Mapping[int, slice], cut: range, arrays: Sequence[AnyArray]) -> Side:
+    """One side of a share: its blocks count from where its part of the arrays begins."""
+    chosen = {number: blocks[number] for number in cut if number in blocks}
+    first = min(part.start for part in chosen.values())
+    end = max(part.stop for part in chosen.values())
+    inside = {number: slice(p.start - first, p.stop - first) for number, p in chosen.items()}
+    return inside, [np.ascontiguousarray(array[..., first:end]) for array in arrays]
 
 
 def _slice(array: AnyArray, part: slice) -> AnyArray:

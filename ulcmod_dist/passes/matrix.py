@@ -11,7 +11,6 @@ Several searches, each with its own labels and number of modules, share a pass.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -143,20 +142,8 @@ class ActivationMatrix:
             table += change
         return list(tables)
 
-    def load_blocks(self, blocks: Sequence[slice]) -> Iterator[ActivationMatrix]:
-        """Blocks of units, made of whole chunks, in memory; the next one loads meanwhile."""
-        if self.resident:
-            yield from (self._load_block(block) for block in blocks)
-            return
-        with ThreadPoolExecutor(1, "next-block") as loader:
-            coming = loader.submit(self._load_block, blocks[0])
-            for following in [*blocks[1:], None]:
-                block = coming.result()
-                if following is not None:
-                    coming = loader.submit(self._load_block, following)
-                yield block
-
-    def _load_block(self, units: slice) -> ActivationMatrix:
+    def load_block(self, units: slice) -> ActivationMatrix:
+        """A block of units, made of whole chunks, in memory once a pass has read it."""
         raw = self.activations.raw
         if isinstance(raw, KeptMatrix):
             raw = raw.select_units(units)
