@@ -155,6 +155,19 @@ def test_discover__a_worker_lost_in_mid_pass_costs_no_label(
 
 
 @pytest.mark.faults
+def test_discover__an_actor_of_ray_lost_in_mid_pass_costs_no_label(
+    tmp_path: Path, local_ray: None
+) -> None:
+    problem = planted(noise=3.0, samples=400, units=900)
+    search: dict[str, Any] = {"mode": "blockwise", "block_units": 150, "max_iterations": 4}
+    here = discover(problem.standardised(), 5, **search)
+    (reads := tmp_path / "reads").mkdir()
+    found = discover(murderous(problem, reads, 15), 5, executor="ray", **search)
+    assert (tmp_path / "killed").exists()
+    assert same(here, found)
+
+
+@pytest.mark.faults
 def test_discover__a_worker_lost_with_what_it_kept_costs_no_label() -> None:
     import distributed
 

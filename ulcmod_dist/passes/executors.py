@@ -319,7 +319,7 @@ def open_executor(
         # Ray takes two seconds to import, which the other executors need not wait for.
         from ulcmod_dist.runtime.ray_session import ray_session
 
-        # Persisted chunks live in the object store: let Ray size it by the machine's memory.
+        # A matrix of this process, and tables, pass through the object store: let Ray size it.
         with ray_session(ray_address, object_store_bytes=None):
             yield RayExecutor()
 
