@@ -17,32 +17,32 @@ table holds the modules of all.
 import numpy as np
 from numba import njit
 
+from ulcmod_dist.passes.lanes import LANES, add_lanes, allocate_lanes, turn_tile
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray
 
 # A piece of a block stays in the L2 cache while every search adds it up: rows, columns.
 _PIECE_ROWS = 128
 _PIECE_COLUMNS = 1024
-# Rows that are summed side by side: one visit to the sums of a module for all of them. Measured, 8
-# are 11% faster than 4 and 16 are 40% slower.
-_LANES = 8
 # Rows that are added to each other before they reach the sums.
 _TOGETHER = 4
+# In place of labels and weights that a kernel has no use for. Not to be written, as the others that
+# it gets: numba would compile it once more.
+_NO_LABELS, _NO_WEIGHTS = np.empty((0, 0), np.int32), np.empty(0)
+_NO_LABELS.flags.writeable = _NO_WEIGHTS.flags.writeable = False
 
 
 def unit_sums(
     block: AnyArray, sample_labels: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
     """Sums over the samples of each module."""
-    unused = np.empty((0, block.shape[1]), np.int32)
-    return None, _sum_pieces(block, sample_labels, unused, np.empty(0), num_modules)[1]
+    return None, _sum_pieces(block, sample_labels, _NO_LABELS, _NO_WEIGHTS, num_modules)[1]
 
 
 def sample_sums(
     block: AnyArray, unit_labels: LabelArray, weights: FloatArray, *, num_modules: int
 ) -> tuple[FloatArray, None]:
     """Weighted sums over the units of each module."""
-    unused = np.empty((0, block.shape[0]), np.int32)
-    return _sum_pieces(block, unused, unit_labels, weights, num_modules)[0], None
+    return _sum_pieces(block, _NO_LABELS, unit_labels, weights, num_modules)[0], None
 
 
 def both_sums(
@@ -66,14 +66,11 @@ def sample_changes(
     num_modules: int,
 ) -> tuple[FloatArray, None]:
     """Change of `sample_sums` when units move; reads only the columns of those that moved."""
-    block, changes = _summable(block), np.zeros((block.shape[0], num_modules))
-    lanes = np.zeros((num_modules, _LANES))
-    for old, new in zip(before, after, strict=True):
-        moved = np.flatnonzero(old != new)
-        if moved.size:
-            pair = old[moved], new[moved]
-            bounds = int(np.min(pair)), int(np.max(pair)) + 1
-            _add_sample_changes(block, moved, *pair, weights[moved], *bounds, changes, lanes)
+    changes, lanes = np.zeros((block.shape[0], num_modules)), allocate_lanes(num_modules)
+    # The moves of all searches follow each other, so that a few rows stay in the cache for all.
+    search, moved = map(np.ascontiguousarray, np.nonzero(before != after))
+    pair = before[search, moved], after[search, moved]
+    _add_sample_changes(_summable(block), moved, *pair, weights[moved], changes, lanes)
     return changes, None
 
 
@@ -118,11 +115,11 @@ def _sum_pieces(
     by_sample = np.zeros((block.shape[0], num_modules) if len(unit_labels) else (0, 0))
     sums = by_sample, np.zeros((num_modules, block.shape[1]) if len(sample_labels) else (0, 0))
     # Sorting and extremes are NumPy's: compiling them takes numba seconds.
-    pieces = np.arange(block.shape[0]) // _PIECE_ROWS
+    pieces = np.arange(sample_labels.shape[1]) // _PIECE_ROWS
     order = np.argsort(pieces * num_modules + sample_labels, axis=1, kind="stable")
-    bounds = np.stack([unit_labels.min(axis=1), unit_labels.max(axis=1) + 1]).astype(np.int64)
-    lanes = np.zeros((len(by_sample) and num_modules, _LANES))
-    _add_sums(_summable(block), sample_labels, order, unit_labels, bounds, weights, *sums, lanes)
+    lanes, tile = np.split(allocate_lanes(num_modules + LANES), [num_modules])
+    sides = sample_labels, order, unit_labels, weights
+    _add_sums(_summable(block), *sides, *sums, lanes, tile)
     return sums
 
 
@@ -135,16 +132,19 @@ def _summable(block: AnyArray) -> AnyArray:
 
 @njit(cache=True, nogil=True)
 def _add_sums(  # type: ignore[no-untyped-def]
-    block, sample_labels, order, unit_labels, bounds, weights, by_sample, by_unit, lanes
+    block, sample_labels, order, unit_labels, weights, by_sample, by_unit, lanes, tile
 ):
     rows, columns = block.shape
     for s in range(0, rows, _PIECE_ROWS):
         for u in range(0, columns, _PIECE_COLUMNS):
             t, v = min(rows, s + _PIECE_ROWS), min(columns, u + _PIECE_COLUMNS)
-            _add_sample_piece(block, s, t, u, v, unit_labels, bounds, weights, by_sample, lanes)
+            if unit_labels.shape[0]:
+                _add_sample_piece(block, s, t, u, v, unit_labels, weights, by_sample, lanes, tile)
             _add_unit_piece(block, s, t, u, v, sample_labels, order, by_unit)
 
 
+# Slices from `u` to `v` are indexed from 0: numba supports negative numbers in arrays, and a loop
+# from `u`, which might be negative, is not compiled to vectors.
 @njit(cache=True, nogil=True)
 def _add_unit_piece(block, s, t, u, v, labels, order, sums):  # type: ignore[no-untyped-def]
     for search in range(labels.shape[0]):
@@ -152,61 +152,68 @@ def _add_unit_piece(block, s, t, u, v, labels, order, sums):  # type: ignore[no-
         while i < t:
             a = order[search, i]
             k = labels[search, a]
+            total, first = sums[k, u:v], block[a, u:v]
             if i + 3 < t and labels[search, order[search, i + 3]] == k:
-                b, c, d = order[search, i + 1], order[search, i + 2], order[search, i + 3]
-                for column in range(u, v):
-                    first = np.float64(block[a, column]) + np.float64(block[b, column])
-                    second = np.float64(block[c, column]) + np.float64(block[d, column])
-                    sums[k, column] += first + second
+                second = block[order[search, i + 1], u:v]
+                third = block[order[search, i + 2], u:v]
+                fourth = block[order[search, i + 3], u:v]
+                for j in range(v - u):
+                    left = np.float64(first[j]) + np.float64(second[j])
+                    total[j] += left + (np.float64(third[j]) + np.float64(fourth[j]))
                 i += _TOGETHER
             else:
-                for column in range(u, v):
-                    sums[k, column] += block[a, column]
+                for j in range(v - u):
+                    total[j] += first[j]
                 i += 1
 
 
 @njit(cache=True, nogil=True)
 def _add_sample_piece(  # type: ignore[no-untyped-def]
-    block, s, t, u, v, labels, bounds, weights, sums, lanes
+    block, s, t, u, v, labels, weights, sums, lanes, tile
 ):
-    for search in range(labels.shape[0]):
-        # Each search has modules of its own among those of all.
-        first, last = bounds[0, search], bounds[1, search]
-        for row in range(s, t, _LANES):
-            if row + _LANES <= t:
-                for k in range(first, last):
-                    for i in range(_LANES):
-                        lanes[k, i] = 0.0
-                for column in range(u, v):
-                    k = labels[search, column]
-                    for i in range(_LANES):
-                        lanes[k, i] += block[row + i, column] * weights[column]
-                for k in range(first, last):
-                    for i in range(_LANES):
-                        sums[row + i, k] += lanes[k, i]
-            else:
-                for single in range(row, t):
-                    for column in range(u, v):
-                        k = labels[search, column]
-                        sums[single, k] += block[single, column] * weights[column]
+    whole_rows, whole_columns = t - (t - s) % LANES, v - (v - u) % LANES
+    for row in range(s, whole_rows, LANES):
+        _clear(lanes)
+        for column in range(u, whole_columns, LANES):
+            turn_tile(block, row, column, weights, tile)
+            for search in range(labels.shape[0]):
+                for j in range(LANES):
+                    add_lanes(lanes, labels[search, column + j], tile, j)
+        for column in range(whole_columns, v):
+            for search in range(labels.shape[0]):
+                for i in range(LANES):
+                    lanes[labels[search, column], i] += block[row + i, column] * weights[column]
+        for k in range(lanes.shape[0]):
+            for i in range(LANES):
+                sums[row + i, k] += lanes[k, i]
+    for row in range(whole_rows, t):
+        for search in range(labels.shape[0]):
+            for column in range(u, v):
+                sums[row, labels[search, column]] += block[row, column] * weights[column]
+
+
+# A loop over numbers, which numba compiles sooner than an assignment to all.
+@njit(cache=True, nogil=True)
+def _clear(lanes):  # type: ignore[no-untyped-def]
+    for k in range(lanes.shape[0]):
+        for i in range(lanes.shape[1]):
+            lanes[k, i] = 0.0
 
 
 @njit(cache=True, nogil=True)
 def _add_sample_changes(  # type: ignore[no-untyped-def]
-    block, moved, before, after, weights, first, last, changes, lanes
+    block, moved, before, after, weights, changes, lanes
 ):
-    whole = block.shape[0] - block.shape[0] % _LANES
-    for row in range(0, whole, _LANES):
-        for k in range(first, last):
-            for i in range(_LANES):
-                lanes[k, i] = 0.0
+    whole = block.shape[0] - block.shape[0] % LANES
+    for row in range(0, whole, LANES):
+        _clear(lanes)
         for j in range(moved.size):
-            for i in range(_LANES):
+            for i in range(LANES):
                 value = block[row + i, moved[j]] * weights[j]
                 lanes[before[j], i] -= value
                 lanes[after[j], i] += value
-        for k in range(first, last):
-            for i in range(_LANES):
+        for k in range(lanes.shape[0]):
+            for i in range(LANES):
                 changes[row + i, k] += lanes[k, i]
     for row in range(whole, block.shape[0]):
         for j in range(moved.size):

@@ -23,9 +23,12 @@ from ulcmod_dist.passes.map_reduce import map_reduce
 from ulcmod_dist.passes.shares import KeptMatrix, block_slices, consecutive_slices, keep_matrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
-# An update reads less than a full pass but adds and subtracts one by one what it reads; measured in
-# memory, it wins while it reads less than this share.
+# An update reads less than a full pass, but adds and subtracts one by one what it reads: it wins
+# while it reads less than this share of the chunks.
 _MAX_UPDATE_SHARE = 0.75
+# In memory, while less than this share of the samples or of the units moved, as measured: units in
+# the same line of the cache are read together.
+_MAX_MOVED_SHARE = (0.5, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,7 @@ class ActivationMatrix:
         moved = _moved_items(before, after)
         if not moved.size:
             return list(tables)
-        if self._update_share(before, after, axis=1) > _MAX_UPDATE_SHARE:
+        if self._prefers_full_pass(before, after, axis=1):
             return self.sample_tables(after, num_modules)
         stacks = [_stack_labels(labels, num_modules) for labels in (before, after)]
         changes, _ = map_reduce(
@@ -127,7 +130,7 @@ class ActivationMatrix:
         moved = _moved_items(before, after)
         if not moved.size:
             return list(tables)
-        if self._update_share(before, after, axis=0) > _MAX_UPDATE_SHARE:
+        if self._prefers_full_pass(before, after, axis=0):
             return self.unit_tables(after, num_modules)
         _, changes = map_reduce(
             self.activations.raw,
@@ -164,10 +167,11 @@ class ActivationMatrix:
     ) -> Iterator[FloatArray]:
         """T_u, or its change, from sums of a [modules, units] (or theirs) and module sizes."""
         assert sums is not None
-        mean, std = self.activations.mean[:, None], self.activations.std[:, None]
         slices = consecutive_slices([len(size) for size in sizes])
         for part, size in zip(slices, sizes, strict=True):
-            yield np.ascontiguousarray((sums[part].T - mean * size) / std)
+            shifted = sums[part] - size[:, None] * self.activations.mean
+            shifted /= self.activations.std
+            yield np.ascontiguousarray(shifted.T)
 
     def _mean_sums(
         self, unit_labels: Sequence[LabelArray], num_modules: Sequence[int]
@@ -177,18 +181,19 @@ class ActivationMatrix:
         pairs = zip(unit_labels, num_modules, strict=True)
         return [np.asarray(np.bincount(labels, weights, k), np.float64) for labels, k in pairs]
 
-    def _update_share(
+    def _prefers_full_pass(
         self, before: Sequence[LabelArray], after: Sequence[LabelArray], *, axis: int
-    ) -> float:
-        """Share of a full pass's bytes that an update from the moved items would read."""
+    ) -> bool:
+        """Whether an update from the moved items would take longer than a full pass."""
         if self.resident:
             pairs = zip(before, after, strict=True)
-            return float(np.mean([np.mean(old != new) for old, new in pairs]))
+            moved = np.mean([np.mean(old != new) for old, new in pairs])
+            return bool(moved > _MAX_MOVED_SHARE[axis])
         slices = block_slices(self.activations.raw)[axis]
         ends = np.array([part.stop for part in slices])
         touched = np.unique(np.searchsorted(ends, _moved_items(before, after), side="right"))
         read = sum(slices[i].stop - slices[i].start for i in touched)
-        return float(read) / float(self.activations.shape[axis])
+        return bool(read > _MAX_UPDATE_SHARE * self.activations.shape[axis])
 
 
 def _stack_labels(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:

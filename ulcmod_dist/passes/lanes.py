@@ -1,0 +1,97 @@
+"""Operations on eight numbers at once, for loops that numba compiles to one number at a time.
+
+LLVM leaves loops of fixed length to its SLP vectoriser, which numba switches off. As vectors, sums
+of the units of each module take a third of the time, on any processor that LLVM knows.
+"""
+
+# numba calls the functions with types, and what they return with LLVM's builder.
+# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import extending, types
+from numba.core.cgutils import get_item_pointer
+
+from ulcmod_dist.passes.standardised import FloatArray
+
+LANES = 8
+# Its type says that calls have the arguments of the function that describes them.
+_intrinsic: Any = extending.intrinsic
+
+
+def allocate_lanes(rows: int) -> FloatArray:
+    """Zeros [rows, lanes], each row one line of the cache, which makes sums a fifth faster."""
+    buffer = np.zeros((rows + 1) * LANES)
+    first = -buffer.ctypes.data // buffer.itemsize % LANES
+    return buffer[first : first + rows * LANES].reshape(rows, LANES)
+
+
+@_intrinsic
+def turn_tile(_, block, row, column, weights, tile):
+    """Write ``block[row + i, column + j] * weights[column + j]`` to ``tile[j, i]`` for all lanes.
+
+    The block holds float32 or float64 in C order; the tile is float64.
+    """
+
+    def generate(context, builder, signature, args):
+        column = args[2]
+        factors = builder.load(_point(context, builder, signature, args, 3, column), align=8)
+        rows = []
+        for lane in range(LANES):
+            place = builder.add(args[1], args[1].type(lane)), column
+            pointer = _point(context, builder, signature, args, 0, *place)
+            numbers = builder.load(pointer, align=block.dtype.bitwidth // 8)
+            if block.dtype != types.float64:
+                numbers = builder.fpext(numbers, factors.type)
+            rows.append(builder.fmul(numbers, factors))
+        _transpose(builder, rows)
+        for lane, numbers in enumerate(rows):
+            place = column.type(lane), column.type(0)
+            builder.store(numbers, _point(context, builder, signature, args, 4, *place), align=8)
+        return context.get_dummy_value()
+
+    return types.void(block, types.intp, types.intp, weights, tile), generate
+
+
+@_intrinsic
+def add_lanes(_, sums, k, tile, j):
+    """Add ``tile[j]`` to ``sums[k]``, float64 [:, lanes] both."""
+
+    def generate(context, builder, signature, args):
+        start = args[1].type(0)
+        total, part = (
+            _point(context, builder, signature, args, n, args[n + 1], start) for n in (0, 2)
+        )
+        added = builder.fadd(builder.load(total, align=8), builder.load(part, align=8))
+        builder.store(added, total, align=8)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, tile, types.intp), generate
+
+
+def _point(context, builder, signature, args, number, *place):
+    """Pointer to neighbouring numbers of an argument, an array, from a place on."""
+    kind = signature.args[number]
+    array = context.make_array(kind)(context, builder, args[number])
+    vector = ir.VectorType(context.get_value_type(kind.dtype), LANES)
+    pointer = get_item_pointer(context, builder, kind, array, place)
+    return builder.bitcast(pointer, vector.as_pointer())
+
+
+def _transpose(builder, rows):
+    """Exchange halves of the lanes between rows, then quarters, then single lanes."""
+    half = LANES // 2
+    while half:
+        kept, taken = (
+            ir.VectorType(ir.IntType(32), LANES)(
+                [i + first + (LANES - half if i & half else 0) for i in range(LANES)]
+            )
+            for first in (0, half)
+        )
+        for n in (n for n in range(LANES) if not n & half):
+            pair = rows[n], rows[n + half]
+            rows[n] = builder.shuffle_vector(*pair, kept)
+            rows[n + half] = builder.shuffle_vector(*pair, taken)
+        half //= 2
