@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
 from tests.forward.tiny import FAMILIES, SPARSE, make_prompts, save_tiny, tiny_model
+from tests.intervene.shared_models import measure_ablation
 from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.forward.architectures import is_decoder
@@ -21,7 +22,7 @@ from ulcmod_dist.forward.batches import TokenizedPrompt, plan_batches
 from ulcmod_dist.forward.engine import Engine
 from ulcmod_dist.forward.hooks import HookPoint, find_hook_points, get_base_model, hooked
 from ulcmod_dist.forward.units import list_units
-from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
+from ulcmod_dist.intervene.ablation import compute_unit_means
 from ulcmod_dist.intervene.engine import (
     LossEngine,
     PairedPrompt,

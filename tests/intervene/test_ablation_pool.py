@@ -9,13 +9,9 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_model
+from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, measure_ablation, save_model
 from ulcmod_dist.config.schema import ExtractConfig
-from ulcmod_dist.intervene.ablation import (
-    AblationPool,
-    compute_unit_means,
-    measure_ablation,
-)
+from ulcmod_dist.intervene.ablation import AblationPool, compute_unit_means
 from ulcmod_dist.intervene.engine import LossEngine
 
 
@@ -38,7 +34,7 @@ def test_ablation_pool__ranks_that_share_a_model_measure_what_one_process_does(
     assert np.median(np.abs(expected.loss_increase)) > 1e-3
     np.testing.assert_allclose(measured.loss, expected.loss, rtol=1e-5)
     np.testing.assert_allclose(measured.accuracy, expected.accuracy)
-    # Actors keep masks from batch to batch, but not from one measurement to the next.
+    # Masks are those of one measurement, not of the one before.
     np.testing.assert_allclose(others.loss[1], expected.loss[2], rtol=1e-5)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.forward.ranks import RANKS, run_on_ranks
-from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, save_model
+from tests.intervene.shared_models import BATCHES, PROMPTS, make_masks, measure_ablation, save_model
 from ulcmod_dist.config.schema import ModelConfig
-from ulcmod_dist.intervene.ablation import compute_unit_means, measure_ablation
+from ulcmod_dist.intervene.ablation import compute_unit_means
 from ulcmod_dist.intervene.engine import LossEngine, PairedPrompt
 from ulcmod_dist.intervene.masks import Mask
 

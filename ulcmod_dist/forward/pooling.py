@@ -33,10 +33,16 @@ class ActivationPooler:
         device: torch.device,
         ranks: int = 1,
         known: int = 0,
+        *,
+        signed: bool = False,
     ) -> None:
-        """Allocate the activations of ``prompts``, less their ``known`` first tokens."""
+        """Allocate the activations of ``prompts``, less their ``known`` first tokens.
+
+        Means are of absolute values, or of the values themselves if ``signed``.
+        """
         self._rank = torch.distributed.get_rank() if ranks > 1 else 0
         self._ranks = ranks
+        self._signed = signed
         weights = [
             torch.tensor(prompt.token_mask[known:], dtype=torch.float32)
             / max(1, prompt.num_counted)
@@ -53,16 +59,17 @@ class ActivationPooler:
         width = units.shape[-1]
         if width == point.width and self._rank > 0:
             return  # tensor parallelism did not split this layer, so rank 0 reports it
+        values = (units if self._signed else units.abs()).float()
         if routing is None:
-            magnitude = units.reshape(*self._weights.shape, width).abs().float()
-            means = torch.bmm(self._weights.to(units.device).unsqueeze(1), magnitude)
+            weights = self._weights.to(units.device).unsqueeze(1)
+            means = torch.bmm(weights, values.reshape(*self._weights.shape, width))
         else:
-            means = self._pool_experts(point, units, routing)
+            means = self._pool_experts(point, values, routing)
         columns = self._means[:, point.start : point.stop].view(len(self._means), -1, point.width)
         columns[:, :, get_local_columns(width, point.width)] = means
 
     def _pool_experts(
-        self, point: HookPoint, units: torch.Tensor, routing: Routing
+        self, point: HookPoint, values: torch.Tensor, routing: Routing
     ) -> torch.Tensor:
         """Means [batch, experts, width]; also counts the routed tokens.
 
@@ -70,13 +77,14 @@ class ActivationPooler:
         is one segment.
         """
         batch, length = self._weights.shape
-        weights = self._weights.to(units.device).flatten()[routing.token]
+        weights = self._weights.to(values.device).flatten()[routing.token]
         segment = routing.expert * batch + routing.token // length
         lengths = torch.bincount(segment, minlength=point.experts * batch)
-        magnitude = units.abs().float() * weights.unsqueeze(1)
         # Not index_add_ or scatter_add_: on CUDA they add atomically, in an order that varies
         # from run to run, and so do the low bits of the sums.
-        sums = torch.segment_reduce(magnitude, "sum", lengths=lengths, initial=0)
+        sums = torch.segment_reduce(
+            values * weights.unsqueeze(1), "sum", lengths=lengths, initial=0
+        )
         counts = torch.segment_reduce((weights > 0).float(), "sum", lengths=lengths, initial=0)
         self._routed[:, self._slots[point]] = counts.view(point.experts, batch).T.to(
             self._routed.device, torch.int32

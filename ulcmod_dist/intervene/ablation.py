@@ -57,27 +57,10 @@ class AblationLosses:
         return lost
 
 
-def measure_ablation(
-    engine: LossEngine,
-    prompts: Sequence[TokenizedPrompt],
-    batches: Sequence[Sequence[int]],
-    masks: Sequence[Mask],
-) -> AblationLosses:
-    """Measure every sample intact and with each mask, in batches of sample indices.
-
-    For resampled masks the prompts are `PairedPrompt`.
-    """
-    measured = np.full((4, 1 + len(masks), len(prompts)), np.nan)
-    for batch in batches:
-        given = [prompts[index] for index in batch]
-        measured[:, :, list(batch)] = _measure_batch(engine, given, masks)
-    return AblationLosses.from_measures(measured)
-
-
-def _measure_batch(
+def measure_batch(
     engine: LossEngine, batch: Sequence[TokenizedPrompt], masks: Sequence[Mask]
 ) -> Floats:
-    """Loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
+    """Measure loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
     rows = []
     for mask in [None, *masks]:
         losses = engine.losses(batch, mask)
@@ -103,38 +86,20 @@ def compute_unit_means(
 
 
 class _LossRank:
-    """One process of an actor: the model, or its tensor-parallel part of it, and the masks."""
+    """One process of an actor, with the model or its tensor-parallel part of it."""
 
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
         self._engine = SteeringEngine.load(model, config.device, config.threads, config.ranks)
-        self._masks: Sequence[Mask] = ()
-
-    def set_masks(self, masks: Sequence[Mask]) -> None:
-        self._masks = masks
-
-    def losses(self, batch: Sequence[TokenizedPrompt]) -> Floats:
-        return _measure_batch(self._engine, batch, self._masks)
 
     def apply(self, function: Callable[..., Any], *args: Any) -> Any:
         return function(self._engine, *args)
 
 
 class _LossActor:
-    """An actor: one model, which measures the losses of one batch at a time."""
+    """An actor: one model, which works on one call at a time."""
 
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
         self._ranks = RankGroup(partial(_LossRank, model, config), config.ranks)
-        self._measurement: int | None = None
-
-    def losses(
-        self, batch: Sequence[TokenizedPrompt], measurement: int, masks: Sequence[Mask]
-    ) -> Floats:
-        """Loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
-        if self._measurement != measurement:
-            # Once, not with each batch: every rank is sent a copy.
-            self._ranks.call("set_masks", masks)
-            self._measurement = measurement
-        return cast(Floats, self._ranks.call("losses", batch))
 
     def apply(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function with the engine and further arguments."""
@@ -150,9 +115,8 @@ class AblationPool:
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
         self._resources = ActorResources(config.cpus, config.gpus)
         self._timeout = config.placement_timeout
-        self._measurements = 0
         workers = config.workers or max(1, max_actors(self._resources, node_resources()))
-        # The losses of a batch follow from its prompts and masks alone, so Ray may run it twice.
+        # A result follows from the arguments of its call alone, so Ray may run it twice.
         actor: Any = ray.remote(
             num_cpus=config.cpus,
             num_gpus=config.gpus,
@@ -182,24 +146,18 @@ class AblationPool:
         masks: Sequence[Mask],
         on_batch: Callable[[int], None] = lambda samples: None,
     ) -> AblationLosses:
-        """Measure every sample intact and with each mask, as `measure_ablation` does.
+        """Measure every sample, in batches of sample indices, intact and with each mask.
+
+        For resampled masks the prompts are `PairedPrompt`.
 
         Raises:
             UlcmodError: An actor died repeatedly, its model failed, or no node can hold an actor.
         """
-        shared, measurement = ray.put(list(masks)), self._measurements
-        self._measurements += 1
         measured = np.full((4, 1 + len(masks), len(prompts)), np.nan)
-        pool = ActorPool(self._actors)
-        for batch in batches:
-            given = [prompts[index] for index in batch]
-            pool.submit(lambda actor, given: actor.losses.remote(given, measurement, shared), given)
-        try:
-            for batch in batches:
-                measured[:, :, list(batch)] = self._get_next(pool)
-                on_batch(len(batch))
-        except ray.exceptions.RayError as error:
-            raise _explain_failure(error) from error
+        calls = [([prompts[index] for index in batch], masks) for batch in batches]
+        for batch, losses in zip(batches, self.map(measure_batch, calls), strict=True):
+            measured[:, :, list(batch)] = losses
+            on_batch(len(batch))
         return AblationLosses.from_measures(measured)
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

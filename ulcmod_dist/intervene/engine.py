@@ -28,9 +28,10 @@ from ulcmod_dist.forward.hooks import (
 )
 from ulcmod_dist.forward.loading import load_config, load_model
 from ulcmod_dist.forward.memory import count_parameter_bytes
+from ulcmod_dist.forward.pooling import ActivationPooler
 from ulcmod_dist.forward.units import get_layout, list_units
 from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.results.types import Floats
+from ulcmod_dist.results.types import Floats, divide
 
 
 @dataclass(frozen=True)
@@ -207,16 +208,12 @@ class Losses:
     @property
     def mean(self) -> Floats:
         """Nats a token [prompts]; NaN where no token is predicted."""
-        return self._per_token(self.total)
+        return divide(self.total, self.tokens)
 
     @property
     def accuracy(self) -> Floats:
         """Share of the tokens that are predicted right [prompts]; NaN where there is none."""
-        return self._per_token(self.correct.astype(np.float64))
-
-    def _per_token(self, sums: Floats) -> Floats:
-        empty = np.full_like(sums, np.nan)
-        return np.divide(sums, self.tokens, out=empty, where=self.tokens > 0)
+        return divide(self.correct, self.tokens)
 
 
 class LossEngine:
@@ -283,10 +280,9 @@ class LossEngine:
         return Losses.concatenate([piece for _, piece in pieces])
 
     def _losses(self, prompts: Sequence[TokenizedPrompt], mask: Mask | None) -> Losses:
-        device, mask = self._model.device, mask or self._nothing
+        mask = mask or self._nothing
         sources = self._get_sources(tuple(prompts)) if mask.resampled else None
-        ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
-        reset_rotary_embedding(self._model)
+        ids, attention = self._prepare(prompts)
         with torch.inference_mode(), mask_units(self._model, mask, self._ranks, sources):
             logits = self._model(input_ids=ids, attention_mask=attention).logits
             masks = [(prompt.token_mask, prompt.answer_mask) for prompt in prompts]
@@ -305,11 +301,9 @@ class LossEngine:
         sources = SourceUnits(prompts)
         points = find_hook_points(self.units)
         for row, prompt in enumerate(prompts):
-            source = prompt.source
-            ids = pad_batch([source], self._vocabulary)[0].to(self._model.device)
-            positions = torch.from_numpy(align_tokens(prompt, source)).to(self._model.device)
-            add = partial(sources.add, row, positions, len(source.ids))
-            reset_rotary_embedding(self._model)
+            ids, _ = self._prepare([prompt.source])
+            positions = torch.from_numpy(align_tokens(prompt, prompt.source)).to(ids.device)
+            add = partial(sources.add, row, positions, ids.shape[1])
             with torch.inference_mode(), hooked(self._model, points, add, self._ranks):
                 self._model.base_model(input_ids=ids)
         return sources
@@ -319,19 +313,26 @@ class LossEngine:
 
         Returns sums and numbers of tokens, both [units]; an expert's are of tokens routed to it.
         """
-        parts = [self._unit_sums(part) for part in self._lengths.split(prompts)]
-        sums, tokens = (np.stack(part).sum(axis=0) for part in zip(*parts, strict=True))
+        points, widths = find_hook_points(self.units), [part.width for part in self.units]
+        sums, tokens = np.zeros(sum(widths)), np.zeros(sum(widths), np.int64)
+        for part in self._lengths.split(prompts):
+            ids, attention = self._prepare(part)
+            pooler = ActivationPooler(part, points, ids.device, self._ranks, signed=True)
+            with torch.inference_mode(), hooked(self._model, points, pooler.add, self._ranks):
+                self._model.base_model(input_ids=ids, attention_mask=attention)
+            pooled, counted = pooler.collect(), [prompt.num_counted for prompt in part]
+            sums += counted @ pooled.activations.astype(np.float64)
+            reached = np.full(len(widths), sum(counted))
+            if pooled.routed is not None:
+                reached[[each.expert is not None for each in self.units]] = pooled.routed.sum(0)
+            tokens += np.repeat(reached, widths)
         return sums, tokens
 
-    def _unit_sums(self, prompts: Sequence[TokenizedPrompt]) -> tuple[Floats, NDArray[np.int64]]:
-        device = self._model.device
-        ids, attention = (array.to(device) for array in pad_batch(prompts, self._vocabulary))
+    def _prepare(self, prompts: Sequence[TokenizedPrompt]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids and attention mask of a batch, for a model that has forgotten earlier ones."""
         reset_rotary_embedding(self._model)
-        points = find_hook_points(self.units)
-        sums = _UnitSums(prompts, points, self._ranks)
-        with torch.inference_mode(), hooked(self._model, points, sums.add, self._ranks):
-            self._model.base_model(input_ids=ids, attention_mask=attention)
-        return sums.collect(device)
+        ids, attention = pad_batch(prompts, self._vocabulary)
+        return ids.to(self._model.device), attention.to(self._model.device)
 
 
 def _score(logits: torch.Tensor, prompt: TokenizedPrompt, mask: tuple[bool, ...]) -> torch.Tensor:
@@ -342,44 +343,3 @@ def _score(logits: torch.Tensor, prompt: TokenizedPrompt, mask: tuple[bool, ...]
     loss = cross_entropy(predicted, targets, reduction="none").double().sum()
     correct = (predicted.argmax(-1) == targets).double().sum()
     return torch.stack([loss, counted.double().sum(), correct])
-
-
-class _UnitSums:
-    """Sums the units of one batch while it runs; a rank leaves zeros where it holds no units."""
-
-    def __init__(
-        self, prompts: Sequence[TokenizedPrompt], points: Sequence[HookPoint], ranks: int
-    ) -> None:
-        self._ranks = ranks
-        self._rank = torch.distributed.get_rank() if ranks > 1 else 0
-        longest = max(len(prompt.ids) for prompt in prompts)
-        self._counted = torch.zeros(len(prompts), longest, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            self._counted[row, : len(prompt.ids)] = torch.tensor(prompt.token_mask)
-        self._sums = torch.zeros(points[-1].stop, dtype=torch.float64)
-        self._tokens = torch.zeros(points[-1].stop, dtype=torch.int64)
-
-    def add(self, point: HookPoint, units: torch.Tensor, routing: Routing | None) -> None:
-        """Add the units of one hook point to their sums."""
-        width = units.shape[-1]
-        if width == point.width and self._rank > 0:
-            return  # Every rank holds all of these units; the first one adds them.
-        flat = units.reshape(-1, width)
-        token = slice(None) if routing is None else routing.token
-        kept = self._counted.to(units.device).flatten()[token]
-        columns = get_local_columns(width, point.width)
-        for expert in range(max(1, point.experts)):
-            mine = kept if routing is None else kept & (routing.expert == expert)
-            whole = slice(first := point.start + expert * point.width, first + point.width)
-            self._sums[whole][columns] = flat[mine].sum(0, dtype=torch.float64).cpu()
-            self._tokens[whole][columns] = int(mine.sum())
-
-    def collect(self, device: torch.device) -> tuple[Floats, NDArray[np.int64]]:
-        """Add up sums and numbers of tokens, both [units], over the ranks on ``device``."""
-        parts = (self._sums, self._tokens)
-        if self._ranks > 1:
-            parts = (self._sums.to(device), self._tokens.to(device))
-            for part in parts:
-                torch.distributed.all_reduce(part)
-        sums, tokens = (part.cpu().numpy() for part in parts)
-        return sums, tokens

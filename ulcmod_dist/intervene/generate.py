@@ -17,7 +17,6 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.architectures import LayerUnits
 from ulcmod_dist.forward.attribution import choose_deterministic, pool_attribution
 from ulcmod_dist.forward.batches import TokenizedPrompt
-from ulcmod_dist.forward.engine import pad_batch, reset_rotary_embedding
 from ulcmod_dist.forward.hooks import find_hook_points, hooked
 from ulcmod_dist.forward.pooling import ActivationPooler
 from ulcmod_dist.intervene.engine import LossEngine, mask_units
@@ -100,8 +99,7 @@ class SteeringEngine(LossEngine):
         options: dict[str, Any] = {"do_sample": sampling.temperature > 0}
         if sampling.temperature > 0:
             options |= {"temperature": sampling.temperature, "top_k": 0}
-        inputs = [array.to(model.device) for array in pad_batch([prompt], self._vocabulary)]
-        reset_rotary_embedding(model)
+        ids, attention = self._prepare([prompt])
         with (
             mask_units(model, mask or self._nothing, self._ranks),
             torch.inference_mode(),
@@ -110,7 +108,7 @@ class SteeringEngine(LossEngine):
             # The same draws whatever the mask, so that the mask is the only difference.
             torch.manual_seed(sampling.seed)
             output = model.generate(
-                inputs[0], attention_mask=inputs[1], max_new_tokens=sampling.tokens,
+                ids, attention_mask=attention, max_new_tokens=sampling.tokens,
                 use_cache=True, logits_processor=[_require_numbers], **options,
             )  # fmt: skip
         made = output[0, length:].tolist()
@@ -125,8 +123,7 @@ class SteeringEngine(LossEngine):
         # Pooled as if each token were a prompt, so that nothing is averaged.
         tokens = [TokenizedPrompt((token,), (True,)) for token in prompt.ids]
         pooler = ActivationPooler(tokens, points, model.device, self._ranks)
-        inputs = [array.to(model.device) for array in pad_batch([prompt], self._vocabulary)]
-        reset_rotary_embedding(model)
+        inputs = self._prepare([prompt])
         if reading.statistic == "attribution":
             choose_deterministic()
             model.requires_grad_(False)
@@ -139,8 +136,7 @@ class SteeringEngine(LossEngine):
     def log_odds(self, prompt: TokenizedPrompt, one: int, other: int) -> float:
         """Log-odds that a prompt goes on with one token rather than another."""
         model: Any = self._model
-        ids = pad_batch([prompt], self._vocabulary)[0].to(model.device)
-        reset_rotary_embedding(model)
+        ids, _ = self._prepare([prompt])
         with torch.inference_mode():
             last = model(input_ids=ids).logits[0, -1].double()
         return float(last[one] - last[other])

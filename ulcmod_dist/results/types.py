@@ -77,9 +77,15 @@ class Objective:
         return self.xi * self.balance
 
 
+def divide(
+    values: Counts | Floats, divisors: Counts | Floats, missing: float = float("nan")
+) -> Floats:
+    """Return quotients, and ``missing`` where a divisor is not positive."""
+    out = np.full(np.broadcast_shapes(values.shape, divisors.shape), missing)
+    quotients: Floats = np.divide(values, divisors, out=out, where=divisors > 0)
+    return quotients
+
+
 def share_rows(counts: Counts | Floats) -> Floats:
     """Return each row divided by its sum; empty rows stay zero."""
-    totals = counts.sum(axis=1, keepdims=True)
-    return np.asarray(
-        np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0), dtype=np.float64
-    )
+    return divide(counts, counts.sum(axis=1, keepdims=True), missing=0.0)
