@@ -6,30 +6,25 @@ modules for this K, its model and its corpus.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
+from tests.intervene.shared_models import LocalPool
 from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.config.schema import AblateConfig
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space, find_baseline
-from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import compute_module_features
 from ulcmod_dist.evaluate.measures import draw_random_groups
 from ulcmod_dist.evaluate.methods import ITERD, fill_sample_labels
+from ulcmod_dist.evaluate.structure import CodedCategories
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
-from ulcmod_dist.forward.batches import TokenizedPrompt
-from ulcmod_dist.intervene.ablation import (
-    AblationLosses,
-    AblationPool,
-    compute_unit_means,
-    measure_ablation,
-)
+from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
@@ -38,36 +33,13 @@ from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.ablate import draw_samples
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import RANDOM_GROUPS
-from ulcmod_dist.results.types import Absent, Floats
+from ulcmod_dist.results.types import Absent
 
 HEADER = (
     "| Method | Values | Selective | Least | Median | Mean | Control sets | Advantage (95%) | "
     "Accuracy lost, own / other | General machinery |\n|---|---|---|---|---|---|---|---|---|---|"
 )
 SEED = 0
-
-
-class LocalPool(AblationPool):
-    """Measures in this process: no Ray beside the one model."""
-
-    def __init__(self, engine: LossEngine) -> None:
-        self._engine = engine
-
-    def compute_unit_means(
-        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-    ) -> Floats:
-        """As `compute_unit_means` does."""
-        return compute_unit_means(self._engine, prompts, batches)
-
-    def measure(
-        self,
-        prompts: Sequence[TokenizedPrompt],
-        batches: Sequence[Sequence[int]],
-        masks: Sequence[Mask],
-        on_batch: Callable[[int], None] = lambda samples: None,
-    ) -> AblationLosses:
-        """As `measure_ablation` does."""
-        return measure_ablation(self._engine, prompts, batches, masks)
 
 
 def find_partitions(run: Run, num_modules: int, methods: Sequence[str]) -> Iterator[Candidate]:

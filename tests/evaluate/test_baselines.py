@@ -17,7 +17,6 @@ from ulcmod_dist.evaluate.baselines import (
     build_unit_space,
     find_baseline,
 )
-from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.features import ModuleFeatures
 from ulcmod_dist.evaluate.methods import (
     ITERD,
@@ -25,6 +24,7 @@ from ulcmod_dist.evaluate.methods import (
     score_methods,
     tabulate_methods,
 )
+from ulcmod_dist.evaluate.structure import CodedCategories
 from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks, measure_selectivity
 from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor

@@ -13,7 +13,7 @@ from ulcmod_dist.evaluate.membership import (
 )
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.results.membership import MembershipKind
+from ulcmod_dist.results.discovery import MembershipKind
 
 KINDS = list(MembershipKind)
 

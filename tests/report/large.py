@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.cluster.hierarchy import linkage
 
-from ulcmod_dist.evaluate.categories import MAX_COMPARED
-from ulcmod_dist.evaluate.structure import count_overlap
+from ulcmod_dist.evaluate.structure import MAX_COMPARED, count_overlap
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Categories, Discovery, Downstream, Layers, ReportData
 from ulcmod_dist.results.types import Absent, Objective

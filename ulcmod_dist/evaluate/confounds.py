@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ulcmod_dist.results.discovery import Confound, ConfoundMeasure, PromptProperty
-from ulcmod_dist.results.types import Absent, Floats
+from ulcmod_dist.results.types import Absent, Floats, divide
 
 _COMPONENTS = 3
 
@@ -92,6 +92,4 @@ def _rank_correlations(ranks: Floats, columns: Floats) -> Floats:
     others = np.apply_along_axis(rankdata, 0, columns)
     others = others - others.mean(axis=0)
     scale = np.linalg.norm(others, axis=0) * np.linalg.norm(centred)
-    products = centred @ others
-    found: Floats = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
-    return found
+    return divide(centred @ others, scale, missing=0.0)

@@ -16,10 +16,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from ulcmod_dist.evaluate.categories import MAX_COMPARED, CodedCategories
+from ulcmod_dist.evaluate.structure import MAX_COMPARED, CodedCategories
 from ulcmod_dist.iterd.modules import adjusted_rand_index, count_pairs, count_shared
 from ulcmod_dist.results.discovery import Agreement, Classifier, Downstream
-from ulcmod_dist.results.types import Absent, Floats, Interval
+from ulcmod_dist.results.types import Absent, Floats, Interval, divide
 
 Labels = NDArray[np.int64]
 
@@ -255,9 +255,9 @@ def _accuracy(confusion: NDArray[np.int64]) -> Any:
 
 def _f1(confusion: NDArray[np.int64]) -> Floats:
     """F1 of each category, 0 where it neither occurs nor is predicted."""
-    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    return np.asarray(np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0))
+    return divide(2 * hits, total, missing=0.0)
 
 
 def _bootstrap_interval(value: float, draws: Floats) -> Interval:

@@ -6,6 +6,7 @@ from them (objective, assignment, heatmap, classifiers) reads the matrix no more
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,12 @@ class ModuleFeatures:
 
     values: Floats  # x_s[k], shape (samples, K); zero for a module without units
     sizes: NDArray[np.int64]  # units of each module, shape (K,)
+
+    @classmethod
+    def from_table(cls, table: Floats, unit_labels: LabelArray) -> Self:
+        """From the sums T_s [samples, K] and the modules of the units."""
+        sizes = np.bincount(unit_labels, minlength=table.shape[1])
+        return cls(table_means(table, unit_labels), sizes)
 
     def assign(self) -> LabelArray:
         """Module of largest mean of each sample, among those with units; the lowest of equals."""
@@ -64,9 +71,5 @@ def compute_module_features(
     executor: Executor,
 ) -> list[ModuleFeatures]:
     """Module features of the samples for several sets of modules, by one pass."""
-    features = []
     tables = ActivationMatrix(activations, executor).sample_tables(unit_labels, num_modules)
-    for table, labels, number in zip(tables, unit_labels, num_modules, strict=True):
-        sizes = np.bincount(labels, minlength=number)
-        features.append(ModuleFeatures(table_means(table, labels), sizes))
-    return features
+    return list(map(ModuleFeatures.from_table, tables, unit_labels))

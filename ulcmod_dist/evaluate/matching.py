@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.modules import adjusted_rand_index, count_pairs
 from ulcmod_dist.results.comparison import Matching, ModulePair
-from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.results.types import Counts, Floats, divide
 
 Labels = NDArray[np.int64]
 
@@ -77,7 +77,7 @@ def match_modules(
 
 def _jaccard(counts: Counts) -> Floats:
     either = counts.sum(axis=1, keepdims=True) + counts.sum(axis=0, keepdims=True) - counts
-    return np.asarray(np.divide(counts, either, out=np.zeros(counts.shape), where=either > 0))
+    return divide(counts, either, missing=0.0)
 
 
 def _adjusted_rand(labels: Labels, other_labels: Labels) -> float | None:

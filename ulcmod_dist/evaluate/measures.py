@@ -16,7 +16,7 @@ from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.moments import standardize
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.results.discovery import RANDOM_GROUPS
-from ulcmod_dist.results.types import Floats
+from ulcmod_dist.results.types import Floats, divide
 
 Labels = NDArray[np.int64]
 
@@ -123,5 +123,4 @@ def compute_areas(features: Floats, categories: Labels, num_categories: int) -> 
     own = np.bincount(categories, minlength=num_categories)[:, None]
     pairs = own * (len(categories) - own)
     above = sums - own * (own + 1) / 2
-    areas: Floats = np.divide(above, pairs, out=np.full_like(sums, np.nan), where=pairs > 0)
-    return areas.T
+    return divide(above, pairs).T

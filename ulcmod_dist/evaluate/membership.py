@@ -17,8 +17,8 @@ from ulcmod_dist.iterd.objective import table_means
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.membership import MembershipKind
-from ulcmod_dist.results.types import Counts, Floats
+from ulcmod_dist.results.discovery import MembershipKind
+from ulcmod_dist.results.types import Counts, Floats, share_rows
 
 STRONG = 0.5
 """Share of a module's mean z inside from which a degree is strong."""
@@ -71,9 +71,7 @@ def share_degrees(degrees: Floats) -> Floats:
 
     Zero for an item that is above its own mean in no module.
     """
-    positive = np.maximum(degrees, 0)
-    totals = positive.sum(axis=1, keepdims=True)
-    return np.asarray(np.divide(positive, totals, out=np.zeros_like(positive), where=totals > 0))
+    return share_rows(np.maximum(degrees, 0))
 
 
 def compute_degrees(
@@ -86,12 +84,8 @@ def compute_degrees(
     """Degrees of samples (the module features) and of units, of several K by one pass."""
     matrix = ActivationMatrix(activations, executor)
     by_sample, by_unit = matrix.both_tables(sample_labels, unit_labels, num_modules)
-    features = [
-        ModuleFeatures(table_means(table, labels), np.bincount(labels, minlength=k))
-        for table, labels, k in zip(by_sample, unit_labels, num_modules, strict=True)
-    ]
-    means = [table_means(*pair) for pair in zip(by_unit, sample_labels, strict=True)]
-    return features, means
+    features = list(map(ModuleFeatures.from_table, by_sample, unit_labels))
+    return features, list(map(table_means, by_unit, sample_labels))
 
 
 def grade_samples(degrees: Floats, inside: Floats) -> Degrees:

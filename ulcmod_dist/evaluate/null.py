@@ -96,15 +96,10 @@ def _lazily(raw: Any, seed: int) -> Any:
     column_bytes = max(1, raw.shape[0] * raw.dtype.itemsize)
     most = max(1, _BLOCK_BYTES // column_bytes)
     # Within the chunks: a block that straddles two of them holds all samples of both.
-    widths = tuple(width for chunk in raw.chunks[1] for width in _evenly(chunk, most))
+    parts = (np.array_split(range(chunk), max(1, -(-chunk // most))) for chunk in raw.chunks[1])
+    widths = tuple(len(part) for chunk in parts for part in chunk)
     columns = raw.rechunk({0: -1, 1: widths})
     return columns.map_blocks(_permute_block, seed=seed, dtype=raw.dtype, meta=raw._meta)
-
-
-def _evenly(length: int, most: int) -> list[int]:
-    """Sizes of as few near-equal parts as the limit allows."""
-    pieces = max(1, -(-length // most))
-    return [length // pieces + (number < length % pieces) for number in range(pieces)]
 
 
 def _permute_block(block: Any, seed: int, block_info: Any = None) -> Any:

@@ -1,25 +1,53 @@
 """How modules lie over categories and layers, and how they relate to each other."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage
 
-from ulcmod_dist.evaluate.categories import (
-    MAX_COMPARED,
-    MAX_LISTED,
-    CodedCategories,
-    most_frequent,
-)
 from ulcmod_dist.iterd.modules import count_pairs
 from ulcmod_dist.results.discovery import Categories, Layers, Overlap
-from ulcmod_dist.results.types import Absent, Floats, share_rows
+from ulcmod_dist.results.types import Absent, Floats, divide, share_rows
 
 Labels = NDArray[np.int64]
 
+MAX_COMPARED = 50
+"""Categories that are told apart at most: what compares them grows with their square."""
+
+MAX_LISTED = 1000
+"""Categories that are listed by name at most: a corpus may have one for every sample."""
+
 MIN_SPREAD = 1e-9
 """Deviation of mean z below which a module answers all samples alike, but for rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class CodedCategories:
+    """The category of each sample, as a number."""
+
+    names: tuple[str, ...]  # names of the C categories, sorted
+    codes: Labels  # category of each sample, -1 where it has none, shape (samples,)
+
+    @classmethod
+    def of(cls, categories: Sequence[str | None]) -> "CodedCategories":
+        """From names."""
+        # Not an array of texts, in which each takes the space of the longest.
+        names = tuple(sorted({name for name in categories if name is not None}))
+        positions: dict[str | None, int] = {name: code for code, name in enumerate(names)}
+        codes = (positions.get(name, -1) for name in categories)
+        return cls(names, np.fromiter(codes, np.int64, len(categories)))
+
+    @property
+    def counts(self) -> Labels:
+        """Samples of each category, shape (C,)."""
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.names))
+
+
+def most_frequent(counts: Labels, most: int) -> Labels:
+    """The largest of the counts, at most so many; ascending positions, the lower of equals."""
+    return np.sort(np.argsort(-counts, kind="stable")[:most])
 
 
 def average_by_module(features: Floats, sample_labels: Labels, num_modules: int) -> Floats:
@@ -31,7 +59,7 @@ def average_by_module(features: Floats, sample_labels: Labels, num_modules: int)
     sums = np.zeros((num_modules, features.shape[1]))
     np.add.at(sums, np.asarray(sample_labels), features)
     counts = np.bincount(sample_labels, minlength=num_modules)[:, None]
-    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return divide(sums, counts)
 
 
 def describe_categories(
@@ -85,8 +113,7 @@ def _category_similarity(features: Floats, codes: Labels, compared: Labels) -> F
         counts[row] = usable.sum()
     totals = sums @ sums.T - np.diag(counts)
     pairs = np.outer(counts, counts) - np.diag(counts)
-    means: Floats = np.divide(totals, pairs, out=np.full(totals.shape, np.nan), where=pairs > 0)
-    return means
+    return divide(totals, pairs)
 
 
 def describe_layers(unit_labels: Labels, layers: Labels, num_modules: int) -> Layers:

@@ -1,7 +1,6 @@
 """Chat templates: render messages, and find the user's words in the result."""
 
 import hashlib
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -184,11 +183,6 @@ def _parse(source: str) -> nodes.Template:
     # The environment of transformers knows the extensions that chat templates may use.
     tree: nodes.Template = _compile_jinja_template(source).environment.parse(source)
     return tree
-
-
-def describe_arguments(arguments: Mapping[str, Any]) -> str:
-    """Arguments of a template as text for the provenance; equal arguments give equal text."""
-    return json.dumps(arguments, ensure_ascii=False)
 
 
 def _choose_template(

@@ -1,6 +1,7 @@
 """Tokenize prompts: chat template, length limit, and which tokens enter the mean."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from ulcmod_dist.forward.control_tokens import (
 )
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.messages import TemplateRefusal
-from ulcmod_dist.forward.templates import ChatTemplate, describe_arguments
+from ulcmod_dist.forward.templates import ChatTemplate
 from ulcmod_dist.runtime.lfs import reject_lfs_pointer
 
 # transformers sets model_max_length to 1e30 where a tokenizer has no limit.
@@ -138,11 +139,13 @@ class PromptTokenizer:
     @property
     def provenance(self) -> dict[str, str]:
         """What activations depend on from the tokenizer's side."""
-        arguments = self._template.arguments if self._template else {}
+        arguments = ""
+        if self._template and self._template.arguments:
+            arguments = json.dumps(self._template.arguments, ensure_ascii=False)
         return {
             "tokenizer": self._digest,
             "template": self._template.digest if self._template else "none",
-            **({"template_arguments": describe_arguments(arguments)} if arguments else {}),
+            **({"template_arguments": arguments} if arguments else {}),
             "system": self._system,
             "system_message": self._system_message or "",
             "tokens": self._options.tokens,

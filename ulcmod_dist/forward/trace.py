@@ -7,7 +7,7 @@ them not linear; that of attention or of a state-space layer comes through matri
 convolutions or scans over tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -122,6 +122,7 @@ def _distributions_unchecked() -> Iterator[None]:
 
 
 def _find_projections(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]]:
+    module: Any
     for path, module in model.named_modules():
         if hasattr(module, "in_features") and hasattr(module, "out_features"):
             # nn.Linear, and what quantisation and others put in its place.
@@ -130,16 +131,12 @@ def _find_projections(model: nn.Module) -> Iterator[tuple[nn.Module, Projection]
             yield module, Projection(path, int(module.nx), int(module.nf))
         elif hasattr(module, "is_transposed") and hasattr(module, "has_gate"):
             # The marks of transformers' `use_experts_implementation`.
-            count, *matrix = map(int, _get_shape(module))
+            count, *matrix = map(int, module.down_proj.shape)
             width, size = matrix if module.is_transposed else reversed(matrix)
             yield module, Projection(path, width, size, count)
         elif is_batched_experts(module):
-            count, width, size = map(int, _get_shape(module))
+            count, width, size = map(int, module.down_proj.shape)
             yield module, Projection(path, width, size, count)
-
-
-def _get_shape(experts: Any) -> Sequence[int]:
-    return experts.down_proj.shape  # type: ignore[no-any-return]
 
 
 def _note(projection: Projection, units: torch.Tensor) -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 from ulcmod_dist.evaluate.membership import Degrees, grade_samples, grade_units
 from ulcmod_dist.pipeline.discovery import Found
 from ulcmod_dist.pipeline.methods import EvaluationInputs
-from ulcmod_dist.results.membership import Membership, MembershipKind
+from ulcmod_dist.results.discovery import Membership, MembershipKind
 from ulcmod_dist.results.types import Floats
 
 

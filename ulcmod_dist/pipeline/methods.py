@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.baselines import UNSEEDED, Candidate, build_unit_space, find_baseline
-from ulcmod_dist.evaluate.categories import CodedCategories
 from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.structure import CodedCategories
 from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
 from ulcmod_dist.iterd.driver import discover_all

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.explanation import Explanation
-from ulcmod_dist.results.membership import Membership
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective, Repeats
 
 
@@ -196,6 +195,23 @@ class Confound:
     measure: ConfoundMeasure  # what is measured; correlations are rank correlations
     value: float
     index: int | None = None  # module, or component from 1; None for explained variance
+
+
+class MembershipKind(StrEnum):
+    """In how many modules a unit or sample is strong."""
+
+    SPECIFIC = "specific"  # in one
+    SHARED = "shared"  # in several
+    GENERAL = "general"  # in none: it does not tell the modules apart
+    SILENT = "silent"  # in none, and hardly ever active; units only
+
+
+@dataclass(frozen=True, eq=False)
+class Membership:
+    """Units and train samples of each module by kind, in the order of `MembershipKind`, (K, 4)."""
+
+    units: Counts
+    samples: Counts
 
 
 @dataclass(frozen=True, eq=False)

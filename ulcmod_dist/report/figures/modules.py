@@ -6,7 +6,7 @@ import numpy as np
 
 from ulcmod_dist.report.specs import Dots, DotSeries, Heatmap, Scale, StackedBars
 from ulcmod_dist.results.discovery import Categories, Discovery, Layers
-from ulcmod_dist.results.types import Counts, Floats, Interval, share_rows
+from ulcmod_dist.results.types import Counts, Floats, Interval, divide, share_rows
 from ulcmod_dist.runtime.text import MINUS, label, number, percent
 
 NAME_LIMIT = 60
@@ -196,12 +196,7 @@ def compute_mean_layers(units: Counts) -> Floats:
     NaN for a module without units.
     """
     shares = compute_layer_shares(units)
-    totals = shares.sum(axis=1)
-    positions = shares @ np.arange(units.shape[1])
-    return np.asarray(
-        np.divide(positions, totals, out=np.full(len(units), np.nan), where=totals > 0),
-        dtype=np.float64,
-    )
+    return divide(shares @ np.arange(units.shape[1]), shares.sum(axis=1))
 
 
 def draw_layers(found: Discovery, layers: Layers) -> Heatmap:

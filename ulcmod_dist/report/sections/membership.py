@@ -2,8 +2,7 @@
 
 from ulcmod_dist.report.blocks import Block, Section, build_choices
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
-from ulcmod_dist.results.discovery import Discovery, ReportData
-from ulcmod_dist.results.membership import Membership, MembershipKind
+from ulcmod_dist.results.discovery import Discovery, Membership, MembershipKind, ReportData
 from ulcmod_dist.results.types import Absent, share_rows
 
 
