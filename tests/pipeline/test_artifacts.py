@@ -196,7 +196,7 @@ def test_status__names_the_command_for_a_number_beside_the_job(run: Path, ulcmod
 def test_update__says_why_something_is_made_again(run: Path, ulcmod: Ulcmod) -> None:
     assert ulcmod("run", run).code == 0
     said = " ".join(ulcmod("run", run, "--set", "evaluate.seed=4").err.split())
-    assert "Updating null for K = 2: evaluate.seed is 4, was 0." in said
+    assert "Updating null model for K = 2: evaluate.seed is 4, was 0." in said
     assert "Searching K" not in said
 
 

@@ -48,8 +48,14 @@ class Artifact:
     each_k: bool = False  # whether there is one for each K
 
     def label(self, num_modules: int | None) -> str:
-        """The artifact in words, such as ``modules for K = 7``."""
+        """What records call the artifact, such as ``modules for K = 7``."""
         return self.name if num_modules is None else f"{self.name} for K = {num_modules}"
+
+
+def describe_label(label: str) -> str:
+    """The label of an artifact as people know it; that in records stays, or all would be stale."""
+    name, space, rest = label.partition(" ")
+    return _TITLES.get(name, name) + space + rest
 
 
 def _stored(name: str) -> str:
@@ -57,6 +63,7 @@ def _stored(name: str) -> str:
     return f"{EVALUATION}/{name}K={{k:03d}}.json"
 
 
+_TITLES = {"null": "null model", "methods": "comparison of methods"}
 _PLACES = ("discover.modules", "discover.executor")
 _SHOWN = ("snapshot", "evaluation", "ablation")
 _WHOLE_JOB = tuple(Job.model_fields)

@@ -18,6 +18,7 @@ from ulcmod_dist.pipeline.artifacts import (
     MODULES_RECORD,
     Artifact,
     Record,
+    describe_label,
     differences,
     flatten,
     record_key,
@@ -43,7 +44,7 @@ class Status:
     @property
     def label(self) -> str:
         """The artifact in words."""
-        return self.artifact.label(self.num_modules)
+        return describe_label(self.artifact.label(self.num_modules))
 
     def as_json(self) -> dict[str, Any]:
         """The status as JSON values."""
@@ -293,7 +294,8 @@ def _add_outdated(
         if not above and ledger.is_current(artifact.name, k):
             return False
         if reasons := ledger.changes(artifact.name, k):
-            logger.info("Updating %s: %s.", artifact.label(k), "; ".join(reasons))
+            label = describe_label(artifact.label(k))
+            logger.info("Updating %s: %s.", label, "; ".join(reasons))
         return True
 
     if artifact.each_k:
@@ -387,12 +389,13 @@ def _be(label: str) -> str:
 
 def _changed_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for label in sorted({*old, *new}):
+        name = describe_label(label)
         if label not in old:
-            yield f"{label} {_be(label)} new"
+            yield f"{name} {_be(name)} new"
         elif label not in new:
-            yield f"{label} {_be(label)} no longer fresh"
+            yield f"{name} {_be(name)} no longer fresh"
         elif old[label] != new[label]:
-            yield f"{label} {_be(label)} different"
+            yield f"{name} {_be(name)} different"
 
 
 def _is_below(key: str, name: str) -> bool:

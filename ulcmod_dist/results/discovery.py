@@ -270,14 +270,17 @@ class Discovery:
         return {name: part.reason for name, part in parts.items() if isinstance(part, Absent)}
 
     def with_ablation(self, ablation: Ablation) -> "Discovery":
-        """Attach an ablation; modules that are not selective are named so, not by keywords."""
+        """Attach an ablation; names of modules that are not selective begin so."""
         flags = {
             row.module: "General machinery" if row.is_general else "Not selective"
             for row in ablation.modules
             if not row.is_selective
         }
         modules = tuple(
-            replace(module, name=flags.get(module.number, module.name)) for module in self.modules
+            replace(module, name=f"{flags[module.number]} ({module.name})")
+            if module.number in flags
+            else module
+            for module in self.modules
         )
         return replace(self, modules=modules, ablation=ablation)
 

@@ -249,14 +249,15 @@ def _show_effects(found: Discovery, module: int) -> tuple[Block, ...]:
     verdict = "selective" if row.is_selective else "not selective"
     words = (
         f"The module is {'general machinery' if row.is_general else verdict}. "
-        f"Selectivity {format_interval(row.loss.selectivity)} nats a token."
+        f"Selectivity {format_interval(row.loss.selectivity)} nats a token. Control sets are as "
+        "many other units in each layer, here those of the kind that costs its own samples most."
     )
     strongest = max((control.loss for control in row.controls), key=lambda loss: loss.own.mean)
     values = [
-        ("Own samples", row.loss.own.mean),
-        ("Other samples", row.loss.other.mean),
-        ("Control sets, own", strongest.own.mean),
-        ("Control sets, other", strongest.other.mean),
+        ("Module, its own samples", row.loss.own.mean),
+        ("Module, other samples", row.loss.other.mean),
+        ("Control sets, the same own samples", strongest.own.mean),
+        ("Control sets, other samples", strongest.other.mean),
     ]
     blocks: list[Block] = [
         Note(words), ShareBars("Loss increase, nats a token", _scale_bars(values))
