@@ -12,8 +12,10 @@ from pyarrow import csv
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
+from ulcmod_dist.config.schema import ModelConfig
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.forward.loading import load_config
+from ulcmod_dist.forward.provenance import split_gguf
 from ulcmod_dist.intervene.engine import estimate_pruned_size
 from ulcmod_dist.intervene.masks import Mask, masks_to_safetensors, read_layer_units
 from ulcmod_dist.pipeline.artifacts import GRAPH
@@ -110,7 +112,17 @@ def _write_lists(context: Context, target: RunDir, num_modules: int, mask: str) 
     record = select_provenance(job, run.snapshot)
     made_in = {"snapshot": run.snapshot.digest, "provenance": record}
     target.write_json("provenance.json", made | made_in)
-    target.write("README.md", render_readme(discovery, mask=mask, **made).encode())
+    arguments = _format_arguments(job.model) if job.model else json.dumps(made["model"])
+    readme = render_readme(discovery, mask=mask, arguments=arguments, **made)
+    target.write("README.md", readme.encode())
+
+
+def _format_arguments(model: ModelConfig) -> str:
+    """What `from_pretrained` takes for a model, without the place of a local one."""
+    location, *file = split_gguf(model) or (model.id,)
+    named = {"gguf_file": file[0] if file else None, "revision": model.revision}
+    words = [f"{name}={json.dumps(value)}" for name, value in named.items() if value]
+    return ", ".join([json.dumps(name_model(location)), *words])
 
 
 def _copy_report(context: Context, target: RunDir) -> Iterator[str]:

@@ -17,8 +17,8 @@ def render_readme(discovery: Discovery | None, **facts: str | float) -> str:
 
     Args:
         discovery: Their evaluation, if there is one.
-        facts: ``model``, ``version``, ``mask`` (its name, for the example), ``num_modules``,
-            ``objective`` and ``seed``.
+        facts: ``model``, ``arguments`` (of `from_pretrained`) and ``mask`` (its name) for the
+            example, ``version``, ``num_modules``, ``objective`` and ``seed``.
     """
     environment = Environment(
         loader=PackageLoader("ulcmod_dist.report"),
