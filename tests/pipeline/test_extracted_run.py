@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -237,8 +237,12 @@ def test_export__its_readme_ablates_a_module_without_this_package(
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(code.splitlines()) <= 10
+    units = (um.open_run(folder / "run").units(3)["module"] == 0).sum()
+    assert f"| 0 | {units:,} |" in readme
     monkeypatch.chdir(tmp_path)
-    names = {"MODEL": DEMO / "model"}
+    (tmp_path / DEMO.name).mkdir()
+    (tmp_path / DEMO.name / "model").symlink_to(DEMO / "model")
+    names: dict[str, Any] = {}
     exec(code, names)
     ids = torch.arange(5, 25)[None]
     model = AutoModelForCausalLM.from_pretrained(DEMO / "model")
@@ -246,9 +250,24 @@ def test_export__its_readme_ablates_a_module_without_this_package(
         intact = model(ids).logits
         with um.mask_modules(model, um.open_run(folder / "run"), [0], num_modules=3):
             expected = model(ids).logits
-        ablated = cast(Any, names["model"])(ids).logits
+        ablated = names["model"](ids).logits
     assert torch.equal(ablated, expected)
     assert not torch.equal(ablated, intact)
+
+
+def test_export__its_readme_quotes_only_an_ablation_of_the_same_modules(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run, readme = shutil.copytree(folder / "run", tmp_path / "run"), tmp_path / "out/README.md"
+    words = ("export", run, "--num-modules", 3, "--out", tmp_path / "out")
+    assert ulcmod("ablate", run, "--num-modules", 3).code == 0
+    assert ulcmod(*words).code == 0
+    assert "When ablated" in readme.read_text(encoding="utf-8")
+    seed = ("--num-modules", 3, "--set", "discover.seed=1")
+    assert ulcmod("discover", run, *seed).code == ulcmod("evaluate", run, *seed).code == 0
+    assert ulcmod(*words).code == 0
+    text = readme.read_text(encoding="utf-8")
+    assert ("seed 1" in text, "| Mean z |" in text, "When ablated" in text) == (True, True, False)
 
 
 def test_export__lists_hold_every_unit_with_its_score(
@@ -450,6 +469,33 @@ def test_generate__refuses_bad_words_in_one_line(
     assert message in " ".join(answer.err.split())
 
 
+@pytest.mark.parametrize("command", ["generate", "explain"])
+def test_commands_that_load_the_model__refuse_one_whose_files_have_changed(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod, command: str
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    shutil.copytree(DEMO / "model", tmp_path / "model")
+    config = tmp_path / "model/config.json"
+    config.write_text(config.read_text() + " ")
+    job = run / "job.yaml"
+    job.write_text(job.read_text().replace(str(DEMO / "model"), str(tmp_path / "model")))
+    words = {"generate": ("--prompt", "Add 2 and 3.", "--scale", "1=0"), "explain": ()}[command]
+    answer = ulcmod(command, run, "--num-modules", 3, *words)
+    assert answer.code == 2
+    said = " ".join(answer.err.split())
+    assert f"The model is not that of the run: {tmp_path / 'model'} has the digest" in said
+
+
+def test_explain__names_a_describing_model_that_is_not_there(
+    folder: Path, tmp_path: Path, ulcmod: Ulcmod
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    describe = "explain.describe={model: /gone}"
+    answer = ulcmod("explain", run, "--num-modules", 3, "--set", describe)
+    assert answer.code == 2
+    assert "explain.describe.model: The model /gone is not here." in " ".join(answer.err.split())
+
+
 def test_explain__shows_tokens_units_completions_and_a_description(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:
@@ -515,8 +561,17 @@ def test_compare__three_runs_are_followed_on_one_page(
     assert "What happened" in page.read_text(encoding="utf-8")
     alone = ulcmod("compare", run, run, "--num-modules", 3, "--samples-only", "--json").json()
     assert (alone["shared_units"], alone["adjusted_rand_of_samples"]) == (0, 1.0)
-    refused = ulcmod("compare", run)
-    assert (refused.code, "There is nothing to compare" in refused.err) == (2, True)
+    nowhere = tmp_path / "nowhere"
+    for arguments, message in [
+        ((run,), f"There is nothing to compare {run} with."),
+        ((run, nowhere, "--num-modules", 3), f"{nowhere} holds no modules."),
+        ((run, run), f"{run} holds modules for K = 3, 4. Name one of these by --num-modules."),
+        ((run, run, "--num-modules", 3, "--other-num-modules", 7), "K = 3, 4, not for 7. Name"),
+        ((run, run, "--out", nowhere / "page.html"), f"there is no folder {nowhere}."),
+    ]:
+        refused = ulcmod("compare", *arguments)
+        assert (refused.code, message in " ".join(refused.err.split())) == (2, True), refused.err
+    assert not nowhere.exists()
 
 
 def test_compare__runs_of_the_same_folder_name_are_told_apart(

@@ -26,6 +26,7 @@ from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation, read_run_corpus
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
+from ulcmod_dist.pipeline.steering import check_model
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.results.explanation import ExplainedModule, Explanation
@@ -93,10 +94,14 @@ def make_explanation(context: Context, wanted: Mapping[str, Sequence[int]]) -> N
     model, describe = job.require_model(), job.explain.describe
     tokens = job.prompt.tokens if job.extract.needs_loss else "prompt"
     tokenizer = PromptTokenizer.load(model, job.prompt.model_copy(update={"tokens": tokens}))
-    # Before the first pass, so that a describing model that cannot be used costs no time.
+    # Before the first pass, so that a model that cannot be used costs no time.
+    check_model(model.id, model.revision, run.snapshot.provenance, "Restore the run's model.")
     other = None
     if describe is not None:
-        other = PromptTokenizer.load(describe.as_model(), TokenizationConfig(system=None))
+        try:
+            other = PromptTokenizer.load(describe.as_model(), TokenizationConfig(system=None))
+        except InvalidInput as error:
+            raise InvalidInput(f"explain.describe.model: {error.fact}", "Correct it.") from error
     explained = {}
     with ray_session(job.extract.address):
         with AblationPool(model, job.extract) as pool:

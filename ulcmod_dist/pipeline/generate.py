@@ -20,6 +20,7 @@ from ulcmod_dist.intervene.generate import Sampling, SteeringEngine
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
+from ulcmod_dist.pipeline.steering import check_model
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ray_session
@@ -53,8 +54,8 @@ def generate(
     A ``file`` has the format and the columns of the job's corpus.
 
     Raises:
-        InvalidInput: The run's model is no decoder, a module or a factor is none, a prompt cannot
-            be read or leaves no room for the completion.
+        InvalidInput: The run's model is no decoder or its files have changed, a module or a factor
+            is none, a prompt cannot be read or leaves no room for the completion.
         UlcmodError: The model failed, or no machine can hold it.
     """
     run, job = Run(context.run), context.job
@@ -70,9 +71,11 @@ def generate(
     given = [*prompts, *_read_prompts(job, file)]
     if not given:
         raise InvalidInput("There is no prompt to complete.", "Give --prompt or --prompts.")
+    model = job.require_model()
+    check_model(model.id, model.revision, run.snapshot.provenance, "Restore the run's model.")
     # Every token counts here: none is left out of a completion.
     options = job.prompt.model_copy(update={"tokens": "all"})
-    tokenizer = PromptTokenizer.load(job.require_model(), options)
+    tokenizer = PromptTokenizer.load(model, options)
     calls = [
         (prompt, sampling, each) for prompt in tokenizer.encode(given) for each in (None, mask)
     ]
@@ -80,7 +83,7 @@ def generate(
     with (
         track(context.on_progress, "Completing", len(calls), "completions") as step,
         ray_session(job.extract.address),
-        AblationPool(job.require_model(), job.extract) as pool,
+        AblationPool(model, job.extract) as pool,
     ):
         for ids in pool.map(SteeringEngine.complete, calls):
             texts.append(tokenizer.decode(ids))

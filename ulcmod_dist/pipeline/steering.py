@@ -62,7 +62,12 @@ def scale_modules(
         raise InvalidInput(f"The method is {method!r}, neither zero nor mean.")
     mask = Mask.scaling(read_layer_units(run.snapshot.units), stored.unit_labels, factors)
     if same_model:
-        _check_same_model(model, run.snapshot.provenance)
+        check_model(
+            str(getattr(model, "name_or_path", "")),
+            getattr(model.config, "_commit_hash", None),
+            run.snapshot.provenance,
+            "Load the run's model, or allow another one with same_model=False.",
+        )
     if method == "mean":
         mask = mask.with_means(_compute_means(model, run, num_modules))
     with mask_units(model, mask, getattr(model, "tp_size", None) or 1):
@@ -86,22 +91,32 @@ def mask_modules(
         yield
 
 
-def _check_same_model(model: Any, provenance: Mapping[str, str]) -> None:
-    """Refuse a model whose files are known not to be those that a run's activations come from."""
+def check_model(
+    name: str, revision: str | None, provenance: Mapping[str, str], remedy: str
+) -> None:
+    """Refuse a model of which is known that a run's activations come from another.
+
+    Args:
+        name: Where it was loaded from: a folder, a GGUF file, its folder, or an id on the hub.
+        revision: Its commit on the hub, if known.
+        provenance: That of the run.
+        remedy: Second sentence of the error.
+
+    Raises:
+        InvalidInput: Its files have another digest, or its commit is another.
+    """
     from ulcmod_dist.forward.loading import digest_weights
 
-    expected = provenance.get("model.revision")
-    actual = getattr(model.config, "_commit_hash", None)
-    if expected is None:
-        name = str(getattr(model, "name_or_path", ""))
-        gguf = Path(name, provenance.get("model.id", ""))
+    expected, actual = provenance.get("model.revision"), revision
+    if expected is None and name:
+        places = Path(name), Path(name, provenance.get("model.id", ""))
         expected = provenance.get("model.weights")
-        actual = digest_weights(gguf if gguf.is_file() else Path(name)) if name else None
+        actual = digest_weights(next(filter(Path.is_file, places), places[0]))
     if None not in (expected, actual) and expected != actual:
         raise InvalidInput(
-            f"The model is not that of the run: {model.name_or_path} has the digest "
-            f"{str(actual)[:12]}, {provenance['model.id']} of the run {str(expected)[:12]}.",
-            "Load the run's model, or allow another one with same_model=False.",
+            f"The model is not that of the run: {name} has the digest {str(actual)[:12]}, "
+            f"{provenance['model.id']} of the run {str(expected)[:12]}.",
+            remedy,
         )
 
 
