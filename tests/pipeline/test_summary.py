@@ -46,6 +46,20 @@ def test_summary__names_from_a_corpus_do_not_command_the_terminal() -> None:
     assert not [c for c in out.getvalue() if c != "\n" and unicodedata.category(c) in ("Cc", "Cf")]
 
 
+def test_summary__paths_longer_than_the_terminal_are_whole() -> None:
+    path = "/home/somebody/experiments/2026/" + "deep/" * 20 + "smollm2-135m/report.html"
+    facts = {"page": path, "figures": f"{path[:-12]}/figures (69 files: png, svg, pdf)"}
+    summary = Summary("Report", facts=facts, closing=[f"`ulcmod report {path}` updates it."])
+    out = io.StringIO()
+    Console(file=out, width=80).print(summary)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out.getvalue()
+    shown = "".join(line.strip() for line in lines)
+    assert shown.count(path) == 2
+    assert "(69 files: png, svg, pdf)" in out.getvalue()
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_summary__breaks_no_number_however_narrow_the_terminal(width: int) -> None:
     columns = {"k": "K", **{f"value_{number}": f"Value {number}" for number in range(12)}}

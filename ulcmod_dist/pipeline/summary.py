@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ulcmod_dist.runtime.text import strip_control_chars
@@ -36,7 +36,7 @@ class Summary:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.facts:
-            facts = Table.grid(padding=(0, 2))
+            facts = Table.grid("", Column(overflow="fold"), padding=(0, 2))
             for name, value in self.facts.items():
                 facts.add_row(Text(name.replace("_", " "), style="dim"), Text(format_value(value)))
             yield facts
