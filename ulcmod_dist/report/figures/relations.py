@@ -93,10 +93,7 @@ def draw_trajectories(steps: Sequence[Comparison], what: str) -> Flow:
     A module has the colour of the one that it descends from, in a merger the largest part's; one
     that descends from none has a colour of its own.
     """
-    counts = [
-        step.matching.unit_counts if what == "units" else step.matching.sample_counts
-        for step in steps
-    ]
+    counts = [getattr(step.matching, f"{what.removesuffix('s')}_counts") for step in steps]
     names = (steps[0].names[0], *(step.names[1] for step in steps))
     return Flow(
         title=f"{what.capitalize()} from run to run",
