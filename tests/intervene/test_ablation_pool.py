@@ -21,7 +21,7 @@ def test_ablation_pool__ranks_that_share_a_model_measure_what_one_process_does(
     # Other architectures on ranks: test_ablation_ranks.py, without a pool of actors for each.
     spec = save_model(tmp_path, "llama")
     with AblationPool(spec, ExtractConfig(ranks=2, workers=1, patience=60)) as pool:
-        means = pool.compute_unit_means(PROMPTS, BATCHES)
+        (means,) = pool.map(compute_unit_means, [(PROMPTS, BATCHES)])
         zero, other, _ = make_masks(spec)
         masks = [zero, other.with_means(means)]
         measured = pool.measure(PROMPTS, BATCHES, masks)

@@ -75,5 +75,4 @@ class ModelReplica:
 
     def run(self, batch: Sequence[TokenizedPrompt]) -> tuple[PooledActivations, tuple[int, ...]]:
         """Compute one row for each prompt; see `Engine.run_within_memory`."""
-        call: Callable[..., tuple[PooledActivations, tuple[int, ...]]] = self._ranks.call
-        return call("run_within_memory", batch)
+        return self._ranks.call(type(self._ranks.local).run_within_memory, batch)

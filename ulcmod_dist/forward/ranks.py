@@ -17,10 +17,11 @@ from typing import Any, Generic, TypeVar
 from ulcmod_dist.errors import UlcmodError
 
 Member = TypeVar("Member")
+Result = TypeVar("Result")
 
 
 class RankGroup(Generic[Member]):
-    """An object on every rank, an engine each, whose methods are called on all of them at once."""
+    """An object on every rank, an engine each, with which functions are called at once."""
 
     def __init__(self, load: Callable[[], Member], ranks: int) -> None:
         """Start the other ranks and load each rank's object in its process by a picklable function.
@@ -49,11 +50,11 @@ class RankGroup(Generic[Member]):
             self._followers.append(ours)
         threading.Thread(target=_exit_when_any_ends, args=(sentinels,), daemon=True).start()
 
-    def call(self, method: str, *args: Any) -> Any:
-        """Call a method of every rank's object at the same time; returns this rank's result."""
+    def call(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Call a picklable function with every rank's object; returns the result of this one."""
         for follower in self._followers:
-            follower.send((method, args))
-        return getattr(self.local, method)(*args)
+            follower.send((function, args))
+        return function(self.local, *args)
 
 
 def _follow(load: Callable[[], Any], rank: int, ranks: int, port: int, leader: Connection) -> None:
@@ -62,11 +63,11 @@ def _follow(load: Callable[[], Any], rank: int, ranks: int, port: int, leader: C
     member = load()
     while True:
         try:
-            method, args = leader.recv()
+            function, args = leader.recv()
         except EOFError:
             return
         try:
-            getattr(member, method)(*args)
+            function(member, *args)
         except UlcmodError:
             # All ranks see the same activations, so rank 0 raises the same error and reports it;
             # the next batch may be sound.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import ray
@@ -85,25 +85,16 @@ def compute_unit_means(
     return means
 
 
-class _LossRank:
-    """One process of an actor, with the model or its tensor-parallel part of it."""
-
-    def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
-        self._engine = SteeringEngine.load(model, config.device, config.threads, config.ranks)
-
-    def apply(self, function: Callable[..., Any], *args: Any) -> Any:
-        return function(self._engine, *args)
-
-
 class _LossActor:
     """An actor: one model, which works on one call at a time."""
 
     def __init__(self, model: ModelConfig, config: ExtractConfig) -> None:
-        self._ranks = RankGroup(partial(_LossRank, model, config), config.ranks)
+        options = (config.device, config.threads, config.ranks)
+        self._ranks = RankGroup(partial(SteeringEngine.load, model, *options), config.ranks)
 
     def apply(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call a function with the engine and further arguments."""
-        return self._ranks.call("apply", function, *args)
+        return self._ranks.call(function, *args)
 
 
 class AblationPool:
@@ -131,13 +122,6 @@ class AblationPool:
     def __exit__(self, *_: object) -> None:
         for actor in self._actors:
             ray.kill(actor)
-
-    def compute_unit_means(
-        self, prompts: Sequence[TokenizedPrompt], batches: Sequence[Sequence[int]]
-    ) -> Floats:
-        """Mean of each unit over the counted tokens of all samples [units]."""
-        (means,) = self.map(compute_unit_means, [(prompts, batches)])
-        return cast(Floats, means)
 
     def measure(
         self,

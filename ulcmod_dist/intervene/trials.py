@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ulcmod_dist.config.schema import AblateConfig
 from ulcmod_dist.forward.batches import TokenizedPrompt
-from ulcmod_dist.intervene.ablation import AblationLosses, AblationPool
+from ulcmod_dist.intervene.ablation import AblationLosses, AblationPool, compute_unit_means
 from ulcmod_dist.intervene.engine import PairedPrompt
 from ulcmod_dist.intervene.masks import Mask, find_extreme_units
 from ulcmod_dist.results.ablation import CONTROLS
@@ -93,7 +93,7 @@ def measure_trials(
     """
     masks, prompts = [trial.mask for trial in trials], samples.prompts
     if config.method == "mean":
-        means = pool.compute_unit_means(prompts, samples.batches)
+        (means,) = pool.map(compute_unit_means, [(prompts, samples.batches)])
         masks = [mask.with_means(means) for mask in masks]
     elif config.method == "resample":
         masks = [replace(mask, resampled=True) for mask in masks]
