@@ -152,7 +152,8 @@ class AblationPool:
         """
         pool = ActorPool(self._actors)
         # Sent once, whatever the number of calls that share it: masks are as long as the model.
-        shared = {id(arg): ray.put(arg) for args in calls for arg in args}
+        arguments = {id(arg): arg for args in calls for arg in args}
+        shared = {key: ray.put(arg) for key, arg in arguments.items()}
         for args in calls:
             refs = [shared[id(arg)] for arg in args]
             pool.submit(lambda actor, refs: actor.apply.remote(function, *refs), refs)
