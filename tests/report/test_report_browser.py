@@ -177,6 +177,8 @@ def test_page__tabs_of_an_explained_module_show_what_was_found(
     opened = open_page(write_page(data, tmp_path), width=390)
     card = opened.page.locator("#module-7-1")
     opened.page.locator("#tab-7-1").click()
+    # All tabs are in view: nothing would tell a reader to scroll them sideways.
+    assert card.locator(".tabs").evaluate("tabs => tabs.scrollWidth <= tabs.clientWidth")
     for view, texts in {
         "tokens": ("Birds at night", "0.88 for 8 held-out prompts", "Feed the owl", "owl 4"),
         "units": ("layer 0 unit 3", "owl 6.50"),

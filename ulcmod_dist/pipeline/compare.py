@@ -109,6 +109,7 @@ def _summarize_pairs(pairs: Mapping[tuple[int, int], Comparison]) -> Summary:
 
 def _summarize(runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comparison) -> Summary:
     matching = comparison.matching
+    alone = matching.unmatched, matching.other_unmatched
     described = [
         {
             "run": run.directory.url,
@@ -118,11 +119,7 @@ def _summarize(runs: tuple[Run, Run], numbers: tuple[int, int], comparison: Comp
             "unmatched": list(unmatched),
         }
         for run, num_modules, objective, unmatched in zip(
-            runs,
-            numbers,
-            comparison.objectives,
-            (matching.unmatched, matching.other_unmatched),
-            strict=True,
+            runs, numbers, comparison.objectives, alone, strict=True
         )
     ]
     measures = {

@@ -95,11 +95,8 @@ def generate(
     ]  # fmt: skip
     words = ", ".join(f"module {module} {TIMES} {factor:g}" for module, factor in factors.items())
     columns = {"untouched": "Untouched", "changed": words[0].upper() + words[1:]}
-    data = {
-        "num_modules": num_modules,
-        "scale": {str(module): factor for module, factor in factors.items()},
-        **asdict(sampling),
-    }
+    scale = {str(module): factor for module, factor in factors.items()}
+    data = {"num_modules": num_modules, "scale": scale, **asdict(sampling)}
     return Completions(title="Completions", columns=columns, rows=rows, data=data)
 
 

@@ -94,13 +94,9 @@ def mask_modules(
 def check_model(
     name: str, revision: str | None, provenance: Mapping[str, str], remedy: str
 ) -> None:
-    """Refuse a model of which is known that a run's activations come from another.
+    """Refuse a model if a run's activations are known to come from another, by its provenance.
 
-    Args:
-        name: Where it was loaded from: a folder, a GGUF file, its folder, or an id on the hub.
-        revision: Its commit on the hub, if known.
-        provenance: That of the run.
-        remedy: Second sentence of the error.
+    ``name`` is where it was loaded from, and ``revision`` its commit on the hub, if known.
 
     Raises:
         InvalidInput: Its files have another digest, or its commit is another.

@@ -56,4 +56,5 @@ def show_completions(explained: ExplainedModule) -> tuple[Block, ...]:
 
 
 def _join(tokens: tuple[TopToken, ...]) -> str:
-    return " · ".join(f"{label(token.text)} {number(token.value)}" for token in tokens)
+    # A line ends between tokens, not between a token and its number.
+    return " · ".join(f"{label(token.text)}\u00a0{number(token.value)}" for token in tokens)
