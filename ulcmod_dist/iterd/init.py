@@ -111,6 +111,7 @@ def build_tables(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
         )
         for search, sample_table, unit_table in zip(pending, by_sample, by_unit, strict=True):
             search.sample_table, search.unit_table = sample_table, unit_table
+            search.summed_labels = search.sample_labels.copy()
         pending = [search for search in pending if search.fill_empty_modules()]
         for search in (search for search in pending if search.role is Role.RESTART):
             logger.info(

@@ -24,11 +24,19 @@ Block: TypeAlias = list[ActivationMatrix]
 def exact_iteration(
     matrix: ActivationMatrix, searches: Sequence[Search], orders: SweepOrders | None
 ) -> list[tuple[int, int]]:
-    """All units in one random order, then all samples; whole tables, updated after each sweep.
+    """All units in one random order, then all samples; whole tables, updated before each sweep.
 
     Given sweep orders hold one pair an iteration. Returns units and samples moved, by search.
     """
     pairs = [orders[s.iteration] if orders else (None, None) for s in searches]
+    # Only here, where it is read: after the last iteration it would be in vain.
+    unit_side = matrix.update_unit_tables(
+        [search.unit_table for search in searches],
+        [search.summed_labels for search in searches],
+        [search.sample_labels for search in searches],
+    )
+    for search, table in zip(searches, unit_side, strict=True):
+        search.unit_table, search.summed_labels = table, search.sample_labels.copy()
     before = [search.unit_labels.copy() for search in searches]
     units_moved = [s.sweep_units(units) for s, (units, _) in zip(searches, pairs, strict=True)]
     sample_side = matrix.update_sample_tables(
@@ -38,15 +46,7 @@ def exact_iteration(
     )
     for search, table in zip(searches, sample_side, strict=True):
         search.sample_table = table
-    before = [search.sample_labels.copy() for search in searches]
     samples_moved = [s.sweep_samples(order) for s, (_, order) in zip(searches, pairs, strict=True)]
-    unit_side = matrix.update_unit_tables(
-        [search.unit_table for search in searches],
-        before,
-        [search.sample_labels for search in searches],
-    )
-    for search, table in zip(searches, unit_side, strict=True):
-        search.unit_table = table
     return list(zip(units_moved, samples_moved, strict=True))
 
 

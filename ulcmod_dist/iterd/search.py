@@ -32,7 +32,8 @@ class Search:
     """The state of one restart for one K, or of what moves make of it.
 
     Attributes:
-        unit_table: T_u [units, K], belonging to ``sample_labels``; empty in the blockwise mode.
+        unit_table: T_u [units, K], belonging to ``summed_labels``, which are the sample labels
+            before the last iteration; empty in the blockwise mode.
         sample_table: T_s [samples, K], belonging to ``unit_labels``.
         repaired: Modules that were empty at the start.
         tolerance: Share of L by which an iteration has to raise it for the search to go on.
@@ -45,6 +46,7 @@ class Search:
     sample_labels: LabelArray
     unit_labels: LabelArray
     unit_table: FloatArray = field(default_factory=lambda: _NO_TABLE)
+    summed_labels: LabelArray = field(default_factory=lambda: np.empty(0, np.int32))
     sample_table: FloatArray = field(default_factory=lambda: _NO_TABLE)
     history: list[Iteration] = field(default_factory=list)
     repaired: int = 0

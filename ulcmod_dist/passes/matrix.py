@@ -169,9 +169,12 @@ class ActivationMatrix:
         assert sums is not None
         slices = consecutive_slices([len(size) for size in sizes])
         for part, size in zip(slices, sizes, strict=True):
-            shifted = sums[part] - size[:, None] * self.activations.mean
-            shifted /= self.activations.std
-            yield np.ascontiguousarray(shifted.T)
+            table = np.empty((self.activations.n_units, len(size)))
+            # Module by module: temporaries stay in the cache.
+            for k, sums_of_module in enumerate(sums[part]):
+                shifted = sums_of_module - size[k] * self.activations.mean
+                np.divide(shifted, self.activations.std, out=table[:, k])
+            yield table
 
     def _mean_sums(
         self, unit_labels: Sequence[LabelArray], num_modules: Sequence[int]
