@@ -30,6 +30,8 @@ _PRICE_ROUNDS = 60
 _TOLERANCE = 1e-5
 # Share of points out of place at which prices stop moving: a round costs as much as a few paths.
 _MAX_IMBALANCE = 0.002
+# Points whose groups are compared together, in the L1 cache.
+_PART = 1024
 
 
 def balanced_kmeans(
@@ -55,7 +57,9 @@ def balanced_kmeans(
         labels, prices, _ = min(fits, key=lambda fit: fit[2])
         if len(fitted) == len(points):
             return labels
-        costs = _distances(points, _group_means(fitted, labels, num_groups))
+        costs = np.empty((len(points), num_groups))
+        centres = _group_means(fitted, labels, num_groups)
+        _write_distances(points, _squared_lengths(points), centres, costs)
     labels = np.zeros(len(points), np.int32)
     balance_greedily(costs, labels, adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS))
     return labels
@@ -65,10 +69,11 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
     """Lloyd's algorithm from one set of centres: labels, prices, mean squared distance."""
     centres, _ = kmeans_plusplus(points, num_groups, random_state=seed)
     labels, prices = np.zeros(len(points), np.int32), np.zeros(num_groups)
+    lengths, costs = _squared_lengths(points), np.empty((len(points), num_groups))
     before = np.inf
     for round_ in range(_ROUNDS):
         rough = round_ < _ROUGH_ROUNDS
-        costs = _distances(points, centres)
+        _write_distances(points, lengths, centres, costs)
         sizes = adjust_prices(costs, prices, labels, 3 if rough and round_ else _PRICE_ROUNDS)
         if not rough:
             balance_exactly(costs, labels, sizes)
@@ -80,15 +85,22 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
     return labels, prices, spread
 
 
-def _distances(points: FloatArray, centres: FloatArray) -> FloatArray:
-    """Squared distances [N, K]."""
-    inner = points @ centres.T
-    lengths = np.einsum("id,id->i", points, points)
-    return np.asarray(lengths[:, None] - 2 * inner + np.einsum("kd,kd->k", centres, centres))
+def _write_distances(
+    points: FloatArray, lengths: FloatArray, centres: FloatArray, costs: FloatArray
+) -> None:
+    """Write squared distances [N, K] of points, of these squared lengths, to ``costs``."""
+    np.matmul(points, centres.T, out=costs)
+    costs *= 2
+    np.subtract(lengths[:, None], costs, out=costs)
+    costs += _squared_lengths(centres)
+
+
+def _squared_lengths(points: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("id,id->i", points, points))
 
 
 def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> FloatArray:
-    members = np.eye(num_groups)[labels]
+    members = np.eye(num_groups).take(labels, axis=0)
     sizes = np.maximum(members.sum(axis=0), 1)
     return np.asarray(members.T @ points / sizes[:, None])
 
@@ -104,8 +116,9 @@ def adjust_prices(
     target = points / groups
     step = np.full(groups, costs.mean() / groups)
     before = np.zeros(groups)
+    by_group, least = np.ascontiguousarray(costs.T), np.empty(_PART)
     for left in range(rounds, -1, -1):
-        _assign_cheapest(costs, prices, labels)
+        _assign_cheapest(by_group, prices, labels, least)
         sizes = np.bincount(labels, minlength=groups)
         excess = sizes - target
         if not left or np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
@@ -129,14 +142,19 @@ def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) ->
 
 # numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
 @njit(cache=True, nogil=True)
-def _assign_cheapest(costs, prices, labels):  # type: ignore[no-untyped-def]
-    for i in range(costs.shape[0]):
-        best, best_cost = 0, np.inf
-        for k in range(costs.shape[1]):
-            cost = costs[i, k] + prices[k]
-            if cost < best_cost:
-                best, best_cost = k, cost
-        labels[i] = best
+def _assign_cheapest(costs, prices, labels, least):  # type: ignore[no-untyped-def]
+    for first in range(0, labels.size, least.size):
+        part = labels[first : first + least.size]
+        for i in range(part.size):
+            least[i], part[i] = np.inf, 0
+        for k in range(prices.size):
+            row, price = costs[k, first : first + least.size], prices[k]
+            # Without a branch, so that several points are compared at once.
+            for i in range(part.size):
+                cost = row[i] + price
+                cheaper = cost < least[i]
+                least[i] = cost if cheaper else least[i]
+                part[i] = k if cheaper else part[i]
 
 
 @njit(cache=True, nogil=True)

@@ -11,6 +11,7 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.iterd.balanced_kmeans import balanced_kmeans
 from ulcmod_dist.iterd.objective import assign_to_largest_mean, validate_labels
 from ulcmod_dist.iterd.search import Checkpoint, Role, Search
+from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
@@ -43,11 +44,8 @@ def init_searches(
     """
     modules = sorted({k for k, _ in restarts})
     if sample_labels is None and unit_labels is None:
-        # A generator for each restart: adding a K or a restart leaves the others' starts alone.
-        samples = [
-            balanced_kmeans(points(), k, np.random.default_rng([config.seed, 2, k, restart]))
-            for k, restart in restarts
-        ]
+        # In this process for any executor, so that its processors decide no label.
+        samples = list(ThreadExecutor().map(_group_samples, restarts, (points(), config.seed)))
         tables = matrix.unit_tables(samples, [k for k, _ in restarts])
         units = [assign_to_largest_mean(*pair) for pair in zip(tables, samples, strict=True)]
     else:
@@ -62,6 +60,13 @@ def init_searches(
         Search(restart, k, config.seed, by_sample, by_unit, tolerance=config.tolerance)
         for (k, restart), by_sample, by_unit in zip(restarts, samples, units, strict=True)
     ]
+
+
+def _group_samples(start: tuple[int, int], shared: tuple[FloatArray, int]) -> LabelArray:
+    """Sample labels of a start (K, restart) by the points of the samples, and the seed."""
+    points, seed = shared
+    # A generator for each restart: adding a K or a restart leaves the others' starts alone.
+    return balanced_kmeans(points, start[0], np.random.default_rng([seed, 2, *start]))
 
 
 def next_restarts(objectives: Sequence[float], most: int) -> range:
