@@ -156,24 +156,7 @@ def extract(
     progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
         with ray_session(config.address):
-            resources = reserve_memory(config, plan)
-            worker = define_worker(resources)
-            writer = ShardWriter(run, plan.chunk_shape, check=fence.check)
-            pool = WorkerPool(
-                lambda: worker.remote(
-                    load_model,
-                    writer,
-                    plan.provenance,
-                    prepared.plan_batches,
-                    fence.epoch,
-                    on_event,
-                ),
-                lambda task: prepared.prompts.prompts(task.rows),
-                resources,
-                config.workers,
-                config.placement_timeout,
-                stop,
-            )
+            pool = _make_pool(run, prepared, load_model, config, fence, on_event, stop)
             monitor = ExtractionMonitor(run, prepared, fence, pool, tasks, on_progress, quarantined)
             with closing(pool), _naming_machine_failures():
                 progress = monitor.follow()
@@ -189,6 +172,32 @@ def extract(
         progress=progress,
         quarantined=tuple(quarantined[prompt] for prompt in sorted(in_corpus)),
         reused=int((find_digests(digests, committed) >= 0).sum()),
+    )
+
+
+def _make_pool(
+    run: RunDir,
+    prepared: PreparedExtraction,
+    load_model: ModelLoader,
+    config: ExtractConfig,
+    fence: Fence,
+    on_event: EventCallback,
+    stop: Callable[[], bool],
+) -> WorkerPool:
+    """The pool that runs an extraction's tasks; raises as `reserve_memory` does."""
+    plan = prepared.plan
+    resources = reserve_memory(config, plan)
+    worker = define_worker(resources)
+    writer = ShardWriter(run, plan.chunk_shape, check=fence.check)
+    return WorkerPool(
+        lambda: worker.remote(
+            load_model, writer, plan.provenance, prepared.plan_batches, fence.epoch, on_event
+        ),
+        lambda task: prepared.prompts.prompts(task.rows),
+        resources,
+        config.workers,
+        config.placement_timeout,
+        stop,
     )
 
 

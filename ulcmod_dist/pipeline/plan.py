@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from ulcmod_dist.config.job import Job
-from ulcmod_dist.corpus.digests import find_digests, fingerprint_digests
+from ulcmod_dist.corpus.digests import fingerprint_digests, to_arrow
 from ulcmod_dist.corpus.prompts import read_corpus
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.extract.driver import check_disk_space, check_remaining_space, prepare
@@ -167,28 +167,18 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         provenance = merge_provenance(get_model_provenance(model), tokenizer.provenance)
         provenance |= ATTRIBUTION if job.extract.needs_loss else {}
         survey = survey_prompts(tokenizer, corpus, quote=job.report.prompts == "all")
+        units = list_units(config, model.units)
         if load_plan(context.run) is None:
             # Known before a cluster is asked for the memory of its devices.
-            first = find_digests(survey.digests, survey.digests)
-            rows = int((first == np.arange(len(first))).sum())
-            check_disk_space(context.run, 4 * count_units(list_units(config, model.units)) * rows)
+            rows = pc.count_distinct(to_arrow(survey.digests)).as_py()
+            check_disk_space(context.run, 4 * count_units(units) * rows)
         batch_tokens = choose_batch_tokens(context, tokenizer.max_tokens)
-        units = list_units(config, model.units)
         shard_samples = _choose_shard_samples(context, len(corpus), count_units(units))
         inputs = list_plan_inputs(
-            fingerprint_digests(survey.digests),
-            provenance,
-            shard_samples,
-            batch_tokens,
+            fingerprint_digests(survey.digests), provenance, shard_samples, batch_tokens
         )
-        changes = Ledger(context.run, job, observed={"plan": inputs}).changes("plan")
-        if changes and not update:
-            raise InvalidInput(
-                f"{context.run.url} was extracted with a different configuration: "
-                f"{'; '.join(changes)}.",
-                "Use another run directory, undo the change, or update the run with "
-                "`ulcmod rerun`.",
-            )
+        if not update:
+            _check_plan_inputs(context, inputs)
         prepared = prepare(
             context.run,
             corpus,
@@ -210,6 +200,16 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     for warning in survey.warnings:
         logger.warning(warning)
     return replace(prepared, survey=survey)
+
+
+def _check_plan_inputs(context: Context, inputs: dict[str, Any]) -> None:
+    """Raise `InvalidInput` if the run follows a plan that was made from other inputs."""
+    run = context.run
+    if changes := Ledger(run, context.job, observed={"plan": inputs}).changes("plan"):
+        raise InvalidInput(
+            f"{run.url} was extracted with a different configuration: {'; '.join(changes)}.",
+            "Use another run directory, undo the change, or update the run with `ulcmod rerun`.",
+        )
 
 
 def _choose_shard_samples(context: Context, samples: int, units: int) -> int:
