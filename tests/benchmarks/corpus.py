@@ -6,7 +6,8 @@ r"""Planning, opening and updating runs of many prompts: seconds and memory of e
 
 By default the model is a tiny one of random weights and the rows are drawn, not computed, except
 those of the 1% of prompts that change at the end: what is measured is everything around the forward
-passes. Each step is a process of its own, and its seconds include the start of Python.
+passes. Each step is a process of its own, and its seconds include the start of Python. ``change``
+writes the other corpus and plans it, ``update`` extracts it, and ``changed`` is a whole rerun.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ evaluate: {{null_permutations: 1, baselines: []}}
 TOPICS = np.array(["algebra", "poetry", "history", "cooking", "code", "physics", "travel"])
 BLOCK = 500_000
 STEPS = (
-    "plan", "draw", "extract", "rerun", "status", "open", "again", "run", "change", "changed",
+    "plan", "draw", "extract", "rerun", "status", "open", "again", "run", "change", "update",
+    "changed",
 )  # fmt: skip
 
 
@@ -108,8 +110,14 @@ def plan(folder: Path) -> None:
     from ulcmod_dist.pipeline.plan import prepare_extraction
 
     with writing(open_context(folder), "plan") as held:
-        figures = prepare_extraction(held, save=True).plan.summary()
+        figures = prepare_extraction(held, save=True, update=True).plan.summary()
     print({name: figures[name] for name in ("prompts", "reused", "shards", "tokens")})
+
+
+def update_snapshot(folder: Path) -> None:
+    from ulcmod_dist.pipeline.extract import extract
+
+    print(extract(open_context(folder), update=True).facts)
 
 
 def open_samples(folder: Path) -> None:
@@ -135,6 +143,7 @@ FUNCTIONS: dict[str, Callable[[Path], None]] = {
     "again": partial(command, "rerun"),
     "run": partial(command, "run"),
     "change": plan,
+    "update": update_snapshot,
     "changed": partial(command, "rerun"),
 }
 
