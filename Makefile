@@ -14,8 +14,9 @@ test: .venv/.developer
 	$(PYTEST) --numprocesses=2 --dist=loadscope
 acceptance: .venv/.developer
 	$(PYTEST) -m acceptance
+# Those that `make test` has run already are left out. They wait for most of their time.
 faults: .venv/.developer
-	$(PYTEST) -m faults
+	$(PYTEST) -m 'faults and not sample' --numprocesses=2 --dist=loadscope
 lint: style docs audit
 style: .venv/.developer
 	$(BIN)/ruff check .

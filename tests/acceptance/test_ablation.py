@@ -26,7 +26,7 @@ run: {folder}/run
 model: {{id: {model}}}
 corpus: {{train: {folder}/train.parquet, text: text, category: category}}
 discover: {{modules: [{k}], restarts: 5}}
-ablate: {{samples: 20, random_sets: 1}}
+ablate: {{samples: 10, random_sets: 1}}
 """
 
 Silence = Callable[[Path, Path], Ablation]

@@ -1,11 +1,13 @@
 """SIGKILL of driver, actor and raylet at every point of a shard's life, and at random moments."""
 
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +59,30 @@ def driver(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
-def orphans() -> list[psutil.Process]:
-    """Actors of extractions, from any driver."""
-    return [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
+def orphans(driver: int) -> list[int]:
+    """Actors that a dead driver has left, in this process's Ray or in one of its own.
+
+    Those of other tests, which may run beside this one, are none.
+    """
+    below = {child.pid for child in psutil.Process().children(recursive=True)}
+    actors = [p for p in psutil.process_iter(["name"]) if p.info["name"].startswith("ray::Worker")]
+    return [p.pid for p in actors if p.pid in below or session(p.pid) == driver]
 
 
-def await_end_of_orphans() -> None:
+def session(process: int) -> int | None:
+    """The first process of the session that a process belongs to; None where it has ended."""
+    with suppress(ProcessLookupError):
+        return os.getsid(process)
+    return None
+
+
+def await_end_of_orphans(driver: int) -> None:
     end = time.monotonic() + 30
-    while orphans() and time.monotonic() < end:
+    while orphans(driver) and time.monotonic() < end:
         time.sleep(0.1)
 
 
@@ -91,7 +106,7 @@ def kill_and_resume(run: RunDir, marks: str, point: str, victim: str) -> None:
             process.communicate(timeout=LIMIT)
         assert Path(marks, "killed").exists()
         # A new process takes longer to start than Ray to end the actors of a dead one.
-        await_end_of_orphans()
+        await_end_of_orphans(process.pid)
         # Without its raylet a driver may still end well: the actors outlive it for a while.
         assert victim == "raylet" or process.returncode == -signal.SIGKILL
         extraction(run, Killer(marks), None, 0.02)
