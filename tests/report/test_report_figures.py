@@ -164,9 +164,9 @@ def test_draw_by_method__words_name_the_best_method_and_every_seed_is_a_dot() ->
     spec = draw_by_method("Category accuracy", ("IterD", "k-means"), values, "")
     assert spec.alternative.startswith("The highest is that of IterD: IterD 0.950 (0.900 to 1);")
     (series,) = spec.series
-    assert series.points == ((0.9, 1.0), (0.4,))
+    assert series.points == [(0, 0.9), (0, 1.0), (1, 0.4)]
     # No interval is drawn, so that none can leave what is possible.
-    assert np.isnan([*series.low, *series.high]).all()
+    assert np.isnan(series.bounds).all()
     means, points = build_figure(spec)["data"]
     assert (means["x"], points["x"]) == ([0.95, 0.4], [0.9, 1.0, 0.4])
     assert points["y"] == pytest.approx([0.2, 0.2, 1.2])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from ulcmod_dist.results.discovery import Confound, ConfoundMeasure, PromptProperty
-from ulcmod_dist.results.types import Absent, Floats, divide
+from ulcmod_dist.results.types import Absent, Floats, divide, share_rows
 
 _COMPONENTS = 3
 
@@ -59,8 +59,7 @@ def _measure(
 
 def count_characters(texts: Sequence[str]) -> dict[PromptProperty, Floats]:
     """Share of each prompt's characters that are digits, punctuation, or non-ASCII letters."""
-    counts = np.array([_count_kinds(text) for text in texts], dtype=np.float64).reshape(-1, 4)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = share_rows(np.array([_count_kinds(text) for text in texts]).reshape(-1, 4))
     names = (PromptProperty.DIGITS, PromptProperty.PUNCTUATION, PromptProperty.NON_ASCII)
     return {name: shares[:, column] for column, name in enumerate(names)}
 

@@ -18,7 +18,7 @@ from ulcmod_dist.forward.ranks import RankGroup
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.generate import SteeringEngine
 from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.results.types import Floats
+from ulcmod_dist.results.types import Floats, divide
 from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
@@ -79,10 +79,8 @@ def compute_unit_means(
     intact, which zero does not. A unit that no token reaches has 0.
     """
     totals = [engine.unit_sums([prompts[index] for index in batch]) for batch in batches]
-    sums = np.stack([total for total, _ in totals]).sum(axis=0)
-    tokens = np.stack([count for _, count in totals]).sum(axis=0)
-    means: Floats = sums / np.maximum(tokens, 1)
-    return means
+    sums, tokens = (np.sum(parts, axis=0) for parts in zip(*totals, strict=True))
+    return divide(sums, tokens, missing=0.0)
 
 
 class _LossActor:

@@ -232,16 +232,14 @@ def _draw_dots(axes: Axes, spec: Dots) -> None:
     for index, series in enumerate(spec.series):
         rows = np.arange(len(series.values)) + spec.offset(index)
         colour = LIGHT.series(index)
-        axes.hlines(rows, series.low, series.high, color=colour, linewidth=0.9)
+        axes.hlines(rows, *series.bounds, color=colour, linewidth=0.9)
         marker = ("o", "s", "D", "^")[index % 4]
         axes.scatter(
-            series.values, rows, s=12, color=colour, marker=marker, label=series.name, zorder=3
+            series.means, rows, s=12, color=colour, marker=marker, label=series.name, zorder=3
         )
-        places = [
-            (x, row) for row, points in zip(rows, series.points, strict=False) for x in points
-        ]
         axes.scatter(
-            [x for x, _ in places], [row + POINTS_BELOW for _, row in places], s=6,
+            [value for _, value in series.points],
+            [rows[row] + POINTS_BELOW for row, _ in series.points], s=6,
             facecolors="none", edgecolors=colour, linewidths=0.6, zorder=2,
         )  # fmt: skip
     _label_rows(axes, spec.labels)

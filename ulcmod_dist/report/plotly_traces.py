@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Any
 
-import numpy as np
-
 from ulcmod_dist.report.colours import (
     CELL_INKS,
     DARK,
@@ -37,6 +35,7 @@ from ulcmod_dist.report.specs import (
     FlowNode,
     Heatmap,
     StackedBars,
+    format_interval,
 )
 from ulcmod_dist.runtime.text import label
 
@@ -201,9 +200,7 @@ def build_dots(spec: Dots, style: PlotStyle) -> Json:
     """Return dots with intervals."""
     indices = range(len(spec.series))
     data = [_dot_trace(spec, index, style) for index in indices]
-    data += [
-        _point_trace(spec, index, style) for index in indices if any(spec.series[index].points)
-    ]
+    data += [_point_trace(spec, index, style) for index in indices if spec.series[index].points]
     return build_plot(
         style,
         data,
@@ -217,14 +214,17 @@ def build_dots(spec: Dots, style: PlotStyle) -> Json:
 def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
     series = spec.series[index]
     colour = style.theme.series(index)
-    values = np.array(series.values)
+    low, high = series.bounds
     return {
         "type": "scatter",
         "mode": "markers",
         "name": escape_html(series.name),
-        "x": round_all(series.values),
-        "y": [round_digits(row + spec.offset(index)) for row in range(len(values))],
-        "hovertext": escape_all(series.hover),
+        "x": round_all(series.means),
+        "y": [round_digits(row + spec.offset(index)) for row in range(len(series.values))],
+        "hovertext": [
+            escape_html(f"{row}\n{series.name} {format_interval(value)}")
+            for row, value in zip(spec.labels, series.values, strict=True)
+        ],
         "hoverinfo": "text",
         "cliponaxis": False,  # a score of zero lies on the axis
         "marker": {
@@ -235,8 +235,8 @@ def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
         "error_x": {
             "type": "data",
             "symmetric": False,
-            "array": round_all(np.array(series.high) - values),
-            "arrayminus": round_all(values - np.array(series.low)),
+            "array": round_all(high - series.means),
+            "arrayminus": round_all(series.means - low),
             "color": colour,
             "thickness": 1.5,
             "width": 0,
@@ -245,12 +245,12 @@ def _dot_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
 
 
 def _point_trace(spec: Dots, index: int, style: PlotStyle) -> Json:
-    places = [(x, row) for row, points in enumerate(spec.series[index].points) for x in points]
+    points = spec.series[index].points
     return {
         "type": "scatter",
         "mode": "markers",
-        "x": round_all(x for x, _ in places),
-        "y": [round_digits(row + spec.offset(index) + POINTS_BELOW) for _, row in places],
+        "x": round_all(value for _, value in points),
+        "y": [round_digits(row + spec.offset(index) + POINTS_BELOW) for row, _ in points],
         "hoverinfo": "skip",
         "cliponaxis": False,
         "marker": {"color": style.theme.series(index), "size": 6, "symbol": "circle-open"},

@@ -3,10 +3,11 @@
 Every text in a figure may come from a corpus, so renderers escape all of them.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
 
 from ulcmod_dist.results.types import Floats, Interval, Repeats
 from ulcmod_dist.runtime.text import number
@@ -71,32 +72,27 @@ class StackedBars(FigureSpec):
 
 @dataclass(frozen=True)
 class DotSeries:
-    """One value a row, with intervals."""
+    """One value a row, with its interval, or with repeats that are drawn one by one."""
 
     name: str  # name in the legend
-    values: tuple[float, ...]  # one number a row; NaN leaves the row empty
-    low: tuple[float, ...]  # lower ends of the intervals; NaN for none
-    high: tuple[float, ...]  # upper ends of the intervals; NaN for none
-    hover: tuple[str, ...]  # one text a row
-    points: tuple[tuple[float, ...], ...] = ()  # single values that a row's value is the mean of
+    values: tuple[Interval | Repeats, ...]  # NaN leaves the row empty
 
-    @classmethod
-    def from_intervals(
-        cls, name: str, rows: Sequence[str], values: Sequence[Interval | Repeats]
-    ) -> "DotSeries":
-        """Return one interval, or repeats to draw one by one, a row; the hover text repeats it."""
-        bounds = [Interval(math.nan) if isinstance(v, Repeats) else v for v in values]
-        return cls(
-            name=name,
-            values=tuple(value.mean for value in values),
-            low=tuple(math.nan if bound.low is None else bound.low for bound in bounds),
-            high=tuple(math.nan if bound.high is None else bound.high for bound in bounds),
-            hover=tuple(
-                f"{row}\n{name} {format_interval(value)}"
-                for row, value in zip(rows, values, strict=True)
-            ),
-            points=tuple(v.values if isinstance(v, Repeats) else () for v in values),
-        )
+    @property
+    def means(self) -> Floats:
+        """The values alone."""
+        return np.array([value.mean for value in self.values])
+
+    @property
+    def bounds(self) -> Floats:
+        """Lower and upper ends of the intervals, shape (2, rows); NaN for none."""
+        ends = [(v.low, v.high) if isinstance(v, Interval) else (None, None) for v in self.values]
+        return np.array(ends, dtype=np.float64).T
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Row and value of each repeat."""
+        repeats = [v.values if isinstance(v, Repeats) else () for v in self.values]
+        return [(row, value) for row, values in enumerate(repeats) for value in values]
 
 
 def format_interval(value: Interval | Repeats) -> str:

@@ -1,7 +1,7 @@
 """Tables as plain values, for Parquet, for the terminal, for JSON and for the page."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -86,18 +86,18 @@ def format_cell(cell: Cell, kind: ColumnKind) -> str:
     return percent(cell) if kind is ColumnKind.SHARE else number(cell)
 
 
-def interval_columns(key: str, title: str) -> tuple[Column, ...]:
-    """Return the columns of a number and the ends of its interval."""
-    return (
-        Column(key, title, ColumnKind.NUMBER),
-        Column(f"{key}_low", f"{title}, low", ColumnKind.BOUND),
-        Column(f"{key}_high", f"{title}, high", ColumnKind.BOUND),
-    )
+def interval_columns(**titles: str) -> Iterator[Column]:
+    """Yield the columns of numbers, by their keys, and of the ends of their intervals."""
+    for key, title in titles.items():
+        yield Column(key, title, ColumnKind.NUMBER)
+        yield Column(f"{key}_low", f"{title}, low", ColumnKind.BOUND)
+        yield Column(f"{key}_high", f"{title}, high", ColumnKind.BOUND)
 
 
-def interval_cells(value: Interval | Repeats | None) -> tuple[Cell, ...]:
-    """Return the cells of a number and the ends of its interval."""
-    return (None, None, None) if value is None else (value.mean, value.low, value.high)
+def interval_cells(*values: Interval | Repeats | None) -> Iterator[Cell]:
+    """Yield the cells of numbers and of the ends of their intervals."""
+    for value in values:
+        yield from (None, None, None) if value is None else (value.mean, value.low, value.high)
 
 
 def build_table(

@@ -149,7 +149,7 @@ def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
         basis=_describe_measurement(found, ablation),
         labels=rows,
         series=tuple(
-            DotSeries.from_intervals(name, rows, [effect.selectivity for effect in effects])
+            DotSeries(name, tuple(effect.selectivity for effect in effects))
             for name, effects in series
         ),
         value_axis="Selectivity, nats a token",

@@ -253,7 +253,7 @@ def draw_length(
         ),
         basis=describe_basis(found),
         labels=rows,
-        series=(DotSeries.from_intervals("Tokens", rows, halves),),
+        series=(DotSeries("Tokens", tuple(halves)),),
         value_axis="Tokens",
         row_modules=tuple(range(found.num_modules)),
     )

@@ -27,7 +27,7 @@ def draw_by_method(
         + ".",
         basis=basis,
         labels=tuple(methods),
-        series=(DotSeries.from_intervals(measure, methods, values),),
+        series=(DotSeries(measure, tuple(values)),),
         value_axis=measure,
     )
 

@@ -21,7 +21,6 @@ from ulcmod_dist.report.figures.ablation import (
 )
 from ulcmod_dist.report.specs import format_interval
 from ulcmod_dist.report.tables import (
-    Cell,
     Column,
     ColumnKind,
     Table,
@@ -29,7 +28,7 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, Effect
+from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, AnswerEffects, Effect
 from ulcmod_dist.results.discovery import Discovery, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import count, number
@@ -151,21 +150,26 @@ def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:
         Column("module", "Module", ColumnKind.COUNT),
         Column("name", "Name"),
         Column("ablated", "Ablated"),
-        *interval_columns("own", "Own samples"),
-        *interval_columns("other", "Other samples"),
-        *interval_columns("selectivity", "Selectivity"),
+        *interval_columns(own="Own samples", other="Other samples", selectivity="Selectivity"),
     ]
     rows = (
-        (row.module, found.modules[row.module].name, ablated, *_cells(effect))
+        (
+            row.module,
+            found.modules[row.module].name,
+            ablated,
+            *interval_cells(effect.own, effect.other, effect.selectivity),
+        )
         for row in ablation.modules
-        for ablated, effect in (*_list_effects(row), *_list_answers(row.module, ablation))
+        for ablated, effect in _list_effects(row, ablation.answers)
     )
     title = "Loss increase, nats a token"
     caption = "Means, above their 95% intervals. Accuracy is the share of tokens predicted right."
     return build_table("ablation", title, columns, rows, caption)
 
 
-def _list_effects(row: AblatedModule) -> Iterator[tuple[str, Effect]]:
+def _list_effects(
+    row: AblatedModule, answers: AnswerEffects | None
+) -> Iterator[tuple[str, Effect]]:
     yield "module", row.loss
     for control in row.controls:
         yield CONTROLS[control.kind], control.loss
@@ -173,18 +177,10 @@ def _list_effects(row: AblatedModule) -> Iterator[tuple[str, Effect]]:
         yield "extreme units alone", row.extreme.alone
         yield "module without extreme units", row.extreme.without
     yield "module: accuracy lost", row.accuracy
-
-
-def _list_answers(module: int, ablation: Ablation) -> Iterator[tuple[str, Effect]]:
-    if (answers := ablation.answers) is not None:
-        yield "module, on the answers", answers.loss[module]
-        yield "control sets, on the answers", answers.control_loss[module]
-        yield "module: accuracy lost on the answers", answers.accuracy[module]
-
-
-def _cells(effect: Effect) -> Iterator[Cell]:
-    for value in (effect.own, effect.other, effect.selectivity):
-        yield from interval_cells(value)
+    if answers is not None:
+        yield "module, on the answers", answers.loss[row.module]
+        yield "control sets, on the answers", answers.control_loss[row.module]
+        yield "module: accuracy lost on the answers", answers.accuracy[row.module]
 
 
 def tabulate_matrix(ablation: Ablation) -> Table:

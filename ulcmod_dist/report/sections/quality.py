@@ -16,7 +16,6 @@ from ulcmod_dist.report.blocks import (
 from ulcmod_dist.report.figures.modules import draw_activation
 from ulcmod_dist.report.figures.quality import draw_by_method, draw_confusion
 from ulcmod_dist.report.tables import (
-    Cell,
     Column,
     ColumnKind,
     Table,
@@ -119,25 +118,25 @@ def _pooled_basis(found: Discovery) -> str:
     return f"K = {found.num_modules}, {', '.join(parts)}."
 
 
-def _warn_of_single_start(found: Discovery) -> tuple[Note, ...]:
-    """Return a caveat for comparing the modules' L with that of the null model."""
+def _warn_of_single_start(found: Discovery) -> Iterator[Note]:
+    """Yield a caveat for comparing the modules' L with that of the null model."""
     tries = len(found.restarts)
-    if isinstance(found.null, Absent) or tries < 2:
-        return ()
-    return (
-        Note(
+    if tries > 1 and not isinstance(found.null, Absent):
+        yield Note(
             f"Each search of the null model has one start, while the modules are the best of "
             f"{tries} restarts; part of the difference in L comes from that choice."
-        ),
-    )
+        )
 
 
 def tabulate_methods(found: Discovery) -> Table:
     """Return L and its parts for each method, IterD first."""
-    titles = {"objective": "L", "xi": "ξ", "balance": "B"}
-    columns = [column for key, title in titles.items() for column in interval_columns(key, title)]
+    columns = (
+        Column("method", "Method"),
+        *interval_columns(objective="L", xi="ξ", balance="B"),
+        Column("num_seeds", "Seeds", ColumnKind.COUNT),
+    )
     rows = (
-        (row.method, *_spread(row.value, row.xi, row.balance), row.num_seeds)
+        (row.method, *interval_cells(row.value, row.xi, row.balance), row.num_seeds)
         for row in found.methods
     )
     caption = (
@@ -145,7 +144,6 @@ def tabulate_methods(found: Discovery) -> Table:
         "search, restarts included; the other methods run once with the same seeds. The row "
         f"{RANDOM_GROUPS} is the level: groups as large as the modules, drawn at random."
     )
-    columns = [Column("method", "Method"), *columns, Column("num_seeds", "Seeds", ColumnKind.COUNT)]
     return build_table("methods", "Methods compared", columns, rows, caption)
 
 
@@ -160,7 +158,7 @@ def tabulate_measures(found: Discovery) -> Table:
     }
     columns = (
         Column("method", "Method"),
-        *(column for key, title in titles.items() for column in interval_columns(key, title)),
+        *interval_columns(**titles),
         Column("selective", "Selective", ColumnKind.COUNT),
         Column("units_seeds", "Units over seeds", ColumnKind.NUMBER),
         Column("samples_seeds", "Samples over seeds", ColumnKind.NUMBER),
@@ -170,7 +168,7 @@ def tabulate_measures(found: Discovery) -> Table:
     rows = (
         (
             row.method,
-            *_spread(*(getattr(row, key) for key in titles)),
+            *interval_cells(*(getattr(row, key) for key in titles)),
             ablation.num_selective if ablation and row is found.methods[0] else None,
             *(row.seeds_agreement or (None, None)),
             row.halves_agreement,
@@ -186,11 +184,6 @@ def tabulate_measures(found: Discovery) -> Table:
     )
     title = "Measures that favour no method"
     return build_table("measures", title, columns, rows, caption)
-
-
-def _spread(*values: Repeats | None) -> Iterator[Cell]:
-    for value in values:
-        yield from interval_cells(value)
 
 
 def _downstream(found: Discovery) -> tuple[Block, ...]:
@@ -210,11 +203,10 @@ def _classifier_table(found: Discovery, downstream: Downstream) -> Table:
     title = "Categories predicted from the modules"
     columns = (
         Column("classifier", "Classifier"),
-        *interval_columns("accuracy", "Accuracy"),
-        *interval_columns("macro_f1", "Macro-F1"),
+        *interval_columns(accuracy="Accuracy", macro_f1="Macro-F1"),
     )
     rows = (
-        (name, *interval_cells(accuracy), *interval_cells(macro_f1))
+        (name, *interval_cells(accuracy, macro_f1))
         for name, accuracy, macro_f1 in (
             *((c.name, c.accuracy, c.macro_f1) for c in downstream.classifiers),
             *((f"{downstream.classifiers[0].name}, {RANDOM_GROUPS}", r.accuracy, r.macro_f1)
