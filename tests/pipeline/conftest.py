@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from ulcmod_dist import cli
 
 
@@ -51,6 +52,23 @@ def call_ulcmod(*words: object) -> Answer:
 @pytest.fixture(scope="session")
 def ulcmod() -> Ulcmod:
     return call_ulcmod
+
+
+@pytest.fixture(scope="session")
+def searched(local_ray: None, tmp_path_factory: pytest.TempPathFactory, ulcmod: Ulcmod) -> Path:
+    """A folder with a run of a few prompts whose modules are found and not yet evaluated."""
+    folder = tmp_path_factory.mktemp("searched")
+    write_demo_corpus(folder, 8, 2)
+    (folder / "job.yaml").write_text(
+        f"run: {folder / 'run'}\n"
+        f"model: {{id: {DEMO / 'model'}}}\n"
+        "corpus: {train: train.parquet, test: test.parquet, id: id, category: category}\n"
+        "extract: {workers: 1}\n"
+        "discover: {modules: [3, 4], restarts: 1}\n"
+    )
+    for command in ("extract", "discover"):
+        assert ulcmod(command, folder / "job.yaml").code == 0
+    return folder
 
 
 @dataclass(frozen=True)

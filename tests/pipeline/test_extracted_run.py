@@ -1,10 +1,8 @@
 """Prompts through a real model to the page: one run of the demo's decoder on part of its corpus."""
 
 import json
-import math
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.numpy import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 import ulcmod_dist as um
 from tests.pipeline.conftest import Ulcmod
 from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
-from ulcmod_dist import cli
-from ulcmod_dist.config.schema import ModelConfig, TokenizationConfig
-from ulcmod_dist.forward.engine import Engine
-from ulcmod_dist.forward.tokens import PromptTokenizer
-from ulcmod_dist.intervene.engine import mask_units
-from ulcmod_dist.intervene.masks import Mask
-from ulcmod_dist.pipeline.compare import name_runs
 from ulcmod_dist.results.types import Absent
 
 HOSTILE = "<script>window.pwned = 1</script> Write a story about a lighthouse and a storm."
-SENTINEL = "xylographist"  # in every confidential prompt
 JOB = f"""\
 run: RUN
 model: {{id: {DEMO / "model"}}}
@@ -44,7 +33,7 @@ report: {{typical: 60}}
 
 
 @pytest.fixture(scope="module")
-def folder(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(local_ray: None, tmp_path_factory: pytest.TempPathFactory, ulcmod: Ulcmod) -> Path:
     """A corpus of three categories, a job for it, and the run that the command line made."""
     folder = tmp_path_factory.mktemp("job")
     write_demo_corpus(folder)
@@ -53,11 +42,7 @@ def folder(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = table.schema.get_field_index("text")
     pq.write_table(table.set_column(place, "text", texts), folder / "train.parquet")
     (folder / "job.yaml").write_text(JOB.replace("RUN", str(folder / "run")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ulcmod", "run", str(folder / "job.yaml")])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-    assert not end.value.code
+    assert ulcmod("run", folder / "job.yaml").code == 0
     return folder
 
 
@@ -127,36 +112,6 @@ def test_run__fresh_one_gives_the_same_bytes(folder: Path, tmp_path: Path, ulcmo
         assert (tmp_path / "again/modules/K=003" / name).read_bytes() == one
 
 
-def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    job = (folder / "job.yaml").read_text().replace(str(folder / "run"), str(tmp_path / "run"))
-    for split in ("train", "test"):
-        table = pq.read_table(folder / f"{split}.parquet")
-        texts = [f"{SENTINEL} {text}" for text in table["text"].to_pylist()]
-        place = table.schema.get_field_index("text")
-        pq.write_table(table.set_column(place, "text", [texts]), tmp_path / f"{split}.parquet")
-    (tmp_path / "job.yaml").write_text(job)
-    parts = ("--set", "ablate.with_run=true", "--set", "explain.with_run=true")
-    words = ("--set", "report.prompts=none", *parts, "--json")
-    answer = ulcmod("run", tmp_path / "job.yaml", "--set", "discover.modules=[3]", *words)
-    assert answer.code == 0, answer.err
-    shown = [answer.out, answer.err, *map(content, (tmp_path / "run").rglob("*"))]
-    assert len(shown) > 60
-    assert [text[:200] for text in shown if SENTINEL in text.lower()] == []
-    assert content(tmp_path / "train.parquet").count(SENTINEL) == 60
-    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
-    assert "report.prompts is none" in page
-    assert "Selective modules" in page
-
-
-def content(path: Path) -> str:
-    """What a file says: the rows of a table, the characters of any other."""
-    if path.suffix == ".parquet":
-        return str(pq.read_table(path).to_pylist())
-    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
-
-
 def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> None:
     answer = ulcmod("ablate", folder / "run", "--json")
     assert answer.code == 0, answer.err
@@ -200,34 +155,6 @@ def test_ablate__without_room_for_an_actor_says_what_is_short(
     answer = ulcmod("ablate", tmp_path / "run", *words)
     assert answer.code == 1
     assert "An actor needs 1000 CPU, of which the largest node has" in answer.err
-
-
-def test_export__masks_ablate_just_their_units(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    words = ("--num-modules", 3, "--module", 1, "--module", 1, "--out", tmp_path, "--json")
-    (row,) = ulcmod("export", folder / "run", *words).json()["rows"]
-    assert (row["name"], row["modules"]) == ("K003-module-01", [1])
-    assert row["share"] == pytest.approx(row["removed"] / row["parameters"])
-    model = AutoModel.from_pretrained(DEMO / "model").eval()
-    engine = Engine(model)
-    tensors = load_file(tmp_path / "masks.safetensors")
-    labels = um.open_run(folder / "run").units(3)["module"].to_numpy()
-    assert {key.split("/")[0] for key in tensors} == {"K003-module-01"}
-    stored = [tensors[f"K003-module-01/{part.path}"] for part in engine.units]
-    mask = Mask.empty(engine.units).select(np.concatenate(stored))
-    assert mask.ablated.tolist() == (labels == 1).tolist()
-    rows = pq.read_table(tmp_path / "masks.parquet").to_pandas()
-    assert rows["unit"].tolist() == np.flatnonzero(labels == 1).tolist()
-    assert set(rows["mask"]) == {"K003-module-01"}
-    assert not rows["value"].any()
-    encoded = PromptTokenizer.load(
-        ModelConfig(id=str(DEMO / "model")), TokenizationConfig()
-    ).encode(["Add 2 and 3."])
-    with mask_units(model, mask):
-        ablated = engine.run(encoded).activations[0]
-    assert ablated[labels == 1].max() == 0
-    assert (ablated[labels != 1] > 0).mean() > 0.9
 
 
 def test_export__its_readme_ablates_a_module_without_this_package(
@@ -366,109 +293,6 @@ def test_report__without_prompts_names_earlier_versions_that_hold_them(
     assert "lighthouse" not in page
 
 
-def test_mask_modules__changes_a_live_model_and_leaves_it_as_it_was(folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
-    tokens = AutoTokenizer.from_pretrained(DEMO / "model")("Add 2 and 3.", return_tensors="pt")
-    with torch.inference_mode():
-        before = model(**tokens).logits
-        with um.mask_modules(model, um.open_run(folder / "run"), modules=[0], num_modules=3):
-            within = model(**tokens).logits
-        after = model(**tokens).logits
-    assert not torch.equal(before, within)
-    assert torch.equal(before, after)
-
-
-def test_mask_modules__takes_one_module_and_sets_it_to_its_mean(folder: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
-    tokens = AutoTokenizer.from_pretrained(DEMO / "model")("Add 2 and 3.", return_tensors="pt")
-    run = um.open_run(folder / "run")
-
-    def logits(factors: dict[int, float], **options: Any) -> torch.Tensor:
-        with torch.inference_mode(), um.scale_modules(model, run, factors, 3, **options):
-            found: torch.Tensor = model(**tokens).logits
-            return found
-
-    for method in ("zero", "mean"):
-        with torch.inference_mode(), um.mask_modules(model, run, 0, 3, method=method):
-            masked = model(**tokens).logits
-        assert torch.equal(masked, logits({0: 0.0}, method=method))
-        plain = logits({0: 1.0}, method=method)
-        assert torch.equal(plain, logits({}))
-        assert not torch.equal(masked, plain)
-    assert not torch.equal(logits({0: 0.0}), logits({0: 0.0}, method="mean"))
-
-
-def test_scale_modules__refuses_what_is_not_the_run_s(folder: Path, tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(DEMO / "model")
-    run = um.open_run(folder / "run")
-    for factors, message in (({3: 0.0}, "no module 3"), ({0: math.inf}, "not a finite number")):
-        with (
-            pytest.raises(um.InvalidInput, match=message),
-            um.scale_modules(model, run, factors, 3),
-        ):
-            pass
-    model.model.layers[0].mlp.down_proj.weight.data[0, 0] += 1
-    model.save_pretrained(tmp_path)
-    other = AutoModelForCausalLM.from_pretrained(tmp_path)
-    with (
-        pytest.raises(um.InvalidInput, match="not that of the run") as refused,
-        um.scale_modules(other, run, {0: 0.0}, 3),
-    ):
-        pass
-    assert "\n" not in str(refused.value)
-    with um.scale_modules(other, run, {0: 0.0}, 3, same_model=False):
-        pass
-
-
-def test_generate__is_what_the_model_says_untouched_and_scaled(
-    folder: Path, ulcmod: Ulcmod
-) -> None:
-    words = ("--num-modules", 3, "--prompt", "Add 2 and 3.", "--tokens", 6)
-    answer = ulcmod(
-        "generate", folder / "run", *words, "--scale", "0=0", "--scale", "1=1", "--json"
-    )
-    assert answer.code == 0, answer.err
-    (row,) = answer.json()["rows"]
-    assert answer.json()["scale"] == {"0": 0.0, "1": 1.0}
-    model = AutoModelForCausalLM.from_pretrained(DEMO / "model").eval()
-    tokenizer = PromptTokenizer.load(ModelConfig(id=str(DEMO / "model")), TokenizationConfig())
-    ids = torch.tensor([tokenizer.encode(["Add 2 and 3."])[0].ids])
-
-    def complete() -> str:
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6)
-        ended = [token for token in made[0, ids.shape[1] :].tolist() if token != tokenizer_end]
-        return tokenizer.decode(ended)
-
-    tokenizer_end = model.generation_config.eos_token_id
-    assert row["untouched"] == complete()
-    with um.mask_modules(model, um.open_run(folder / "run"), 0, 3):
-        assert row["changed"] == complete()
-    lines = ulcmod("generate", folder / "run", *words, "--scale", "0=0.5").out.splitlines()
-    assert max(map(len, lines)) <= 80
-    assert lines[0].strip() == "Add 2 and 3."
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--prompt", "A", "--scale", "9=0"], "There is no module 9; there are 0 to 2."),
-        (["--prompt", "A", "--scale", "1=nan"], "The factor of module 1 is nan, not a finite"),
-        (["--prompt", "A", "--scale", "1=much"], "--scale '1=much' is not of the form"),
-        (["--prompt", "A", "--scale", "1=0", "--scale", "1=2"], "names module 1 twice"),
-        (["--prompt", "A"], "No module is scaled."),
-        (["--prompt", "A", "--scale", "1=0", "--temperature", "0.001"], "The temperature is 0.001"),
-        (["--scale", "1=0"], "There is no prompt to complete."),
-        (["--scale", "1=0", "--prompts", "gone.csv"], "gone.csv"),
-    ],
-)
-def test_generate__refuses_bad_words_in_one_line(
-    folder: Path, ulcmod: Ulcmod, words: list[str], message: str
-) -> None:
-    answer = ulcmod("generate", folder / "run", "--num-modules", 3, *words)
-    assert answer.code == 2
-    assert message in " ".join(answer.err.split())
-
-
 @pytest.mark.parametrize("command", ["generate", "explain"])
 def test_commands_that_load_the_model__refuse_one_whose_files_have_changed(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod, command: str
@@ -526,81 +350,6 @@ def test_explain__shows_tokens_units_completions_and_a_description(
         um.open_run(run).explanation(4)
 
 
-def test_compare__a_run_with_itself_agrees_wholly(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    run, page = folder / "run", tmp_path / "page.html"
-    answer = ulcmod("compare", run, run, "--num-modules", 3, "--out", page, "--json")
-    assert answer.json()["adjusted_rand_of_units"] == 1.0
-    assert answer.json()["units_moved"] == 0
-    assert "Matched modules" in page.read_text(encoding="utf-8")
-    other = ulcmod("compare", run, run, "--num-modules", 3, "--other-num-modules", 4, "--json")
-    assert len(other.json()["rows"]) == 3
-    smaller, larger = other.json()["runs"]
-    assert (smaller["run"], larger["run"]) == (str(run), str(run))
-    assert (smaller["num_modules"], larger["num_modules"]) == (3, 4)
-    kept = um.open_run(run)
-    for side in (smaller, larger):
-        assert side["objective"] == kept.metrics(side["num_modules"])["objective"][0]
-    partners = {row["other"] for row in other.json()["rows"]}
-    assert smaller["unmatched"] == []
-    assert {*larger["unmatched"]} == {*range(4)} - partners
-    for what in ("units", "samples"):
-        moved = sum(move[what] for move in other.json()["moves"])
-        assert moved == other.json()[f"{what}_moved"] > 0
-
-
-def test_compare__three_runs_are_followed_on_one_page(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    run, page = folder / "run", tmp_path / "page.html"
-    words = ("--num-modules", 3, "--other-num-modules", 4, "--out", page)
-    answer = ulcmod("compare", run, run, run, *words, "--json").json()
-    assert [pair["units_adjusted_rand"] == 1.0 for pair in answer["pairs"]] == [False, False, True]
-    assert {row["run_0"] for row in answer["rows"]} >= {"0", "1", "2"}
-    assert "What happened" in page.read_text(encoding="utf-8")
-    alone = ulcmod("compare", run, run, "--num-modules", 3, "--samples-only", "--json").json()
-    assert (alone["shared_units"], alone["adjusted_rand_of_samples"]) == (0, 1.0)
-    nowhere = tmp_path / "nowhere"
-    for arguments, message in [
-        ((run,), f"There is nothing to compare {run} with."),
-        ((run, nowhere, "--num-modules", 3), f"{nowhere} holds no modules."),
-        ((run, run), f"{run} holds modules for K = 3, 4. Name one of these by --num-modules."),
-        ((run, run, "--num-modules", 3, "--other-num-modules", 7), "K = 3, 4, not for 7. Name"),
-        ((run, run, "--out", nowhere / "page.html"), f"there is no folder {nowhere}."),
-    ]:
-        refused = ulcmod("compare", *arguments)
-        assert (refused.code, message in " ".join(refused.err.split())) == (2, True), refused.err
-    assert not nowhere.exists()
-
-
-def test_compare__runs_of_the_same_folder_name_are_told_apart(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    copy, page = tmp_path / "copy" / "run", tmp_path / "page.html"
-    shutil.copytree(folder / "run", copy)
-    words = ("--num-modules", 3, "--out", page)
-    assert ulcmod("compare", folder / "run", copy, *words).code == 0
-    text = page.read_text(encoding="utf-8")
-    assert f"<title>{folder.name}/run, K = 3 and copy/run, K = 3" in text
-    assert "Modules that units and samples moved between" not in text
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "names"),
-    [
-        ("runs/a", "runs/b/", ("a", "b")),
-        ("s3://x/run", "s3://y/run", ("x/run", "y/run")),
-        ("run", "old/run", ("run", "old/run")),
-        ("a/run", "a/run/", ("run", "run")),
-    ],
-)
-def test_name_runs__have_as_many_parents_as_tell_them_apart(
-    one: str, other: str, names: tuple[str, str]
-) -> None:
-    assert name_runs(one, other) == names
-
-
 def test_notebook__runs_from_top_to_bottom(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -621,17 +370,6 @@ def test_notebook__runs_from_top_to_bottom(
     page = names["run"].report()._repr_html_()
     assert page.startswith('<iframe sandbox="allow-scripts"')
     assert "<script" not in page
-
-
-def test_samples__texts_obey_the_job_that_leaves_them_out(folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(folder / "run", tmp_path / "run")
-    job = tmp_path / "run/job.yaml"
-    job.write_text(job.read_text().replace("prompts: all", "prompts: none"))
-    with pytest.raises(um.InvalidInput, match=r"report\.prompts is none"):
-        um.open_run(tmp_path / "run").samples(3, texts=True)
-    (tmp_path / "run/report.html").unlink()
-    with pytest.raises(um.InvalidInput, match="has no report"):
-        um.open_run(tmp_path / "run").report()
 
 
 def test_verify__finds_the_flipped_bit(folder: Path, ulcmod: Ulcmod) -> None:
@@ -655,18 +393,3 @@ def test_gc__never_touches_what_is_committed(folder: Path, ulcmod: Ulcmod) -> No
     assert ulcmod("gc", folder / "run").code == 0
     assert not stray.exists()
     assert ulcmod("verify", folder / "run").code == 0
-
-
-def test_plan__says_what_it_would_write_and_writes_nothing(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    run = tmp_path / "planned"
-    words = ("--no-probe", "--set", f"run={run}", "--json")
-    answer = ulcmod("plan", folder / "job.yaml", *words)
-    assert answer.json()["samples"] == 75
-    assert answer.json()["units"] == 3072
-    assert answer.json()["search"]["matrix"] == 60 * 3072 * 4
-    assert not (run / "plan.json").exists()
-    refused = ulcmod("plan", folder / "job.yaml", *words, "--set", "discover.memory=1000")
-    assert refused.code == 2
-    assert "at least" in refused.err

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.forward.tiny import save_tiny, tiny_tokenizer
+from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from tests.pipeline.test_devices import JOB, make_context
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput, UlcmodError
@@ -32,6 +34,13 @@ CHANGES = {
     "corpus": "corpus.train=other.csv",
     "statistic": "extract.statistic=attribution",
 }
+
+DEMO_JOB = f"""\
+run: {{run}}
+model: {{{{id: {DEMO / "model"}}}}}
+corpus: {{{{train: train.parquet, test: test.parquet, id: id, category: category}}}}
+discover: {{{{modules: 3}}}}
+"""
 
 
 @pytest.fixture
@@ -67,6 +76,19 @@ def planned_figures(context: Context) -> Mapping[str, Any]:
     figures = plan(context, measure=False).data
     assert figures is not None
     return figures
+
+
+def test_plan__says_what_it_would_write_and_writes_nothing(tmp_path: Path, ulcmod: Ulcmod) -> None:
+    write_demo_corpus(tmp_path)
+    job, run = tmp_path / "job.yaml", tmp_path / "run"
+    job.write_text(DEMO_JOB.format(run=run))
+    found = ulcmod("plan", job, "--no-probe", "--json").json()
+    assert (found["samples"], found["units"]) == (75, 3072)
+    assert found["search"]["matrix"] == 60 * 3072 * 4
+    assert not (run / "plan.json").exists()
+    refused = ulcmod("plan", job, "--no-probe", "--set", "discover.memory=1000")
+    assert refused.code == 2
+    assert "at least" in refused.err
 
 
 def test_plan__of_a_model_that_does_not_load_is_dropped(

@@ -1,7 +1,8 @@
-"""Secrets in the environment of a run stay there: planted, and looked for wherever it speaks."""
+"""Secrets of a run stay where they are: planted, and looked for wherever it writes or speaks."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,10 +14,13 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipeline.demo_corpus import DEMO
+import ulcmod_dist as um
+from tests.pipeline.conftest import Ulcmod
+from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 
 SECRET = "planted0secret0" * 4
 PROMPT = "Confidential: the heron lands at noon."
+SENTINEL = "xylographist"  # in every prompt of a confidential corpus
 PLANTED = {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": SECRET,
@@ -76,6 +80,51 @@ def test_run__keeps_secrets_and_prompts_out_of_all_it_leaves_and_shows(
     assert holding(PROMPT, run) == []
     logged = [line for line in shown.splitlines() if line.startswith("{")]
     assert {json.loads(line)["event"] for line in logged} >= {"started", "ended"}
+
+
+def test_run__confidential_prompts_are_nowhere_but_in_the_corpus(
+    tmp_path: Path, ulcmod: Ulcmod, local_ray: None
+) -> None:
+    write_demo_corpus(tmp_path)
+    for split in ("train", "test"):
+        table = pq.read_table(tmp_path / f"{split}.parquet")
+        texts = [f"{SENTINEL} {text}" for text in table["text"].to_pylist()]
+        place = table.schema.get_field_index("text")
+        pq.write_table(table.set_column(place, "text", [texts]), tmp_path / f"{split}.parquet")
+    (tmp_path / "job.yaml").write_text(f"run: {tmp_path / 'run'}\n{JOB}")
+    changes = [
+        "corpus.test=test.parquet",
+        "discover.modules=[3]",
+        "explain.with_run=true",
+        "ablate={with_run: true, samples: 4, random_sets: 1}",
+    ]
+    words = [word for change in changes for word in ("--set", change)]
+    answer = ulcmod("run", tmp_path / "job.yaml", *words, "--json")
+    assert answer.code == 0, answer.err
+    shown = [answer.out, answer.err, *map(content, (tmp_path / "run").rglob("*"))]
+    assert len(shown) > 60
+    assert [text[:200] for text in shown if SENTINEL in text.lower()] == []
+    assert content(tmp_path / "train.parquet").count(SENTINEL) == 60
+    page = (tmp_path / "run/report.html").read_text(encoding="utf-8")
+    assert "report.prompts is none" in page
+    assert "Selective modules" in page
+
+
+def content(path: Path) -> str:
+    """What a file says: the rows of a table, the characters of any other."""
+    if path.suffix == ".parquet":
+        return str(pq.read_table(path).to_pylist())
+    return path.read_bytes().decode("utf-8", "replace") if path.is_file() else ""
+
+
+def test_samples__texts_obey_the_job_that_leaves_them_out(searched: Path, tmp_path: Path) -> None:
+    shutil.copytree(searched / "run", tmp_path / "run")
+    job = tmp_path / "run/job.yaml"
+    job.write_text(job.read_text().replace("prompts: all", "prompts: none"))
+    with pytest.raises(um.InvalidInput, match=r"report\.prompts is none"):
+        um.open_run(tmp_path / "run").samples(3, texts=True)
+    with pytest.raises(um.InvalidInput, match="has no report"):
+        um.open_run(tmp_path / "run").report()
 
 
 def command_lines() -> Iterator[str]:

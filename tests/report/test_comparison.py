@@ -4,8 +4,10 @@ from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
+import pytest
 
 from ulcmod_dist.evaluate.matching import match_modules
+from ulcmod_dist.pipeline.compare import name_runs
 from ulcmod_dist.report.comparison import (
     list_steps,
     render_comparisons,
@@ -127,3 +129,18 @@ def test_pairs__of_models_that_share_no_units_compare_samples_alone() -> None:
     assert matching.descent.tolist() == [
         [True, False, False], [False, True, False], [False, True, False], [False, False, True],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "names"),
+    [
+        ("runs/a", "runs/b/", ("a", "b")),
+        ("s3://x/run", "s3://y/run", ("x/run", "y/run")),
+        ("run", "old/run", ("run", "old/run")),
+        ("a/run", "a/run/", ("run", "run")),
+    ],
+)
+def test_name_runs__have_as_many_parents_as_tell_them_apart(
+    one: str, other: str, names: tuple[str, str]
+) -> None:
+    assert name_runs(one, other) == names
