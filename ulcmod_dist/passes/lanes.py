@@ -2,6 +2,8 @@
 
 LLVM leaves loops of fixed length to its SLP vectoriser, which numba switches off. As vectors, sums
 of the units of each module take a third of the time, on any processor that LLVM knows.
+
+numba's cache follows the file of a kernel, not this one: touch `kernels.py` after a change here.
 """
 
 # numba calls the functions with types, and what they return with LLVM's builder.
