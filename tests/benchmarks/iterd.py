@@ -1,6 +1,6 @@
 """The search against the published one in plain Python, and against what the machine can read.
 
-    python -m tests.benchmarks.iterd speed|kernels|store|slope|restarts|starts|noise [options]
+    python -m tests.benchmarks.iterd speed|kernels|first|store|slope|restarts|starts|noise [options]
 
 Each command prints one table whose ratios come from one run. `store`, `slope` and `restarts` first
 write a Zarr array coded as the store codes it into --folder. With --cache cold (the default) its
@@ -11,9 +11,11 @@ them reads the disk; with --cache warm they are read once before, and stay if me
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +51,7 @@ DASK: Any = da
 def main() -> None:
     """Run one of the benchmarks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    commands = {name: globals()[f"run_{name}"] for name in NAMES}
+    commands = {name[4:]: call for name, call in globals().items() if name.startswith("run_")}
     parser.add_argument("command", choices=commands)
     parser.add_argument("--samples", type=int, default=7000)
     parser.add_argument("--units", type=int, default=9216)
@@ -63,9 +65,6 @@ def main() -> None:
     parser.add_argument("--no-start", action="store_true", help="speed: leave out k-means")
     options = parser.parse_args()
     Console().print(commands[options.command](options))
-
-
-NAMES = ("speed", "kernels", "store", "measured", "slope", "restarts", "starts", "noise")
 
 
 def planted(samples: int, units: int, k: int, noise: float) -> tuple[Any, Any, Any]:
@@ -199,6 +198,29 @@ def run_kernels(options: argparse.Namespace) -> Table:
 def _sum(block: Any) -> tuple[None, None]:
     block.sum()
     return None, None
+
+
+def run_first(options: argparse.Namespace) -> Table:
+    """The first search of a process against its second, in two fresh processes."""
+    table = Table("kernels", "first search, s", "second, s", "more, s")
+    with tempfile.TemporaryDirectory() as cache:
+        for kernels in ("compiled", "of the cache"):
+            done = subprocess.run(
+                [sys.executable, "-m", "tests.benchmarks.iterd", "twice"],
+                env=os.environ | {"NUMBA_CACHE_DIR": cache},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            first, second = map(float, done.stdout.split())
+            table.add_row(kernels, f"{first:.2f}", f"{second:.2f}", f"{first - second:.2f}")
+    return table
+
+
+def run_twice(options: argparse.Namespace) -> str:
+    """Seconds of two equal searches in a fresh process."""
+    activations = standardised(planted(1260, 3072, 7, 4.0)[0])
+    return " ".join(str(timed(lambda: discover(activations, 7))[0]) for _ in range(2))
 
 
 def run_store(options: argparse.Namespace) -> Table:
