@@ -317,7 +317,8 @@ class _Run:
             if self.plan.mode == "exact":
                 moved = exact_iteration(self.matrix, active, self.orders)
             else:
-                moved = blockwise_iteration(self.matrix, active, self.blocks, self.config.seed)
+                how = self.blocks, self.config.seed, self.plan.together
+                moved = blockwise_iteration(self.matrix, active, *how)
             seconds = (time.perf_counter() - started) / len(active)
             counts = zip(active, moved, strict=True)
             self._end_iteration([search.record(*count, seconds) for search, count in counts])

@@ -7,18 +7,22 @@ every accepted move raises L.
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.sweep import sweep_part
-from ulcmod_dist.passes.matrix import ActivationMatrix
+from ulcmod_dist.passes.matrix import (
+    ActivationMatrix,
+    build_sample_tables,
+    build_unit_tables,
+)
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 SweepOrders: TypeAlias = Sequence[tuple[LabelArray, LabelArray]]
-Block: TypeAlias = list[ActivationMatrix]
-"""A block in memory; empty once nothing will read it any more."""
+Parts: TypeAlias = list[ActivationMatrix]
+"""Blocks in memory; empty once nothing will read them any more."""
 
 
 def exact_iteration(
@@ -51,13 +55,18 @@ def exact_iteration(
 
 
 def blockwise_iteration(
-    matrix: ActivationMatrix, searches: Sequence[Search], blocks: Sequence[slice], seed: int
+    matrix: ActivationMatrix,
+    searches: Sequence[Search],
+    blocks: Sequence[slice],
+    seed: int,
+    together: int = 1,
 ) -> list[tuple[int, int]]:
     """Blocks of units in random order, a random order inside each; then all samples.
 
     While a block is in memory, its part of T_u is built, its units are swept, and its part of T_s
     is built from their new labels: one read of the matrix. Meanwhile the next block is read and its
-    part of T_u built, since sample labels stay. Returns units and samples moved, by search.
+    part of T_u built, since sample labels stay. So many blocks ``together`` share passes. Returns
+    units and samples moved, by search.
     """
     # Searches that share the reads share the order of the blocks: all are in the same iteration.
     key = [seed, 3, *searches[0].step]
@@ -79,7 +88,8 @@ def blockwise_iteration(
 
     ks = [search.num_modules for search in searches]
     labels = [search.sample_labels for search in searches]
-    tables = overlap_blocks(matrix, [blocks[i] for i in order], labels, ks, sweep_block)
+    chosen = [blocks[i] for i in order]
+    tables = overlap_blocks(matrix, chosen, labels, ks, sweep_block, together=together)
     for search, table in zip(searches, tables, strict=True):
         search.sample_table = table
     samples_moved = [search.sweep_samples() for search in searches]
@@ -92,38 +102,44 @@ def overlap_blocks(
     sample_labels: Sequence[LabelArray],
     num_modules: Sequence[int],
     sweep_block: Callable[[slice, list[FloatArray]], Sequence[LabelArray]],
+    *,
+    together: int = 1,
 ) -> list[FloatArray]:
     """Build the parts of T_u of all blocks, and T_s of the labels that ``sweep_block`` returns.
 
     ``sweep_block`` is called with the units and the part of T_u of each block in order, while
-    passes over the blocks before and after it are under way. Returns T_s [samples, K] of every
-    search; it is added up in the order of the blocks.
+    passes over those before and after it are under way; so many blocks ``together`` share a pass.
+    Returns T_s [samples, K] of every search; it is added up in the order of the blocks.
     """
     tables = [np.zeros((matrix.activations.n_samples, k)) for k in num_modules]
+    groups = [blocks[first : first + together] for first in range(0, len(blocks), together)]
 
-    def build(units: slice, added: Future[None] | None) -> tuple[Block, list[FloatArray]]:
-        # Two blocks at most are in memory: this one, and the one that is swept.
+    def build(group: Sequence[slice], added: Future[None] | None) -> tuple[Parts, Any]:
+        # No more than this group and the one that is swept are in memory.
         if added is not None:
             added.result()
-        block = matrix.load_block(units)
-        return [block], block.unit_tables(sample_labels, num_modules)
+        parts = [matrix.load_block(units) for units in group]
+        return parts, build_unit_tables(parts, sample_labels, num_modules)
 
-    def add(block: Block, labels: Sequence[LabelArray], added: Future[None] | None) -> None:
-        # Popped: the block is freed once the pass is over.
-        parts = block.pop().sample_tables(labels, num_modules)
+    def add(parts: Parts, labels: Sequence[Any], added: Future[None] | None) -> None:
+        built = list(build_sample_tables(parts, labels, num_modules))
+        # A block is freed once it has been read, though the future still has the list.
+        parts.clear()
         if added is not None:
             added.result()
-        for table, part in zip(tables, parts, strict=True):
-            table += part
+        for of_block in built:
+            for table, part in zip(tables, of_block, strict=True):
+                table += part
 
     added: Future[None] | None = None
     with ThreadPoolExecutor(2, "blocks") as passes:
-        coming = passes.submit(build, blocks[0], None)
-        for units, following in zip_longest(blocks, blocks[1:]):
-            block, by_unit = coming.result()
+        coming = passes.submit(build, groups[0], None)
+        for group, following in zip_longest(groups, groups[1:]):
+            parts, by_unit = coming.result()
             if following is not None:
                 coming = passes.submit(build, following, added)
-            added = passes.submit(add, block, sweep_block(units, by_unit), added)
+            labels = [sweep_block(*one) for one in zip(group, by_unit, strict=True)]
+            added = passes.submit(add, parts, labels, added)
         assert added is not None
         added.result()
     return tables

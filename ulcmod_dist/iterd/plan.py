@@ -26,6 +26,9 @@ _CHUNK_COPIES = 3
 _PARTS = (2**23, 2**21, 2**19)
 # The part while it is read: its blocks, their sum, and what is kept.
 _PART_COPIES = 3
+# Parts of the tables that one pass makes of several blocks in memory: a pass to other processes
+# takes some milliseconds for its messages.
+_PASS_BYTES = 2**28
 _MIB = 2**20
 
 
@@ -36,6 +39,7 @@ class SearchPlan:
     Attributes:
         resident: The whole matrix is kept in memory after its first read.
         block_units: Units in a block of the blockwise mode; 0 in the exact mode.
+        together: Blocks that share passes: where all are in memory, what costs little more.
         part: Entries of the part of the matrix on which moves are searched; 0 without moves.
         reads: Reads of the matrix from elsewhere in an iteration, at most.
         kept: Matrix, or the two blocks of the blockwise mode, kept in memory.
@@ -58,6 +62,7 @@ class SearchPlan:
     start: int
     held_out: int
     limit: int
+    together: int = 1
 
     @property
     def projected_mem(self) -> int:
@@ -208,7 +213,10 @@ def _list_plans(
         tables = labels + max((samples + 2 * size) * width * 16, moves if part else 0)
         plan = replace(exact, mode="blockwise", block_units=size, tables=tables)
         kept = 0 if here else 2 * samples * size * itemsize
-        resident.append(plan)
+        parts = (samples + size) * width * 16
+        together = max(1, _PASS_BYTES // parts)
+        more = (together - 1) * parts
+        resident.append(replace(plan, tables=tables + more, together=together))
         by_block.append(replace(plan, resident=here, reads=1, kept=kept))
     return [*resident, *by_block] if config.mode == "blockwise" else [exact, *by_block, streaming]
 

@@ -10,23 +10,19 @@ import json
 import logging
 import os
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, Protocol
 
 from dask.system import CPU_COUNT
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.passes.remote import (
     START_TIMEOUT,
-    Answer,
-    LostCalls,
     Message,
-    NoWorkers,
     RemoteExecutor,
     Task,
     TaskRunner,
@@ -37,6 +33,10 @@ from ulcmod_dist.runtime.memory import machine_memory
 
 NAMES = ("threads", "distributed", "ray")
 DASK_TIMEOUT = 10.0  # seconds for a scheduler to answer, and for a cluster to have a worker
+
+# By default Dask's workers give freed memory back at once: every table then begins with page
+# faults, which take longer than many a kernel.
+_KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(2**27), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 
 class Executor(Protocol):
@@ -77,40 +77,16 @@ class ThreadExecutor:
         self.workers = workers or CPU_COUNT
         self.memory = machine_memory()
         self._pool = ThreadPoolExecutor(self.workers, "pass")
-        self._blas = ThreadpoolController()
-        self._lock = threading.Lock()
-        self._running = 0
-        self._limit: Any = None
 
     def map(
         self, function: Task, items: Sequence[Any], shared: Any, *others: Sequence[Any]
     ) -> Iterator[Any]:
         """The result of ``function(item, shared, *others)`` for each item or handle, in order."""
-
-        def call(item: Any, *rest: Any) -> Any:
-            with self._limit_blas():
-                return function(item, shared, *rest)
-
-        return self._pool.map(call, items, *others)
+        return self._pool.map(function, items, repeat(shared), *others)
 
     def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Any]:
         """The results, which are the handles."""
         return list(self.map(function, items, shared))
-
-    @contextmanager
-    def _limit_blas(self) -> Iterator[None]:
-        # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
-        with self._lock:
-            self._running += 1
-            if self._running == 1:
-                self._limit = self._blas.limit(limits=1, user_api="blas")
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._running -= 1
-                if self._running == 0:
-                    self._limit.restore_original_limits()
 
 
 class DaskExecutor(RemoteExecutor):
@@ -127,86 +103,56 @@ class DaskExecutor(RemoteExecutor):
             int(worker["memory_limit"]) for worker in client.scheduler_info(-1)["workers"].values()
         )
 
-    def dump(self, value: Any) -> bytes:
-        """Pickle a value, functions of scripts included."""
-        from distributed.protocol.pickle import dumps
-
-        return bytes(dumps(value))
-
-    def launch(self, known: Sequence[Worker]) -> list[tuple[Worker, Future[Any]]]:
+    def launch(self, known: Sequence[Worker]) -> dict[Future[Any], Worker]:
         """Start an actor on every worker of the cluster that has none."""
         try:
             found = self._client.nthreads()
         except (OSError, RuntimeError) as error:
-            raise NoWorkers from error
-        addresses = {worker.actor.address for worker in known}
-        workers = [
-            Worker(threads, DaskActor(self._client, address, threads))
-            for address, threads in found.items()
-            if threads and address not in addresses
-        ]
-        return [(worker, self._schedule(worker.actor.start())) for worker in workers]
-
-    def send(self, worker: Worker, message: Message) -> Future[Answer]:
-        """Send a message to a worker; the future is done when its answer is here."""
-        return self._schedule(worker.actor.run(message))
-
-    def explain(self, lost: LostCalls) -> UlcmodError:
-        """The error of calls that cannot be made."""
-        reason = one_line(lost.__cause__ or "it has no workers")[:300]
-        if isinstance(lost, NoWorkers):
-            return UlcmodError(
-                f"The Dask cluster was lost: {reason}.",
+            raise UlcmodError(
+                f"The Dask cluster was lost: {one_line(error)[:300]}.",
                 "Start the same command again: it continues from its last checkpoint.",
-            )
-        return UlcmodError(
-            "Workers of the Dask cluster ended again and again in the same task, mostly "
-            f"because they ran out of memory: {reason}.",
-            "Lower discover.memory, or give the workers more memory.",
-        )
-
-    def _schedule(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(coroutine, self._client.loop.asyncio_loop)
+            ) from error
+        missing = found.keys() - {worker.address for worker in known}
+        actors = [_DaskActor(self._client, at, found[at]) for at in sorted(missing) if found[at]]
+        return {actor.started: actor.worker for actor in actors}
 
 
-class DaskActor:
+class _DaskActor:
     """The `TaskRunner` of a Dask worker.
 
     `distributed.Actor` is not used for its calls: with a lost worker some of them never end.
     """
 
     def __init__(self, client: Any, address: str, threads: int) -> None:
-        self.address = address
-        self._client = client
+        self._client, self._rpc = client, client.rpc(address)
         self._key = f"{TaskRunner.__name__}-{uuid.uuid4().hex}"
+        where = {"key": self._key, "workers": [address], "actor": True}
         # The actor lives as long as this future.
-        self._future = client.submit(
-            TaskRunner, threads, key=self._key, workers=[address], actor=True
-        )
-        self._rpc = client.rpc(address)
+        self._future = client.submit(TaskRunner, threads, **where)
+        self.worker = Worker(address, threads, lambda message: self._schedule(self._run(message)))
+        self.started = self._schedule(self._start())
 
-    async def start(self) -> None:
-        """Wait for the actor; find out whether its worker can be reached from here."""
+    def _schedule(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._client.loop.asyncio_loop)
+
+    async def _start(self) -> None:
         from distributed.actor import ProxyRPC
 
         await self._client.gather(self._future, asynchronous=True)
         try:
             await asyncio.wait_for(self._rpc.identity(), DASK_TIMEOUT)
         except OSError:
-            # By way of the scheduler, which reaches its workers.
-            self._rpc = ProxyRPC(self._client.scheduler, self.address)
+            # The scheduler reaches its workers also where this process does not.
+            self._rpc = ProxyRPC(self._client.scheduler, self.worker.address)
 
-    async def run(self, message: Message) -> Answer:
-        """Make the calls of a message on the worker."""
+    async def _run(self, message: Message) -> Any:
         from distributed.protocol.serialize import to_serialize
 
-        said = await self._rpc.actor_execute(
-            actor=self._key, function="run", args=[to_serialize(message)], kwargs={}
-        )
-        if said["status"] != "OK":
-            raise said["exception"]
-        answer: Answer = said["result"]
-        return answer
+        call = {"actor": self._key, "function": "run", "args": [to_serialize(message)]}
+        answer = await self._rpc.actor_execute(**call, kwargs={})
+        if answer["status"] != "OK":
+            raise answer["exception"]
+        return answer["result"]
 
 
 class RayExecutor(RemoteExecutor):
@@ -217,45 +163,20 @@ class RayExecutor(RemoteExecutor):
         import ray
         from ray.exceptions import RayError
 
-        self._ray: Any = ray
         self.losses = (RayError,)
+        self._runner: Any = ray.remote(num_cpus=1)(TaskRunner)
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
         self.workers = max(1, int(resources.get("CPU", 1)))
         self.memory = int(resources.get("memory", 0) + resources.get("object_store_memory", 0))
 
-    def dump(self, value: Any) -> bytes:
-        """Pickle a value, functions of scripts included."""
-        return bytes(self._ray.cloudpickle.dumps(value))
-
-    def launch(self, known: Sequence[Worker]) -> list[tuple[Worker, Future[Any]]]:
+    def launch(self, known: Sequence[Worker]) -> dict[Future[Any], Worker]:
         """Start an actor for every CPU that has none."""
-        start = self._ray.remote(num_cpus=1)(TaskRunner).remote
-        workers = [Worker(1, start(1)) for _ in range(self.workers - len(known))]
-        return [(worker, worker.actor.__ray_ready__.remote().future()) for worker in workers]
+        actors = [self._runner.remote(1) for _ in range(self.workers - len(known))]
+        return {actor.__ray_ready__.remote().future(): _ray_worker(actor) for actor in actors}
 
-    def send(self, worker: Worker, message: Message) -> Future[Answer]:
-        """Send a message to a worker; the future is done when its answer is here."""
-        future: Future[Answer] = worker.actor.run.remote(message).future()
-        return future
 
-    def explain(self, lost: LostCalls) -> UlcmodError:
-        """The error of calls that cannot be made."""
-        from ulcmod_dist.runtime.ray_failures import MemoryShortage, find_machine_failure
-
-        cause = lost.__cause__
-        if cause is None:
-            return UlcmodError(
-                f"Ray has started no worker of the search within {START_TIMEOUT:g} s.",
-                "Free a CPU of the cluster; `ray status` shows who uses them.",
-            )
-        failure = find_machine_failure(cause)
-        if isinstance(failure, MemoryShortage):
-            remedy = "Lower discover.memory, or use machines with more memory."
-            return MemoryShortage(failure.fact, remedy)
-        return failure or UlcmodError(
-            f"Workers of Ray ended again and again in the same task: {one_line(cause)[:300]}.",
-            "See the logs of Ray (/tmp/ray/session_latest).",
-        )
+def _ray_worker(actor: Any) -> Worker:
+    return Worker("", 1, lambda message: actor.run.remote(message).future())
 
 
 class ProgressExecutor:
@@ -352,6 +273,7 @@ def _local_cluster() -> Any:
                 # What this process can import, its workers can. At INFO they log a traceback if the
                 # scheduler ends before they do.
                 env={"DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "warning"}
+                | _KEEP_FREED
                 | os.environ
                 | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )

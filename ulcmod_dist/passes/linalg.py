@@ -7,6 +7,7 @@ names are those of `scipy.sparse.linalg.LinearOperator`.
 from typing import Literal, NoReturn
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor
@@ -31,14 +32,21 @@ COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
 def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z W, float64 [samples, p], of the thin matrix W [units, p], by one pass."""
     scaled = right / activations.std[:, None]
-    product, _ = map_reduce(activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor)
+    # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
+    with threadpool_limits(limits=1, user_api="blas"):
+        product, _ = map_reduce(
+            activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor
+        )
     assert product is not None
     return product - activations.mean @ scaled
 
 
 def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z' W, float64 [units, p], of the thin matrix W [samples, p], by one pass."""
-    _, product = map_reduce(activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor)
+    with threadpool_limits(limits=1, user_api="blas"):
+        _, product = map_reduce(
+            activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor
+        )
     assert product is not None
     centred = product.T - np.outer(activations.mean, right.sum(axis=0))
     return np.asarray(centred / activations.std[:, None])

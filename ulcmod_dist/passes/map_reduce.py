@@ -5,8 +5,10 @@ which is a branch of that tree, and returns its partial sums; the rest of the tr
 The tree depends on the blocks alone, so that any number of workers gives the same bits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -50,21 +52,15 @@ class TreeSum:
         return self.nodes[0][2] if self.nodes else None
 
 
+Place: TypeAlias = tuple[range, range]
+"""Rows and columns of the blocks of a share, by their numbers."""
 Side: TypeAlias = tuple[dict[int, slice], list[AnyArray]]
 """Samples or units of a share's blocks that are read, by number, and its part of the arguments."""
 
 
-def map_reduce(
-    raw: AnyArray,
-    kernel: Kernel,
-    *,
-    by_sample: Sequence[AnyArray] = (),
-    by_unit: Sequence[AnyArray] = (),
-    executor: Executor,
-    only_samples: AnyArray | None = None,
-    only_units: AnyArray | None = None,
-) -> Parts:
-    """Run a kernel over the blocks of a matrix [samples, units] and add up its results.
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """A kernel over the blocks of a matrix [samples, units], whose results are added up.
 
     ``kernel(block, *by_sample, *by_unit)`` returns a summand for the block's samples [samples, p]
     and one for its units [q, units], or None. Each block gets its part of the arrays ``by_sample``
@@ -72,31 +68,63 @@ def map_reduce(
 
     Blocks without any of ``only_samples`` or ``only_units``, both ascending, are not read; only the
     sum over the other axis is then meaningful.
+    """
+
+    raw: AnyArray
+    kernel: Kernel
+    by_sample: Sequence[AnyArray] = ()
+    by_unit: Sequence[AnyArray] = ()
+    only_samples: AnyArray | None = None
+    only_units: AnyArray | None = None
+
+
+def map_reduce(raw: AnyArray, kernel: Kernel, *, executor: Executor, **given: Any) -> Parts:
+    """The sums of a `Pass`, whose other fields are ``given``.
 
     Returns:
         The sum for the samples [samples, p] and for the units [q, units], or None.
     """
-    layout = plan_layout(raw, executor.workers)
-    rows = _select_blocks(layout.rows, only_samples)
-    columns = _select_blocks(layout.columns, only_units)
+    (sums,) = map_reduce_all([Pass(raw, kernel, **given)], executor)
+    return sums
+
+
+def map_reduce_all(passes: Sequence[Pass], executor: Executor) -> Iterator[Parts]:
+    """The sums of passes that are made together, in their order."""
+    tasks = [_list_shares(one, executor.workers) for one in passes]
+    shares = [(share, n) for n, some in enumerate(tasks) for _, share, _ in some]
+    shared = [(one.kernel, common_blocks(one.raw)) for one in passes]
+    sides = [both for some in tasks for _, _, both in some]
+    items, numbers = zip(*shares, strict=True) if shares else ((), ())
+    done = executor.map(_sum_share, items, shared, numbers, sides)
+    for some in tasks:
+        yield _add_up([place for place, _, _ in some], islice(done, len(some)))
+    # An executor that reports progress learns of the end.
+    next(done, None)
+
+
+def _list_shares(one: Pass, workers: int) -> list[tuple[Place, Any, tuple[Side, Side]]]:
+    """Place of each share that is read, the share or its handle, and its part of the arguments."""
+    raw, layout = one.raw, plan_layout(one.raw, workers)
+    rows = _select_blocks(layout.rows, one.only_samples)
+    columns = _select_blocks(layout.columns, one.only_units)
     places = [
         place
         for place in layout.places
         if _overlaps(place[0], rows) and _overlaps(place[1], columns)
     ]
-    if isinstance(raw, KeptMatrix):
-        shares, common = [raw.handles[place] for place in places], None
-    else:
-        shares, common = cut_shares(raw, layout, places), common_blocks(raw)
-    # Of labels and weights every share gets its part: all of them together would be the most that
-    # many workers are sent.
-    of_rows = {cut: _cut(rows, cut, by_sample) for cut in {cut for cut, _ in places}}
-    of_columns = {cut: _cut(columns, cut, by_unit) for cut in {cut for _, cut in places}}
+    is_kept = isinstance(raw, KeptMatrix)
+    shares = [raw.handles[p] for p in places] if is_kept else cut_shares(raw, layout, places)
+    # All labels and weights together would be the most that many workers are sent.
+    of_rows = {cut: _cut(rows, cut, one.by_sample) for cut in {cut for cut, _ in places}}
+    of_columns = {cut: _cut(columns, cut, one.by_unit) for cut in {cut for _, cut in places}}
     sides = [(of_rows[row_cut], of_columns[column_cut]) for row_cut, column_cut in places]
+    return list(zip(places, shares, sides, strict=True))
+
+
+def _add_up(places: Sequence[Place], results: Iterator[tuple[list[Node], list[Node]]]) -> Parts:
     row_trees = {cut: TreeSum() for cut, _ in places}
     column_trees = {cut: TreeSum() for _, cut in places}
-    done = executor.map(_sum_share, shares, (kernel, common), sides)
-    for (row_cut, column_cut), parts in zip(places, done, strict=True):
+    for (row_cut, column_cut), parts in zip(places, results, strict=True):
         for tree, nodes in zip((row_trees[row_cut], column_trees[column_cut]), parts, strict=True):
             for level, number, part in nodes:
                 tree.add(part, number, level)
@@ -106,10 +134,13 @@ def map_reduce(
 
 
 def _sum_share(
-    share: Share, shared: tuple[Kernel, Blocks | None], sides: tuple[Side, Side]
+    share: Share,
+    shared: Sequence[tuple[Kernel, Blocks | None]],
+    number: int,
+    sides: tuple[Side, Side],
 ) -> tuple[list[Node], list[Node]]:
     """Sums of a share's blocks for its samples, over columns, and for its units, over rows."""
-    kernel, common = shared
+    kernel, common = shared[number]
     blocks = share.blocks or common
     assert blocks is not None
     (rows, of_samples), (columns, of_units) = sides

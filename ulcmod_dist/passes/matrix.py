@@ -19,7 +19,7 @@ import numpy as np
 from ulcmod_dist.passes import kernels
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import raise_not_finite
-from ulcmod_dist.passes.map_reduce import map_reduce
+from ulcmod_dist.passes.map_reduce import Pass, map_reduce, map_reduce_all
 from ulcmod_dist.passes.shares import KeptMatrix, block_slices, consecutive_slices, keep_matrix
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, Standardised
 
@@ -48,25 +48,15 @@ class ActivationMatrix:
         self, sample_labels: Sequence[LabelArray], num_modules: Sequence[int]
     ) -> list[FloatArray]:
         """T_u [units, K] of every search: sums of z over the samples of each module."""
-        _, sums = map_reduce(
-            self.activations.raw,
-            partial(kernels.unit_sums, num_modules=sum(num_modules)),
-            by_sample=[_stack_labels(sample_labels, num_modules)],
-            executor=self.executor,
-        )
-        return self._finite(self._unit_tables(sums, _sizes(sample_labels, num_modules)))
+        (tables,) = build_unit_tables([self], sample_labels, num_modules)
+        return tables
 
     def sample_tables(
         self, unit_labels: Sequence[LabelArray], num_modules: Sequence[int]
     ) -> list[FloatArray]:
         """T_s [samples, K] of every search: sums of z over the units of each module."""
-        sums, _ = map_reduce(
-            self.activations.raw,
-            partial(kernels.sample_sums, num_modules=sum(num_modules)),
-            by_unit=[_stack_labels(unit_labels, num_modules), self.activations.weights],
-            executor=self.executor,
-        )
-        return self._finite(_sample_tables(sums, self._mean_sums(unit_labels, num_modules)))
+        (tables,) = build_sample_tables([self], [unit_labels], num_modules)
+        return tables
 
     def both_tables(
         self,
@@ -197,6 +187,42 @@ class ActivationMatrix:
         touched = np.unique(np.searchsorted(ends, _moved_items(before, after), side="right"))
         read = sum(slices[i].stop - slices[i].start for i in touched)
         return bool(read > _MAX_UPDATE_SHARE * self.activations.shape[axis])
+
+
+def build_unit_tables(
+    parts: Sequence[ActivationMatrix],
+    sample_labels: Sequence[LabelArray],
+    num_modules: Sequence[int],
+) -> list[list[FloatArray]]:
+    """T_u of every search for each of some parts of a matrix, by one pass."""
+    stacked, sizes = _stack_labels(sample_labels, num_modules), _sizes(sample_labels, num_modules)
+    kernel = partial(kernels.unit_sums, num_modules=sum(num_modules))
+    passes = [Pass(part.activations.raw, kernel, by_sample=[stacked]) for part in parts]
+    done = map_reduce_all(passes, parts[0].executor)
+    return [
+        part._finite(part._unit_tables(sums, sizes))
+        for part, (_, sums) in zip(parts, done, strict=True)
+    ]
+
+
+def build_sample_tables(
+    parts: Sequence[ActivationMatrix],
+    unit_labels: Sequence[Sequence[LabelArray]],
+    num_modules: Sequence[int],
+) -> Iterator[list[FloatArray]]:
+    """T_s of every search for each of some parts, which have labels of their own, by one pass."""
+    kernel = partial(kernels.sample_sums, num_modules=sum(num_modules))
+    passes = [
+        Pass(
+            part.activations.raw,
+            kernel,
+            by_unit=[_stack_labels(labels, num_modules), part.activations.weights],
+        )
+        for part, labels in zip(parts, unit_labels, strict=True)
+    ]
+    done = map_reduce_all(passes, parts[0].executor)
+    for part, labels, (sums, _) in zip(parts, unit_labels, done, strict=True):
+        yield part._finite(_sample_tables(sums, part._mean_sums(labels, num_modules)))
 
 
 def _stack_labels(labels: Sequence[LabelArray], num_modules: Sequence[int]) -> LabelArray:

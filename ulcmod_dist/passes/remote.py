@@ -19,9 +19,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from queue import SimpleQueue
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
-from ulcmod_dist.errors import UlcmodError
+from ulcmod_dist.errors import UlcmodError, one_line
 
 Task: TypeAlias = Callable[..., Any]
 """What a worker calls with an item, what all items share, and further arguments of the item."""
@@ -32,16 +32,14 @@ _JOIN_SECONDS = 10.0  # seconds between two looks for workers that have joined
 _ATTEMPTS = 5  # times that a call may be lost with its worker
 
 
-@dataclass(frozen=True, eq=False)
-class _Kept:
+class _Kept(NamedTuple):
     """A result that a worker keeps, and how it is made where it is not there yet."""
 
     key: str
     recipe: tuple[Task, Any, bytes] | None
 
 
-@dataclass(frozen=True, eq=False)
-class Message:
+class Message(NamedTuple):
     """Calls of a function, each an item and its further arguments; ``dropped`` are keys to free."""
 
     function: Task
@@ -50,31 +48,24 @@ class Message:
     dropped: list[str]
 
 
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """Results of the calls, or what one of them raised."""
-
-    results: list[Any]
-    error: Exception | None = None
-
-
 class TaskRunner:
     """What an executor has on a worker: it makes calls on threads of its own, and keeps results."""
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads)
+        # Handing calls to a single thread takes longer than many a call.
+        self._map: Any = ThreadPoolExecutor(threads).map if threads > 1 else map
         self._kept: dict[str, Any] = {}
 
-    def run(self, message: Message) -> Answer:
-        """Make all calls of a message."""
+    def run(self, message: Message) -> list[Any] | Exception:
+        """The results of all calls of a message, or what one of them raised."""
         for key in message.dropped:
             self._kept.pop(key, None)
         call = partial(self._call, message.function, _load_shared(message.shared))
         try:
-            return Answer(list(self._pool.map(call, message.calls)))
+            return list(self._map(call, message.calls))
         except Exception as error:
             error.add_note("".join(traceback.format_exception(error)))
-            return Answer([], error)
+            return error
 
     def _call(self, function: Task, shared: Any, call: tuple[Any, ...]) -> Any:
         item, *others = call
@@ -94,10 +85,11 @@ def _load_shared(shared: bytes) -> Any:
 
 @dataclass(eq=False)
 class Worker:
-    """A worker as its executor sees it; ``actor`` is its `TaskRunner`."""
+    """A worker as its executor sees it; ``send`` has its `TaskRunner` run a message."""
 
+    address: str
     threads: int
-    actor: Any
+    send: Callable[[Message], Future[Any]]
     lost: bool = False
     dropped: deque[str] = field(default_factory=deque)
 
@@ -105,8 +97,8 @@ class Worker:
 class Handle:
     """A result that a worker keeps, made by the first call that wants it."""
 
-    def __init__(self, key: str, function: Task, item: Any, shared: bytes) -> None:
-        self.key = key
+    def __init__(self, function: Task, item: Any, shared: bytes) -> None:
+        self.key = uuid.uuid4().hex
         self.recipe = function, item, shared
         self.worker: Worker | None = None
         self.is_made = False
@@ -114,14 +106,6 @@ class Handle:
     def __del__(self) -> None:
         if self.worker is not None:
             self.worker.dropped.append(self.key)
-
-
-class LostCalls(Exception):
-    """A call was lost with its worker again and again, for the cause of this."""
-
-
-class NoWorkers(LostCalls):
-    """There are no workers."""
 
 
 class RemoteExecutor(ABC):
@@ -138,20 +122,8 @@ class RemoteExecutor(ABC):
         self._looked = 0.0
 
     @abstractmethod
-    def dump(self, value: Any) -> bytes:
-        """Pickle a value, functions of scripts included."""
-
-    @abstractmethod
-    def launch(self, known: Sequence[Worker]) -> list[tuple[Worker, Future[Any]]]:
-        """Start workers beside the known ones; each future is done when its worker has started."""
-
-    @abstractmethod
-    def send(self, worker: Worker, message: Message) -> Future[Answer]:
-        """Send a message to a worker; the future is done when its answer is here."""
-
-    @abstractmethod
-    def explain(self, lost: LostCalls) -> UlcmodError:
-        """The error of calls that cannot be made."""
+    def launch(self, known: Sequence[Worker]) -> dict[Future[Any], Worker]:
+        """Start workers beside the known ones, each with a future that is done when it is there."""
 
     def map(
         self, function: Task, items: Sequence[Any], shared: Any, *others: Sequence[Any]
@@ -162,42 +134,42 @@ class RemoteExecutor(ABC):
             UlcmodError: There are no workers, or they were ended again and again.
         """
         calls = list(zip(items, *others, strict=True))
-        try:
-            yield from _Calls(self, function, calls, self.dump(shared)).results()
-        except LostCalls as lost:
-            raise self.explain(lost) from lost.__cause__
+        yield from _Calls(self, function, calls, _dump(shared)).results()
 
     def keep(self, function: Task, items: Sequence[Any], shared: Any) -> list[Handle]:
         """Handles of results, each made and kept on a worker by the first call that wants it."""
-        given = self.dump(shared)
-        return [Handle(uuid.uuid4().hex, function, item, given) for item in items]
+        given = _dump(shared)
+        return [Handle(function, item, given) for item in items]
 
     def find_workers(self) -> list[Worker]:
         """The workers that are not lost, with those that have joined.
 
         Raises:
-            NoWorkers: There are none.
+            UlcmodError: There are none.
         """
         with self._lock:
-            if time.monotonic() > self._looked + _JOIN_SECONDS or any(
-                worker.lost for worker in self._workers
-            ):
+            is_late = time.monotonic() > self._looked + _JOIN_SECONDS
+            if is_late or not self._workers or any(worker.lost for worker in self._workers):
                 self._look_for_workers()
             return self._workers
 
     def _look_for_workers(self) -> None:
         workers = [worker for worker in self._workers if not worker.lost]
-        is_first = not self._looked
-        self._starting.update(
-            (future, worker) for worker, future in self.launch([*workers, *self._starting.values()])
-        )
+        patience = 0.0 if self._looked else _OTHERS_TIMEOUT
+        self._starting |= self.launch([*workers, *self._starting.values()])
         if not workers:
             wait(self._starting, START_TIMEOUT, FIRST_COMPLETED)
-        done, _ = wait(self._starting, _OTHERS_TIMEOUT if is_first else 0)
-        started = [(self._starting.pop(future), future.exception()) for future in done]
-        workers += [worker for worker, error in started if error is None]
+        done, _ = wait(self._starting, patience)
+        errors = {self._starting.pop(future): future.exception() for future in done}
+        workers += [worker for worker, error in errors.items() if error is None]
         if not workers:
-            raise NoWorkers from next((error for _, error in started if error), None)
+            known = [one_line(error)[:300] for error in errors.values() if error is not None]
+            reason = known[0] if known else f"none has started within {START_TIMEOUT:g} s"
+            raise UlcmodError(
+                f"There is no worker for the search: {reason}.",
+                "See that the cluster runs and has a free CPU, and start the same command again: "
+                "it continues from its last checkpoint.",
+            )
         self._workers, self._looked = workers, time.monotonic()
 
 
@@ -211,13 +183,9 @@ class _Calls:
         calls: Sequence[tuple[Any, ...]],
         shared: bytes,
     ) -> None:
-        self._executor, self._function, self._calls, self._shared = (
-            executor,
-            function,
-            calls,
-            shared,
-        )
-        self._answers: SimpleQueue[tuple[Worker, list[int], Future[Answer]]] = SimpleQueue()
+        self._executor, self._calls = executor, calls
+        self._function, self._shared = function, shared
+        self._answers: SimpleQueue[tuple[Worker, list[int], Future[Any]]] = SimpleQueue()
         self._results: dict[int, Any] = {}
         self._waiting: deque[int] = deque()
         self._busy: Counter[Worker] = Counter()
@@ -232,12 +200,9 @@ class _Calls:
             yield self._results.pop(number)
 
     def _place(self, numbers: Sequence[int]) -> None:
-        """Send calls to the workers that keep their items, or will; the others to who is free."""
+        """Send calls to the workers that keep their items, or will; others to whoever is free."""
         workers = self._executor.find_workers()
-        # A thread of every worker, then the second of those that have two, and so on.
-        turns = sorted(
-            (turn, n) for n, worker in enumerate(workers) for turn in range(worker.threads)
-        )
+        threads = [worker for worker in workers for _ in range(worker.threads)]
         placed: defaultdict[Worker, list[int]] = defaultdict(list)
         for number in numbers:
             handle = self._calls[number][0]
@@ -245,7 +210,7 @@ class _Calls:
                 self._waiting.append(number)
                 continue
             if handle.worker is None or handle.worker.lost:
-                handle.worker, handle.is_made = workers[turns[number % len(turns)][1]], False
+                handle.worker, handle.is_made = threads[number % len(threads)], False
             placed[handle.worker].append(number)
         for worker, chosen in placed.items():
             self._send(worker, chosen)
@@ -258,16 +223,18 @@ class _Calls:
                 self._send(worker, [self._waiting.popleft() for _ in range(most)])
 
     def _send(self, worker: Worker, numbers: list[int]) -> None:
-        calls = [
-            (_describe(item), *others) for item, *others in map(self._calls.__getitem__, numbers)
-        ]
+        calls = []
+        for item, *others in (self._calls[number] for number in numbers):
+            if isinstance(item, Handle):
+                item = _Kept(item.key, None if item.is_made else item.recipe)
+            calls.append((item, *others))
         dropped = [worker.dropped.popleft() for _ in range(len(worker.dropped))]
         self._busy[worker] += 1
-        future = self._executor.send(worker, Message(self._function, self._shared, calls, dropped))
         put = self._answers.put
+        future = worker.send(Message(self._function, self._shared, calls, dropped))
         future.add_done_callback(lambda done: put((worker, numbers, done)))
 
-    def _receive(self, worker: Worker, numbers: list[int], future: Future[Answer]) -> None:
+    def _receive(self, worker: Worker, numbers: list[int], future: Future[Any]) -> None:
         self._busy[worker] -= 1
         try:
             answer = future.result()
@@ -275,20 +242,24 @@ class _Calls:
             worker.lost = True
             self._losses.update(numbers)
             if max(self._losses.values()) == _ATTEMPTS:
-                raise LostCalls from error
+                raise UlcmodError(
+                    "Workers of the search ended again and again in the same task, mostly because "
+                    f"they ran out of memory: {one_line(error)[:300]}.",
+                    "Lower discover.memory, or give the workers more memory.",
+                ) from error
             self._place(numbers)
             return
-        if answer.error is not None:
-            raise answer.error
-        self._results.update(zip(numbers, answer.results, strict=True))
+        if isinstance(answer, Exception):
+            raise answer
+        self._results.update(zip(numbers, answer, strict=True))
         for handle in (self._calls[number][0] for number in numbers):
             if isinstance(handle, Handle) and handle.worker is worker:
                 handle.is_made = True
         self._send_waiting(self._executor.find_workers())
 
 
-def _describe(item: Any) -> Any:
-    """An item as a worker gets it."""
-    if isinstance(item, Handle):
-        return _Kept(item.key, None if item.is_made else item.recipe)
-    return item
+def _dump(value: Any) -> bytes:
+    # Functions of scripts and notebooks included, as pickle alone would not.
+    from distributed.protocol.pickle import dumps
+
+    return bytes(dumps(value))

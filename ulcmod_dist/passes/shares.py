@@ -62,11 +62,6 @@ class Share:
     columns: range
     blocks: Blocks | None = None
 
-    def __sizeof__(self) -> int:
-        # Dask weighs by it whether to move a share or the task that wants it.
-        held = self.blocks.values() if isinstance(self.blocks, dict) else ()
-        return object.__sizeof__(self) + sum(int(block.nbytes) for block in held)
-
 
 @dataclass(frozen=True)
 class Layout:
