@@ -225,9 +225,8 @@ class ReportPage:
 
     def _repr_html_(self) -> str:
         # The page runs scripts of its own; in a frame they reach nothing of the notebook.
-        style = "width: 100%; height: 85vh; border: 0"
-        page = escape(self.html)
-        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{page}"></iframe>'
+        frame = '<iframe sandbox="allow-scripts" style="width: 100%; height: 85vh" srcdoc="{}">'
+        return frame.format(escape(self.html)) + "</iframe>"
 
 
 def open_run(url: str | Path, version: int | None = None) -> Run:

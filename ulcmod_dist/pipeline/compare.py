@@ -63,7 +63,10 @@ def compare(
         raise InvalidInput(f"--out is {out}, but there is no folder {out.parent}.", "Create it.")
     runs = [open_run(url) for url in urls]
     first = _choose_num_modules(runs[0], num_modules, "--num-modules")
-    others = [_choose_num_modules(run, other_num_modules or first) for run in runs[1:]]
+    others = [
+        _choose_num_modules(run, other_num_modules or first, "--other-num-modules")
+        for run in runs[1:]
+    ]
     numbers = [first, *others]
     modules = [run.modules(k) for run, k in zip(runs, numbers, strict=True)]
     pairs = {
@@ -205,21 +208,21 @@ def _split_url(url: str) -> list[str]:
     return name.split("/")
 
 
-def _choose_num_modules(run: Run, k: int | None, option: str = "--other-num-modules") -> int:
+def _choose_num_modules(run: Run, num_modules: int | None, option: str) -> int:
     folder = run.directory.local
     # Reading would create the folder.
-    found = run.num_modules() if folder is None or folder.is_dir() else []
+    found = run.num_modules() if folder is None or Path(folder).is_dir() else []
     if not found:
         raise InvalidInput(f"{run.directory.url} holds no modules.", "Name runs with modules.")
-    if k is None and len(found) == 1:
+    if num_modules is None and len(found) == 1:
         return found[0]
-    if k is None or k not in found:
-        wanted = "" if k is None else f", not for {k}"
+    if num_modules not in found or num_modules is None:
+        wanted = "" if num_modules is None else f", not for {num_modules}"
         raise InvalidInput(
             f"{run.directory.url} holds modules for K = {', '.join(map(str, found))}{wanted}.",
             f"Name one of these by {option}.",
         )
-    return k
+    return num_modules
 
 
 def _find_shared_units(one: pa.Table, other: pa.Table) -> tuple[Positions, Positions]:

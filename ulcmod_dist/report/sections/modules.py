@@ -250,13 +250,13 @@ def _show_effects(found: Discovery, module: int) -> tuple[Block, ...]:
     words = (
         f"The module is {'general machinery' if row.is_general else verdict}. "
         f"Selectivity {format_interval(row.loss.selectivity)} nats a token. Control sets are as "
-        "many other units in each layer, here of the kind that costs the module's own samples most."
+        "many other units in each layer, here those of the kind that costs its own samples most."
     )
     strongest = max((control.loss for control in row.controls), key=lambda loss: loss.own.mean)
     values = [
-        ("Module, own samples", row.loss.own.mean),
+        ("Module, its own samples", row.loss.own.mean),
         ("Module, other samples", row.loss.other.mean),
-        ("Control sets, own samples", strongest.own.mean),
+        ("Control sets, the same own samples", strongest.own.mean),
         ("Control sets, other samples", strongest.other.mean),
     ]
     blocks: list[Block] = [
