@@ -72,7 +72,7 @@ class Draw:
     units: int
 
     def __call__(self, rows: np.ndarray, digests: np.ndarray) -> None:
-        from ulcmod_dist.store.commits import Origin
+        from ulcmod_dist.store.records import Origin
         from ulcmod_dist.store.shards import ShardContent, ShardWriter
 
         generator = np.random.default_rng(int(rows[0]))

@@ -29,8 +29,7 @@ from ulcmod_dist.extract.pool import WorkerPool, define_worker
 from ulcmod_dist.runtime.lease import Lease
 from ulcmod_dist.runtime.ray_session import ActorResources
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import read_commits
-from ulcmod_dist.store.records import read_quarantine
+from ulcmod_dist.store.records import read_commits, read_quarantine
 from ulcmod_dist.store.shards import ShardWriter
 from ulcmod_dist.store.snapshot import open_snapshot
 

@@ -25,7 +25,7 @@ from ulcmod_dist.forward.tokens import PromptTokenizer
 from ulcmod_dist.forward.units import list_units
 from ulcmod_dist.runtime.lease import Fence, Lease
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import read_commits
+from ulcmod_dist.store.records import read_commits
 from ulcmod_dist.store.shards import ShardWriter
 
 RULE = TokenizationConfig(template="none", max_tokens=32)

@@ -18,7 +18,7 @@ import ray
 from tests.faults.killing import POINTS, PROMPTS, VICTIMS, Killer, extraction, passed
 from ulcmod_dist.corpus.digests import to_hex
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import read_commits
+from ulcmod_dist.store.records import read_commits
 from ulcmod_dist.store.shards import read_prompts
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.store.verify import verify

@@ -14,7 +14,7 @@ import ulcmod_dist as um
 from tests.pipeline.conftest import Answer, Ulcmod
 from tests.pipeline.demo_corpus import DEMO, write_demo_corpus
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import read_commits
+from ulcmod_dist.store.records import read_commits
 
 JOB = """\
 run: {folder}/run

@@ -12,8 +12,8 @@ import pytest
 
 from ulcmod_dist.corpus.digests import Digests, join_digests, to_arrow
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import Commit, Origin
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA
+from ulcmod_dist.store.records import Commit, Origin
 from ulcmod_dist.store.schema import ChunkShape
 from ulcmod_dist.store.shards import ShardContent, ShardWriter
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA

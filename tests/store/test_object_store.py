@@ -14,10 +14,9 @@ from moto.server import ThreadedMotoServer
 from tests.store.conftest import GRID, RECORD, content_of, corpus_of, units_table
 from ulcmod_dist.runtime.lease import Lease, LeaseHeld, LeaseLost
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
-from ulcmod_dist.store.commits import Origin
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.matrix_files import import_matrix
-from ulcmod_dist.store.records import CorruptionError
+from ulcmod_dist.store.records import CorruptionError, Origin
 from ulcmod_dist.store.shards import ShardWriter
 from ulcmod_dist.store.snapshot import open_snapshot
 from ulcmod_dist.store.verify import find_orphans, verify

@@ -12,12 +12,13 @@ from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.lease import LeaseLost
 from ulcmod_dist.runtime.rundir import RunDir, fingerprint
 from ulcmod_dist.store.arrays import read_region
-from ulcmod_dist.store.commits import Origin, read_commit
 from ulcmod_dist.store.records import (
     CorruptionError,
+    Origin,
     committed_digests,
     dump_checksummed,
     load_checksummed,
+    read_commit,
 )
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,

@@ -26,9 +26,8 @@ from tests.store.conftest import (
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.arrays import _row_bounds, lazy_rows
-from ulcmod_dist.store.commits import Commit, Origin
 from ulcmod_dist.store.manifest import write_manifest
-from ulcmod_dist.store.records import CorruptionError
+from ulcmod_dist.store.records import Commit, CorruptionError, Origin
 from ulcmod_dist.store.shards import ShardWriter
 from ulcmod_dist.store.snapshot import Snapshot, open_snapshot
 

@@ -18,7 +18,7 @@ from rich.live import Live
 from typer import Argument, Option
 
 from ulcmod_dist.cli.app import app, corpus_app, print_summary, run_command, show_progress
-from ulcmod_dist.pipeline.context import open_target
+from ulcmod_dist.pipeline.context import demo_context, open_target
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.submit.bundle import ClusterKind
 
@@ -46,7 +46,6 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole pipeline on a small model and corpus that come with the package."""
-    from ulcmod_dist.pipeline.demo import demo_context
     from ulcmod_dist.pipeline.run import run_all
 
     print_summary(run_all(demo_context(run, overrides, show_progress())), as_json)

@@ -16,7 +16,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
 
 from ulcmod_dist.errors import InvalidInput, describe_error, one_line
-from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error
+from ulcmod_dist.runtime.files import is_lfs_pointer, lfs_pointer_error
 
 T = TypeVar("T")
 

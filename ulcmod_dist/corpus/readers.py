@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ulcmod_dist.corpus.columns import ColumnBuilder, TextRule, convert_column, parse_json
 from ulcmod_dist.corpus.files import SourceFile
 from ulcmod_dist.errors import InvalidInput, one_line
-from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error
+from ulcmod_dist.runtime.files import is_lfs_pointer, lfs_pointer_error
 
 Rules: TypeAlias = Mapping[str, TextRule]
 """The columns to read, and how each is read."""

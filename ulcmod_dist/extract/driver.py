@@ -48,12 +48,13 @@ from ulcmod_dist.runtime.ray_session import (
     ray_session,
 )
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import Commit, read_commits
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.records import (
+    Commit,
     QuarantineEntry,
     clear_quarantine,
     list_snapshots,
+    read_commits,
     read_quarantine,
 )
 from ulcmod_dist.store.schema import cache_key
@@ -114,7 +115,7 @@ def prepare(
         shard_samples=shard_samples,
         batch_tokens=batch_tokens,
         vocabulary=vocabulary,
-        known=_read_known_prompts(run, commits),
+        known=join_digests(read_prompts(run, commits)),
         chunk_shape=commits[0].chunk_shape if commits else None,
         model_bytes=model_bytes,
     )
@@ -149,14 +150,24 @@ def extract(
     if retry_quarantined:
         clear_quarantine(run)
     quarantined = read_quarantine(run)
-    commits = list_reusable_commits(run, plan.provenance)
-    committed = _read_known_prompts(run, commits)
+    committed = join_digests(read_prompts(run, list_reusable_commits(run, plan.provenance)))
     tasks = list_remaining_tasks(plan, digests, join_digests([committed, from_hex(quarantined)]))
     check_disk_space(run, _count_bytes(plan, tasks))
     progress = ExtractionProgress(quarantined=len(quarantined))
     if tasks:
         with ray_session(config.address):
-            pool = _make_pool(run, prepared, load_model, config, fence, on_event, stop)
+            resources = reserve_memory(config, plan)
+            worker = define_worker(resources)
+            writer = ShardWriter(run, plan.chunk_shape, fence.check)
+            inputs = load_model, writer, plan.provenance, prepared.plan_batches, fence.epoch
+            pool = WorkerPool(
+                lambda: worker.remote(*inputs, on_event),
+                lambda task: prepared.prompts.prompts(task.rows),
+                resources,
+                config.workers,
+                config.placement_timeout,
+                stop,
+            )
             monitor = ExtractionMonitor(run, prepared, fence, pool, tasks, on_progress, quarantined)
             with closing(pool), _naming_machine_failures():
                 progress = monitor.follow()
@@ -175,32 +186,6 @@ def extract(
     )
 
 
-def _make_pool(
-    run: RunDir,
-    prepared: PreparedExtraction,
-    load_model: ModelLoader,
-    config: ExtractConfig,
-    fence: Fence,
-    on_event: EventCallback,
-    stop: Callable[[], bool],
-) -> WorkerPool:
-    """The pool that runs an extraction's tasks; raises as `reserve_memory` does."""
-    plan = prepared.plan
-    resources = reserve_memory(config, plan)
-    worker = define_worker(resources)
-    writer = ShardWriter(run, plan.chunk_shape, check=fence.check)
-    return WorkerPool(
-        lambda: worker.remote(
-            load_model, writer, plan.provenance, prepared.plan_batches, fence.epoch, on_event
-        ),
-        lambda task: prepared.prompts.prompts(task.rows),
-        resources,
-        config.workers,
-        config.placement_timeout,
-        stop,
-    )
-
-
 @contextmanager
 def _naming_machine_failures() -> Iterator[None]:
     """Raise what Ray itself fails with as the failure of a machine."""
@@ -216,7 +201,7 @@ def publish(run: RunDir, prepared: PreparedExtraction, fence: Fence) -> Snapshot
     """Make the committed rows of a corpus the run's snapshot; raises `UlcmodError` without any."""
     plan = prepared.plan
     commits = _sort_commits(run, plan, list_reusable_commits(run, plan.provenance))
-    if (find_digests(_read_known_prompts(run, commits), prepared.digests) < 0).all():
+    if (find_digests(join_digests(read_prompts(run, commits)), prepared.digests) < 0).all():
         raise UlcmodError(
             f"Not one of the {len(prepared.digests)} prompts could be computed.",
             "`ulcmod status` lists the reasons.",
@@ -239,16 +224,10 @@ def list_reusable_commits(run: RunDir, provenance: Mapping[str, str]) -> list[Co
     return [c for c in read_commits(run).values() if cache_key(c.origin.provenance) == wanted]
 
 
-def _read_known_prompts(run: RunDir, commits: Sequence[Commit]) -> Digests:
-    """Digests of all prompts of committed shards."""
-    return join_digests(read_prompts(run, commits))
-
-
 def check_remaining_space(run: RunDir, prepared: PreparedExtraction) -> None:
     """Raise `UlcmodError` if a local disk lacks space for the shards not committed yet."""
     plan = prepared.plan
-    commits = list_reusable_commits(run, plan.provenance)
-    committed = _read_known_prompts(run, commits)
+    committed = join_digests(read_prompts(run, list_reusable_commits(run, plan.provenance)))
     done = join_digests([committed, from_hex(read_quarantine(run))])
     tasks = list_remaining_tasks(plan, prepared.digests, done)
     check_disk_space(run, _count_bytes(plan, tasks))

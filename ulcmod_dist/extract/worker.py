@@ -35,7 +35,7 @@ from ulcmod_dist.runtime.ray_failures import (
     find_machine_failure,
     is_device_lost,
 )
-from ulcmod_dist.store.commits import Origin
+from ulcmod_dist.store.records import Origin
 from ulcmod_dist.store.shards import ShardContent, ShardWriter
 
 FENCE_INTERVAL = 2.0  # seconds between two checks that the run still belongs to its driver

@@ -29,7 +29,7 @@ from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.forward.architectures import get_model_class
 from ulcmod_dist.forward.provenance import split_gguf
 from ulcmod_dist.forward.quantisation import add_quantisation, get_quantisation
-from ulcmod_dist.runtime.lfs import reject_lfs_pointer
+from ulcmod_dist.runtime.files import reject_lfs_pointer
 from ulcmod_dist.runtime.text import count
 
 # Files that transformers prefers to model.safetensors (`distributed.checkpoint`).

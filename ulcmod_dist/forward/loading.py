@@ -30,7 +30,7 @@ from ulcmod_dist.forward.gguf import read_gguf_config
 from ulcmod_dist.forward.provenance import get_forward_version, hash_files, read_raw_config
 from ulcmod_dist.forward.quantisation import add_quantisation, get_quantisation
 from ulcmod_dist.forward.units import find_units, get_attention
-from ulcmod_dist.runtime.lfs import reject_lfs_pointer
+from ulcmod_dist.runtime.files import reject_lfs_pointer
 
 # transformers would load other files than those that are checked and hashed, or change its classes.
 _REDIRECTS = ("transformers_weights", "configuration_files", "fusion_config")

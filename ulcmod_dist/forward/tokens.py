@@ -28,7 +28,7 @@ from ulcmod_dist.forward.control_tokens import (
 from ulcmod_dist.forward.loading import load_config
 from ulcmod_dist.forward.messages import TemplateRefusal
 from ulcmod_dist.forward.templates import ChatTemplate
-from ulcmod_dist.runtime.lfs import reject_lfs_pointer
+from ulcmod_dist.runtime.files import reject_lfs_pointer
 
 # transformers sets model_max_length to 1e30 where a tokenizer has no limit.
 _NO_LIMIT = 10**12

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Concatenate, ParamSpec
 
@@ -108,6 +109,26 @@ def open_target(
     run = RunDir.at(target)
     check_format(run)
     return Context(Job.from_run(run, overrides), run, on_progress)
+
+
+def demo_context(
+    run: str, overrides: Sequence[str], on_progress: ProgressCallback = ignore_progress
+) -> Context:
+    """The demo's job, writing to ``run``.
+
+    Args:
+        run: Run directory, local path or URL.
+        overrides: Further ``key=value`` pairs.
+    """
+    job = Job.from_yaml(demo_folder() / "demo.yaml", [f"run={run}", *overrides])
+    return Context(job, RunDir.at(job.run), on_progress)
+
+
+def demo_folder() -> Path:
+    """Folder of the demo's job, corpus and model: in the package, or beside it in a checkout."""
+    package = Path(str(files("ulcmod_dist")))
+    installed = package / "demo"
+    return installed if installed.is_dir() else package.parent / "jobs" / "demo"
 
 
 def save_job(context: Context) -> None:

@@ -21,10 +21,10 @@ from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.moments import require_variation
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.ledger import Ledger, replacing, stale_sentences, update
+from ulcmod_dist.pipeline.rerun import WarmStart
 from ulcmod_dist.pipeline.result_files import read_module_rows
 from ulcmod_dist.pipeline.search import describe_plan, job_executor
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.pipeline.warm_start import WarmStart
 from ulcmod_dist.results.types import Objective
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir, fingerprint

@@ -177,8 +177,14 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
         inputs = list_plan_inputs(
             fingerprint_digests(survey.digests), provenance, shard_samples, batch_tokens
         )
-        if not update:
-            _check_plan_inputs(context, inputs)
+        changes = Ledger(context.run, job, observed={"plan": inputs}).changes("plan")
+        if changes and not update:
+            raise InvalidInput(
+                f"{context.run.url} was extracted with a different configuration: "
+                f"{'; '.join(changes)}.",
+                "Use another run directory, undo the change, or update the run with "
+                "`ulcmod rerun`.",
+            )
         prepared = prepare(
             context.run,
             corpus,
@@ -200,16 +206,6 @@ def prepare_extraction(context: Context, *, save: bool, update: bool = False) ->
     for warning in survey.warnings:
         logger.warning(warning)
     return replace(prepared, survey=survey)
-
-
-def _check_plan_inputs(context: Context, inputs: dict[str, Any]) -> None:
-    """Raise `InvalidInput` if the run follows a plan that was made from other inputs."""
-    run = context.run
-    if changes := Ledger(run, context.job, observed={"plan": inputs}).changes("plan"):
-        raise InvalidInput(
-            f"{run.url} was extracted with a different configuration: {'; '.join(changes)}.",
-            "Use another run directory, undo the change, or update the run with `ulcmod rerun`.",
-        )
 
 
 def _choose_shard_samples(context: Context, samples: int, units: int) -> int:

@@ -6,12 +6,14 @@ repeated and not repaired. Only when all is done do the results become a new ver
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ulcmod_dist.api import Run
 from ulcmod_dist.corpus.digests import find_digests, join_digests
+from ulcmod_dist.passes.standardised import LabelArray
 from ulcmod_dist.pipeline.artifacts import differences
 from ulcmod_dist.pipeline.context import Context, writing
 from ulcmod_dist.pipeline.drift import (
@@ -27,7 +29,6 @@ from ulcmod_dist.pipeline.ledger import Ledger, replacing
 from ulcmod_dist.pipeline.result_files import read_module_rows
 from ulcmod_dist.pipeline.run import make_snapshot, update_results
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.pipeline.warm_start import WarmStart, find_starts
 from ulcmod_dist.runtime.lease import LeaseHeld
 from ulcmod_dist.runtime.rundir import DRIFT, REPORT, fingerprint
 from ulcmod_dist.store.schema import cache_key
@@ -51,6 +52,16 @@ COLUMNS = {
     "samples_rand": "Samples as before",
     "relative_objective": "L as before",
 }
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Labels of an earlier version that a search continues from."""
+
+    version: int
+    modules: str  # identity of the modules of that version
+    sample_labels: LabelArray  # of the train samples; -1 for one that the version does not have
+    unit_labels: LabelArray
 
 
 def rerun(context: Context, *, accept: bool = False) -> Summary:
@@ -85,7 +96,7 @@ def _rerun(context: Context, accept: bool) -> Summary:
     starts: dict[int, WarmStart] = {}
     said: list[str] = []
     if before is not None and last is not None:
-        starts, said = find_starts(context, before, last)
+        starts, said = _find_starts(context, before, last)
     updated = update_results(context, discover={"starts": starts})
     if not Ledger(run, context.job).is_current("version"):
         make_version(context)
@@ -127,6 +138,50 @@ def make_version(context: Context) -> None:
         prune_versions(run, context.job.rerun.keep)
     with replacing(context, "version") as record:
         record.facts = {"number": before.number}
+
+
+def _find_starts(
+    context: Context, before: Version, last: Run
+) -> tuple[dict[int, WarmStart], list[str]]:
+    """Where the search for each outdated K continues from, and why it does not."""
+    ledger = Ledger(context.run, context.job)
+    starts: dict[int, WarmStart] = {}
+    said: list[str] = []
+    for k in context.job.discover.modules:
+        if ledger.is_current("modules", k):
+            continue
+        start = _find_start(context, ledger, before, last, k)
+        if isinstance(start, WarmStart):
+            starts[k] = start
+        else:
+            said.append(f"The search for K = {k} started anew: {start}.")
+    return starts, said
+
+
+def _find_start(
+    context: Context, ledger: Ledger, before: Version, last: Run, num_modules: int
+) -> WarmStart | str:
+    """Where the search for one K continues from, or why it starts anew."""
+    if context.job.rerun.start == "cold":
+        return "the job asks for it (rerun.start is cold)"
+    old = Ledger(last.directory, context.job).record("modules", num_modules)
+    if old is None:
+        return f"version {before.number} has no modules for it"
+    if changes := differences(old.config, ledger.expected("modules", num_modules).config):
+        return "; ".join(changes)
+    run, modules = Run(context.run), last.modules(num_modules)
+    snapshot = last.snapshot_for(modules)
+    # Modules found in the rows of another model say nothing about those of this one.
+    if (
+        cache_key(snapshot.provenance) != cache_key(run.snapshot.provenance)
+        or snapshot.units.num_rows != run.snapshot.units.num_rows
+    ):
+        return f"version {before.number} has other units"
+    rows = find_digests(run.snapshot.prompts("train"), snapshot.prompts("train"))
+    if rows.max() < 0:
+        return f"version {before.number} has other samples"
+    samples = np.where(rows < 0, -1, modules.sample_labels("train")[rows]).astype(np.int32)
+    return WarmStart(before.number, old.identity, samples, modules.unit_labels)
 
 
 def _changes(last: Run | None, now: Run) -> dict[str, int]:

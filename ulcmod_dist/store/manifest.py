@@ -11,8 +11,7 @@ from ulcmod_dist.corpus.digests import DIGEST_BYTES, find_digests, from_arrow, j
 from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir, fingerprint, parquet_bytes
 from ulcmod_dist.store.arrays import read_region
-from ulcmod_dist.store.commits import Commit
-from ulcmod_dist.store.records import ObjectChecksum, dump_checksummed, list_snapshots
+from ulcmod_dist.store.records import Commit, ObjectChecksum, dump_checksummed, list_snapshots
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     MANIFESTS,

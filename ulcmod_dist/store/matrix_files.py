@@ -15,10 +15,15 @@ from ulcmod_dist.errors import InvalidInput, describe_error
 from ulcmod_dist.passes.moments import count_block_rows
 from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.commits import Commit, Origin, read_commit
 from ulcmod_dist.store.manifest import CORPUS_SCHEMA, write_manifest
 from ulcmod_dist.store.matrix_input import MatrixLike
-from ulcmod_dist.store.records import committed_digests, latest_provenance
+from ulcmod_dist.store.records import (
+    Commit,
+    Origin,
+    committed_digests,
+    latest_provenance,
+    read_commit,
+)
 from ulcmod_dist.store.schema import ChunkShape, cache_key, shard_digest
 from ulcmod_dist.store.shards import ShardContent, ShardWriter
 from ulcmod_dist.store.snapshot import UNIT_SCHEMA, Snapshot

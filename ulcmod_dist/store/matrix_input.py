@@ -14,7 +14,7 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 from zarr.storage import ObjectStore
 
 from ulcmod_dist.errors import InvalidInput, one_line
-from ulcmod_dist.runtime.lfs import is_lfs_pointer, lfs_pointer_error, reject_lfs_pointer
+from ulcmod_dist.runtime.files import is_lfs_pointer, lfs_pointer_error, reject_lfs_pointer
 from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.matrix_rows import (
     DenseRows,

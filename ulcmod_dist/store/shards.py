@@ -19,15 +19,15 @@ from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
 from ulcmod_dist.store.arrays import ShardArray, read_back, read_region, write_group
-from ulcmod_dist.store.commits import (
+from ulcmod_dist.store.records import (
     READERS,
     Commit,
     Origin,
     commit_to_json,
+    dump_checksummed,
     read_commit,
     read_record,
 )
-from ulcmod_dist.store.records import dump_checksummed
 from ulcmod_dist.store.schema import (
     ACTIVATION_ARRAY,
     M2_ARRAY,

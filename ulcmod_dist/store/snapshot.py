@@ -18,11 +18,12 @@ from ulcmod_dist.corpus.digests import Digests, join_digests
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Moments, Standardised
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, RunDir
-from ulcmod_dist.store.commits import Commit, read_commits
 from ulcmod_dist.store.records import (
+    Commit,
     CorruptionError,
     list_snapshots,
     read_checked_table,
+    read_commits,
     read_header,
 )
 from ulcmod_dist.store.schema import ChunkShape

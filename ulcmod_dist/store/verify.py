@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 
 from ulcmod_dist.errors import UlcmodError
 from ulcmod_dist.runtime.rundir import ACTIVATIONS, PLAN, RunDir
-from ulcmod_dist.store.commits import Commit, read_commit
 from ulcmod_dist.store.records import (
+    Commit,
     CorruptionError,
     ObjectChecksum,
     committed_digests,
     list_snapshots,
     load_checksummed,
+    read_commit,
     read_header,
 )
 from ulcmod_dist.store.schema import (
