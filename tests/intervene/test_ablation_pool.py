@@ -50,7 +50,7 @@ def test_ablation_pool__a_process_killed_in_mid_measurement_changes_no_loss(
         before = set(measuring(ranks))
         victims = iter(sorted(before)[:1])
         # The others of these batches are under way or wait, as the first answer arrives.
-        killed = pool.measure(PROMPTS, BATCHES, masks, lambda _: kill_next(victims))
+        killed = pool.measure(PROMPTS, BATCHES, masks, lambda: kill_next(victims))
         after = set(measuring(ranks))
     assert next(victims, None) is None
     assert len(before) == 2

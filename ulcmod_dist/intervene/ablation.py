@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,12 @@ class AblationLosses:
         return lost
 
 
-def measure_batch(
-    engine: LossEngine, batch: Sequence[TokenizedPrompt], masks: Sequence[Mask]
-) -> Floats:
-    """Measure loss and accuracy of text and answers [4, 1 + masks, batch], intact first."""
-    rows = []
-    for mask in [None, *masks]:
-        losses = engine.losses(batch, mask)
-        answer = losses.answer
-        assert answer is not None
-        rows.append([losses.mean, losses.accuracy, answer.mean, answer.accuracy])
-    return np.array(rows).swapaxes(0, 1)
+def measure_pass(engine: LossEngine, batch: Sequence[TokenizedPrompt], mask: Mask | None) -> Floats:
+    """Measure loss and accuracy of text and answers [4, batch], intact without a mask."""
+    losses = engine.losses(batch, mask)
+    answer = losses.answer
+    assert answer is not None
+    return np.array([losses.mean, losses.accuracy, answer.mean, answer.accuracy])
 
 
 def compute_unit_means(
@@ -126,20 +122,24 @@ class AblationPool:
         prompts: Sequence[TokenizedPrompt],
         batches: Sequence[Sequence[int]],
         masks: Sequence[Mask],
-        on_batch: Callable[[int], None] = lambda samples: None,
+        on_pass: Callable[[], None] = lambda: None,
     ) -> AblationLosses:
         """Measure every sample, in batches of sample indices, intact and with each mask.
 
-        For resampled masks the prompts are `PairedPrompt`.
+        The actors share the passes, one of each batch and mask. For resampled masks the prompts are
+        `PairedPrompt`.
 
         Raises:
             UlcmodError: An actor died repeatedly, its model failed, or no node can hold an actor.
         """
         measured = np.full((4, 1 + len(masks), len(prompts)), np.nan)
-        calls = [([prompts[index] for index in batch], masks) for batch in batches]
-        for batch, losses in zip(batches, self.map(measure_batch, calls), strict=True):
-            measured[:, :, list(batch)] = losses
-            on_batch(len(batch))
+        texts = [[prompts[index] for index in batch] for batch in batches]
+        changes = [None, *masks]
+        passes = list(product(range(len(batches)), range(len(changes))))
+        calls = [(texts[batch], changes[row]) for batch, row in passes]
+        for (batch, row), losses in zip(passes, self.map(measure_pass, calls), strict=True):
+            measured[:, row, list(batches[batch])] = losses
+            on_pass()
         return AblationLosses.from_measures(measured)
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> Iterator[Any]:

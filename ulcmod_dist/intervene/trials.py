@@ -84,7 +84,7 @@ def measure_trials(
     samples: AblationSamples,
     config: AblateConfig,
     generator: np.random.Generator,
-    on_batch: Callable[[int], None] = lambda samples: None,
+    on_pass: Callable[[], None] = lambda: None,
 ) -> AblationLosses:
     """Measure trials, with ablated units at the values of the job's method.
 
@@ -98,4 +98,4 @@ def measure_trials(
     elif config.method == "resample":
         masks = [replace(mask, resampled=True) for mask in masks]
         prompts = pair_prompts(samples, generator)
-    return pool.measure(prompts, samples.batches, masks, on_batch)
+    return pool.measure(prompts, samples.batches, masks, on_pass)

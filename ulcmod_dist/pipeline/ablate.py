@@ -126,10 +126,11 @@ def _measure(
     activation = np.asarray(run.activations().mean, np.float64)
     trials = plan_trials(modules, activation, settings, generator)
     name = f"Ablating, K = {num_modules}"
-    with track(context.on_progress, name, len(samples.prompts), "samples") as step:
+    passes = len(samples.batches) * (1 + len(trials))
+    with track(context.on_progress, name, passes, "passes") as step:
         losses = measure_trials(
             pool, trials, samples, settings, generator,
-            lambda count: step.update(step.done + count),
+            lambda: step.update(step.done + 1),
         )  # fmt: skip
     return summarize_ablation(losses, trials, samples, settings, generator)
 
