@@ -7,8 +7,8 @@
 `searches` prints seconds an iteration after start-up, each executor beside threads in one run: a
 median of all but the first two of one search. `machines` does so on a Dask cluster of one machine
 and on one of two or three with as many processes together, which are network namespaces here (needs
-root). `scheduling` makes the passes of an iteration over
-chunks that nobody reads, with workers that compute nothing.
+root). `scheduling` makes the passes of an iteration over chunks that are never read, with workers
+that compute nothing.
 """
 
 from __future__ import annotations

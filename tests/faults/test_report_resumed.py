@@ -1,4 +1,4 @@
-"""A run killed in each of its stages ends with the page and tables of one that nobody disturbed."""
+"""A run killed in each of its stages ends with the page and tables of an undisturbed one."""
 
 import contextlib
 import shutil

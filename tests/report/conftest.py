@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 from tests.report.chromium import CHROMIUM, launch_chromium
 from tests.report.large import enlarge_report
 from tests.report.planted import PERMUTATIONS, RESTARTS, SEEDS, build_report, make_run, run_ulcmod
-from ulcmod_dist.report.page import collect_figures, collect_tables
+from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Table
 from ulcmod_dist.results.discovery import ReportData
 
 TIMEOUT_MS = 60_000  # a loaded machine draws a large page slowly
+expect.set_options(timeout=TIMEOUT_MS)
+
+
+def write_page(data: ReportData, folder: Path) -> Path:
+    path = folder / "large.html"
+    path.write_text(render_page(data), encoding="utf-8")
+    return path
 
 
 @dataclass

@@ -2,27 +2,16 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from playwright.sync_api import Browser, Download, Page, expect
 
 from tests.report.chromium import measure_opening
-from tests.report.conftest import TIMEOUT_MS, OpenedPage, OpenPage
+from tests.report.conftest import TIMEOUT_MS, OpenedPage, OpenPage, write_page
 from tests.report.planted import HOSTILE_CATEGORY, HOSTILE_TEXTS
 from ulcmod_dist.report.page import render_page
 from ulcmod_dist.results.discovery import ReportData
-from ulcmod_dist.results.explanation import (
-    Completion,
-    Description,
-    ExplainedModule,
-    Explanation,
-    TokenActivations,
-    TopToken,
-    TopUnit,
-)
 
 SECONDS_TO_OPEN = 2.0
 # Each number that a phone shows, if it lies on more than one line.
@@ -37,19 +26,11 @@ VISIBLE_PLOTS = (
     "[...document.querySelectorAll('.plot .main-svg')].filter(p => p.checkVisibility()).length"
 )
 
-expect.set_options(timeout=TIMEOUT_MS)
-
 
 @pytest.fixture(scope="module")
 def report_page(report_data: ReportData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pages") / "report.html"
     path.write_text(render_page(report_data), encoding="utf-8")
-    return path
-
-
-def write_page(data: ReportData, folder: Path) -> Path:
-    path = folder / "large.html"
-    path.write_text(render_page(data), encoding="utf-8")
     return path
 
 
@@ -158,39 +139,6 @@ def test_page__a_view_stays_open_from_module_to_module_and_follows_the_keys(
     page.locator("#tab-10-2").click()
     expect(page.locator("#view-10-2-layers")).to_be_visible()
     assert page.locator("[role=tab][aria-selected=true]:visible").count() == 2
-
-
-def test_page__tabs_of_an_explained_module_show_what_was_found(
-    open_page: OpenPage, report_data: ReportData, tmp_path: Path
-) -> None:
-    seven, *others = report_data.discoveries
-    tokens = TokenActivations("s1", ("Feed", " the", " owl"), np.array([0.5, -1.0, 4.0]))
-    unit = TopUnit(3, "layer 0 unit 3", 1.0, (TopToken("owl", 6.5),))
-    said = Completion("s2", "Where do owls live?", "In old barns.", "Barns barns.")
-    described = Description("Birds at night", 0.875, 8, 9)
-    modules = tuple(
-        ExplainedModule(k, (tokens,), (TopToken("owl", 4.0),), (unit,), (said,), described)
-        for k in range(7)
-    )
-    explained = replace(seven, explanation=Explanation(7, modules))
-    data = replace(report_data, discoveries=(explained, *others))
-    opened = open_page(write_page(data, tmp_path), width=390)
-    card = opened.page.locator("#module-7-1")
-    opened.page.locator("#tab-7-1").click()
-    # All tabs are in view: nothing would tell a reader to scroll them sideways.
-    assert card.locator(".tabs").evaluate("tabs => tabs.scrollWidth <= tabs.clientWidth")
-    for view, texts in {
-        "tokens": ("Birds at night", "0.88 for 8 held-out prompts", "Feed the owl", "owl 4"),
-        "units": ("layer 0 unit 3", "owl 6.50"),
-        "effects": ("Control sets, other samples",),
-        "completions": ("Where do owls live?", "In old barns.", "Barns barns."),
-    }.items():
-        card.locator(f"#tab-7-1-{view}").click()
-        for text in texts:
-            expect(card.locator(f"#view-7-1-{view}")).to_contain_text(text)
-        assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
-    expect(card.locator("#view-7-1-tokens .shade-5")).to_have_text("owl")
-    assert opened.complaints == []
 
 
 def test_page__without_scripts_every_module_and_view_shows(

@@ -389,13 +389,10 @@ def _be(label: str) -> str:
 
 def _changed_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for label in sorted({*old, *new}):
-        name = describe_label(label)
-        if label not in old:
-            yield f"{name} {_be(name)} new"
-        elif label not in new:
-            yield f"{name} {_be(name)} no longer fresh"
-        elif old[label] != new[label]:
-            yield f"{name} {_be(name)} different"
+        if old.get(label) != new.get(label):
+            name, is_new = describe_label(label), label not in old
+            change = "new" if is_new else "different" if label in new else "no longer fresh"
+            yield f"{name} {_be(name)} {change}"
 
 
 def _is_below(key: str, name: str) -> bool:
