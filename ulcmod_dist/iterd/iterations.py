@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import numpy as np
+from dask.system import CPU_COUNT
 
 from ulcmod_dist.iterd.search import Search
 from ulcmod_dist.iterd.sweep import sweep_part
@@ -42,7 +43,7 @@ def exact_iteration(
     for search, table in zip(searches, unit_side, strict=True):
         search.unit_table, search.summed_labels = table, search.sample_labels.copy()
     before = [search.unit_labels.copy() for search in searches]
-    units_moved = [s.sweep_units(units) for s, (units, _) in zip(searches, pairs, strict=True)]
+    units_moved = sweep_together(Search.sweep_units, searches, [units for units, _ in pairs])
     sample_side = matrix.update_sample_tables(
         [search.sample_table for search in searches],
         before,
@@ -50,7 +51,7 @@ def exact_iteration(
     )
     for search, table in zip(searches, sample_side, strict=True):
         search.sample_table = table
-    samples_moved = [s.sweep_samples(order) for s, (_, order) in zip(searches, pairs, strict=True)]
+    samples_moved = sweep_together(Search.sweep_samples, searches, [order for _, order in pairs])
     return list(zip(units_moved, samples_moved, strict=True))
 
 
@@ -77,12 +78,15 @@ def blockwise_iteration(
     moved = [0] * len(searches)
 
     def sweep_block(units: slice, by_unit: list[FloatArray]) -> list[LabelArray]:
-        for i, search in enumerate(searches):
+        def sweep(i: int) -> int:
+            search, labels = searches[i], searches[i].unit_labels[units]
             inner = search.random_order(units.stop - units.start, 2 + units.start)
-            labels = search.unit_labels[units]
             count, inside[i] = sweep_part(
                 by_unit[i], labels, inner, sizes[i], search.sample_sizes, inside[i]
             )
+            return count
+
+        for i, count in enumerate(sweep_together(sweep, range(len(searches)))):
             moved[i] += count
         return [search.unit_labels[units] for search in searches]
 
@@ -92,8 +96,14 @@ def blockwise_iteration(
     tables = overlap_blocks(matrix, chosen, labels, ks, sweep_block, together=together)
     for search, table in zip(searches, tables, strict=True):
         search.sample_table = table
-    samples_moved = [search.sweep_samples() for search in searches]
+    samples_moved = sweep_together(Search.sweep_samples, searches)
     return list(zip(moved, samples_moved, strict=True))
+
+
+def sweep_together(sweep: Callable[..., int], *arguments: Sequence[Any]) -> list[int]:
+    """Sweeps of independent searches on the cores of this machine; how many items each moved."""
+    with ThreadPoolExecutor(CPU_COUNT, "sweep") as pool:
+        return list(pool.map(sweep, *arguments))
 
 
 def overlap_blocks(
