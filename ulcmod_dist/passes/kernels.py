@@ -17,7 +17,7 @@ table holds the modules of all.
 import numpy as np
 from numba import njit
 
-from ulcmod_dist.passes.lanes import LANES, add_lanes, allocate_lanes, turn_tile
+from ulcmod_dist.passes.lanes import LANES, add_lanes, allocate_lanes, move_lanes, turn_tile
 from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray
 
 # A piece of a block stays in the L2 cache while every search adds it up: rows, columns.
@@ -208,10 +208,7 @@ def _add_sample_changes(  # type: ignore[no-untyped-def]
     for row in range(0, whole, LANES):
         _clear(lanes)
         for j in range(moved.size):
-            for i in range(LANES):
-                value = block[row + i, moved[j]] * weights[j]
-                lanes[before[j], i] -= value
-                lanes[after[j], i] += value
+            move_lanes(block, row, moved[j], weights[j], lanes, before[j], after[j])
         for k in range(lanes.shape[0]):
             for i in range(LANES):
                 changes[row + i, k] += lanes[k, i]

@@ -73,6 +73,36 @@ def add_lanes(_, sums, k, tile, j):
     return types.void(sums, types.intp, tile, types.intp), generate
 
 
+@_intrinsic
+def move_lanes(_, block, row, column, weight, sums, before, after):
+    """Subtract ``block[row + i, column] * weight`` from ``sums[before, i]``, add it to ``after``.
+
+    The block holds float32 or float64; the sums are float64 [:, lanes].
+    """
+
+    def generate(context, builder, signature, args):
+        array = context.make_array(block)(context, builder, args[0])
+        numbers = ir.VectorType(context.get_value_type(block.dtype), LANES)(ir.Undefined)
+        for lane in range(LANES):
+            place = builder.add(args[1], args[1].type(lane)), args[2]
+            number = builder.load(get_item_pointer(context, builder, block, array, place))
+            numbers = builder.insert_element(numbers, number, ir.IntType(32)(lane))
+        wide = ir.VectorType(args[3].type, LANES)
+        if block.dtype != types.float64:
+            numbers = builder.fpext(numbers, wide)
+        factors = wide(ir.Undefined)
+        for lane in range(LANES):
+            factors = builder.insert_element(factors, args[3], ir.IntType(32)(lane))
+        moved = builder.fmul(numbers, factors)
+        for place, change in ((args[5], builder.fsub), (args[6], builder.fadd)):
+            total = _point(context, builder, signature, args, 4, place, args[5].type(0))
+            builder.store(change(builder.load(total, align=8), moved), total, align=8)
+        return context.get_dummy_value()
+
+    numbers = types.intp, types.intp, types.float64
+    return types.void(block, *numbers, sums, types.intp, types.intp), generate
+
+
 def _point(context, builder, signature, args, number, *place):
     """Pointer to neighbouring numbers of an argument, an array, from a place on."""
     kind = signature.args[number]
