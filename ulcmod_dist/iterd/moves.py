@@ -30,13 +30,13 @@ CANDIDATES = 10
 """Moves of a round on a part of the matrix that are iterated together."""
 
 # So many times other candidates are tried before none is held to raise L.
-_TRIES = 3
+_TRIES = 5
 
 # A candidate is given up, from this iteration on, once so many more that raise L as its last one
 # would not reach the best L of the round. Not sooner: a merge costs L through B, whatever it leads
 # to, so L of the first iterations hardly predicts L at the end (docs/method.md).
 _FIRST_JUDGED = 3
-_LOOK_AHEAD = 3
+_LOOK_AHEAD = 2
 # Alternations between samples and units when modules are split in two.
 _REFINEMENTS = 2
 # Relative difference of two L that may be the same modules, summed in another order.
