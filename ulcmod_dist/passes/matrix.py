@@ -26,9 +26,8 @@ from ulcmod_dist.passes.standardised import AnyArray, FloatArray, LabelArray, St
 # An update reads less than a full pass, but adds and subtracts one by one what it reads: it wins
 # while it reads less than this share of the chunks.
 _MAX_UPDATE_SHARE = 0.75
-# In memory, while less than this share of the samples or of the units moved, as measured: units in
-# the same line of the cache are read together.
-_MAX_MOVED_SHARE = (0.5, 0.2)
+# In memory, while less than this share of the samples or of the units moved, as measured.
+_MAX_MOVED_SHARE = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +180,7 @@ class ActivationMatrix:
         if self.resident:
             pairs = zip(before, after, strict=True)
             moved = np.mean([np.mean(old != new) for old, new in pairs])
-            return bool(moved > _MAX_MOVED_SHARE[axis])
+            return bool(moved > _MAX_MOVED_SHARE)
         slices = block_slices(self.activations.raw)[axis]
         ends = np.array([part.stop for part in slices])
         touched = np.unique(np.searchsorted(ends, _moved_items(before, after), side="right"))
