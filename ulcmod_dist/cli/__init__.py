@@ -15,6 +15,7 @@ from obstore.exceptions import BaseError
 from ulcmod_dist.cli import commands as commands  # registers the commands
 from ulcmod_dist.cli.app import app, log_to_stderr
 from ulcmod_dist.errors import UlcmodError, one_line
+from ulcmod_dist.runtime.memory import reuse_freed_memory
 from ulcmod_dist.runtime.signals import Terminated, exit_on_sigterm
 
 __all__ = ["app", "main"]
@@ -28,6 +29,7 @@ def main() -> None:
     """Entry point: errors become one line, unless ``--debug`` is given anywhere."""
     words = sys.argv[1:]
     debug = "--debug" in words
+    reuse_freed_memory()
     with log_to_stderr():
         try:
             with exit_on_sigterm():

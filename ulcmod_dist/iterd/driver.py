@@ -37,6 +37,7 @@ from ulcmod_dist.passes import moments
 from ulcmod_dist.passes.executors import Executor, open_executor
 from ulcmod_dist.passes.matrix import ActivationMatrix
 from ulcmod_dist.passes.standardised import AnyArray, as_standardised
+from ulcmod_dist.runtime.memory import release_freed_memory, reuse_freed_memory
 
 # The defaults of a job's search, so that no default is written twice.
 _DEFAULTS = SearchConfig(modules=(1,))
@@ -184,23 +185,17 @@ def discover_all(
         open_executor(executor or config.executor) as tasks,
         install_listener("numba:compile", _CompilationNotice()),
     ):
-        _keep_freed_memory()
+        reuse_freed_memory()
         plan = plan or plan_search(standardised, modules, config, tasks, block_units=block_units)
         matrix = open_matrix(standardised, plan, tasks)
         searches = resume_searches(resume, modules, config) if resume else []
         run = _Run(matrix, plan, config, orders, progress, checkpoint, searches)
         run.run_restarts(modules, initial_sample_labels, initial_unit_labels)
         run.improve(modules)
-        return run.finish(modules)
-
-
-def _keep_freed_memory() -> None:
-    """Make glibc reuse the memory of freed tables, in place of returning it to the system.
-
-    It maps blocks above a threshold anew, which rises to the largest block freed so far, 32 MiB at
-    most (mallopt(3), M_MMAP_THRESHOLD). Of a small pass, clearing new pages is a third of the time.
-    """
-    np.empty(2**25 - 2**14, np.uint8)
+        found = run.finish(modules)
+    del matrix, run
+    release_freed_memory()
+    return found
 
 
 class _CompilationNotice(Listener):
