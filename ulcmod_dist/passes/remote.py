@@ -22,6 +22,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeAlias
 
 from ulcmod_dist.errors import UlcmodError, one_line
+from ulcmod_dist.runtime.memory import reuse_freed_memory
 
 Task: TypeAlias = Callable[..., Any]
 """What a worker calls with an item, what all items share, and further arguments of the item."""
@@ -49,12 +50,17 @@ class Message(NamedTuple):
 
 
 class TaskRunner:
-    """What an executor has on a worker: it makes calls on threads of its own, and keeps results."""
+    """What an executor has on a worker: it makes calls on threads of its own, and keeps results.
 
-    def __init__(self, threads: int) -> None:
+    ``own_process``: nothing else runs in its process, as in an actor of Ray.
+    """
+
+    def __init__(self, threads: int, own_process: bool = False) -> None:
         # Handing calls to a single thread takes longer than many a call.
         self._map: Any = ThreadPoolExecutor(threads).map if threads > 1 else map
         self._kept: dict[str, Any] = {}
+        if own_process:
+            reuse_freed_memory()
 
     def run(self, message: Message) -> list[Any] | Exception:
         """The results of all calls of a message, or what one of them raised."""
