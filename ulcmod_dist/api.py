@@ -235,5 +235,14 @@ def open_run(url: str | Path, version: int | None = None) -> Run:
     Args:
         url: The run directory, or ``versions/000003`` below it: an earlier version of its results.
         version: Number of an earlier version of its samples; None for the newest.
+
+    Raises:
+        InvalidInput: There is no such local folder.
     """
-    return Run(RunDir.at(url), version)
+    directory = RunDir.at(url)
+    if directory.local is not None and not directory.local.is_dir():
+        raise InvalidInput(
+            f"There is no run directory {directory.url}.",
+            "Name a directory that `ulcmod run` has written.",
+        )
+    return Run(directory, version)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from ulcmod_dist.api import Run, open_run
+from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.iterd.driver import discover_all
@@ -23,6 +23,7 @@ from ulcmod_dist.pipeline.result_files import read_result
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.results.types import Absent
+from ulcmod_dist.runtime.rundir import RunDir
 
 pytestmark = pytest.mark.acceptance
 
@@ -58,7 +59,7 @@ def context(smollm2: Path, real7: Path, tmp_path_factory: pytest.TempPathFactory
         pq.write_table(pa.concat_tables(parts), folder / f"{split}.parquet")
     text = JOB.format(folder=folder, model=smollm2, modules=list(BEST_KNOWN), system=SYSTEM)
     job = Job.from_text(text, source="the test", folder=folder)
-    opened = Context(job, open_run(job.run).directory)
+    opened = Context(job, RunDir.at(job.run))
     extract(opened)
     discover(opened)
     return opened

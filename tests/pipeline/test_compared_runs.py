@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 import ulcmod_dist as um
 from tests.pipeline.conftest import Ulcmod
 
@@ -65,3 +67,9 @@ def test_compare__runs_of_the_same_folder_name_are_told_apart(
     text = page.read_text(encoding="utf-8")
     assert f"<title>{searched.name}/run, K = 3 and copy/run, K = 3" in text
     assert "Modules that units and samples moved between" not in text
+
+
+def test_open_run__of_no_folder_is_refused_and_makes_none(tmp_path: Path) -> None:
+    with pytest.raises(um.InvalidInput, match="no run directory"):
+        um.open_run(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
