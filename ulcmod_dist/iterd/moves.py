@@ -36,7 +36,7 @@ _TRIES = 5
 # would not reach the best L of the round. Not sooner: a merge costs L through B, whatever it leads
 # to, so L of the first iterations hardly predicts L at the end (docs/method.md).
 _FIRST_JUDGED = 3
-_LOOK_AHEAD = 2
+_LOOK_AHEAD = 3
 # Alternations between samples and units when modules are split in two.
 _REFINEMENTS = 2
 # Relative difference of two L that may be the same modules, summed in another order.
