@@ -10,6 +10,9 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 # absolute threshold of 1e-8 and would move labels for ever.
 _THRESHOLD = 1e-8
 _RELATIVE_THRESHOLD = 64 * 2.0**-52
+# An item is looked at closely only if it may gain: what it gains is estimated without a division,
+# with an error of at most this share of the sum inside.
+_SLACK = 1e-12
 # Rows of a table whose margins are computed at a time, so that temporaries stay small.
 _PART = 2**14
 
@@ -51,9 +54,10 @@ def sweep_part(
     modules and ``inside``, the sum of z inside them, count over all parts. Labels and sizes change
     in place. Returns how many items moved, and the sum inside after them.
     """
-    widths, values = other_sizes.astype(np.float64), np.empty(len(sizes))
+    widths, modules = other_sizes.astype(np.float64), len(sizes)
     inverses = 1.0 / ((sizes + np.array([[-1], [0], [1]])) * widths + EPSILON)
-    moved, inside = _sweep_items(table, labels, order, sizes, widths, inside, inverses, values)
+    room = np.empty(modules), np.empty((modules, modules)), np.full((2, modules), -1)
+    moved, inside = _sweep_items(table, labels, order, sizes, widths, inside, inverses, *room)
     return int(moved), float(inside)
 
 
@@ -87,7 +91,9 @@ def margins(
 
 # Division by zero cannot occur, and checking for it would keep the loop over K from using SIMD.
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):  # type: ignore[no-untyped-def]
+def _sweep_items(  # type: ignore[no-untyped-def]
+    table, labels, order, sizes, widths, inside, inverses, values, bounds, visited
+):
     modules = sizes.size
     less, now, more = inverses[0], inverses[1], inverses[2]
     moved, last = 0, -1
@@ -104,6 +110,18 @@ def _sweep_items(table, labels, order, sizes, widths, inside, inverses, values):
         home = 0 + labels[item]  # int64, as k is: one compilation of `_invert`
         if sizes[home] == 1:
             continue
+        # Bounds hold until a move: they are worth computing from the second item of a module on.
+        if visited[0, home] == moved:
+            if visited[1, home] != moved:
+                visited[1, home] = moved
+                goal = value + threshold
+                _bound_gains(bounds, home, widths, inverses, area, inverse, inside, goal)
+            gaining, own = 0, table[item, home]
+            for k in range(modules):
+                gaining += table[item, k] - own > bounds[home, k]
+            if not gaining:
+                continue
+        visited[0, home] = moved
         left_sum = inside - table[item, home]
         left_area = area - widths[home]
         left_inverse = inverse - now[home] + less[home]
@@ -131,3 +149,15 @@ def _invert(inverses, k, size, width):  # type: ignore[no-untyped-def]
     """Write 1 / |S_k||U_k| for one item less, as many, and one more."""
     for change in range(3):
         inverses[change, k] = 1.0 / ((size + change - 1) * width + EPSILON)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bound_gains(bounds, home, widths, inverses, area, inverse, inside, goal):  # type: ignore[no-untyped-def]
+    """Write how much larger than its own entry another has to be for L to exceed the goal."""
+    less, now, more = inverses[0], inverses[1], inverses[2]
+    left_area, left_inverse = area - widths[home], inverse - now[home] + less[home]
+    scale, slack = goal / widths.size, inside + _SLACK * abs(inside)
+    for k in range(widths.size):
+        total = left_inverse - now[k] + more[k]
+        bounds[home, k] = scale * total * (left_area + widths[k] + EPSILON) - slack
+    bounds[home, home] = np.inf
