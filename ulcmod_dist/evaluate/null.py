@@ -4,8 +4,6 @@ Each unit's column is permuted over the samples on its own. That keeps every uni
 and all its statistics, and breaks whatever units had in common.
 """
 
-import contextlib
-import ctypes
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +15,7 @@ from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
+from ulcmod_dist.runtime.memory import release_freed_memory
 
 _BLOCK_BYTES = 64 * 2**20
 
@@ -41,7 +40,7 @@ def search_null_model(
     found = []
     for number in range(seed, seed + permutations):
         found.append(search(permute_columns(activations, number, executor), number))
-        _malloc_trim()
+        release_freed_memory()
     return {k: tuple(objectives[k] for objectives in found) for k in found[0]} if found else {}
 
 
@@ -117,10 +116,3 @@ def _permute(block: Any, first_unit: int, seed: int) -> Any:
             np.random.default_rng([seed, first_unit + first + column]).shuffle(part[:, column])
         result[:, first : first + width] = part
     return result
-
-
-def _malloc_trim() -> None:
-    # glibc keeps freed pieces below 32 MiB for later. After a pass over 100,000 x 20,000 permuted
-    # cells these were 1.0 of 1.3 GB, which the next search would have come on top of.
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -77,7 +77,7 @@ GRAPH: Mapping[str, Artifact] = {
             inputs=("plan",), config=("model", "prompt", "matrix", "extract.statistic"),
         ),
         Artifact(
-            "modules", 3, "discover:make_modules", "discover",
+            "modules", 4, "discover:make_modules", "discover",
             inputs=("snapshot",), config=("discover",), ignored=_PLACES, each_k=True,
             files=tuple(
                 f"modules/K={{k:03d}}/{name}"
@@ -85,12 +85,12 @@ GRAPH: Mapping[str, Artifact] = {
             ),
         ),
         Artifact(
-            "null", 3, "evaluate:make_evaluation", "evaluate",
+            "null", 4, "evaluate:make_evaluation", "evaluate",
             inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 6, "evaluate:make_evaluation", "evaluate",
+            "methods", 7, "evaluate:make_evaluation", "evaluate",
             inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
         ),
         Artifact(

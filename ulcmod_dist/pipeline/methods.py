@@ -17,9 +17,10 @@ from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.iterd.modules import Modules
-from ulcmod_dist.iterd.plan import memory_limit
+from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
 from ulcmod_dist.passes.linalg import COMPONENT_PASSES, COMPONENTS, principal_components
+from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.pipeline.context import Context
 from ulcmod_dist.results.discovery import SUPERVISED, MethodComparison
@@ -56,9 +57,9 @@ def search_again(
     activations: Standardised,
     numbers: Sequence[int],
     step: Step,
-    **changes: int,
+    **changes: float,
 ) -> dict[int, Modules]:
-    """The job's own search with another seed or number of restarts; all K share the passes."""
+    """The job's own search with another seed or other settings; all K share the passes."""
     return discover_all(
         activations,
         numbers,
@@ -118,8 +119,11 @@ def _compare_halves(
     def find(half: Standardised, rows: NDArray[np.int64]) -> list[Candidate]:
         samples = replace(train, categories=[train.categories[row] for row in rows])
         part = replace(inputs, train=half, samples={"train": samples}, held=held)
+        part = _read_where_it_fits(part, numbers)
+        # Moves take as long on a half as on the whole, and its modules agree no better with them.
+        changes = {"memory": part.memory, "moves": False}
         with track(inputs.context.on_progress, "Searching a half", None, "searches") as step:
-            found = search_again(part, half, numbers, step, memory=part.memory)
+            found = search_again(part, part.train, numbers, step, **changes)
         own = [Candidate(ITERD, k, 0, modules.unit_labels) for k, modules in found.items()]
         return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half")[0]
 
@@ -127,6 +131,24 @@ def _compare_halves(
         return compare_halves(inputs.train, find, inputs.executor, seed), ()
     except InvalidInput as error:
         return {}, (Fact("stability over halves of the samples", error.fact),)
+
+
+def _read_where_it_fits(inputs: EvaluationInputs, numbers: Sequence[int]) -> EvaluationInputs:
+    """The inputs with their activations in memory, if the search fits in there beside them.
+
+    Rows from all over a store are gathered from whole chunks, and a dozen passes read them.
+    """
+    raw = inputs.train.raw
+    if not inputs.executor.in_process:
+        return inputs
+    held = replace(inputs, held=math.prod(raw.shape) * raw.dtype.itemsize)
+    values = np.broadcast_to(np.zeros((), raw.dtype), raw.shape)
+    config = inputs.context.job.discover.model_copy(update={"memory": held.memory})
+    try:
+        plan_search(replace(inputs.train, raw=values), numbers, config, inputs.executor)
+    except InvalidInput:
+        return inputs
+    return replace(held, train=replace(inputs.train, raw=read_matrix(raw, inputs.executor)))
 
 
 def _searched(inputs: EvaluationInputs, modules: dict[int, StoredModules]) -> list[Candidate]:
