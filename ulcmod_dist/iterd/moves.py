@@ -30,7 +30,7 @@ CANDIDATES = 10
 """Moves of a round on a part of the matrix that are iterated together."""
 
 # So many times other candidates are tried before none is held to raise L.
-_TRIES = 5
+_TRIES = 4
 
 # A candidate is given up, from this iteration on, once so many more that raise L as its last one
 # would not reach the best L of the round. Not sooner: a merge costs L through B, whatever it leads
