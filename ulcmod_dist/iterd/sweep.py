@@ -11,7 +11,7 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 _THRESHOLD = 1e-8
 _RELATIVE_THRESHOLD = 64 * 2.0**-52
 # An item is looked at closely only if it may gain: what it gains is estimated without a division,
-# with an error of at most this share of the sum inside.
+# with an error far below this share of the sum inside and of its own entry.
 _SLACK = 1e-12
 # Rows of a table whose margins are computed at a time, so that temporaries stay small.
 _PART = 2**14
@@ -117,6 +117,7 @@ def _sweep_items(  # type: ignore[no-untyped-def]
                 goal = value + threshold
                 _bound_gains(bounds, home, widths, inverses, area, inverse, inside, goal)
             gaining, own = 0, table[item, home]
+            own -= _SLACK * abs(own)
             for k in range(modules):
                 gaining += table[item, k] - own > bounds[home, k]
             if not gaining:

@@ -28,6 +28,9 @@ from ulcmod_dist.results.types import Fact, Floats
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.store.modules import StoredModules
 
+# Moves take as long on a half as on the whole, and its modules agree no better with them.
+_OF_A_HALF = {"moves": False}
+
 
 @dataclass(frozen=True)
 class EvaluationInputs:
@@ -120,10 +123,9 @@ def _compare_halves(
         samples = replace(train, categories=[train.categories[row] for row in rows])
         part = replace(inputs, train=half, samples={"train": samples}, held=held)
         part = _read_where_it_fits(part, numbers)
-        # Moves take as long on a half as on the whole, and its modules agree no better with them.
-        changes = {"memory": part.memory, "moves": False}
         with track(inputs.context.on_progress, "Searching a half", None, "searches") as step:
-            found = search_again(part, part.train, numbers, step, **changes)
+            settings = {"memory": part.memory, **_OF_A_HALF}
+            found = search_again(part, part.train, numbers, step, **settings)
         own = [Candidate(ITERD, k, 0, modules.unit_labels) for k, modules in found.items()]
         return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half")[0]
 
@@ -143,7 +145,7 @@ def _read_where_it_fits(inputs: EvaluationInputs, numbers: Sequence[int]) -> Eva
         return inputs
     held = replace(inputs, held=math.prod(raw.shape) * raw.dtype.itemsize)
     values = np.broadcast_to(np.zeros((), raw.dtype), raw.shape)
-    config = inputs.context.job.discover.model_copy(update={"memory": held.memory})
+    config = inputs.context.job.discover.model_copy(update={"memory": held.memory, **_OF_A_HALF})
     try:
         plan_search(replace(inputs.train, raw=values), numbers, config, inputs.executor)
     except InvalidInput:

@@ -31,7 +31,7 @@ def reuse_freed_memory() -> None:
 
     Clearing new pages is a third of the time of a small pass, and a fifth of an iteration over a
     store in the page cache. Threads that began before keep a heap of their own, so that the command
-    line calls this first. Only where glibc is.
+    line calls this first. The options stay set. Only where glibc is.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
