@@ -47,7 +47,8 @@ def test_compare__three_runs_are_followed_on_one_page(
     nowhere = tmp_path / "nowhere"
     for arguments, message in [
         ((run,), f"There is nothing to compare {run} with."),
-        ((run, nowhere, "--num-modules", 3), f"{nowhere} holds no modules."),
+        ((run, nowhere, "--num-modules", 3), f"There is no run directory {nowhere}."),
+        ((run, tmp_path, "--num-modules", 3), f"{tmp_path} holds no modules."),
         ((run, run), f"{run} holds modules for K = 3, 4. Name one of these by --num-modules."),
         ((run, run, "--num-modules", 3, "--other-num-modules", 7), "K = 3, 4, not for 7. Name"),
         ((run, run, "--out", nowhere / "page.html"), f"there is no folder {nowhere}."),

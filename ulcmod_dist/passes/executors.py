@@ -171,7 +171,9 @@ class RayExecutor(RemoteExecutor):
 
     def launch(self, known: Sequence[Worker]) -> dict[Future[Any], Worker]:
         """Start an actor for every CPU that has none."""
-        actors = [self._runner.remote(1, True) for _ in range(self.workers - len(known))]
+        actors = [
+            self._runner.remote(1, own_process=True) for _ in range(self.workers - len(known))
+        ]
         return {actor.__ray_ready__.remote().future(): _ray_worker(actor) for actor in actors}
 
 
