@@ -80,8 +80,9 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
         spread = float(costs[labels, np.arange(len(points))].mean())
         if not rough and before - spread <= _TOLERANCE * spread:
             break
-        # Groups that are only nearly equal are closer: no measure for those of equal size.
-        before = np.inf if rough else spread
+        # Nearly equal groups are closer than equal ones, so that a fit mostly ends with the first
+        # of these. Fits that converge are all alike, and restarts from them end at a lower L.
+        before = spread
         centres = _group_means(points, labels, num_groups)
     return labels, prices, spread
 
