@@ -19,7 +19,7 @@ from ulcmod_dist.iterd.balanced_kmeans import (
 
 
 def transported(costs: np.ndarray, rounds: int) -> np.ndarray:
-    labels, prices = np.zeros(costs.shape[1], np.int32), np.zeros(len(costs))
+    labels, prices = np.zeros(len(costs), np.int32), np.zeros(costs.shape[1])
     sizes = adjust_prices(costs, prices, labels, rounds)
     balance_exactly(costs, labels, sizes)
     return labels
@@ -27,41 +27,41 @@ def transported(costs: np.ndarray, rounds: int) -> np.ndarray:
 
 def least_cost(costs: np.ndarray) -> float:
     """The optimum by the assignment problem, over every choice of the larger groups."""
-    least, larger = divmod(costs.shape[1], costs.shape[0])
+    least, larger = divmod(costs.shape[0], costs.shape[1])
     values = []
-    for extra in itertools.combinations(range(len(costs)), larger):
-        slots = [k for k in range(len(costs)) for _ in range(least + (k in extra))]
-        rows, columns = linear_sum_assignment(costs[slots])
-        values.append(costs[slots][rows, columns].sum())
+    for extra in itertools.combinations(range(costs.shape[1]), larger):
+        slots = [k for k in range(costs.shape[1]) for _ in range(least + (k in extra))]
+        rows, columns = linear_sum_assignment(costs[:, slots])
+        values.append(costs[:, slots][rows, columns].sum())
     return float(min(values))
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 5), st.integers(0, 30), st.integers(0, 2**32 - 1), st.integers(0, 8))
 def test_balance_exactly__is_optimal(groups: int, further: int, seed: int, rounds: int) -> None:
-    costs = np.random.default_rng(seed).random((groups, groups + further))
+    costs = np.random.default_rng(seed).random((groups + further, groups))
     labels = transported(costs, rounds)
     sizes = np.bincount(labels, minlength=groups)
     assert sizes.max() - sizes.min() <= 1
-    found = costs[labels, np.arange(len(labels))].sum()
+    found = costs[np.arange(len(costs)), labels].sum()
     assert found == pytest.approx(least_cost(costs), abs=1e-9)
 
 
 def test_balance_exactly__equal_costs_still_balance() -> None:
-    assert sorted(np.bincount(transported(np.ones((5, 23)), 10))) == [4, 4, 5, 5, 5]
+    assert sorted(np.bincount(transported(np.ones((23, 5)), 10))) == [4, 4, 5, 5, 5]
 
 
 def test_balance_greedily__costs_little_more_than_the_optimum() -> None:
     rng = np.random.default_rng(0)
     points, centres = rng.normal(size=(5003, 2)), rng.normal(size=(7, 2))
-    costs = ((points - centres[:, None]) ** 2).sum(axis=2)
+    costs = ((points[:, None] - centres) ** 2).sum(axis=2)
     labels, prices = np.zeros(5003, np.int32), np.zeros(7)
     sizes = adjust_prices(costs, prices, labels, 60)
     balance_greedily(costs, labels, sizes)
     assert np.array_equal(sizes, np.bincount(labels))
     assert sizes.max() - sizes.min() <= 1
-    best = costs[transported(costs, 60), np.arange(5003)].mean()
-    assert costs[labels, np.arange(5003)].mean() <= best * 1.001
+    best = costs[np.arange(5003), transported(costs, 60)].mean()
+    assert costs[np.arange(5003), labels].mean() <= best * 1.001
 
 
 @pytest.mark.parametrize(("points", "groups"), [(60, 4), (61, 4), (7, 7), (9, 1)])

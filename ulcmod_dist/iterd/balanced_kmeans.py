@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 # Sets of initial centres that are tried; the smallest mean squared distance wins.
-INITIALISATIONS = 3
+INITIALISATIONS = 10
 # Groups are fitted on this many points; beyond it, the others are only assigned.
 _FITTED = 20_000
 _ROUNDS = 100
@@ -27,7 +27,7 @@ _ROUNDS = 100
 _ROUGH_ROUNDS = 30
 _PRICE_ROUNDS = 60
 # Distances that change by less than this share end the fit.
-_TOLERANCE = 1e-4
+_TOLERANCE = 1e-5
 # Share of points out of place at which prices stop moving: a round costs as much as a few paths.
 _MAX_IMBALANCE = 0.002
 # Points whose groups are compared together, in the L1 cache.
@@ -57,7 +57,7 @@ def balanced_kmeans(
         labels, prices, _ = min(fits, key=lambda fit: fit[2])
         if len(fitted) == len(points):
             return labels
-        costs = np.empty((num_groups, len(points)))
+        costs = np.empty((len(points), num_groups))
         centres = _group_means(fitted, labels, num_groups)
         _write_distances(points, _squared_lengths(points), centres, costs)
     labels = np.zeros(len(points), np.int32)
@@ -69,7 +69,7 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
     """Lloyd's algorithm from one set of centres: labels, prices, mean squared distance."""
     centres, _ = kmeans_plusplus(points, num_groups, random_state=seed)
     labels, prices = np.zeros(len(points), np.int32), np.zeros(num_groups)
-    lengths, costs = _squared_lengths(points), np.empty((num_groups, len(points)))
+    lengths, costs = _squared_lengths(points), np.empty((len(points), num_groups))
     before = np.inf
     for round_ in range(_ROUNDS):
         rough = round_ < _ROUGH_ROUNDS
@@ -77,11 +77,9 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
         sizes = adjust_prices(costs, prices, labels, 3 if rough and round_ else _PRICE_ROUNDS)
         if not rough:
             balance_exactly(costs, labels, sizes)
-        spread = float(costs[labels, np.arange(len(points))].mean())
+        spread = float(costs[np.arange(len(points)), labels].mean())
         if not rough and before - spread <= _TOLERANCE * spread:
             break
-        # Nearly equal groups are closer than equal ones, so that a fit mostly ends with the first
-        # of these. Fits that converge are all alike, and restarts from them end at a lower L.
         before = spread
         centres = _group_means(points, labels, num_groups)
     return labels, prices, spread
@@ -90,10 +88,11 @@ def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, Fl
 def _write_distances(
     points: FloatArray, lengths: FloatArray, centres: FloatArray, costs: FloatArray
 ) -> None:
-    """Write squared distances [K, N] of points, of these squared lengths, to ``costs``."""
-    np.matmul(-2 * centres, points.T, out=costs)
-    costs += lengths
-    costs += _squared_lengths(centres)[:, None]
+    """Write squared distances [N, K] of points, of these squared lengths, to ``costs``."""
+    np.matmul(points, centres.T, out=costs)
+    costs *= 2
+    np.subtract(lengths[:, None], costs, out=costs)
+    costs += _squared_lengths(centres)
 
 
 def _squared_lengths(points: FloatArray) -> FloatArray:
@@ -101,9 +100,9 @@ def _squared_lengths(points: FloatArray) -> FloatArray:
 
 
 def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> FloatArray:
-    sums = np.zeros((num_groups, points.shape[1]))
-    _add_points(points, labels, sums)
-    return sums / np.maximum(np.bincount(labels, minlength=num_groups), 1)[:, None]
+    members = np.eye(num_groups).take(labels, axis=0)
+    sizes = np.maximum(members.sum(axis=0), 1)
+    return np.asarray(members.T @ points / sizes[:, None])
 
 
 def adjust_prices(
@@ -113,13 +112,13 @@ def adjust_prices(
 
     Returns the group sizes.
     """
-    groups, points = costs.shape
+    points, groups = costs.shape
     target = points / groups
     step = np.full(groups, costs.mean() / groups)
     before = np.zeros(groups)
-    least = np.empty(_PART)
+    by_group, least = np.ascontiguousarray(costs.T), np.empty(_PART)
     for left in range(rounds, -1, -1):
-        _assign_cheapest(costs, prices, labels, least)
+        _assign_cheapest(by_group, prices, labels, least)
         sizes = np.bincount(labels, minlength=groups)
         excess = sizes - target
         if not left or np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
@@ -134,22 +133,14 @@ def adjust_prices(
 def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -> None:
     """Balance group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
 
-    ``labels`` is the optimal assignment for ``sizes``, by the costs of each point [K, N].
+    ``labels`` is the optimal assignment for ``sizes``, by the costs of each point [N, K].
     """
     groups = len(sizes)
     edges, movers = np.full((groups, groups), np.inf), np.zeros((groups, groups), np.int64)
-    room = np.empty(groups), np.empty(groups, int), np.empty(len(labels), int)
-    _balance_exactly(costs, labels, sizes, edges, movers, *room)
+    _balance_exactly(costs, labels, sizes, edges, movers, np.empty(groups), np.empty(groups, int))
 
 
 # numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
-@njit(cache=True, nogil=True)
-def _add_points(points, labels, sums):  # type: ignore[no-untyped-def]
-    for i in range(labels.size):
-        for j in range(points.shape[1]):
-            sums[labels[i], j] += points[i, j]
-
-
 @njit(cache=True, nogil=True)
 def _assign_cheapest(costs, prices, labels, least):  # type: ignore[no-untyped-def]
     for first in range(0, labels.size, least.size):
@@ -167,14 +158,12 @@ def _assign_cheapest(costs, prices, labels, least):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _balance_exactly(  # type: ignore[no-untyped-def]
-    costs, labels, sizes, edges, movers, lengths, parents, members
-):
-    groups, points = costs.shape
+def _balance_exactly(costs, labels, sizes, edges, movers, lengths, parents):  # type: ignore[no-untyped-def]
+    points, groups = costs.shape
     least = points // groups
     most = least + (1 if points % groups else 0)
     for a in range(groups):
-        _refresh_edges(costs, labels, a, edges, movers, members)
+        _refresh_edges(costs, labels, a, edges, movers)
     while True:
         largest, smallest = 0, points
         for size in sizes:
@@ -193,25 +182,24 @@ def _balance_exactly(  # type: ignore[no-untyped-def]
             labels[movers[parents[end], end]] = end
             end = parents[end]
         sizes[end] -= 1
-        _refresh_edges(costs, labels, taker, edges, movers, members)
+        _refresh_edges(costs, labels, taker, edges, movers)
         while parents[taker] >= 0:
             taker = parents[taker]
-            _refresh_edges(costs, labels, taker, edges, movers, members)
+            _refresh_edges(costs, labels, taker, edges, movers)
 
 
 @njit(cache=True, nogil=True)
-def _refresh_edges(costs, labels, a, edges, movers, members):  # type: ignore[no-untyped-def]
-    size = 0
-    for i in range(labels.size):
-        members[size] = i
-        size += labels[i] == a
-    for b in range(edges.shape[0]):
+def _refresh_edges(costs, labels, a, edges, movers):  # type: ignore[no-untyped-def]
+    groups = edges.shape[0]
+    for b in range(groups):
         edges[a, b] = np.inf
-        if b != a:
-            for i in members[:size]:
-                change = costs[b, i] - costs[a, i]
-                if change < edges[a, b]:
-                    edges[a, b], movers[a, b] = change, i
+    for i in range(labels.size):
+        if labels[i] == a:
+            for b in range(groups):
+                change = costs[i, b] - costs[i, a]
+                if b != a and change < edges[a, b]:
+                    edges[a, b] = change
+                    movers[a, b] = i
 
 
 @njit(cache=True, nogil=True)
@@ -248,14 +236,14 @@ def balance_greedily(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -
     Not optimal, but a single sort for each group: for numbers of points at which `balance_exactly`
     takes too long and the imbalance left by `adjust_prices` is a small share.
     """
-    groups, points = costs.shape
+    points, groups = costs.shape
     least, larger = divmod(points, groups)
     goals = np.full(groups, least)
     goals[np.argsort(-sizes, kind="stable")[:larger]] += 1
     for giver in np.flatnonzero(sizes > goals):
         members = np.flatnonzero(labels == giver)
         takers = np.flatnonzero(sizes < goals)
-        changes = costs[np.ix_(takers, members)].T - costs[giver, members][:, None]
+        changes = costs[members][:, takers] - costs[members, giver][:, None]
         for place in np.argsort(changes, axis=None, kind="stable"):
             if sizes[giver] == goals[giver]:
                 break
