@@ -28,7 +28,7 @@ from ulcmod_dist.results.types import Fact, Floats
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.store.modules import StoredModules
 
-# Moves take as long on a half as on the whole, and its modules agree no better with them.
+# Moves take as long on a half as on the whole, and halves agree about as well without them.
 _OF_A_HALF = {"moves": False}
 
 
