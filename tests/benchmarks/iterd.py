@@ -149,7 +149,7 @@ def run_speed(options: argparse.Namespace) -> Table:
             f"{found.objective.value / value:.7f}",
         )
         init.FIRST_RESTARTS = 10
-        ten, found = timed(lambda: discover(activations, k, restarts=10, moves=False))
+        ten, found = timed(lambda: discover(activations, k, restarts=10, moves=False), 2)
         table.add_row(
             "ten restarts to convergence against one plain search",
             *_ratio(start + plain_all, ten),

@@ -20,8 +20,8 @@ from ulcmod_dist.iterd.balanced_kmeans import (
 
 def transported(costs: np.ndarray, rounds: int) -> np.ndarray:
     labels, prices = np.zeros(len(costs), np.int32), np.zeros(costs.shape[1])
-    sizes = adjust_prices(costs, prices, labels, rounds)
-    balance_exactly(costs, labels, sizes)
+    sizes = adjust_prices(costs.T, prices, labels, rounds)
+    balance_exactly(costs.T, labels, sizes)
     return labels
 
 
@@ -56,8 +56,8 @@ def test_balance_greedily__costs_little_more_than_the_optimum() -> None:
     points, centres = rng.normal(size=(5003, 2)), rng.normal(size=(7, 2))
     costs = ((points[:, None] - centres) ** 2).sum(axis=2)
     labels, prices = np.zeros(5003, np.int32), np.zeros(7)
-    sizes = adjust_prices(costs, prices, labels, 60)
-    balance_greedily(costs, labels, sizes)
+    sizes = adjust_prices(costs.T, prices, labels, 60)
+    balance_greedily(costs.T, labels, sizes)
     assert np.array_equal(sizes, np.bincount(labels))
     assert sizes.max() - sizes.min() <= 1
     best = costs[np.arange(5003), transported(costs, 60)].mean()

@@ -57,9 +57,9 @@ def balanced_kmeans(
         labels, prices, _ = min(fits, key=lambda fit: fit[2])
         if len(fitted) == len(points):
             return labels
-        costs = np.empty((len(points), num_groups))
-        centres = _group_means(fitted, labels, num_groups)
-        _write_distances(points, _squared_lengths(points), centres, costs)
+        costs = np.empty((num_groups, len(points)))
+        centres = _group_means(_extend_points(fitted), labels, num_groups)
+        _write_distances(_extend_points(points), centres, costs)
     labels = np.zeros(len(points), np.int32)
     balance_greedily(costs, labels, adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS))
     return labels
@@ -68,41 +68,46 @@ def balanced_kmeans(
 def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, FloatArray, float]:
     """Lloyd's algorithm from one set of centres: labels, prices, mean squared distance."""
     centres, _ = kmeans_plusplus(points, num_groups, random_state=seed)
+    extended = _extend_points(points)
     labels, prices = np.zeros(len(points), np.int32), np.zeros(num_groups)
-    lengths, costs = _squared_lengths(points), np.empty((len(points), num_groups))
-    before = np.inf
+    costs, each = np.empty((num_groups, len(points))), np.arange(len(points))
+    spread = np.inf
     for round_ in range(_ROUNDS):
         rough = round_ < _ROUGH_ROUNDS
-        _write_distances(points, lengths, centres, costs)
+        _write_distances(extended, centres, costs)
         sizes = adjust_prices(costs, prices, labels, 3 if rough and round_ else _PRICE_ROUNDS)
         if not rough:
             balance_exactly(costs, labels, sizes)
-        spread = float(costs[np.arange(len(points)), labels].mean())
+        if round_ >= _ROUGH_ROUNDS - 1:
+            before, spread = spread, float(costs[labels, each].mean())
         if not rough and before - spread <= _TOLERANCE * spread:
             break
-        before = spread
-        centres = _group_means(points, labels, num_groups)
+        centres = _group_means(extended, labels, num_groups)
     return labels, prices, spread
 
 
-def _write_distances(
-    points: FloatArray, lengths: FloatArray, centres: FloatArray, costs: FloatArray
-) -> None:
-    """Write squared distances [N, K] of points, of these squared lengths, to ``costs``."""
-    np.matmul(points, centres.T, out=costs)
-    costs *= 2
-    np.subtract(lengths[:, None], costs, out=costs)
-    costs += _squared_lengths(centres)
+def _extend_points(points: FloatArray) -> FloatArray:
+    """Points with their squared length and a one: [N, dimensions + 2]."""
+    return np.column_stack([points, _squared_lengths(points), np.ones(len(points))])
+
+
+def _write_distances(extended: FloatArray, centres: FloatArray, costs: FloatArray) -> None:
+    """Write squared distances [K, N] of points, by `_extend_points`, as one product to ``costs``.
+
+    |x - c|^2 = -2 c x + 1 |x|^2 + |c|^2 1.
+    """
+    factors = np.column_stack([-2 * centres, np.ones(len(centres)), _squared_lengths(centres)])
+    np.matmul(factors, extended.T, out=costs)
 
 
 def _squared_lengths(points: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("id,id->i", points, points))
 
 
-def _group_means(points: FloatArray, labels: LabelArray, num_groups: int) -> FloatArray:
-    members = np.eye(num_groups).take(labels, axis=0)
-    sizes = np.maximum(members.sum(axis=0), 1)
-    return np.asarray(members.T @ points / sizes[:, None])
+def _group_means(extended: FloatArray, labels: LabelArray, num_groups: int) -> FloatArray:
+    sums = np.zeros((num_groups, extended.shape[1]))
+    _add_points(extended, labels, sums)
+    return sums[:, :-2] / np.maximum(sums[:, -1:], 1)
 
 
 def adjust_prices(
@@ -110,65 +115,83 @@ def adjust_prices(
 ) -> LabelArray:
     """Move prices, in place, until the cheapest groups, written to ``labels``, are nearly equal.
 
-    Returns the group sizes.
+    ``costs`` are [K, N], of each point in each group. Returns the group sizes.
     """
-    points, groups = costs.shape
-    target = points / groups
+    groups = len(prices)
+    sizes, before, least = np.empty(groups, np.int64), np.zeros(groups), np.empty(_PART)
     step = np.full(groups, costs.mean() / groups)
-    before = np.zeros(groups)
-    by_group, least = np.ascontiguousarray(costs.T), np.empty(_PART)
-    for left in range(rounds, -1, -1):
-        _assign_cheapest(by_group, prices, labels, least)
-        sizes = np.bincount(labels, minlength=groups)
-        excess = sizes - target
-        if not left or np.abs(excess).sum() <= 2 * _MAX_IMBALANCE * points:
-            break
-        # A price that overshot moves by less from then on.
-        step *= np.where(excess * before < 0, 0.5, 1.1)
-        prices += step * np.clip(excess / target, -1.0, 1.0)
-        before = excess
+    _adjust_prices(costs, prices, labels, rounds, sizes, step, before, least)
     return sizes
 
 
 def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -> None:
     """Balance group sizes to floor(N/K) or ceil(N/K) along shortest paths, in place.
 
-    ``labels`` is the optimal assignment for ``sizes``, by the costs of each point [N, K].
+    ``labels`` is the optimal assignment for ``sizes``, by the costs [K, N] of each point.
     """
     groups = len(sizes)
+    by_point = np.ascontiguousarray(costs.T)
     edges, movers = np.full((groups, groups), np.inf), np.zeros((groups, groups), np.int64)
-    _balance_exactly(costs, labels, sizes, edges, movers, np.empty(groups), np.empty(groups, int))
+    is_changed, lengths, parents = np.ones(groups, bool), np.empty(groups), np.empty(groups, int)
+    _balance_exactly(by_point, labels, sizes, edges, movers, is_changed, lengths, parents)
 
 
 # numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
 @njit(cache=True, nogil=True)
-def _assign_cheapest(costs, prices, labels, least):  # type: ignore[no-untyped-def]
-    for first in range(0, labels.size, least.size):
-        part = labels[first : first + least.size]
-        for i in range(part.size):
-            least[i], part[i] = np.inf, 0
-        for k in range(prices.size):
-            row, price = costs[k, first : first + least.size], prices[k]
-            # Without a branch, so that several points are compared at once.
-            for i in range(part.size):
-                cost = row[i] + price
-                cheaper = cost < least[i]
-                least[i] = cost if cheaper else least[i]
-                part[i] = k if cheaper else part[i]
+def _add_points(points, labels, sums):  # type: ignore[no-untyped-def]
+    for i in range(labels.size):
+        row, total = points[i], sums[labels[i]]
+        for d in range(row.size):
+            total[d] += row[d]
 
 
 @njit(cache=True, nogil=True)
-def _balance_exactly(costs, labels, sizes, edges, movers, lengths, parents):  # type: ignore[no-untyped-def]
+def _adjust_prices(costs, prices, labels, rounds, sizes, step, before, least):  # type: ignore[no-untyped-def]
+    groups, points = costs.shape
+    target = points / groups
+    for left in range(rounds, -1, -1):
+        for k in range(groups):
+            sizes[k] = 0
+        for first in range(0, points, least.size):
+            part = labels[first : first + least.size]
+            for i in range(part.size):
+                least[i], part[i] = np.inf, 0
+            for k in range(groups):
+                row, price = costs[k, first : first + least.size], prices[k]
+                # Without a branch, so that several points are compared at once.
+                for i in range(part.size):
+                    cost = row[i] + price
+                    cheaper = cost < least[i]
+                    least[i] = cost if cheaper else least[i]
+                    part[i] = k if cheaper else part[i]
+            for i in range(part.size):
+                sizes[part[i]] += 1
+        imbalance = 0.0
+        for k in range(groups):
+            imbalance += abs(sizes[k] - target)
+        if not left or imbalance <= 2 * _MAX_IMBALANCE * points:
+            return
+        for k in range(groups):
+            excess = (sizes[k] - target) / target
+            # A price that overshot moves by less from then on.
+            step[k] *= 0.5 if excess * before[k] < 0 else 1.1
+            prices[k] += step[k] * (excess if excess < 1.0 else 1.0)
+            before[k] = excess
+
+
+@njit(cache=True, nogil=True)
+def _balance_exactly(costs, labels, sizes, edges, movers, is_changed, lengths, parents):  # type: ignore[no-untyped-def]
     points, groups = costs.shape
     least = points // groups
     most = least + (1 if points % groups else 0)
-    for a in range(groups):
-        _refresh_edges(costs, labels, a, edges, movers)
     while True:
         largest, smallest = 0, points
-        for size in sizes:
-            largest = size if size > largest else largest
-            smallest = size if size < smallest else smallest
+        for k in range(groups):
+            largest = sizes[k] if sizes[k] > largest else largest
+            smallest = sizes[k] if sizes[k] < smallest else smallest
+            if is_changed[k]:
+                _refresh_edges(costs, labels, k, edges, movers)
+                is_changed[k] = False
         # Once sizes fit, which groups are the larger ones is optimised as well.
         needed = largest > most or smallest < least
         from_size = most if largest > most else least
@@ -177,15 +200,12 @@ def _balance_exactly(costs, labels, sizes, edges, movers, lengths, parents):  # 
         if end < 0 or (not needed and length > -1e-12):
             return
         sizes[end] += 1
-        taker = end
+        is_changed[end] = True
         while parents[end] >= 0:
             labels[movers[parents[end], end]] = end
             end = parents[end]
+            is_changed[end] = True
         sizes[end] -= 1
-        _refresh_edges(costs, labels, taker, edges, movers)
-        while parents[taker] >= 0:
-            taker = parents[taker]
-            _refresh_edges(costs, labels, taker, edges, movers)
 
 
 @njit(cache=True, nogil=True)
@@ -236,14 +256,14 @@ def balance_greedily(costs: FloatArray, labels: LabelArray, sizes: LabelArray) -
     Not optimal, but a single sort for each group: for numbers of points at which `balance_exactly`
     takes too long and the imbalance left by `adjust_prices` is a small share.
     """
-    points, groups = costs.shape
+    groups, points = costs.shape
     least, larger = divmod(points, groups)
     goals = np.full(groups, least)
     goals[np.argsort(-sizes, kind="stable")[:larger]] += 1
     for giver in np.flatnonzero(sizes > goals):
         members = np.flatnonzero(labels == giver)
         takers = np.flatnonzero(sizes < goals)
-        changes = costs[members][:, takers] - costs[members, giver][:, None]
+        changes = costs[takers][:, members].T - costs[giver, members][:, None]
         for place in np.argsort(changes, axis=None, kind="stable"):
             if sizes[giver] == goals[giver]:
                 break

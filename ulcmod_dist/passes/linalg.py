@@ -25,7 +25,7 @@ _POWER_ROUNDS = 2
 _MAX_PRODUCT = 1e140
 
 SKETCH_WIDTH = COMPONENTS + _OVERSAMPLING
-COMPONENT_PASSES = 2 + 2 * _POWER_ROUNDS
+COMPONENT_PASSES = 1 + 2 * _POWER_ROUNDS
 """Passes over the matrix that `principal_components` makes."""
 
 
@@ -72,21 +72,17 @@ def principal_components(
     """
     forward, backward = (matmat, rmatmat) if side == "samples" else (rmatmat, matmat)
     points, features = activations.shape if side == "samples" else activations.shape[::-1]
-    sums = backward(activations, np.ones((points, 1)), executor)[:, 0]
-    if not np.isfinite(sums).all():
-        raise_not_finite(activations, executor)
-    centre = sums / points
     width = min(count + _OVERSAMPLING, points, features)
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
     for _ in range(_POWER_ROUNDS):
-        product = forward(activations, right, executor) - centre @ right
+        product = forward(activations, right, executor)
         if not np.abs(product).max() < _MAX_PRODUCT:
-            raise too_large_error()
-        left = np.linalg.qr(product)[0]
-        product = backward(activations, left, executor)
-        right = np.linalg.qr(product - np.outer(centre, left.sum(axis=0)))[0]
-    projected = forward(activations, right, executor) - centre @ right
-    left, values, _ = np.linalg.svd(projected, full_matrices=False)
+            raise_not_finite(activations, executor)
+        # Centred columns sum to zero, so what z' Q has of the centre is zero, too.
+        left = np.linalg.qr(product - product.mean(axis=0))[0]
+        right = np.linalg.qr(backward(activations, left, executor))[0]
+    projected = forward(activations, right, executor)
+    left, values, _ = np.linalg.svd(projected - projected.mean(axis=0), full_matrices=False)
     return np.asarray((left * values)[:, :count])
 
 
@@ -127,12 +123,7 @@ def raise_not_finite(activations: Standardised, executor: Executor) -> NoReturn:
         InvalidInput: Always; of finite activations that they are too large.
     """
     check_finite(activations, executor)
-    raise too_large_error()
-
-
-def too_large_error() -> InvalidInput:
-    """The error of finite activations whose sums or squares are not."""
-    return InvalidInput(
+    raise InvalidInput(
         "The activations are so large that their sums or squares exceed float64.",
         "Divide them by a constant.",
     )
