@@ -34,15 +34,12 @@ from ulcmod_dist.store.records import (
     read_checked_table,
 )
 from ulcmod_dist.store.schema import CHUNK_BYTES, ChunkShape, cache_key, shard_digest
+from ulcmod_dist.store.shards import WRITE_THREADS
 
 SAMPLED = 4096
 """Prompts that are tokenized for the plan: of larger corpora the longest, and others evenly spread.
 The actors tokenize every prompt; to do so here as well took most of the time of a large plan."""
 PROCESS_BYTES = 900 * 2**20  # an actor before it has loaded a model: Python, Ray and torch
-CHUNKS_IN_FLIGHT = 10
-"""Chunks that Zarr encodes or decodes at a time (`async.concurrency`); each takes about three times
-its size meanwhile."""
-
 ModelBytes: TypeAlias = Callable[[int, int], int]
 """From the tokens of the largest batch, with padding, and of the longest prompt: host memory."""
 
@@ -125,7 +122,8 @@ class ExtractionPlan:
         block = rows * (4 * self.num_units + 4 * self.expert_slots)
         chunk = min(CHUNK_BYTES * 3 // 2, block)
         statistics = 6 * 8 * self.num_units
-        blocks = 2 * block + CHUNKS_IN_FLIGHT * 3 * chunk + statistics
+        # A chunk that is encoded or decoded takes about three times its size meanwhile.
+        blocks = 2 * block + WRITE_THREADS * 3 * chunk + statistics
         return PROCESS_BYTES + self.model_bytes + blocks
 
     def summary(self) -> dict[str, Any]:

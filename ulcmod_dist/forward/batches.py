@@ -86,7 +86,9 @@ class PooledActivations:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Join the rows of several batches of one model."""
+        """Join the rows of several batches of one model; those of one are not copied."""
+        if len(parts) == 1:
+            return parts[0]
         routed = [part.routed for part in parts if part.routed is not None]
         return cls(
             np.concatenate([part.activations for part in parts]),

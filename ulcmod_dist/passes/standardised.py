@@ -1,5 +1,6 @@
 """Standardised activations: raw numbers with the statistics that standardise them."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
@@ -35,11 +36,11 @@ class Moments:
         return cls(0, np.zeros(units), np.zeros(units))
 
     @classmethod
-    def of(cls, block: NDArray[np.floating]) -> Self:
-        """The moments of a block [samples, units], in float64."""
+    def of(cls, block: NDArray[np.floating], apply: Callable[..., Iterable[Self]] = map) -> Self:
+        """The moments of a block [samples, units], in float64, of its parts as ``apply`` does."""
         # At least so wide: NumPy sums the rows of a single column in another order.
         parts = np.array_split(block, max(1, block.shape[1] // _COLUMNS_AT_ONCE), axis=1)
-        moments = [cls._of_columns(part) for part in parts]
+        moments = list(apply(cls._of_columns, parts))
         mean, m2 = (
             np.concatenate(each) for each in zip(*((m.mean, m.m2) for m in moments), strict=True)
         )

@@ -4,11 +4,13 @@ Chunks are stored uncompressed with crc32c: float32 activations shrink by a tent
 pass over compressed chunks takes longer than reading that tenth (docs/data-model.md).
 """
 
+import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -27,6 +29,9 @@ from ulcmod_dist.runtime.rundir import RunDir
 from ulcmod_dist.store.records import CorruptionError, ObjectChecksum
 from ulcmod_dist.store.schema import ACTIVATION_ARRAY, ArraySchema, ChunkShape
 
+Apply: TypeAlias = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""Calls a function with each item and yields what it returns, in order: `map`, or a pool's."""
+
 
 @dataclass(frozen=True)
 class ShardArray:
@@ -36,12 +41,13 @@ class ShardArray:
     data: NDArray[Any]
     chunks: tuple[int, ...]
 
-    def slabs(self) -> Iterator[tuple[slice, ...]]:
-        """Regions one chunk wide that cover the array, along its last dimension."""
-        size, step = self.data.shape[-1], self.chunks[-1]
-        lead = (slice(None),) * (self.data.ndim - 1)
-        for start in range(0, size, step):
-            yield (*lead, slice(start, min(start + step, size)))
+    def regions(self) -> Iterator[tuple[slice, ...]]:
+        """The regions of its chunks, the last dimension slowest."""
+        sides = [
+            [slice(start, min(start + step, size)) for start in range(0, size, step)]
+            for size, step in zip(self.data.shape[::-1], self.chunks[::-1], strict=True)
+        ]
+        return (region[::-1] for region in itertools.product(*sides))
 
 
 class StrictStore(ObjectStore):  # type: ignore[type-arg]
@@ -75,14 +81,18 @@ class _ReadBackStore(StrictStore):
     ) -> Buffer | None:
         value = await super().get(key, prototype, byte_range)
         if value is not None:
-            self.seen[key] = ObjectChecksum.of(value.as_numpy_array())
+            self.seen[key] = await asyncio.to_thread(ObjectChecksum.of, value.as_numpy_array())
         return value
 
 
 def write_group(
-    run: RunDir, folder: str, arrays: list[ShardArray], attributes: Mapping[str, Any]
+    run: RunDir,
+    folder: str,
+    arrays: list[ShardArray],
+    attributes: Mapping[str, Any],
+    apply: Apply = map,
 ) -> None:
-    """Write a group of arrays below a key that is still empty."""
+    """Write a group of arrays below a key that is still empty, its chunks as ``apply`` does."""
     # Rooted at the folder: from higher up Zarr would write metadata for every folder in between.
     store = StrictStore(RunDir(run.show(folder)))
     group = zarr.create_group(store, attributes=dict(attributes))
@@ -100,17 +110,21 @@ def write_group(
             # By default Zarr leaves out chunks of fill values; presence is proven by listing.
             config={"write_empty_chunks": True},
         )
-        for slab in array.slabs():
-            target[slab] = array.data[slab]
+        for _ in apply(partial(_write_region, target, array.data), array.regions()):
+            pass
+
+
+def _write_region(target: zarr.Array[Any], data: NDArray[Any], region: tuple[slice, ...]) -> None:
+    target[region] = data[region]
 
 
 def read_back(
-    run: RunDir, folder: str, arrays: list[ShardArray]
+    run: RunDir, folder: str, arrays: list[ShardArray], apply: Apply = map
 ) -> tuple[dict[str, ObjectChecksum], dict[str, str]]:
-    """Read a group from the store and compare it with the arrays that were written.
+    """Read a group from the store, as ``apply`` does, and compare it with what was written.
 
     Returns the checksum of each object by its key below the folder, and the SHA-256 of each array's
-    values (little-endian, slab after slab) by its name.
+    values (little-endian, in regions one chunk wide) by its name.
 
     Raises:
         CorruptionError: A value differs, or a key is missing or not part of the group.
@@ -122,20 +136,25 @@ def read_back(
     for array in arrays:
         stored = group[array.schema.name]
         assert isinstance(stored, zarr.Array)
+        same = apply(partial(_is_stored, stored, array.data), array.regions())
         content = hashlib.sha256()
-        for slab in array.slabs():
-            values = np.ascontiguousarray(stored[slab])
-            # As integers: equal bits, where NaN would differ from itself and 0 equal -0.
-            bits = f"u{values.itemsize}"
-            if not np.array_equal(values.view(bits), array.data[slab].view(bits)):
+        for region, is_same in zip(array.regions(), same, strict=True):
+            if not is_same:
                 raise CorruptionError(
                     f"{run.show(folder)}/{array.schema.name} reads back differently."
                 )
-            content.update(values.data)
+            content.update(np.ascontiguousarray(array.data[region]).data)
         digests[array.schema.name] = content.hexdigest()
     if dict(inner.keys()) != {key: value.size for key, value in store.seen.items()}:
         raise CorruptionError(f"The listing of {run.show(folder)} does not match what was written.")
     return store.seen, digests
+
+
+def _is_stored(stored: zarr.Array[Any], data: NDArray[Any], region: tuple[slice, ...]) -> bool:
+    values = np.asarray(stored[region])
+    # As integers: equal bits, where NaN would differ from itself and 0 equal -0.
+    bits = f"u{values.itemsize}"
+    return np.array_equal(values.view(bits), data[region].view(bits))
 
 
 @lru_cache(maxsize=512)

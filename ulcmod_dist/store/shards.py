@@ -18,7 +18,7 @@ from ulcmod_dist.corpus.digests import DIGEST_BYTES, Digests, from_hex, to_hex
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.standardised import Moments
 from ulcmod_dist.runtime.rundir import KeyExists, RunDir
-from ulcmod_dist.store.arrays import ShardArray, read_back, read_region, write_group
+from ulcmod_dist.store.arrays import Apply, ShardArray, read_back, read_region, write_group
 from ulcmod_dist.store.records import (
     READERS,
     Commit,
@@ -42,7 +42,9 @@ from ulcmod_dist.store.schema import (
     vector_chunks,
 )
 
-_MASK_CELLS = 2**20
+WRITE_THREADS = 8
+"""Chunks of a shard that are written, read back and compared at a time."""
+_CHECKED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,12 @@ class ShardWriter:
             InvalidInput: An activation is NaN or infinite.
             CorruptionError: The store returned other bytes than were written.
         """
-        _check_finite(content)
         digest = shard_digest(origin.provenance, content.prompts)
         folder = f"{SHARDS}/{digest}/{origin.attempt}-{secrets.token_hex(4)}"
         try:
-            commit = self._store(content, origin, digest, folder)
+            with ThreadPoolExecutor(WRITE_THREADS) as pool:
+                _check_finite(content, pool.map)
+                commit = self._store(content, origin, digest, folder, pool.map)
             self.check()
             self.run.create(commit_key(digest), dump_checksummed(commit_to_json(commit)))
         except Exception as error:
@@ -101,11 +104,14 @@ class ShardWriter:
         self.on_event("committed")
         return commit
 
-    def _store(self, content: ShardContent, origin: Origin, digest: str, folder: str) -> Commit:
-        arrays = _arrays(content, self.chunk_shape)
-        write_group(self.run, folder, arrays, {"digest": digest, "record": origin.provenance})
+    def _store(
+        self, content: ShardContent, origin: Origin, digest: str, folder: str, apply: Apply
+    ) -> Commit:
+        arrays = _arrays(content, self.chunk_shape, apply)
+        attributes = {"digest": digest, "record": origin.provenance}
+        write_group(self.run, folder, arrays, attributes, apply)
         self.on_event("written")
-        objects, digests = read_back(self.run, folder, arrays)
+        objects, digests = read_back(self.run, folder, arrays, apply)
         self.run.sync(*(f"{folder}/{key}" for key in objects))
         self.on_event("checked")
         return Commit(
@@ -121,20 +127,22 @@ class ShardWriter:
         )
 
 
-def _check_finite(content: ShardContent) -> None:
+def _check_finite(content: ShardContent, apply: Apply) -> None:
     values = content.activations
-    # In pieces: a mask of the whole shard would take a quarter of its memory again.
-    step = max(1, _MASK_CELLS // max(1, values.shape[1]))
-    for start in range(0, len(values), step):
-        bad = ~np.isfinite(values[start : start + step])
-        if bad.any():
-            row, unit = (int(index[0]) for index in np.nonzero(bad))
-            row += start
+    starts = range(0, len(values), _CHECKED_ROWS)
+    parts = [values[start : start + _CHECKED_ROWS] for start in starts]
+    for start, part, is_finite in zip(starts, parts, apply(_is_finite, parts), strict=True):
+        if not is_finite:
+            row, unit = np.argwhere(~np.isfinite(part))[0]
             raise InvalidInput(
-                f"The activation of unit {unit} on row {row} of a shard (prompt "
-                f"{to_hex(content.prompts[row])[0][:12]}) is {values[row, unit]}.",
+                f"The activation of unit {unit} on row {start + row} of a shard (prompt "
+                f"{to_hex(content.prompts[start + row])[0][:12]}) is {part[row, unit]}.",
                 "Activations must be finite.",
             )
+
+
+def _is_finite(part: NDArray[np.float32]) -> bool:
+    return bool(np.isfinite(part).all())
 
 
 def read_prompts(run: RunDir, commits: Sequence[Commit]) -> list[Digests]:
@@ -167,9 +175,9 @@ def shard_moments(run: RunDir, commit: Commit) -> Moments:
     return Moments(commit.rows, mean, m2)
 
 
-def _arrays(content: ShardContent, chunk_shape: ChunkShape) -> list[ShardArray]:
+def _arrays(content: ShardContent, chunk_shape: ChunkShape, apply: Apply) -> list[ShardArray]:
     rows, units = content.activations.shape
-    moments = Moments.of(content.activations)
+    moments = Moments.of(content.activations, apply)
     chunks = (min(chunk_shape.rows, rows), min(chunk_shape.columns, units))
     arrays = [
         ShardArray(ACTIVATION_ARRAY, content.activations, chunks),
