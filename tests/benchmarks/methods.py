@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -29,7 +30,7 @@ import numpy as np
 
 from ulcmod_dist.config.schema import SearchConfig
 from ulcmod_dist.evaluate.baselines import METHODS, find_baseline
-from ulcmod_dist.evaluate.null import search_null_model
+from ulcmod_dist.evaluate.null import NULL_TOLERANCE, search_null_model
 from ulcmod_dist.iterd.driver import discover_all
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
@@ -159,21 +160,19 @@ def compare_null(options: argparse.Namespace) -> None:
     meter, executor = Meter(), ThreadExecutor()
     activations = plant(options.samples, options.units)
 
-    def search(matrix: Standardised, restarts: int, seed: int = 0) -> dict[int, Objective]:
-        config = SearchConfig(
-            modules=tuple(options.modules), restarts=restarts, moves=restarts > 1, seed=seed
-        )
+    def search(matrix: Standardised, seed: int = 0, **settings: Any) -> dict[int, Objective]:
+        config = SearchConfig(modules=tuple(options.modules), seed=seed, **settings)
         found = discover_all(matrix, options.modules, config, executor=executor)
         return {k: modules.objective for k, modules in found.items()}
 
     # Compiles what both measure.
     discover_all(plant(2000, 64), [2], SearchConfig(modules=(2,)), executor=executor)
-    found = meter.measure("Search, ten restarts", lambda: search(activations, 10))
+    found = meter.measure("Search, ten restarts", lambda: search(activations, restarts=10))
+    # As the evaluation searches it.
+    search_null = partial(search, restarts=1, moves=False, tolerance=NULL_TOLERANCE)
     null = meter.measure(
         "Null model, three permutations",
-        lambda: search_null_model(
-            activations, lambda matrix, seed: search(matrix, 1, seed), 3, 0, executor
-        ),
+        lambda: search_null_model(activations, search_null, 3, 0, executor),
     )
     for k in options.modules:
         print(f"K = {k}: L {found[k].value:,.0f}, null {np.mean([o.value for o in null[k]]):,.0f}")

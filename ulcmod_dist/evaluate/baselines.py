@@ -143,7 +143,7 @@ def build_unit_space(
 ) -> UnitSpace:
     """Place the units in a space of few dimensions and pre-cluster them, in one pass.
 
-    Without ``points``, the units' `principal_components`, it takes six more. Pre-clusters are by
+    Without ``points``, the units' `principal_components`, it takes five more. Pre-clusters are by
     default a quarter of the units, at most 10,000. Less ``memory`` (bytes) than these and their
     profiles want leaves room for fewer of them and fewer samples. ``layers`` and ``selectivity``
     (`measure_selectivity`) are for the methods that need them.

@@ -14,7 +14,12 @@ from ulcmod_dist.evaluate.features import (
     group_by_memory,
 )
 from ulcmod_dist.evaluate.membership import compute_degrees
-from ulcmod_dist.evaluate.null import permutation_bytes, permute_columns, search_null_model
+from ulcmod_dist.evaluate.null import (
+    NULL_TOLERANCE,
+    permutation_bytes,
+    permute_columns,
+    search_null_model,
+)
 from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
 from ulcmod_dist.passes.standardised import Standardised
@@ -37,9 +42,6 @@ from ulcmod_dist.results.types import Absent, Objective
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.rundir import membership_key
 from ulcmod_dist.store.modules import StoredModules
-
-# L of the null model rises by at most a fraction of 2e-4 after an iteration that raises it by less.
-_NULL_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def _search_null(
         def searched(matrix: Standardised, seed: int) -> dict[int, Objective]:
             # On permuted columns of a real model moves took six times as long and raised L nowhere.
             changes = {"seed": seed, "restarts": 1, "moves": False, "memory": memory}
-            tolerance = max(_NULL_TOLERANCE, inputs.context.job.discover.tolerance)
+            tolerance = max(NULL_TOLERANCE, inputs.context.job.discover.tolerance)
             found = search_again(inputs, matrix, numbers, step, tolerance=tolerance, **changes)
             step.update(step.done + 1)
             return {k: modules.objective for k, modules in found.items()}

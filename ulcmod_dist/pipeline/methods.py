@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ulcmod_dist.errors import InvalidInput
-from ulcmod_dist.evaluate.baselines import UNSEEDED, Candidate, build_unit_space, find_baseline
+from ulcmod_dist.evaluate.baselines import (
+    UNSEEDED,
+    Candidate,
+    build_unit_space,
+    count_preclusters,
+    find_baseline,
+)
 from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
 from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
 from ulcmod_dist.evaluate.structure import CodedCategories
@@ -127,7 +133,9 @@ def _compare_halves(
             settings = {"memory": part.memory, **_OF_A_HALF}
             found = search_again(part, part.train, numbers, step, **settings)
         own = [Candidate(ITERD, k, 0, modules.unit_labels) for k, modules in found.items()]
-        return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half")[0]
+        # Ward's tree takes the square of their number, as long as all other methods together.
+        preclusters = -(-count_preclusters(half.n_units) // 2)
+        return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half", preclusters)[0]
 
     try:
         return compare_halves(inputs.train, find, inputs.executor, seed), ()
@@ -179,7 +187,11 @@ def _seeds(inputs: EvaluationInputs) -> range:
 
 
 def _baselines(
-    inputs: EvaluationInputs, numbers: Sequence[int], seeds: Sequence[int], suffix: str = ""
+    inputs: EvaluationInputs,
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    suffix: str = "",
+    num_preclusters: int | None = None,
 ) -> tuple[list[Candidate], dict[int, tuple[Fact, ...]]]:
     """Modules of the other methods; for each K, why a method found none with some seed.
 
@@ -208,6 +220,7 @@ def _baselines(
             inputs.train,
             inputs.executor,
             seed=seeds[0],
+            num_preclusters=num_preclusters,
             points=points,
             memory=inputs.memory,
             layers=inputs.layers,
