@@ -188,7 +188,7 @@ class Bench:
             batch_tokens=self.options.batch_tokens,
             model_bytes=self._model_bytes,
         )
-        gpus = float(self.options.device != "cpu")
+        gpus = float(self.options.device != "cpu") / actors
         config = ExtractConfig(workers=actors, cpus=float(threads), gpus=gpus)
         with Lease.acquire(run, "benchmark") as lease:
             done = extract(
@@ -233,19 +233,23 @@ PARTS = ("compare", "forward", "whole", "actors", "memory")
 def _compare(bench: Bench) -> Iterator[Row]:
     """All prompts in every way, in turn, so that a machine that slows down slows all of them."""
     threads, shard = bench.options.threads, bench.options.shard
+    on_cpu = bench.options.device == "cpu"
+    actors, each = (threads, 1) if on_cpu else (bench.options.actors, threads)
     loop, bare, one, many = [], [], [], []
     for _ in range(bench.options.repeats):
-        loop.append(bench.plain_loop(len(bench.encoded))[0])
+        loop.append(
+            bench.plain_loop(len(bench.encoded) if on_cpu else bench.options.loop_prompts)[0]
+        )
         rate, _, prepared = bench.whole(1, threads, shard)
         one.append(rate)
         bare.append(bench.headless(prepared))
-        if bench.options.device == "cpu":
-            many.append(bench.whole(threads, 1, shard)[0])
+        if actors > 1:
+            many.append(bench.whole(actors, each, shard)[0])
     prompts = len(bench.encoded) / bench.tokens
     yield f"plain loop: batch 1, logits, {bench.options.loop_dtype}", median(loop) * prompts, UNIT
     yield "the plan's batches: no hooks, no logits", median(bare) * prompts, UNIT
     yield "  relative to the plain loop", _median_ratio(bare, loop), "x"
-    for name, rates in (("one actor", one), (f"{threads} actors of one thread", many)):
+    for name, rates in (("one actor", one), (f"{actors} actors", many)):
         if rates:
             yield f"extraction: {name}", median(rates) * prompts, UNIT
             yield "  relative to the plain loop", _median_ratio(rates, loop), "x"
@@ -382,6 +386,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--loop-dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--actors", type=int, default=4, help="compare: actors that share a GPU")
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--loop-prompts", type=int, default=48)
     parser.add_argument("--batch-tokens", type=int, default=512)

@@ -16,6 +16,9 @@ from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.generate import Sampling, SteeringEngine
 from ulcmod_dist.intervene.masks import Mask
 
+# Where the first product of a process is that of a backward pass, in a thread of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS:UserWarning")
+
 LENGTHS = [1, 37, 5, 12, 2, 29]
 DECODERS = [family for family in FAMILIES if is_decoder(family)]
 

@@ -29,6 +29,7 @@ from ulcmod_dist.forward.batches import (
     TokenizedPrompt,
     split_by_prefix,
 )
+from ulcmod_dist.runtime.memory import reuse_freed_memory
 from ulcmod_dist.runtime.ray_failures import (
     MemoryShortage,
     count_oom_kills,
@@ -136,6 +137,8 @@ class Worker:
 
     def load(self) -> TaskFailure | None:
         """Load the model; a failure here ends the whole run."""
+        # Clearing the pages of each shard's rows anew took longer than a GPU needs to compute them.
+        reuse_freed_memory()
         try:
             self._model = self._load_model()
         except UlcmodError as error:

@@ -5,12 +5,12 @@ Planning an extraction needs these without a model, so nothing here imports torc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from os.path import commonprefix
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ulcmod_dist.corpus.digests import Digests
 from ulcmod_dist.errors import InvalidInput, UlcmodError
@@ -67,6 +67,17 @@ class PromptSurvey:
     omitted: Mapping[str, int]
     first: str
     warnings: tuple[str, ...]
+
+
+def pad_rows(
+    rows: Sequence[Sequence[int]], dtype: DTypeLike
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Rows of numbers as one array [rows, longest], padded by 0 on the right; where they are."""
+    lengths = np.array([len(row) for row in rows])
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.zeros(inside.shape, dtype)
+    padded[inside] = np.fromiter(chain.from_iterable(rows), dtype, int(lengths.sum()))
+    return padded, inside
 
 
 @dataclass(frozen=True)

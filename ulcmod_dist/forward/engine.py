@@ -14,7 +14,6 @@ from typing import Self, TypeAlias, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -33,6 +32,7 @@ from ulcmod_dist.forward.batches import (
     PromptTooLarge,
     TokenizedPrompt,
     explain_vocabulary,
+    pad_rows,
 )
 from ulcmod_dist.forward.hooks import (
     HookPoint,
@@ -321,12 +321,10 @@ def pad_batch(
         UlcmodError: A token is not in the vocabulary. An embedding lookup out of range raises on
             the CPU, but on a GPU it is a device-side assertion, after which the process is lost.
     """
-    rows = [torch.tensor(prompt.ids) for prompt in prompts]
-    ids = pad_sequence(rows, batch_first=True)
-    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    ids, mask = pad_rows([prompt.ids for prompt in prompts], np.int64)
     if int(ids.max()) >= vocabulary:
         raise UlcmodError(*explain_vocabulary(int(ids.max()), vocabulary))
-    return ids, mask
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 def split_on_oom(

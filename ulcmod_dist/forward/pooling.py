@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from ulcmod_dist.forward.batches import PooledActivations, TokenizedPrompt
+from ulcmod_dist.forward.batches import PooledActivations, TokenizedPrompt, pad_rows
 from ulcmod_dist.forward.hooks import HookPoint, Routing, get_local_columns
 
 
@@ -43,12 +42,9 @@ class ActivationPooler:
         self._rank = torch.distributed.get_rank() if ranks > 1 else 0
         self._ranks = ranks
         self._signed = signed
-        weights = [
-            torch.tensor(prompt.token_mask[known:], dtype=torch.float32)
-            / max(1, prompt.num_counted)
-            for prompt in prompts
-        ]
-        self._weights = pad_sequence(weights, batch_first=True).to(device)
+        counted, _ = pad_rows([prompt.token_mask[known:] for prompt in prompts], np.float32)
+        counted /= np.array([max(1, prompt.num_counted) for prompt in prompts])[:, None]
+        self._weights = torch.from_numpy(counted).to(device)
         self._means = torch.zeros(len(prompts), points[-1].stop, device=device)
         slots = np.cumsum([0, *(point.experts for point in points)])
         self._slots = {point: slice(*slots[i : i + 2]) for i, point in enumerate(points)}

@@ -147,7 +147,7 @@ def read_back(
         digests[array.schema.name] = content.hexdigest()
     if dict(inner.keys()) != {key: value.size for key, value in store.seen.items()}:
         raise CorruptionError(f"The listing of {run.show(folder)} does not match what was written.")
-    return store.seen, digests
+    return dict(sorted(store.seen.items())), digests
 
 
 def _is_stored(stored: zarr.Array[Any], data: NDArray[Any], region: tuple[slice, ...]) -> bool:
