@@ -23,6 +23,19 @@ def test_permuted__keeps_each_column_and_breaks_rows(planted: Planted) -> None:
     assert found.dtype == planted.train.raw.dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_permuted__every_order_is_as_likely(dtype: type) -> None:
+    columns = 24_000
+    given = np.repeat(np.arange(4, dtype=dtype)[:, None], columns, axis=1)
+    plain = Standardised(given, np.zeros(columns), np.ones(columns))
+    orders = permute_columns(plain, seed=0).raw.astype(int)
+    assert given.tolist()[1][:3] == [1, 1, 1]
+    counts = np.unique(10 ** np.arange(4) @ orders, return_counts=True)[1]
+    assert len(counts) == 24
+    # Chi square with 23 degrees of freedom exceeds 50 once in 1,100 times.
+    assert ((counts - 1000) ** 2 / 1000).sum() < 50
+
+
 @pytest.mark.parametrize("chunks", [(120, 100), (13, 7), (50, 100)])
 def test_permuted__does_not_depend_on_chunks_and_stays_lazy(
     planted: Planted, chunks: tuple[int, int]

@@ -1,7 +1,8 @@
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ulcmod_dist.forward.batches import plan_batches
+from ulcmod_dist.forward.batches import pad_rows, plan_batches
 
 lengths = st.lists(st.integers(1, 300), max_size=60)
 
@@ -29,3 +30,12 @@ def test_plan_batches__lengths_fall_from_batch_to_batch(
 
 def test_plan_batches__equal_lengths_keep_their_order() -> None:
     assert plan_batches([4, 9, 4, 4], 9) == ((1,), (0, 2), (3,))
+
+
+@given(st.lists(st.lists(st.integers(1, 9), max_size=5), min_size=1, max_size=6))
+def test_pad_rows__holds_every_row_and_zeros_after_it(rows: list[list[int]]) -> None:
+    padded, inside = pad_rows(rows, np.int64)
+    assert padded.shape == inside.shape == (len(rows), max(map(len, rows)))
+    assert [padded[n][inside[n]].tolist() for n in range(len(rows))] == rows
+    assert not padded[~inside].any()
+    assert all((np.diff(each.astype(int)) <= 0).all() for each in inside)

@@ -129,11 +129,31 @@ def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) ->
 
     ``labels`` is the optimal assignment for ``sizes``, by the costs [K, N] of each point.
     """
-    groups = len(sizes)
+    groups, points = costs.shape
+    least = points // groups
+    most = least + (1 if points % groups else 0)
     by_point = np.ascontiguousarray(costs.T)
     edges, movers = np.full((groups, groups), np.inf), np.zeros((groups, groups), np.int64)
-    is_changed, lengths, parents = np.ones(groups, bool), np.empty(groups), np.empty(groups, int)
-    _balance_exactly(by_point, labels, sizes, edges, movers, is_changed, lengths, parents)
+    lengths, parents = np.empty(groups), np.empty(groups, int)
+    changed = list(range(groups))
+    while True:
+        for group in changed:
+            _refresh_edges(by_point, labels, group, edges, movers)
+        largest, smallest = sizes.max(), sizes.min()
+        # Once sizes fit, which groups are the larger ones is optimised as well.
+        is_needed = largest > most or smallest < least
+        above = most if largest > most else least
+        below = most if largest > most or smallest >= least else least
+        end, length = _shortest(edges, sizes, above, below, lengths, parents)
+        if end < 0 or (not is_needed and length > -1e-12):
+            return
+        sizes[end] += 1
+        changed = [end]
+        while parents[end] >= 0:
+            labels[movers[parents[end], end]] = end
+            end = parents[end]
+            changed.append(end)
+        sizes[end] -= 1
 
 
 # numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
@@ -177,35 +197,6 @@ def _adjust_prices(costs, prices, labels, rounds, sizes, step, before, least):  
             step[k] *= 0.5 if excess * before[k] < 0 else 1.1
             prices[k] += step[k] * (excess if excess < 1.0 else 1.0)
             before[k] = excess
-
-
-@njit(cache=True, nogil=True)
-def _balance_exactly(costs, labels, sizes, edges, movers, is_changed, lengths, parents):  # type: ignore[no-untyped-def]
-    points, groups = costs.shape
-    least = points // groups
-    most = least + (1 if points % groups else 0)
-    while True:
-        largest, smallest = 0, points
-        for k in range(groups):
-            largest = sizes[k] if sizes[k] > largest else largest
-            smallest = sizes[k] if sizes[k] < smallest else smallest
-            if is_changed[k]:
-                _refresh_edges(costs, labels, k, edges, movers)
-                is_changed[k] = False
-        # Once sizes fit, which groups are the larger ones is optimised as well.
-        needed = largest > most or smallest < least
-        from_size = most if largest > most else least
-        below = most if largest > most or smallest >= least else least
-        end, length = _shortest(edges, sizes, from_size, below, lengths, parents)
-        if end < 0 or (not needed and length > -1e-12):
-            return
-        sizes[end] += 1
-        is_changed[end] = True
-        while parents[end] >= 0:
-            labels[movers[parents[end], end]] = end
-            end = parents[end]
-            is_changed[end] = True
-        sizes[end] -= 1
 
 
 @njit(cache=True, nogil=True)
