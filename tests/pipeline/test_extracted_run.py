@@ -293,7 +293,7 @@ def test_report__without_prompts_names_earlier_versions_that_hold_them(
     assert "lighthouse" not in page
 
 
-@pytest.mark.parametrize("command", ["generate", "explain"])
+@pytest.mark.parametrize("command", ["ablate", "generate", "explain"])
 def test_commands_that_load_the_model__refuse_one_whose_files_have_changed(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod, command: str
 ) -> None:
@@ -303,8 +303,12 @@ def test_commands_that_load_the_model__refuse_one_whose_files_have_changed(
     config.write_text(config.read_text() + " ")
     job = run / "job.yaml"
     job.write_text(job.read_text().replace(str(DEMO / "model"), str(tmp_path / "model")))
-    words = {"generate": ("--prompt", "Add 2 and 3.", "--scale", "1=0"), "explain": ()}[command]
-    answer = ulcmod(command, run, "--num-modules", 3, *words)
+    words = {
+        "ablate": ("--set", "ablate.seed=9"),
+        "generate": ("--prompt", "Add 2 and 3.", "--scale", "1=0"),
+        "explain": (),
+    }
+    answer = ulcmod(command, run, "--num-modules", 3, *words[command])
     assert answer.code == 2
     said = " ".join(answer.err.split())
     assert f"The model is not that of the run: {tmp_path / 'model'} has the digest" in said

@@ -40,6 +40,7 @@ SAMPLED = 4096
 """Prompts that are tokenized for the plan: of larger corpora the longest, and others evenly spread.
 The actors tokenize every prompt; to do so here as well took most of the time of a large plan."""
 PROCESS_BYTES = 900 * 2**20  # an actor before it has loaded a model: Python, Ray and torch
+
 ModelBytes: TypeAlias = Callable[[int, int], int]
 """From the tokens of the largest batch, with padding, and of the longest prompt: host memory."""
 

@@ -23,6 +23,7 @@ from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation, observe_answers, read_run_corpus
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.result_files import read_result, write_result
+from ulcmod_dist.pipeline.steering import check_model
 from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.runtime.progress import track
@@ -61,7 +62,8 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     """Ablate each module of each K, by default of the job's, beside random sets.
 
     Raises:
-        InvalidInput: The model is no decoder, the corpus has changed, or there are no modules.
+        InvalidInput: The model is no decoder or has changed, the corpus has changed, or there are
+            no modules.
     """
     snapshot = Run(context.run).snapshot
     if (reason := explain_no_ablation(snapshot.provenance)) is not None:
@@ -105,6 +107,7 @@ def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None
     run, config = Run(context.run), context.job.extract
     corpus = read_run_corpus(context.job, run)
     model = context.job.require_model()
+    check_model(model.id, model.revision, run.snapshot.provenance, "Restore the run's model.")
     with ray_session(config.address), AblationPool(model, config) as pool:
         for k in wanted["ablation"]:
             result = _measure(context, pool, run.modules(k), corpus)
