@@ -26,7 +26,7 @@ def test_permuted__keeps_each_column_and_breaks_rows(planted: Planted) -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_permuted__every_order_is_as_likely(dtype: type) -> None:
     columns = 24_000
-    given = np.repeat(np.arange(4, dtype=dtype)[:, None], columns, axis=1)
+    given: np.ndarray = np.repeat(np.arange(4, dtype=dtype)[:, None], columns, axis=1)
     plain = Standardised(given, np.zeros(columns), np.ones(columns))
     orders = permute_columns(plain, seed=0).raw.astype(int)
     assert given.tolist()[1][:3] == [1, 1, 1]
