@@ -235,11 +235,10 @@ def _compare(bench: Bench) -> Iterator[Row]:
     threads, shard = bench.options.threads, bench.options.shard
     on_cpu = bench.options.device == "cpu"
     actors, each = (threads, 1) if on_cpu else (bench.options.actors, threads)
+    limit = len(bench.encoded) if on_cpu else bench.options.loop_prompts
     loop, bare, one, many = [], [], [], []
     for _ in range(bench.options.repeats):
-        loop.append(
-            bench.plain_loop(len(bench.encoded) if on_cpu else bench.options.loop_prompts)[0]
-        )
+        loop.append(bench.plain_loop(limit)[0])
         rate, _, prepared = bench.whole(1, threads, shard)
         one.append(rate)
         bare.append(bench.headless(prepared))

@@ -64,7 +64,7 @@ def test_held_bytes__are_those_of_the_widest_column_of_chunks_or_of_the_matrix(
     assert lazily(planted.lazy((50, units))) == 2 * samples * units * itemsize
     assert lazily(planted.train) == 0
     held = permutation_bytes(planted.lazy((13, 7)), 1, in_memory=True)
-    assert held == samples * units * itemsize + 2 * 64 * 2**20
+    assert held == samples * units * itemsize + 64 * 2**20 + 8 * samples
 
 
 def test_null_objectives__search_sees_another_permutation_each_time(planted: Planted) -> None:

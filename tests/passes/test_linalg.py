@@ -30,7 +30,7 @@ def test_factor_tall__of_parts_is_a_factorisation(
 @pytest.mark.parametrize("side", ["samples", "units"])
 def test_principal_components__are_the_singular_vectors_of_the_centred_matrix(side: str) -> None:
     rng = np.random.default_rng(0)
-    # A mean beside which the components are small, and three of them above the noise.
+    # Above the noise are three components, and the constants of the samples or of the units.
     z = rng.normal(size=(300, 3)) @ (rng.normal(size=(3, 70)) * 5) + rng.normal(size=(300, 70))
     z += rng.normal(size=(300, 1)) * 10 + rng.normal(size=(1, 70)) * 10
     activations = Standardised(z, np.zeros(70), np.ones(70))
@@ -38,7 +38,6 @@ def test_principal_components__are_the_singular_vectors_of_the_centred_matrix(si
     points = z if side == "samples" else z.T
     left, values, _ = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     signs = np.sign((found * left[:, :4]).sum(axis=0))
-    # The fifth value is of noise, from which a few passes part the fourth well enough.
     np.testing.assert_allclose(found * signs, left[:, :4] * values[:4], atol=1e-6 * values[0])
 
 

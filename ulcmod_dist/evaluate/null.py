@@ -79,7 +79,9 @@ def permutation_bytes(activations: Standardised, workers: int, *, in_memory: boo
     raw = activations.raw
     column = raw.shape[0] * raw.dtype.itemsize
     if in_memory:
-        return int(column * raw.shape[1] + workers * 2 * max(_BLOCK_BYTES, column))
+        # Each thread turns a stripe, and draws a number for each sample.
+        stripe = max(_BLOCK_BYTES, column) + 8 * raw.shape[0]
+        return int(column * raw.shape[1] + workers * stripe)
     widest = max(raw.chunks[1]) if isinstance(raw, da.Array) else 0
     return int(workers * column * widest)
 
