@@ -12,12 +12,13 @@ from tests.evaluate.problem import find_baselines
 from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space
 from ulcmod_dist.evaluate.downstream import measure_agreement
 from ulcmod_dist.evaluate.features import compute_module_features
-from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.methods import score_methods, tabulate_methods
 from ulcmod_dist.evaluate.null import search_null_model
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.iterd.modules import Modules
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.results.discovery import ITERD
 from ulcmod_dist.results.types import Absent, Objective
 
 pytestmark = pytest.mark.acceptance

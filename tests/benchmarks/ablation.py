@@ -1,12 +1,14 @@
-"""Which method finds modules that matter to the model: the partition of each is ablated.
+"""Which method finds modules that matter to the model, for several values of ablated units.
 
 ``python -m tests.benchmarks.ablation RUN --num-modules 7 --samples 4`` prints a table of the
-methods, and for each its loss increases by category, less those of its control sets. The run needs
-modules for this K, its model and its corpus.
+methods, and for each its loss increases by category, less those of its control sets. `ulcmod
+ablate` with `ablate.baselines` does the same for the page, by one kind of values. The run needs an
+evaluation for this K, its model and its corpus.
 """
 
 import argparse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -17,71 +19,49 @@ from ulcmod_dist.api import Run, open_run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.config.schema import AblateConfig
 from ulcmod_dist.corpus.prompts import read_corpus
-from ulcmod_dist.errors import UlcmodError
-from ulcmod_dist.evaluate.baselines import METHODS, Candidate, build_unit_space, find_baseline
-from ulcmod_dist.evaluate.features import compute_module_features
-from ulcmod_dist.evaluate.measures import draw_random_groups
-from ulcmod_dist.evaluate.methods import ITERD, fill_sample_labels
-from ulcmod_dist.evaluate.structure import CodedCategories
-from ulcmod_dist.evaluate.unit_groups import measure_selectivity
 from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.engine import LossEngine
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.intervene.trials import measure_trials, plan_trials
-from ulcmod_dist.passes.executors import ThreadExecutor
+from ulcmod_dist.passes.standardised import LabelArray
 from ulcmod_dist.pipeline.ablate import draw_samples
+from ulcmod_dist.pipeline.result_files import read_groupings
 from ulcmod_dist.results.ablation import Ablation
-from ulcmod_dist.results.discovery import RANDOM_GROUPS
+from ulcmod_dist.results.discovery import ITERD
 from ulcmod_dist.results.types import Absent
 
 HEADER = (
     "| Method | Values | Selective | Least | Median | Mean | Control sets | Advantage (95%) | "
     "Accuracy lost, own / other | General machinery |\n|---|---|---|---|---|---|---|---|---|---|"
 )
-SEED = 0
 
 
-def find_partitions(run: Run, num_modules: int, methods: Sequence[str]) -> Iterator[Candidate]:
-    """The run's own modules, and those of each method; every sample has a module."""
-    stored, activations = run.modules(num_modules), run.activations("train")
-    if ITERD in methods:
-        own = stored.unit_labels, stored.sample_labels("train")
-        yield Candidate(ITERD, num_modules, SEED, *own)
-    others = [method for method in methods if method != ITERD]
-    if not others:
-        return
-    executor = ThreadExecutor(1)
-    table = run.snapshot.samples
-    train = table.filter(table["split"].to_numpy() == "train")
-    coded = CodedCategories.of(train["category"].to_pylist())
-    space = build_unit_space(
-        activations,
-        executor,
-        seed=SEED,
-        layers=run.snapshot.units["layer"].to_numpy().astype(np.int64),
-        selectivity=measure_selectivity(activations, coded.codes, len(coded.names), executor),
-    )
-    for method in others:
-        try:
-            if method == RANDOM_GROUPS:
-                found = draw_random_groups(stored.unit_labels, num_modules, SEED)[0]
-            else:
-                found = find_baseline(method, space, activations.n_samples, num_modules, seed=SEED)
-        except UlcmodError as error:
-            print(f"{method} is left out: {error.fact}", flush=True)
-            continue
-        (features,) = compute_module_features(
-            activations, [found.unit_labels], [num_modules], executor
-        )
-        labels = fill_sample_labels(found, features)
-        yield Candidate(method, num_modules, SEED, found.unit_labels, labels)
+@dataclass(frozen=True, eq=False)
+class Grouping:
+    """The modules that a method found for one K."""
+
+    method: str
+    num_modules: int
+    unit_labels: LabelArray
+    sample_labels: LabelArray  # of the train samples
 
 
-def ablate_partition(run: Run, job: Job, pool: AblationPool, found: Candidate) -> Ablation:
+def read_methods(run: Run, num_modules: int, methods: Sequence[str]) -> Iterator[Grouping]:
+    """The run's own modules and those of the methods that it was compared with."""
+    stored = run.modules(num_modules)
+    own = stored.unit_labels, stored.sample_labels("train")
+    found = {ITERD: own, **read_groupings(run.directory, num_modules)}
+    for method in methods or found:
+        if method in found:
+            yield Grouping(method, num_modules, *found[method])
+        else:
+            print(f"The run has no modules by {method} for K = {num_modules}.", flush=True)
+
+
+def ablate_modules(run: Run, job: Job, pool: AblationPool, found: Grouping) -> Ablation:
     """Ablate the modules of one method as `ulcmod ablate` does."""
     assert job.corpus is not None
-    assert found.sample_labels is not None
     table = run.snapshot.samples
     train = table.filter(table["split"].to_numpy() == "train")
     generator = np.random.default_rng([job.ablate.seed, found.num_modules])
@@ -113,7 +93,7 @@ def format_row(method: str, result: Ablation) -> str:
     )
 
 
-def format_matrix(method: str, found: Candidate, result: Ablation) -> Iterator[str]:
+def format_matrix(method: str, found: Grouping, result: Ablation) -> Iterator[str]:
     """Loss increase by module and category, less that of the control sets."""
     if isinstance(result.by_category, Absent) or isinstance(result.control_by_category, Absent):
         return
@@ -133,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="run directory")
     parser.add_argument("--num-modules", type=int, default=7, help="K")
-    parser.add_argument("--methods", nargs="+", default=[ITERD, *METHODS, RANDOM_GROUPS])
+    parser.add_argument("--methods", nargs="+", default=(), help="by default all")
     parser.add_argument("--samples", type=int, default=4, help="samples of each module")
     choices = get_args(AblateConfig.model_fields["method"].annotation)
     parser.add_argument("--values", nargs="+", choices=choices, default=[choices[0]])
@@ -146,11 +126,11 @@ def main() -> None:
     matrices: list[str] = []
     pool = LocalPool(LossEngine.load(model, job.extract.device, job.extract.threads))
     print(HEADER, flush=True)
-    for found in find_partitions(run, given.num_modules, given.methods):
+    for found in read_methods(run, given.num_modules, given.methods):
         for values in given.values:
             changes = {"method": values, "samples": given.samples}
             changed = job.model_copy(update={"ablate": job.ablate.model_copy(update=changes)})
-            result = ablate_partition(run, changed, pool, found)
+            result = ablate_modules(run, changed, pool, found)
             print(format_row(found.method, result), flush=True)
             matrices.extend(format_matrix(found.method, found, result))
     print("\n".join(matrices))

@@ -71,6 +71,10 @@ def test_job__messages_column_replaces_text_column(folder: Path) -> None:
         (["discover.restarts=many"], ["discover.restarts", "many"]),
         (["discover.max_iterations=0"], ["discover.max_iterations", "greater than 0 (it is 0)"]),
         (
+            ["evaluate.baselines=[k-means]", "ablate.baselines=[k-means, spectral]"],
+            ["ablate.baselines", "evaluate.baselines does not name spectral"],
+        ),
+        (
             ["discover.memory=8 bananas"],
             ["discover.memory", "'8 bananas' is no size such as 8 GiB"],
         ),

@@ -19,7 +19,6 @@ from ulcmod_dist.evaluate.baselines import (
 )
 from ulcmod_dist.evaluate.features import ModuleFeatures
 from ulcmod_dist.evaluate.methods import (
-    ITERD,
     fill_sample_labels,
     score_methods,
     tabulate_methods,
@@ -30,6 +29,7 @@ from ulcmod_dist.iterd.objective import objective
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.linalg import principal_components
 from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.results.discovery import ITERD
 
 
 def test_unit_components__span_the_space_of_an_exact_decomposition(

@@ -22,11 +22,11 @@ from ulcmod_dist.evaluate.measures import (
     draw_random_groups,
     measure_separation,
 )
-from ulcmod_dist.evaluate.methods import ITERD, MethodScore, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.methods import MethodScore, score_methods, tabulate_methods
 from ulcmod_dist.iterd.driver import discover
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.passes.standardised import Standardised
-from ulcmod_dist.results.discovery import RANDOM_GROUPS, MethodRow
+from ulcmod_dist.results.discovery import ITERD, RANDOM_GROUPS, MethodRow
 from ulcmod_dist.results.types import Repeats
 
 TWO_A_MODULE = [f"{side} {label}" for label in range(3) for side in ("left", "right")]

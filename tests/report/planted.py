@@ -30,8 +30,9 @@ from ulcmod_dist.intervene.trials import AblationSamples, Trial
 from ulcmod_dist.passes.executors import ThreadExecutor
 from ulcmod_dist.pipeline.discovery import Found, describe
 from ulcmod_dist.pipeline.result_files import read_result
-from ulcmod_dist.results.ablation import CONTROLS, Ablation
+from ulcmod_dist.results.ablation import CONTROLS, AblatedMethod, Ablation
 from ulcmod_dist.results.discovery import (
+    RANDOM_GROUPS,
     Discovery,
     MethodComparison,
     ReportData,
@@ -200,14 +201,26 @@ def describe_planted(
         methods=MethodComparison(evaluated.methods),
     )
     labels = stored.sample_labels("train").astype(np.int64)
-    ablation = ablate_planted(job, labels, samples["train"].categories, num_modules)
-    return replace(found, membership=evaluated.membership).with_ablation(ablation)
+    ablation, kmeans, random = (
+        ablate_planted(job, labels, samples["train"].categories, num_modules, effect)
+        for effect in (1.0, 0.7, 0.0)
+    )
+    others = AblatedMethod("k-means", kmeans), AblatedMethod(RANDOM_GROUPS, random)
+    found = replace(found, membership=evaluated.membership, ablated_methods=others)
+    return found.with_ablation(ablation)
 
 
 def ablate_planted(
-    job: Job, labels: np.ndarray, categories: Sequence[str | None], num_modules: int
+    job: Job,
+    labels: np.ndarray,
+    categories: Sequence[str | None],
+    num_modules: int,
+    effect: float,
 ) -> Ablation:
-    """The ablation of modules that matter to their own samples, from losses as a model has them."""
+    """The ablation of modules that matter to their own samples, from losses as a model has them.
+
+    What they cost is multiplied by ``effect``.
+    """
     rng = np.random.default_rng(num_modules)
     measured = np.sort(rng.choice(len(labels), min(len(labels), 20 * num_modules), replace=False))
     modules = labels[measured]
@@ -222,7 +235,7 @@ def ablate_planted(
         chosen[7 * module + 9] = True
         for kind, share in drawn:
             trials.append(Trial(module, kind, Mask.empty(LAYERS).select(chosen)))
-            rows.append(rng.normal(0.12, 0.05, len(modules)) + share * cost)
+            rows.append(rng.normal(0.12, 0.05, len(modules)) + effect * share * cost)
     loss = np.vstack([np.full(len(modules), 2.5), 2.5 + np.array(rows)])
     accuracy = np.vstack([np.full(len(modules), 0.5), np.clip(0.5 - np.array(rows) / 10, 0, 1)])
     chosen_categories = [categories[row] for row in measured]

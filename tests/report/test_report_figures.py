@@ -53,8 +53,8 @@ from ulcmod_dist.results.types import Interval, Repeats
 from ulcmod_dist.runtime.text import DASH, MINUS
 
 SUBJECTS = (
-    "ablation", "ablation-categories", "ablation-modules", "activation", "categories",
-    "category-similarity", "confusion", "hierarchy", "layers", "length", "methods",
+    "ablation", "ablation-categories", "ablation-methods", "ablation-modules", "activation",
+    "categories", "category-similarity", "confusion", "hierarchy", "layers", "length", "methods",
     "methods-accuracy", "methods-rand", "methods-xi",
 )  # fmt: skip
 PICTURES = ("flow", *(f"{subject}-k{k}" for subject in SUBJECTS for k in ("007", "010")))

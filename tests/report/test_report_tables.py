@@ -19,7 +19,7 @@ from ulcmod_dist.report.sections import build_sections
 from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.report.tables import Column, ColumnKind, Table, build_table
 from ulcmod_dist.results.ablation import CONTROLS
-from ulcmod_dist.results.discovery import Discovery, Downstream, ReportData
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import (
     DASH,
@@ -32,8 +32,9 @@ from ulcmod_dist.runtime.text import (
 )
 
 NAMES = {
-    "ablation", "ablation-matrix", "agreement", "category-confusion", "category-f1", "confounds",
-    "downstream", "layers", "measures", "membership", "methods", "modules", "null", "restarts",
+    "ablated-methods", "ablation", "ablation-matrix", "agreement", "category-confusion",
+    "category-f1", "confounds", "downstream", "layers", "measures", "membership", "methods",
+    "modules", "null", "restarts",
 }  # fmt: skip
 ONE = Absent("The modules of a single K have been found.")
 SMALL = build_table(
@@ -84,6 +85,22 @@ def test_tables__a_module_that_is_not_selective_is_named_so_everywhere(
     notes = [block.text for block in blocks if isinstance(block, Note)]
     assert any(note.startswith("Module 0 is general machinery: ablating it") for note in notes)
     assert any("Module 0 holds layer 0 unit 0, layer 0 unit 9, whose mean" in n for n in notes)
+
+
+def test_tables__every_ablated_method_has_its_selective_modules(
+    tables: dict[str, Table], report_data: ReportData
+) -> None:
+    ablated = {row["method"]: row for row in tables["ablated-methods-k007"].to_records()}
+    assert [*ablated] == ["IterD", "k-means", RANDOM_GROUPS]
+    counts = [row["selective"] for row in ablated.values()]
+    assert counts == [6, 6, 0]
+    for row in tables["measures-k007"].to_records():
+        expected = ablated.get(row["method"], {"selective": None, "median": None})
+        assert (row["selective"], row["selectivity"]) == (
+            expected["selective"], expected["median"],
+        )  # fmt: skip
+    (finding,) = [part for part in build_sections(report_data) if part.key == "finding"]
+    assert "other methods: k-means 6, random groups of units 0." in repr(finding)
 
 
 def test_tables__every_mean_over_seeds_or_draws_has_its_interval(tables: dict[str, Table]) -> None:

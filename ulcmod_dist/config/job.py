@@ -62,6 +62,10 @@ class Job(schema.Config):
         # `um.discover` accepts 0, which evaluates given labels; a run must search.
         if self.discover.max_iterations == 0:
             raise ValueError("discover.max_iterations: Input should be greater than 0 (it is 0)")
+        if unknown := [x for x in self.ablate.baselines if x not in self.evaluate.baselines]:
+            raise ValueError(
+                f"ablate.baselines: evaluate.baselines does not name {', '.join(unknown)}"
+            )
         return self
 
     @classmethod

@@ -287,6 +287,9 @@ class AblateConfig(Config):
     """Whether `ulcmod run` ablates the modules too, in 1 + K + 3K x `random_sets` passes over
     the measured samples of each K, and two for each module with units of extreme activation;
     otherwise only `ulcmod ablate` does."""
+    baselines: tuple[Baseline, ...] = ()
+    """Methods of `evaluate.baselines` whose modules are ablated too, beside random groups of
+    units: as many passes for each as for the modules."""
     method: Literal["resample", "mean", "zero"] = "resample"
     """Value of ablated units: what they hold in a sample of another module, their mean over the
     samples, or zero."""

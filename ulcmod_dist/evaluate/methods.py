@@ -22,10 +22,8 @@ from ulcmod_dist.evaluate.measures import count_standing_out, measure_separation
 from ulcmod_dist.iterd.modules import mean_rand_index
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
-from ulcmod_dist.results.discovery import RANDOM_GROUPS, MethodRow
+from ulcmod_dist.results.discovery import ITERD, RANDOM_GROUPS, MethodRow
 from ulcmod_dist.results.types import Absent, Floats, Objective, Repeats
-
-ITERD = "IterD"
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +102,20 @@ def fill_sample_labels(candidate: Candidate, features: ModuleFeatures) -> LabelA
     if candidate.sample_labels is None:
         return assigned
     return np.where(candidate.sample_labels >= 0, candidate.sample_labels, assigned)
+
+
+def select_first_seeds(
+    scores: Sequence[MethodScore], num_modules: int
+) -> dict[str, tuple[LabelArray, LabelArray]]:
+    """Modules of the units and of the train samples for one K, by each method but IterD.
+
+    They are those of the method's first seed, or of the first draw of random groups.
+    """
+    found: dict[str, tuple[LabelArray, LabelArray]] = {}
+    for score in scores:
+        if score.found.num_modules == num_modules and score.found.method != ITERD:
+            found.setdefault(score.found.method, (score.found.unit_labels, score.sample_labels))
+    return found
 
 
 def tabulate_methods(

@@ -1,6 +1,7 @@
 """``ulcmod ablate``: the loss increase when a module is ablated in the forward pass."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,17 @@ from ulcmod_dist.intervene.ablation import AblationPool
 from ulcmod_dist.intervene.masks import Mask, read_layer_units
 from ulcmod_dist.intervene.selectivity import summarize_ablation
 from ulcmod_dist.intervene.trials import AblationSamples, measure_trials, plan_trials
+from ulcmod_dist.pipeline.artifacts import METHOD_ABLATIONS
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation, observe_answers, read_run_corpus
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
-from ulcmod_dist.pipeline.result_files import read_result, write_result
+from ulcmod_dist.pipeline.result_files import Labels, read_groupings, read_result, write_result
 from ulcmod_dist.pipeline.steering import check_model
 from ulcmod_dist.pipeline.summary import Summary
-from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.ablation import AblatedMethod, Ablation, MethodAblations
+from ulcmod_dist.results.discovery import ITERD, RANDOM_GROUPS
 from ulcmod_dist.runtime.progress import track
 from ulcmod_dist.runtime.ray_session import ray_session
-from ulcmod_dist.store.modules import StoredModules
 
 # Batches of extraction can be too large here: the logits of a whole batch take memory as well.
 MAX_BATCH_TOKENS = 4096
@@ -38,6 +40,7 @@ MAX_SOURCE_BYTES = 2**29
 
 COLUMNS = {
     "num_modules": "K",
+    "method": "Method",
     "selective": "Selective",
     "least": "Least",
     "median": "Median",
@@ -70,65 +73,96 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
         raise InvalidInput(reason, "Ablation needs a run whose model is a decoder.")
     numbers = require_modules(context, num_modules)
     save_job(context)
-    updated = update(context, ["ablation"], numbers)
+    others = ["methods", METHOD_ABLATIONS] if context.job.ablate.baselines else []
+    updated = update(context, ["ablation", *others], numbers)
     rows = []
     for k in numbers:
-        result = read_result(context.run, "ablation", k, Ablation)
-        least, median = result.selectivity_quantiles
-        answers = result.answers
-        row = {
-            "num_modules": k,
-            "selective": result.num_selective,
-            "least": least,
-            "median": median,
-            "selectivity": result.selectivity.mean,
-            "low": result.selectivity.low,
-            "high": result.selectivity.high,
-            "controls": result.control_selectivity.mean,
-            "advantage": result.advantage.mean,
-            "advantage_low": result.advantage.low,
-            "advantage_high": result.advantage.high,
-            "general": list(result.general),
-            "answers": answers and answers.selectivity_quantiles[1],
-            "samples": result.num_samples,
-            "answer_samples": answers.num_samples if answers else 0,
-            "random_sets": result.num_random_sets,
-            "state": updated.state("ablation", k, "measured"),
-        }
-        rows.append(row)
+        own, state = read_result(context.run, "ablation", k, Ablation), updated.state
+        rows.append(_describe(k, ITERD, own, state("ablation", k, "measured")))
+        if others:
+            found = read_result(context.run, METHOD_ABLATIONS, k, MethodAblations)
+            named = state(METHOD_ABLATIONS, k, "measured")
+            rows += [_describe(k, each.method, each.ablation, named) for each in found.methods]
+    columns = COLUMNS if others else {k: v for k, v in COLUMNS.items() if k != "method"}
     closing = [_EXPLANATION, *stale_sentences(context)]
     # Of activation, as nearly always, nothing is said.
     facts = {} if snapshot.statistic == "activation" else {"statistic": snapshot.statistic}
-    return Summary(title="Ablation", columns=COLUMNS, rows=rows, facts=facts, closing=closing)
+    return Summary(title="Ablation", columns=columns, rows=rows, facts=facts, closing=closing)
+
+
+def _describe(num_modules: int, method: str, result: Ablation, state: str) -> dict[str, Any]:
+    """One row: the ablation of the modules that a method found."""
+    least, median = result.selectivity_quantiles
+    answers = result.answers
+    return {
+        "num_modules": num_modules,
+        "method": method,
+        "selective": result.num_selective,
+        "least": least,
+        "median": median,
+        "selectivity": result.selectivity.mean,
+        "low": result.selectivity.low,
+        "high": result.selectivity.high,
+        "controls": result.control_selectivity.mean,
+        "advantage": result.advantage.mean,
+        "advantage_low": result.advantage.low,
+        "advantage_high": result.advantage.high,
+        "general": list(result.general),
+        "answers": answers and answers.selectivity_quantiles[1],
+        "samples": result.num_samples,
+        "answer_samples": answers.num_samples if answers else 0,
+        "random_sets": result.num_random_sets,
+        "state": state,
+    }
 
 
 def make_ablation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:
-    """Measure the ablation of the modules for each K wanted with one pool of actors."""
+    """Ablate the modules of each K wanted, and those of other methods, with one pool of actors."""
     run, config = Run(context.run), context.job.extract
     corpus = read_run_corpus(context.job, run)
     model = context.job.require_model()
     check_model(model.id, model.revision, run.snapshot.provenance, "Restore the run's model.")
     with ray_session(config.address), AblationPool(model, config) as pool:
-        for k in wanted["ablation"]:
-            result = _measure(context, pool, run.modules(k), corpus)
-            with replacing(context, "ablation", k, observed=observe_answers(corpus)):
-                write_result(context.run, "ablation", k, result)
+        measure = partial(_measure, context, pool, corpus)
+        for k in wanted.get("ablation", ()):
+            stored = run.modules(k)
+            own = stored.unit_labels, stored.sample_labels("train")
+            _store(context, "ablation", k, measure(k, own), corpus)
+        for k in wanted.get(METHOD_ABLATIONS, ()):
+            found = read_groupings(context.run, k)
+            # Methods without modules for this K are named by the comparison, with the reason.
+            named = [*context.job.ablate.baselines, RANDOM_GROUPS]
+            ablated = [AblatedMethod(x, measure(k, found[x], x)) for x in named if x in found]
+            _store(context, METHOD_ABLATIONS, k, MethodAblations(tuple(ablated)), corpus)
+
+
+def _store(context: Context, name: str, num_modules: int, value: Any, corpus: Corpus) -> None:
+    with replacing(context, name, num_modules, observed=observe_answers(corpus)):
+        write_result(context.run, name, num_modules, value)
 
 
 def _measure(
-    context: Context, pool: AblationPool, stored: StoredModules, corpus: Corpus
+    context: Context,
+    pool: AblationPool,
+    corpus: Corpus,
+    num_modules: int,
+    found: tuple[Labels, Labels],
+    method: str = "",
 ) -> Ablation:
+    """Ablate the modules that the units and train samples were ``found`` to be in."""
     settings, run = context.job.ablate, Run(context.run)
-    num_modules = int(stored.metrics["num_modules"])
     generator = np.random.default_rng([settings.seed, num_modules])
-    train = stored.samples.filter(stored.samples["split"].to_numpy() == "train")
-    labels = stored.sample_labels("train").astype(np.int64)
-    samples = draw_samples(context.job, train, labels, len(stored.unit_labels), corpus, generator)
+    table = run.snapshot.samples
+    train = table.filter(table["split"].to_numpy() == "train")
+    unit_labels, sample_labels = found
+    samples = draw_samples(
+        context.job, train, sample_labels.astype(np.int64), len(unit_labels), corpus, generator
+    )
     units = read_layer_units(run.snapshot.units)
-    modules = [Mask.from_modules(units, stored.unit_labels, (k,)) for k in range(num_modules)]
+    modules = [Mask.from_modules(units, unit_labels, (k,)) for k in range(num_modules)]
     activation = np.asarray(run.activations().mean, np.float64)
     trials = plan_trials(modules, activation, settings, generator)
-    name = f"Ablating, K = {num_modules}"
+    name = f"Ablating {method}, K = {num_modules}" if method else f"Ablating, K = {num_modules}"
     passes = len(samples.batches) * (1 + len(trials))
     with track(context.on_progress, name, passes, "passes") as step:
         losses = measure_trials(

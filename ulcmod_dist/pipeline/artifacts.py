@@ -24,8 +24,12 @@ from ulcmod_dist.runtime.rundir import (
     PLAN,
     REPORT,
     SIDES,
+    grouping_key,
     membership_key,
 )
+
+METHOD_ABLATIONS = "method-ablations"
+"""Name of the artifact with the ablation of the modules that other methods found."""
 
 FOLDERS = ("modules", EVALUATION, "figures", "tables", DRIFT)
 """Folders whose files belong to artifacts."""
@@ -63,9 +67,13 @@ def _stored(name: str) -> str:
     return f"{EVALUATION}/{name}K={{k:03d}}.json"
 
 
-_TITLES = {"null": "null model", "methods": "comparison of methods"}
+_TITLES = {
+    "null": "null model",
+    "methods": "comparison of methods",
+    METHOD_ABLATIONS: "ablation of methods",
+}
 _PLACES = ("discover.modules", "discover.executor")
-_SHOWN = ("snapshot", "evaluation", "ablation")
+_SHOWN = ("snapshot", "evaluation", "ablation", METHOD_ABLATIONS)
 _WHOLE_JOB = tuple(Job.model_fields)
 
 GRAPH: Mapping[str, Artifact] = {
@@ -90,8 +98,9 @@ GRAPH: Mapping[str, Artifact] = {
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 8, "evaluate:make_evaluation", "evaluate",
-            inputs=("modules",), config=("evaluate",), each_k=True, files=(_stored("methods-"),),
+            "methods", 9, "evaluate:make_evaluation", "evaluate",
+            inputs=("modules",), config=("evaluate",), each_k=True,
+            files=(_stored("methods-"), *(grouping_key(side, "{k:03d}") for side in SIDES)),
         ),
         Artifact(
             "evaluation", 6, "evaluate:make_evaluation", "evaluate",
@@ -101,8 +110,14 @@ GRAPH: Mapping[str, Artifact] = {
         ),
         Artifact(
             "ablation", 2, "ablate:make_ablation", "ablate",
-            inputs=("modules",), config=("ablate", "corpus.answer"), ignored=("ablate.with_run",),
+            inputs=("modules",), config=("ablate", "corpus.answer"),
+            ignored=("ablate.with_run", "ablate.baselines"),
             each_k=True, files=(_stored("ablation-"),),
+        ),
+        Artifact(
+            METHOD_ABLATIONS, 1, "ablate:make_ablation", "ablate",
+            inputs=("modules", "methods"), config=("ablate", "corpus.answer"),
+            ignored=("ablate.with_run",), each_k=True, files=(_stored(f"{METHOD_ABLATIONS}-"),),
         ),
         Artifact(
             "explanation", 1, "explain:make_explanation", "explain",

@@ -28,11 +28,17 @@ from ulcmod_dist.pipeline.discovery import Found, describe, read_samples
 from ulcmod_dist.pipeline.inputs import read_texts
 from ulcmod_dist.pipeline.ledger import replacing, require_modules, stale_sentences, update
 from ulcmod_dist.pipeline.membership import measure_membership
-from ulcmod_dist.pipeline.methods import EvaluationInputs, compare_methods, search_again
+from ulcmod_dist.pipeline.methods import (
+    ComparedMethods,
+    EvaluationInputs,
+    compare_methods,
+    search_again,
+)
 from ulcmod_dist.pipeline.result_files import (
     EVALUATION_COLUMNS,
     read_evaluation_rows,
     read_result,
+    write_groupings,
     write_result,
 )
 from ulcmod_dist.pipeline.search import job_executor
@@ -80,7 +86,7 @@ def make_evaluation(context: Context, wanted: Mapping[str, Sequence[int]]) -> No
                 _store(context, "null", k, NullModel(objectives))
         if numbers := wanted.get("methods"):
             for k, methods in compare_methods(inputs, {k: modules[k] for k in numbers}).items():
-                _store(context, "methods", k, methods)
+                _store_methods(context, modules[k], methods)
         if numbers := wanted.get("evaluation"):
             for k, discovery in _evaluate(inputs, {k: modules[k] for k in numbers}).items():
                 _store(context, "evaluation", k, discovery, left_out=discovery.left_out)
@@ -90,6 +96,13 @@ def _store(context: Context, name: str, num_modules: int, value: Any, **facts: A
     with replacing(context, name, num_modules) as record:
         record.facts = facts
         write_result(context.run, name, num_modules, value)
+
+
+def _store_methods(context: Context, modules: StoredModules, methods: ComparedMethods) -> None:
+    num_modules = modules.metrics["num_modules"]
+    with replacing(context, "methods", num_modules):
+        write_groupings(context.run, modules, methods.found)
+        write_result(context.run, "methods", num_modules, methods.comparison)
 
 
 def _inputs(context: Context, run: Run, executor: Executor) -> EvaluationInputs:

@@ -15,6 +15,7 @@ from ulcmod_dist.forward.provenance import choose_attention
 from ulcmod_dist.pipeline.artifacts import (
     FOLDERS,
     GRAPH,
+    METHOD_ABLATIONS,
     MODULES_RECORD,
     Artifact,
     Record,
@@ -170,6 +171,7 @@ class Ledger:
         optional = {
             "plan": self.job.matrix is None,
             "ablation": self.job.ablate.with_run,
+            METHOD_ABLATIONS: self.job.ablate.with_run and bool(self.job.ablate.baselines),
             "explanation": self.job.explain.with_run,
             "drift": False,
             "version": False,
@@ -257,7 +259,8 @@ def update(
     numbers = sorted(set(context.job.discover.modules if num_modules is None else num_modules))
     updated = Updated(numbers, {}, {})
     chosen = [artifact for artifact in GRAPH.values() if artifact.name in names]
-    observed = {"ablation": _read_answers(context.job)} if "ablation" in names else {}
+    ablations = [name for name in ("ablation", METHOD_ABLATIONS) if name in names]
+    observed = dict.fromkeys(ablations, _read_answers(context.job)) if ablations else {}
     for make, group in groupby(chosen, lambda artifact: artifact.make):
         ledger = Ledger(context.run, context.job, observed=observed)
         wanted: dict[str, list[int]] = {}

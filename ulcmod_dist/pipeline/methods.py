@@ -17,7 +17,7 @@ from ulcmod_dist.evaluate.baselines import (
     find_baseline,
 )
 from ulcmod_dist.evaluate.measures import compare_halves, draw_random_groups
-from ulcmod_dist.evaluate.methods import ITERD, score_methods, tabulate_methods
+from ulcmod_dist.evaluate.methods import score_methods, select_first_seeds, tabulate_methods
 from ulcmod_dist.evaluate.structure import CodedCategories
 from ulcmod_dist.evaluate.topics import Samples
 from ulcmod_dist.evaluate.unit_groups import measure_selectivity
@@ -27,9 +27,9 @@ from ulcmod_dist.iterd.plan import memory_limit, plan_search
 from ulcmod_dist.passes.executors import Executor, ProgressExecutor
 from ulcmod_dist.passes.linalg import COMPONENT_PASSES, COMPONENTS, principal_components
 from ulcmod_dist.passes.shares import read_matrix
-from ulcmod_dist.passes.standardised import Standardised
+from ulcmod_dist.passes.standardised import LabelArray, Standardised
 from ulcmod_dist.pipeline.context import Context
-from ulcmod_dist.results.discovery import SUPERVISED, MethodComparison
+from ulcmod_dist.results.discovery import ITERD, SUPERVISED, MethodComparison
 from ulcmod_dist.results.types import Fact, Floats
 from ulcmod_dist.runtime.progress import Step, track
 from ulcmod_dist.store.modules import StoredModules
@@ -78,9 +78,17 @@ def search_again(
     )
 
 
+@dataclass(frozen=True)
+class ComparedMethods:
+    """The methods compared for one K, and the modules of the units and train samples by each."""
+
+    comparison: MethodComparison
+    found: dict[str, tuple[LabelArray, LabelArray]]  # without IterD, see `select_first_seeds`
+
+
 def compare_methods(
     inputs: EvaluationInputs, modules: dict[int, StoredModules]
-) -> dict[int, MethodComparison]:
+) -> dict[int, ComparedMethods]:
     """Score the modules of all methods, seeds and K, and say which method found none and why."""
     baselines, left_out = _baselines(inputs, list(modules), _seeds(inputs))
     halves, halves_left_out = _compare_halves(inputs, list(modules))
@@ -105,7 +113,10 @@ def compare_methods(
             inputs.memory,
         )
     return {
-        k: MethodComparison(tabulate_methods(scores, k, halves), (*left_out[k], *halves_left_out))
+        k: ComparedMethods(
+            MethodComparison(tabulate_methods(scores, k, halves), (*left_out[k], *halves_left_out)),
+            select_first_seeds(scores, k),
+        )
         for k in modules
     }
 

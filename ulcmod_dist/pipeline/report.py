@@ -16,6 +16,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.structure import count_overlap
+from ulcmod_dist.pipeline.artifacts import METHOD_ABLATIONS
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
@@ -24,7 +25,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report import paper
 from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
-from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.ablation import Ablation, MethodAblations
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.types import Absent, Fact
@@ -180,6 +181,9 @@ def read_discovery(context: Context, num_modules: int) -> Discovery:
     if ledger.is_current("explanation", num_modules):
         explanation = read_result(run, "explanation", num_modules, Explanation)
         stored = replace(stored, explanation=explanation)
+    if ledger.is_current(METHOD_ABLATIONS, num_modules):
+        ablated = read_result(run, METHOD_ABLATIONS, num_modules, MethodAblations).methods
+        stored = replace(stored, ablated_methods=ablated)
     if ledger.is_current("ablation", num_modules):
         return stored.with_ablation(read_result(run, "ablation", num_modules, Ablation))
     reason = explain_no_ablation(Run(run).snapshot.provenance)

@@ -3,9 +3,12 @@
 A command that finds nothing to do shows them without importing what made them.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from ulcmod_dist.pipeline.artifacts import GRAPH
 from ulcmod_dist.pipeline.context import Context
@@ -13,10 +16,12 @@ from ulcmod_dist.pipeline.ledger import Updated
 from ulcmod_dist.results.discovery import Discovery
 from ulcmod_dist.results.serialize import from_json, to_json
 from ulcmod_dist.results.types import Absent
-from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.modules import read_metrics
+from ulcmod_dist.runtime.rundir import SIDES, RunDir, grouping_key
+from ulcmod_dist.store.modules import StoredModules, read_metrics
 
 T = TypeVar("T")
+
+Labels = NDArray[np.integer[Any]]
 
 EVALUATION_COLUMNS = {
     "num_modules": "K",
@@ -41,6 +46,28 @@ def write_result(run: RunDir, name: str, num_modules: int, value: Any) -> None:
 def read_result(run: RunDir, name: str, num_modules: int, kind: type[T]) -> T:
     """Read the value of an artifact for one K (FileNotFoundError if it is not stored)."""
     return from_json(run.read_json(_key(name, num_modules)), kind)
+
+
+def write_groupings(
+    run: RunDir, modules: StoredModules, found: Mapping[str, tuple[Labels, Labels]]
+) -> None:
+    """Write the modules of units and train samples that other methods found, a column a method."""
+    train = modules.samples.filter(modules.samples["split"].to_numpy() == "train")
+    ids = {"units": modules.units.select(["unit"]), "samples": train.select(["sample_id"])}
+    for place, side in enumerate(SIDES):
+        table = ids[side]
+        for method, labels in found.items():
+            table = table.append_column(method, pa.array(labels[place], pa.int32()))
+        run.write_parquet(grouping_key(side, modules.metrics["num_modules"]), table)
+
+
+def read_groupings(run: RunDir, num_modules: int) -> dict[str, tuple[Labels, Labels]]:
+    """The modules of units and train samples by each method that was compared with IterD."""
+    units, samples = (run.read_parquet(grouping_key(side, num_modules)) for side in SIDES)
+    return {
+        method: (units[method].to_numpy(), samples[method].to_numpy())
+        for method in units.column_names[1:]
+    }
 
 
 def read_module_rows(context: Context, updated: Updated) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.corpus.prompts import fingerprint_files, read_corpus
+from ulcmod_dist.pipeline.artifacts import METHOD_ABLATIONS
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import CORPUS_FILES, explain_no_ablation, observe_inputs
 from ulcmod_dist.pipeline.ledger import Ledger, Updated, update
@@ -22,8 +23,8 @@ from ulcmod_dist.store.records import (
 )
 
 RESULTS = (
-    "modules", "null", "methods", "evaluation", "ablation", "explanation", "figures", "tables",
-    "page",
+    "modules", "null", "methods", "evaluation", "ablation", METHOD_ABLATIONS, "explanation",
+    "figures", "tables", "page",
 )  # fmt: skip
 
 
@@ -125,6 +126,10 @@ def update_results(context: Context, **options: Mapping[str, Any]) -> Updated:
     assert provenance is not None
     ablates = job.ablate.with_run and explain_no_ablation(provenance) is None
     explains = job.explain.with_run and job.matrix is None
-    left_out = {"ablation": not ablates, "explanation": not explains}
+    left_out = {
+        "ablation": not ablates,
+        METHOD_ABLATIONS: not (ablates and job.ablate.baselines),
+        "explanation": not explains,
+    }
     names = [name for name in RESULTS if not left_out.get(name, False)]
     return update(context, names, None, **options)

@@ -136,3 +136,18 @@ class Ablation:
     def general(self) -> tuple[int, ...]:
         """The modules that are general machinery, which all samples need, in ascending order."""
         return tuple(module.module for module in self.modules if module.is_general)
+
+
+@dataclass(frozen=True, eq=False)
+class AblatedMethod:
+    """The ablation of the modules that another method found."""
+
+    method: str  # such as "k-means"
+    ablation: Ablation
+
+
+@dataclass(frozen=True, eq=False)
+class MethodAblations:
+    """The modules of several methods, ablated by the same values on samples drawn alike."""
+
+    methods: tuple[AblatedMethod, ...]

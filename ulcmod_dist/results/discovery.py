@@ -7,7 +7,7 @@ Modules carry the numbers that the run's files and the Python interface use (fro
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ulcmod_dist.results.ablation import Ablation
+from ulcmod_dist.results.ablation import AblatedMethod, Ablation
 from ulcmod_dist.results.explanation import Explanation
 from ulcmod_dist.results.types import Absent, Counts, Fact, Floats, Interval, Objective, Repeats
 
@@ -28,6 +28,9 @@ NOT_EXPLAINED = Absent("The modules have not been explained: ulcmod explain does
 """Stands where the explanation of modules would be."""
 
 NOT_MEASURED = Absent("Evaluated before degrees of membership were measured.")
+
+ITERD = "IterD"
+"""Name of the search for a run's own modules among the methods."""
 
 SUPERVISED = "supervised selectivity"
 """Name of the method that groups units by the given categories: an upper line, no baseline."""
@@ -241,6 +244,8 @@ class Discovery:
     explanation: Explanation | Absent = NOT_EXPLAINED
     # How strongly units and samples belong to every module.
     membership: Membership | Absent = NOT_MEASURED
+    # The modules of other methods, ablated likewise; empty where the job names none.
+    ablated_methods: tuple[AblatedMethod, ...] = ()
 
     @property
     def best_baseline(self) -> MethodRow | None:
@@ -253,6 +258,12 @@ class Discovery:
     def random_groups(self) -> MethodRow | None:
         """The level that random groups of units of the modules' sizes reach."""
         return next((row for row in self.methods if row.method == RANDOM_GROUPS), None)
+
+    @property
+    def ablations(self) -> dict[str, Ablation]:
+        """The ablation by method, IterD first; empty where the modules were not ablated."""
+        own = {} if isinstance(self.ablation, Absent) else {ITERD: self.ablation}
+        return own | {other.method: other.ablation for other in self.ablated_methods}
 
     @property
     def left_out(self) -> dict[str, str]:

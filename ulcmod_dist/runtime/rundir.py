@@ -61,6 +61,11 @@ def membership_key(side: str, num_modules: int | str) -> str:
     return f"{EVALUATION}/{side}-K={num_modules:0>3}.parquet"
 
 
+def grouping_key(side: str, num_modules: int | str) -> str:
+    """Key of the modules of the ``units`` or ``samples`` by each of the methods compared."""
+    return f"{EVALUATION}/methods-{side}-K={num_modules:0>3}.parquet"
+
+
 def figure_key(name: str, ending: str) -> str:
     """Key of one file of a figure."""
     return f"figures/{name}.{ending}"

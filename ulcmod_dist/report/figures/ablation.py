@@ -155,3 +155,27 @@ def draw_selectivity(found: Discovery, ablation: Ablation) -> Dots:
         value_axis="Selectivity, nats a token",
         row_modules=tuple(value.module for value in modules),
     )
+
+
+def draw_selectivity_by_method(found: Discovery) -> Dots:
+    """Draw the mean selectivity of each method's modules beside that of their control sets."""
+    methods, ablations = [*found.ablations], [*found.ablations.values()]
+    return Dots(
+        title="Selectivity of the modules of each method",
+        caption=(
+            "Mean over the modules of the loss increase on their own samples less that on all "
+            "others. Control sets are as many units in each layer. Bars are 95% intervals."
+        ),
+        alternative=" ".join(
+            f"{method}: {format_interval(each.selectivity)}, "
+            f"control sets {format_interval(each.control_selectivity)}."
+            for method, each in zip(methods, ablations, strict=True)
+        ),
+        basis=_describe_measurement(found, ablations[0]),
+        labels=tuple(methods),
+        series=(
+            DotSeries("Modules", tuple(each.selectivity for each in ablations)),
+            DotSeries("Control sets", tuple(each.control_selectivity for each in ablations)),
+        ),
+        value_axis="Selectivity, nats a token",
+    )

@@ -18,6 +18,7 @@ from ulcmod_dist.report.figures.ablation import (
     draw_loss_by_category,
     draw_loss_by_module,
     draw_selectivity,
+    draw_selectivity_by_method,
 )
 from ulcmod_dist.report.specs import format_interval
 from ulcmod_dist.report.tables import (
@@ -29,7 +30,7 @@ from ulcmod_dist.report.tables import (
     interval_columns,
 )
 from ulcmod_dist.results.ablation import CONTROLS, AblatedModule, Ablation, AnswerEffects, Effect
-from ulcmod_dist.results.discovery import Discovery, ReportData
+from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, ReportData
 from ulcmod_dist.results.types import Absent
 from ulcmod_dist.runtime.text import count, number
 
@@ -60,6 +61,7 @@ def _blocks(found: Discovery) -> tuple[Block, ...]:
         Picture("ablation", draw_selectivity(found, ablation), wide=True),
         Picture("ablation-modules", draw_loss_by_module(found, ablation)),
         _by_category(found, ablation),
+        *_compare_methods(found),
         Collapsible(tabulate_ablation(found, ablation)),
         Collapsible(tabulate_matrix(ablation)),
     )
@@ -142,6 +144,45 @@ def _by_category(found: Discovery, ablation: Ablation) -> Block:
         return Absent("The corpus has no categories.")
     spec = draw_loss_by_category(found, ablation, increase, control)
     return Picture("ablation-categories", spec)
+
+
+def _compare_methods(found: Discovery) -> tuple[Block, ...]:
+    if not found.ablated_methods:
+        return ()
+    return (
+        Picture("ablation-methods", draw_selectivity_by_method(found)),
+        tabulate_ablated_methods(found),
+    )
+
+
+def tabulate_ablated_methods(found: Discovery) -> Table:
+    """Return how selective the modules of each method are, IterD first."""
+    columns = (
+        Column("method", "Method"),
+        Column("selective", "Selective", ColumnKind.COUNT),
+        Column("general", "General machinery", ColumnKind.COUNT),
+        Column("least", "Least", ColumnKind.NUMBER),
+        Column("median", "Median", ColumnKind.NUMBER),
+        *interval_columns(selectivity="Mean", controls="Control sets", advantage="Advantage"),
+    )
+    rows = (
+        (
+            method,
+            ablation.num_selective,
+            len(ablation.general),
+            *ablation.selectivity_quantiles,
+            *interval_cells(ablation.selectivity, ablation.control_selectivity, ablation.advantage),
+        )
+        for method, ablation in found.ablations.items()
+    )
+    title = "Ablation of the modules of each method"
+    caption = (
+        f"Selective: of {found.num_modules} modules. Least, median and mean: of the modules' "
+        "selectivities, in nats a token. Advantage: the mean less that of the control sets. Each "
+        "method is measured on samples of its own modules, drawn with the same seed; its modules "
+        f"are those of its first seed. {RANDOM_GROUPS.capitalize()} are the level."
+    )
+    return build_table("ablated-methods", title, columns, rows, caption)
 
 
 def tabulate_ablation(found: Discovery, ablation: Ablation) -> Table:

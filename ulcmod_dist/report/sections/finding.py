@@ -101,6 +101,9 @@ def _claim_selectivity(found: Discovery) -> Claim | Absent:
     if ablation.general:
         named = ", ".join(map(str, ablation.general))
         evidence += f" General machinery, which all samples need: module {named}."
+    if found.ablated_methods:
+        others = (f"{x.method} {x.ablation.num_selective}" for x in found.ablated_methods)
+        evidence += f" Selective modules of other methods: {', '.join(others)}."
     amount = f"{ablation.num_selective} of {len(ablation.modules)}"
     return Claim(f"{amount} modules serve their own samples.", evidence, "ablation")
 

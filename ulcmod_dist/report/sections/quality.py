@@ -23,7 +23,6 @@ from ulcmod_dist.report.tables import (
     interval_cells,
     interval_columns,
 )
-from ulcmod_dist.results.ablation import Ablation
 from ulcmod_dist.results.discovery import RANDOM_GROUPS, Discovery, Downstream, ReportData
 from ulcmod_dist.results.types import Absent, Repeats
 from ulcmod_dist.runtime.text import count
@@ -160,16 +159,18 @@ def tabulate_measures(found: Discovery) -> Table:
         Column("method", "Method"),
         *interval_columns(**titles),
         Column("selective", "Selective", ColumnKind.COUNT),
+        Column("selectivity", "Median selectivity", ColumnKind.NUMBER),
         Column("units_seeds", "Units over seeds", ColumnKind.NUMBER),
         Column("samples_seeds", "Samples over seeds", ColumnKind.NUMBER),
         Column("units_halves", "Units over halves", ColumnKind.NUMBER),
     )
-    ablation = found.ablation if isinstance(found.ablation, Ablation) else None
+    ablations = found.ablations
     rows = (
         (
             row.method,
             *interval_cells(*(getattr(row, key) for key in titles)),
-            ablation.num_selective if ablation and row is found.methods[0] else None,
+            ablations[row.method].num_selective if row.method in ablations else None,
+            ablations[row.method].selectivity_quantiles[1] if row.method in ablations else None,
             *(row.seeds_agreement or (None, None)),
             row.halves_agreement,
         )
@@ -178,8 +179,9 @@ def tabulate_measures(found: Discovery) -> Table:
     caption = (
         f"Accuracy and macro-F1: of the {SVC_NAME} on the K module features. Adjusted Rand and "
         "mutual information (normalised): the samples' modules against the categories. Stand out: "
-        "modules that tell a category better than 95% of random groups. Selective: modules so by "
-        "ablation, if it was run. Over seeds: mean adjusted Rand index between seeds. Over halves: "
+        "modules that tell a category better than 95% of random groups. Selective and "
+        "median selectivity: of the modules by ablation, where the job ablates them (ablate and "
+        "ablate.baselines). Over seeds: mean adjusted Rand index between seeds. Over halves: "
         "the same between the modules of two halves of the samples, with the first seed."
     )
     title = "Measures that favour no method"
