@@ -78,3 +78,13 @@ def test_summary__breaks_no_number_however_narrow_the_terminal(width: int) -> No
     parts = sum("┏" in line for line in lines)
     assert sum(line.startswith("│ 10 │") for line in lines) == parts
     assert lines[0].strip() == "Modules"
+
+
+def test_summary__a_table_that_is_split_names_its_rows_again() -> None:
+    columns = {"k": "K", "method": "Method"} | {f"column{i}": f"Column {i}" for i in range(9)}
+    row = {"k": 7, "method": "k-means", **{f"column{i}": 10_000 + i for i in range(9)}}
+    out = io.StringIO()
+    Console(file=out, width=60).print(Summary("Rows", columns, [row], num_keys=2))
+    shown = out.getvalue()
+    assert shown.count("k-means") == shown.count("Method") == shown.count("┏") > 1
+    assert all(shown.count(f"{10_000 + i:,}") == 1 for i in range(9))

@@ -87,7 +87,14 @@ def ablate(context: Context, num_modules: Sequence[int] | None = None) -> Summar
     closing = [_EXPLANATION, *stale_sentences(context)]
     # Of activation, as nearly always, nothing is said.
     facts = {} if snapshot.statistic == "activation" else {"statistic": snapshot.statistic}
-    return Summary(title="Ablation", columns=columns, rows=rows, facts=facts, closing=closing)
+    return Summary(
+        title="Ablation",
+        columns=columns,
+        rows=rows,
+        facts=facts,
+        closing=closing,
+        num_keys=2 if others else 1,
+    )
 
 
 def _describe(num_modules: int, method: str, result: Ablation, state: str) -> dict[str, Any]:

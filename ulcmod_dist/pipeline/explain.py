@@ -79,7 +79,7 @@ def explain(context: Context, num_modules: Sequence[int] | None = None) -> Summa
             }
             rows.append(row)
     closing = [_EXPLANATION, *stale_sentences(context)]
-    return Summary(title="Explanation", columns=COLUMNS, rows=rows, closing=closing)
+    return Summary("Explanation", COLUMNS, rows, closing=closing, num_keys=2)
 
 
 def make_explanation(context: Context, wanted: Mapping[str, Sequence[int]]) -> None:

@@ -28,6 +28,7 @@ class Summary:
     data: Mapping[str, Any] | None = None
     closing: Sequence[str] = ()
     exit_code: int = 0
+    num_keys: int = 1  # columns that name a row; a table that is split repeats them
 
     def as_json(self) -> dict[str, Any]:
         """The facts and all columns of the rows, as JSON values."""
@@ -46,17 +47,17 @@ class Summary:
         yield from (Text(strip_control_chars(line), overflow="fold") for line in self.closing)
 
     def _tables(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
-        """The rows, in as many tables as the width requires; each begins with the first column."""
+        """The rows, in as many tables as the width requires; each begins with the key columns."""
         unlimited = options.update_width(10**6)
-        first, *others = self.columns
-        keys, title = [first], self.title
+        named, others = [*self.columns][: self.num_keys], [*self.columns][self.num_keys :]
+        keys, title = named, self.title
         for key in others:
             wider = self._table([*keys, key], title)
             least = Measurement.get(console, unlimited, wider).minimum
-            if len(keys) > 1 and least > options.max_width:
+            if len(keys) > len(named) and least > options.max_width:
                 yield self._table(keys, title)
-                keys, title = [first], ""
-            keys.append(key)
+                keys, title = named, ""
+            keys = [*keys, key]
         yield self._table(keys, title)
 
     def _table(self, keys: Sequence[str], title: str) -> Table:
