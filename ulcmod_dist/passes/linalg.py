@@ -22,6 +22,9 @@ COMPONENTS = 16
 _OVERSAMPLING = 16
 _POWER_ROUNDS = 2
 _FACTORED_ROWS = 4096
+# Numbers of a block that are converted to float64 at a time, and rows at least.
+_PIECE = 2**17
+_LEAST_ROWS = 64
 # Largest entry of a product whose square, and the sum of many such, float64 still holds.
 _MAX_PRODUCT = 1e140
 
@@ -39,7 +42,9 @@ def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> 
             activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor
         )
     assert product is not None
-    return product - activations.mean @ scaled
+    # In place where it can be: another matrix of many samples is cleared page by page.
+    out = product if product.flags.writeable else None
+    return np.subtract(product, activations.mean @ scaled, out=out)
 
 
 def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
@@ -77,7 +82,7 @@ def principal_components(
     right = np.random.default_rng([seed, 0]).standard_normal((features, width))
     for _ in range(_POWER_ROUNDS):
         product = forward(activations, right, executor)
-        if not np.abs(product).max() < _MAX_PRODUCT:
+        if not max(product.max(), -product.min()) < _MAX_PRODUCT:
             raise_not_finite(activations, executor)
         # Centred columns sum to zero, so what z' Q has of the centre is zero, too.
         product -= product.mean(axis=0)
@@ -85,7 +90,7 @@ def principal_components(
         right, _ = factor_tall(backward(activations, left, executor))
     projected = forward(activations, right, executor)
     projected -= projected.mean(axis=0)
-    axes = np.linalg.svd(factor_tall(projected)[1])[2]
+    axes = np.linalg.svd(_triangle(projected))[2]
     return np.asarray(projected @ axes[:count].T)
 
 
@@ -95,14 +100,21 @@ def factor_tall(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     The triangles of the parts, below each other, are factored once more (Demmel et al. 2012, TSQR).
     A million rows take a fifth of the time of LAPACK's factors of the whole.
     """
-    factors = [
-        np.linalg.qr(part)
-        for part in np.array_split(matrix, max(1, -(-len(matrix) // _FACTORED_ROWS)))
-    ]
+    factors = [np.linalg.qr(part) for part in _split_rows(matrix)]
     tops, r = np.linalg.qr(np.concatenate([r for _, r in factors]))
     ends = np.cumsum([len(r) for _, r in factors])[:-1]
     parts = zip(factors, np.split(tops, ends), strict=True)
     return np.concatenate([q @ top for (q, _), top in parts]), r
+
+
+def _triangle(matrix: FloatArray) -> FloatArray:
+    """R of `factor_tall`, in half its time."""
+    parts = [np.linalg.qr(part, mode="r") for part in _split_rows(matrix)]
+    return np.asarray(np.linalg.qr(np.concatenate(parts), mode="r"))
+
+
+def _split_rows(matrix: FloatArray) -> list[FloatArray]:
+    return np.array_split(matrix, max(1, -(-len(matrix) // _FACTORED_ROWS)))
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
@@ -151,7 +163,14 @@ def raise_not_finite(activations: Standardised, executor: Executor) -> NoReturn:
 # Overflow shows in the product, and is refused there.
 @np.errstate(over="ignore", invalid="ignore")
 def _matmat_block(block: AnyArray, right: FloatArray) -> tuple[FloatArray, None]:
-    return block.astype(np.float64) @ right.T, None
+    # Piece by piece, so that what is converted is still in the cache when it is multiplied: a
+    # fifth to a third of the time.
+    product = np.empty((len(block), len(right)))
+    height = max(_LEAST_ROWS, _PIECE // max(1, block.shape[1]))
+    for first in range(0, len(block), height):
+        rows = slice(first, first + height)
+        np.matmul(block[rows].astype(np.float64, copy=False), right.T, out=product[rows])
+    return product, None
 
 
 @np.errstate(over="ignore", invalid="ignore")
