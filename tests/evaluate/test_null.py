@@ -36,6 +36,17 @@ def test_permuted__every_order_is_as_likely(dtype: type) -> None:
     assert ((counts - 1000) ** 2 / 1000).sum() < 50
 
 
+def test_permuted__each_column_has_an_order_of_its_own() -> None:
+    given: np.ndarray = np.repeat(np.arange(500, dtype=np.float32)[:, None], 300, axis=1)
+    plain = Standardised(given, np.zeros(300), np.ones(300))
+    found = permute_columns(plain, seed=0).raw
+    correlation = np.corrcoef(np.column_stack([given[:, 0], found]).T)[np.triu_indices(301, 1)]
+    # Independent orders of n samples correlate by 0 +- 1 / sqrt(n - 1).
+    assert abs(correlation.mean()) < 0.001
+    assert correlation.std() == pytest.approx(499**-0.5, rel=0.02)
+    assert np.abs(correlation).max() < 6 * 499**-0.5
+
+
 @pytest.mark.parametrize("chunks", [(120, 100), (13, 7), (50, 100)])
 def test_permuted__does_not_depend_on_chunks_and_stays_lazy(
     planted: Planted, chunks: tuple[int, int]
@@ -64,14 +75,14 @@ def test_held_bytes__are_those_of_the_widest_column_of_chunks_or_of_the_matrix(
     assert lazily(planted.lazy((50, units))) == 2 * samples * units * itemsize
     assert lazily(planted.train) == 0
     held = permutation_bytes(planted.lazy((13, 7)), 1, in_memory=True)
-    assert held == samples * units * itemsize + 64 * 2**20 + 8 * samples
+    assert held == samples * units * itemsize + 64 * 2**20
 
 
 def test_null_objectives__search_sees_another_permutation_each_time(planted: Planted) -> None:
     seen = []
 
     def search(activations: Standardised, seed: int) -> dict[int, Objective]:
-        seen.append(activations.raw)
+        seen.append(np.array(activations.raw))
         return {3: objective(activations, planted.sample_labels, planted.unit_labels, 3)}
 
     found = search_null_model(planted.train, search, permutations=3, seed=5)[3]
@@ -79,3 +90,18 @@ def test_null_objectives__search_sees_another_permutation_each_time(planted: Pla
     assert len(found) == 3
     assert not np.array_equal(seen[0], seen[1])
     assert all(abs(one.value) < 0.2 * real.value for one in found)
+
+
+def test_null_objectives__permuted_matrices_take_each_others_place(
+    planted: Planted, threads: ThreadExecutor
+) -> None:
+    seen, given = [], planted.lazy((13, 7))
+
+    def search(activations: Standardised, seed: int) -> dict[int, Objective]:
+        seen.append(activations.raw)
+        expected = permute_columns(given, seed).raw
+        np.testing.assert_array_equal(activations.raw, np.asarray(expected))
+        return {}
+
+    search_null_model(given, search, 3, 5, threads)
+    assert all(np.shares_memory(seen[0], later) for later in seen[1:])

@@ -4,7 +4,7 @@ Each unit's column is permuted over the samples on its own. That keeps every uni
 and all its statistics, and breaks whatever units had in common.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +23,8 @@ NULL_TOLERANCE = 1e-3
 fraction of 2e-4 after it."""
 
 _BLOCK_BYTES = 64 * 2**20
-_ROWS_AT_ONCE = 512  # of a stripe, they stay in the cache while they are turned
+_TILE = 16  # rows and columns turned together: one line of the cache each
+_HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 
 SearchFunction = Callable[[Standardised, int], Mapping[int, Objective]]
@@ -41,17 +42,21 @@ def search_null_model(
 
     One search finds the modules for every K, so that all share each pass over a permuted matrix:
     permuting its columns takes longer than reading them. With an ``executor`` whose tasks run in
-    this process, a Dask matrix is permuted in its memory.
+    this process, a Dask matrix is permuted in its memory. Permuted matrices in memory take each
+    other's place: ``search`` keeps none.
     """
-    found = []
+    raw, found = activations.raw, []
+    is_lazy = isinstance(raw, da.Array) and executor is None
+    # Clearing new pages for each permutation takes as long as a pass over them.
+    out = None if is_lazy else np.empty(raw.shape, raw.dtype)
     for number in range(seed, seed + permutations):
-        found.append(search(permute_columns(activations, number, executor), number))
+        found.append(search(permute_columns(activations, number, executor, out), number))
         release_freed_memory()
     return {k: tuple(objectives[k] for objectives in found) for k in found[0]} if found else {}
 
 
 def permute_columns(
-    activations: Standardised, seed: int, executor: Executor | None = None
+    activations: Standardised, seed: int, executor: Executor | None = None, out: Any = None
 ) -> Standardised:
     """Activations with each unit's column permuted over the samples, independently.
 
@@ -60,14 +65,19 @@ def permute_columns(
     to build one, the chunks above each other in that part of the matrix are held for a while. With
     an ``executor`` it is read once, into a NumPy matrix: the graph of a million samples in
     whole columns has a task for each chunk and column of blocks, and takes longer than the search.
+    A matrix in memory is written to ``out``, if given.
     """
     raw = activations.raw
-    if not isinstance(raw, da.Array):
-        result = _permute(raw, 0, seed)
-    elif executor is None:
+    if isinstance(raw, da.Array) and executor is None:
         result = _lazily(raw, seed)
     else:
-        result = _permute_in_memory(raw, seed, executor)
+        result = np.empty(raw.shape, raw.dtype) if out is None else out
+        if isinstance(raw, da.Array):
+            assert executor is not None
+            read_matrix(raw, executor, result)
+        else:
+            result[:] = raw
+        _permute_in_place(result, 0, seed, executor.workers if executor else 1)
     return Standardised(result, activations.mean, activations.std)
 
 
@@ -79,20 +89,10 @@ def permutation_bytes(activations: Standardised, workers: int, *, in_memory: boo
     raw = activations.raw
     column = raw.shape[0] * raw.dtype.itemsize
     if in_memory:
-        # Each thread turns a stripe, and draws a number for each sample.
-        stripe = max(_BLOCK_BYTES, column) + 8 * raw.shape[0]
-        return int(column * raw.shape[1] + workers * stripe)
+        # Each thread turns a stripe.
+        return int(column * raw.shape[1] + workers * max(_BLOCK_BYTES, column))
     widest = max(raw.chunks[1]) if isinstance(raw, da.Array) else 0
     return int(workers * column * widest)
-
-
-def _permute_in_memory(raw: Any, seed: int, executor: Executor) -> Any:
-    result = read_matrix(raw, executor)
-    with ThreadPoolExecutor(executor.workers) as pool:
-        tasks = [pool.submit(_permute_in_place, part, at, seed) for at, part in _stripes(result)]
-    for task in tasks:
-        task.result()
-    return result
 
 
 def _lazily(raw: Any, seed: int) -> Any:
@@ -106,43 +106,66 @@ def _lazily(raw: Any, seed: int) -> Any:
 
 
 def _permute_block(block: Any, seed: int, block_info: Any = None) -> Any:
-    first_unit = block_info[0]["array-location"][1][0]
-    return _permute(block, first_unit, seed)
-
-
-def _permute(block: Any, first_unit: int, seed: int) -> Any:
-    result = np.array(block)
-    for first, stripe in _stripes(result):
-        _permute_in_place(stripe, first_unit + first, seed)
+    result = np.array(block, order="C")
+    _permute_in_place(result, block_info[0]["array-location"][1][0], seed)
     return result
 
 
-def _stripes(matrix: Any) -> Iterator[tuple[int, Any]]:
-    """The first column and a view of each part of a matrix that is permuted at a time."""
-    width = max(1, _BLOCK_BYTES // max(1, matrix.shape[0] * matrix.dtype.itemsize))
-    for first in range(0, matrix.shape[1], width):
-        yield first, matrix[:, first : first + width]
+def _permute_in_place(matrix: Any, first_unit: int, seed: int, workers: int = 1) -> None:
+    """Permute the columns of a matrix in C order, whose first is that of a unit."""
+    numbers = matrix.view(f"u{matrix.itemsize}")
+    width = max(1, _BLOCK_BYTES // max(1, matrix.shape[0] * matrix.itemsize))
 
+    def permute(first: int) -> None:
+        units = range(first, min(first + width, matrix.shape[1]))
+        keys = [np.random.SeedSequence([seed, first_unit + unit]) for unit in units]
+        states = np.array([key.generate_state(4, np.uint64) for key in keys])
+        columns = np.empty((len(units), matrix.shape[0]), numbers.dtype)
+        _permute_stripe(numbers, first, columns, states)
 
-def _permute_in_place(stripe: Any, first_unit: int, seed: int) -> None:
-    # A column is shuffled many times faster where its entries lie side by side.
-    columns = np.empty(stripe.shape[::-1], stripe.dtype)
-    rows = [slice(at, at + _ROWS_AT_ONCE) for at in range(0, len(stripe), _ROWS_AT_ONCE)]
-    for part in rows:
-        columns[:, part] = stripe[part].T
-    for unit, column in enumerate(columns, first_unit):
-        _shuffle(column, np.random.default_rng([seed, unit]))
-    for part in rows:
-        stripe[part] = columns[:, part].T
-
-
-def _shuffle(column: Any, rng: np.random.Generator) -> None:
-    """Permute in place (Fisher and Yates), in a quarter of the time of `Generator.shuffle`."""
-    _swap(column.view(f"u{column.itemsize}"), rng.random(len(column)))
+    with ThreadPoolExecutor(workers, "permute") as pool:
+        for _ in pool.map(permute, range(0, matrix.shape[1], width)):
+            pass
 
 
 @njit(cache=True, nogil=True)
-def _swap(column, draws):  # type: ignore[no-untyped-def]
-    for i in range(column.size - 1, 0, -1):
-        j = int(draws[i] * (i + 1))
+def _permute_stripe(matrix, first, columns, states):  # type: ignore[no-untyped-def]
+    # A column is shuffled many times faster where its entries lie side by side.
+    width, samples = columns.shape
+    for s in range(0, samples, _TILE):
+        for u in range(0, width, _TILE):
+            for column in range(u, min(u + _TILE, width)):
+                for row in range(s, min(s + _TILE, samples)):
+                    columns[column, row] = matrix[row, first + column]
+    for column in range(width):
+        _shuffle(columns[column], states[column])
+    for s in range(0, samples, _TILE):
+        for u in range(0, width, _TILE):
+            for row in range(s, min(s + _TILE, samples)):
+                for column in range(u, min(u + _TILE, width)):
+                    matrix[row, first + column] = columns[column, row]
+
+
+@njit(cache=True, nogil=True)
+def _shuffle(column, state):  # type: ignore[no-untyped-def]
+    """Permute in place (Fisher and Yates), every order as likely as any other.
+
+    Numbers come from xoshiro256++ (Blackman and Vigna 2021), inline: drawn by NumPy beforehand,
+    they take as long as the swaps. Half of each becomes a whole number below ``left`` (Lemire
+    2019): 2**32 % left of its values are rejected, which would make some numbers likelier.
+    """
+    a, b, c, d = state
+    i = column.size - 1
+    while i > 0:
+        total, shifted = a + d, b << np.uint64(17)
+        draw = ((total << np.uint64(23)) | (total >> np.uint64(41))) + a
+        c, d = c ^ a, d ^ b
+        b, a = b ^ c, a ^ d
+        c, d = c ^ shifted, (d << np.uint64(45)) | (d >> np.uint64(19))
+        left = np.uint64(i + 1)
+        product = (draw >> _HALF) * left
+        if product & _LOW < left and product & _LOW < (_LOW - left + np.uint64(1)) % left:
+            continue
+        j = product >> _HALF
         column[i], column[j] = column[j], column[i]
+        i -= 1

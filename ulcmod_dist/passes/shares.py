@@ -158,11 +158,14 @@ def keep_matrix(
     return KeptMatrix(raw, units, layout, dict(zip(places, handles, strict=True)))
 
 
-def read_matrix(raw: AnyArray, executor: Executor) -> AnyArray:
-    """A Dask array as a NumPy array in this process, read by the executor block after block."""
+def read_matrix(raw: AnyArray, executor: Executor, out: AnyArray | None = None) -> AnyArray:
+    """A Dask array as a NumPy array in this process, read by the executor block after block.
+
+    It is written to ``out``, if given.
+    """
     if isinstance(raw, np.ndarray):
         return raw
-    result = np.empty(raw.shape, raw.dtype)
+    result = np.empty(raw.shape, raw.dtype) if out is None else out
     rows, columns = (dict(enumerate(consecutive_slices(sizes))) for sizes in raw.chunks)
     cuts = ([range(n, n + 1) for n in side] for side in (rows, columns))
     layout = Layout(rows, columns, *cuts)

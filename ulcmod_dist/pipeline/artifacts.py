@@ -93,7 +93,7 @@ GRAPH: Mapping[str, Artifact] = {
             ),
         ),
         Artifact(
-            "null", 5, "evaluate:make_evaluation", "evaluate",
+            "null", 6, "evaluate:make_evaluation", "evaluate",
             inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
