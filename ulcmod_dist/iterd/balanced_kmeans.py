@@ -135,10 +135,9 @@ def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) ->
     by_point = np.ascontiguousarray(costs.T)
     edges, movers = np.full((groups, groups), np.inf), np.zeros((groups, groups), np.int64)
     lengths, parents = np.empty(groups), np.empty(groups, int)
-    changed = list(range(groups))
+    for group in range(groups):
+        _refresh_edges(by_point, labels, group, edges, movers)
     while True:
-        for group in changed:
-            _refresh_edges(by_point, labels, group, edges, movers)
         largest, smallest = sizes.max(), sizes.min()
         # Once sizes fit, which groups are the larger ones is optimised as well.
         is_needed = largest > most or smallest < least
@@ -148,12 +147,15 @@ def balance_exactly(costs: FloatArray, labels: LabelArray, sizes: LabelArray) ->
         if end < 0 or (not is_needed and length > -1e-12):
             return
         sizes[end] += 1
-        changed = [end]
+        steps = []
         while parents[end] >= 0:
-            labels[movers[parents[end], end]] = end
+            steps.append((movers[parents[end], end], parents[end], end))
             end = parents[end]
-            changed.append(end)
         sizes[end] -= 1
+        for point, _, taker in steps:
+            labels[point] = taker
+        for step in steps:
+            _update_edges(by_point, labels, *step, edges, movers)
 
 
 # numba compiles loops over numbers in a fraction of the seconds that functions of arrays take.
@@ -211,6 +213,24 @@ def _refresh_edges(costs, labels, a, edges, movers):  # type: ignore[no-untyped-
                 if b != a and change < edges[a, b]:
                     edges[a, b] = change
                     movers[a, b] = i
+
+
+# Where nothing groups the points, a fit takes dozens of rounds, and paths take most of their time.
+@njit(cache=True, nogil=True)
+def _update_edges(costs, labels, point, giver, taker, edges, movers):  # type: ignore[no-untyped-def]
+    """Write the edges that change when a point is moved, as `_refresh_edges` would."""
+    for b in range(edges.shape[0]):
+        change = costs[point, b] - costs[point, taker]
+        is_first = change == edges[taker, b] and point < movers[taker, b]
+        if b != taker and (change < edges[taker, b] or is_first):
+            edges[taker, b] = change
+            movers[taker, b] = point
+        if b != giver and movers[giver, b] == point:
+            edges[giver, b] = np.inf
+            for i in range(labels.size):
+                if labels[i] == giver and costs[i, b] - costs[i, giver] < edges[giver, b]:
+                    edges[giver, b] = costs[i, b] - costs[i, giver]
+                    movers[giver, b] = i
 
 
 @njit(cache=True, nogil=True)
