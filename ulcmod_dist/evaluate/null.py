@@ -23,7 +23,8 @@ NULL_TOLERANCE = 1e-3
 fraction of 2e-4 after it."""
 
 _BLOCK_BYTES = 64 * 2**20
-_TILE = 16  # rows and columns turned together: one line of the cache each
+# Turned together: columns in a line of the cache, and rows whose lines stay in the cache meanwhile.
+_TILE_COLUMNS, _TILE_ROWS = 16, 512
 _HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 
@@ -132,17 +133,17 @@ def _permute_in_place(matrix: Any, first_unit: int, seed: int, workers: int = 1)
 def _permute_stripe(matrix, first, columns, states):  # type: ignore[no-untyped-def]
     # A column is shuffled many times faster where its entries lie side by side.
     width, samples = columns.shape
-    for s in range(0, samples, _TILE):
-        for u in range(0, width, _TILE):
-            for column in range(u, min(u + _TILE, width)):
-                for row in range(s, min(s + _TILE, samples)):
+    for s in range(0, samples, _TILE_ROWS):
+        for u in range(0, width, _TILE_COLUMNS):
+            for column in range(u, min(u + _TILE_COLUMNS, width)):
+                for row in range(s, min(s + _TILE_ROWS, samples)):
                     columns[column, row] = matrix[row, first + column]
     for column in range(width):
         _shuffle(columns[column], states[column])
-    for s in range(0, samples, _TILE):
-        for u in range(0, width, _TILE):
-            for row in range(s, min(s + _TILE, samples)):
-                for column in range(u, min(u + _TILE, width)):
+    for s in range(0, samples, _TILE_ROWS):
+        for u in range(0, width, _TILE_COLUMNS):
+            for row in range(s, min(s + _TILE_ROWS, samples)):
+                for column in range(u, min(u + _TILE_COLUMNS, width)):
                     matrix[row, first + column] = columns[column, row]
 
 
