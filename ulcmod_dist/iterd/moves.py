@@ -146,12 +146,7 @@ def _draw_part(
     z, _ = map_reduce(
         activations.raw,
         partial(select_entries, num_units=len(units)),
-        by_sample=[_spread(np.arange(shape[0]), samples, activations.n_samples)],
-        by_unit=[
-            _spread(np.arange(shape[1]), units, activations.n_units),
-            activations.mean,
-            activations.std,
-        ],
+        by_unit=[np.arange(len(units)), activations.mean[units], activations.std[units]],
         executor=matrix.executor,
         only_samples=samples,
         only_units=units,

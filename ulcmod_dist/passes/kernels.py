@@ -6,7 +6,8 @@ any precision. Their arguments:
 
     block                       raw activations [samples, units]
     sample_labels, unit_labels  module of each sample or unit in each search [searches, items]
-    before, after               such labels, earlier and later
+    moved                       places in the block of samples or units, ascending
+    before, after               labels of these alone, earlier and later [searches, moved]
     weights                     weight of each unit, 1 / std [units]
     num_modules                 modules of all searches together
 
@@ -59,34 +60,36 @@ def both_sums(
 
 def sample_changes(
     block: AnyArray,
+    moved: LabelArray,
     before: LabelArray,
     after: LabelArray,
     weights: FloatArray,
     *,
     num_modules: int,
 ) -> tuple[FloatArray, None]:
-    """Change of `sample_sums` when units move; reads only the columns of those that moved."""
+    """Change of `sample_sums` when units move; reads only their columns."""
     changes, lanes = np.zeros((block.shape[0], num_modules)), allocate_lanes(num_modules)
     # The moves of all searches follow each other, so that a few rows stay in the cache for all.
-    search, moved = map(np.ascontiguousarray, np.nonzero(before != after))
-    pair = before[search, moved], after[search, moved]
-    _add_sample_changes(_summable(block), moved, *pair, weights[moved], changes, lanes)
+    search, unit = np.nonzero(before != after)
+    pair = before[search, unit], after[search, unit]
+    _add_sample_changes(_summable(block), moved[unit], *pair, weights[unit], changes, lanes)
     return changes, None
 
 
 def unit_changes(
-    block: AnyArray, before: LabelArray, after: LabelArray, *, num_modules: int
+    block: AnyArray, moved: LabelArray, before: LabelArray, after: LabelArray, *, num_modules: int
 ) -> tuple[None, FloatArray]:
-    """Change of `unit_sums` when samples move; reads only the rows of those that moved."""
+    """Change of `unit_sums` when samples move; reads only their rows."""
     changes = np.zeros((num_modules, block.shape[1]))
-    _add_unit_changes(_summable(block), before, after, changes)
+    _add_unit_changes(_summable(block), moved, before, after, changes)
     return None, changes
 
 
 def select_entries(
     block: AnyArray,
-    sample_places: LabelArray,
-    unit_places: LabelArray,
+    rows: LabelArray,
+    columns: LabelArray,
+    numbers: LabelArray,
     mean: FloatArray,
     std: FloatArray,
     *,
@@ -94,13 +97,11 @@ def select_entries(
 ) -> tuple[AnyArray, None]:
     """The z of some samples and units [selected samples, ``num_units``], 0 elsewhere.
 
-    In the precision of the block, but at least float32. Places are those among the selected samples
-    or units, ascending, and -1 for the others.
+    In the precision of the block, but at least float32. ``numbers`` are those of the block's
+    selected columns among all ``num_units``, whose ``mean`` and ``std`` these are.
     """
-    rows, columns = np.flatnonzero(sample_places >= 0), np.flatnonzero(unit_places >= 0)
     selected = np.zeros((len(rows), num_units), np.result_type(block.dtype, np.float32))
-    z = (block[np.ix_(rows, columns)] - mean[columns]) / std[columns]
-    selected[:, unit_places[columns]] = z
+    selected[:, numbers] = (block[np.ix_(rows, columns)] - mean) / std
     return selected, None
 
 
@@ -220,10 +221,10 @@ def _add_sample_changes(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _add_unit_changes(block, before, after, changes):  # type: ignore[no-untyped-def]
+def _add_unit_changes(block, moved, before, after, changes):  # type: ignore[no-untyped-def]
     for search in range(before.shape[0]):
-        for row in range(block.shape[0]):
-            old, new = before[search, row], after[search, row]
+        for i in range(moved.size):
+            row, old, new = moved[i], before[search, i], after[search, i]
             if old != new:
                 for column in range(block.shape[1]):
                     changes[old, column] -= block[row, column]

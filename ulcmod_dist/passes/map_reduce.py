@@ -7,7 +7,7 @@ The tree depends on the blocks alone, so that any number of workers gives the sa
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,7 +55,7 @@ class TreeSum:
 Place: TypeAlias = tuple[range, range]
 """Rows and columns of the blocks of a share, by their numbers."""
 Side: TypeAlias = tuple[dict[int, slice], list[AnyArray]]
-"""Samples or units of a share's blocks that are read, by number, and its part of the arguments."""
+"""The part of the arguments of each block that is read, by number; and the arguments of a share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +66,9 @@ class Pass:
     and one for its units [q, units], or None. Each block gets its part of the arrays ``by_sample``
     and ``by_unit``, whose last axis is that of samples or units.
 
-    Blocks without any of ``only_samples`` or ``only_units``, both ascending, are not read; only the
-    sum over the other axis is then meaningful.
+    With ``only_samples`` or ``only_units``, both ascending, the arrays of that side hold these
+    items alone, and the kernel gets, before them, the items' places in the block. Blocks without
+    any are not read; only the sum over the other axis is then meaningful.
     """
 
     raw: AnyArray
@@ -105,8 +106,8 @@ def map_reduce_all(passes: Sequence[Pass], executor: Executor) -> Iterator[Parts
 def _list_shares(one: Pass, workers: int) -> list[tuple[Place, Any, tuple[Side, Side]]]:
     """Place of each share that is read, the share or its handle, and its part of the arguments."""
     raw, layout = one.raw, plan_layout(one.raw, workers)
-    rows = _select_blocks(layout.rows, one.only_samples)
-    columns = _select_blocks(layout.columns, one.only_units)
+    rows, by_sample = _select_items(layout.rows, one.by_sample, one.only_samples)
+    columns, by_unit = _select_items(layout.columns, one.by_unit, one.only_units)
     places = [
         place
         for place in layout.places
@@ -115,8 +116,8 @@ def _list_shares(one: Pass, workers: int) -> list[tuple[Place, Any, tuple[Side, 
     is_kept = isinstance(raw, KeptMatrix)
     shares = [raw.handles[p] for p in places] if is_kept else cut_shares(raw, layout, places)
     # All labels and weights together would be the most that many workers are sent.
-    of_rows = {cut: _cut(rows, cut, one.by_sample) for cut in {cut for cut, _ in places}}
-    of_columns = {cut: _cut(columns, cut, one.by_unit) for cut in {cut for _, cut in places}}
+    of_rows = {cut: _cut(rows, cut, by_sample) for cut in {cut for cut, _ in places}}
+    of_columns = {cut: _cut(columns, cut, by_unit) for cut in {cut for _, cut in places}}
     sides = [(of_rows[row_cut], of_columns[column_cut]) for row_cut, column_cut in places]
     return list(zip(places, shares, sides, strict=True))
 
@@ -176,14 +177,22 @@ def _overlaps(cut: range, numbers: Mapping[int, slice]) -> bool:
     return any(number in numbers for number in cut)
 
 
-def _select_blocks(blocks: Mapping[int, slice], items: AnyArray | None) -> dict[int, slice]:
-    """The blocks that hold one of the ascending items."""
+def _select_items(
+    blocks: Mapping[int, slice], arrays: Sequence[AnyArray], items: AnyArray | None
+) -> Side:
+    """The part of the arrays that belongs to each block, and the arrays.
+
+    If they hold the ascending ``items`` alone, only blocks with some, and before the arrays that of
+    the items' places in their blocks.
+    """
     if items is None:
-        return dict(blocks)
-    firsts = np.searchsorted(items, [part.start for part in blocks.values()])
-    ends = np.searchsorted(items, [part.stop for part in blocks.values()])
-    pairs = zip(blocks.items(), firsts, ends, strict=True)
-    return {number: part for (number, part), first, end in pairs if end > first}
+        return dict(blocks), list(arrays)
+    starts = np.array([part.start for part in blocks.values()])
+    bounds = np.searchsorted(items, [*starts, max(part.stop for part in blocks.values())])
+    places = items - np.repeat(starts, np.diff(bounds))
+    pairs = zip(blocks, pairwise(bounds.tolist()), strict=True)
+    chosen = {number: slice(first, end) for number, (first, end) in pairs if end > first}
+    return chosen, [places, *arrays]
 
 
 def _cut(blocks: Mapping[int, slice], cut: range, arrays: Sequence[AnyArray]) -> Side:

@@ -94,11 +94,14 @@ class ActivationMatrix:
             return list(tables)
         if self._prefers_full_pass(before, after, axis=1):
             return self.sample_tables(after, num_modules)
-        stacks = [_stack_labels(labels, num_modules) for labels in (before, after)]
         changes, _ = map_reduce(
             self.activations.raw,
             partial(kernels.sample_changes, num_modules=sum(num_modules)),
-            by_unit=[*stacks, self.activations.weights],
+            by_unit=[
+                _stack_labels([labels[moved] for labels in before], num_modules),
+                _stack_labels([labels[moved] for labels in after], num_modules),
+                1.0 / self.activations.std[moved],
+            ],
             executor=self.executor,
             only_units=moved,
         )
@@ -121,17 +124,27 @@ class ActivationMatrix:
             return list(tables)
         if self._prefers_full_pass(before, after, axis=0):
             return self.unit_tables(after, num_modules)
+        old, new = (
+            _stack_labels([labels[moved] for labels in side], num_modules)
+            for side in (before, after)
+        )
+        # Few samples move, and sums of the modules that none of them left or joined stay: they
+        # would be most of what a worker sends back.
+        changed = np.unique([old[old != new], new[old != new]])
+        stacks = [np.searchsorted(changed, labels).astype(np.int32) for labels in (old, new)]
         _, changes = map_reduce(
             self.activations.raw,
-            partial(kernels.unit_changes, num_modules=sum(num_modules)),
-            by_sample=[_stack_labels(labels, num_modules) for labels in (before, after)],
+            partial(kernels.unit_changes, num_modules=len(changed)),
+            by_sample=stacks,
             executor=self.executor,
             only_samples=moved,
         )
-        old, new = (_sizes(labels, num_modules) for labels in (before, after))
-        grown = [now - then for then, now in zip(old, new, strict=True)]
-        for table, change in zip(tables, self._unit_tables(changes, grown), strict=True):
-            table += change
+        assert changes is not None
+        then, now = (np.concatenate(_sizes(side, num_modules)) for side in (before, after))
+        columns = [column for table in tables for column in table.T]
+        for module, change in zip(changed, changes, strict=True):
+            shifted = change - (now - then)[module] * self.activations.mean
+            columns[module] += shifted / self.activations.std
         return list(tables)
 
     def load_block(self, units: slice) -> ActivationMatrix:
