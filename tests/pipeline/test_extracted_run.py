@@ -124,42 +124,6 @@ def test_ablate__fills_its_part_of_the_page(folder: Path, ulcmod: Ulcmod) -> Non
     assert {row["state"] for row in again["rows"]} == {"as before"}
 
 
-def test_ablate__of_other_methods_stands_beside_the_modules(
-    folder: Path, tmp_path: Path, ulcmod: Ulcmod
-) -> None:
-    run = shutil.copytree(folder / "run", tmp_path / "run")
-    assert ulcmod("ablate", run).code == 0
-    found = ulcmod("ablate", run, "--set", "ablate.baselines=[k-means]", "--json")
-    assert found.code == 0, found.err
-    rows = [row for row in found.json()["rows"] if row["num_modules"] == 3]
-    methods = ["IterD", "k-means", "random groups of units"]
-    assert [row["method"] for row in rows] == methods
-    # The modules themselves are not ablated again.
-    assert [row["state"] for row in rows] == ["as before", "measured", "measured"]
-    assert ulcmod("report", run).code == 0
-    table = pq.read_table(run / "tables/measures-k003.parquet").to_pydict()
-    assert dict(zip(table["method"], table["selective"], strict=True)) == {
-        row["method"]: row["selective"] for row in rows
-    }
-    shown = pq.read_table(run / "tables/ablated-methods-k003.parquet")
-    assert shown["advantage"].to_pylist() == [row["advantage"] for row in rows]
-    status = ulcmod("status", run, "--json", "--set", "ablate.samples=2").json()["artifacts"]
-    states = {each["artifact"]: each["state"] for each in status if each["num_modules"] == 3}
-    assert (states["methods"], states["method-ablations"]) == ("fresh", "stale")
-
-
-def test_evaluate__keeps_the_modules_of_other_methods(folder: Path) -> None:
-    run = um.open_run(folder / "run")
-    units = pq.read_table(folder / "run/evaluation/methods-units-K=003.parquet")
-    samples = pq.read_table(folder / "run/evaluation/methods-samples-K=003.parquet")
-    assert units.column_names == ["unit", "k-means", "random groups of units"]
-    assert units["unit"].to_pylist() == run.units(3)["unit"].tolist()
-    assert samples["sample_id"].to_pylist() == run.sample_ids("train")
-    sizes = np.bincount(run.units(3)["module"])
-    assert np.array_equal(np.bincount(units["random groups of units"].to_numpy()), sizes)
-    assert set(samples["k-means"].to_pylist()) <= {0, 1, 2}
-
-
 def test_ablate__measures_answers_and_notices_changed_ones(
     folder: Path, tmp_path: Path, ulcmod: Ulcmod
 ) -> None:

@@ -51,6 +51,12 @@ class Artifact:
     files: tuple[str, ...] = ()  # keys that it is stored under; ``{k}`` stands for K
     each_k: bool = False  # whether there is one for each K
 
+    def depends_on(self, key: str) -> bool:
+        """Whether its content depends on a key of the job, such as ``discover.seed``."""
+        if key in self.ignored:
+            return False
+        return any(key == name or key.startswith(f"{name}.") for name in self.config)
+
     def label(self, num_modules: int | None) -> str:
         """What records call the artifact, such as ``modules for K = 7``."""
         return self.name if num_modules is None else f"{self.name} for K = {num_modules}"

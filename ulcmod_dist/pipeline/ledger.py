@@ -120,11 +120,7 @@ class Ledger:
             for upstream, k in self._inputs(artifact, num_modules)
             if (record := self.record(upstream.name, k)) is not None
         }
-        config = {
-            key: value
-            for key, value in self._config.items()
-            if key not in artifact.ignored and any(_is_below(key, name) for name in artifact.config)
-        }
+        config = {k: value for k, value in self._config.items() if artifact.depends_on(k)}
         observed = dict(self._observed.get(name, {}))
         if name == "snapshot":
             # A manifest may have been written and its record not.
@@ -396,7 +392,3 @@ def _changed_inputs(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[
             name, is_new = describe_label(label), label not in old
             change = "new" if is_new else "different" if label in new else "no longer fresh"
             yield f"{name} {_be(name)} {change}"
-
-
-def _is_below(key: str, name: str) -> bool:
-    return key == name or key.startswith(f"{name}.")
