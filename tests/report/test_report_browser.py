@@ -13,7 +13,6 @@ from tests.report.planted import HOSTILE_CATEGORY, HOSTILE_TEXTS
 from ulcmod_dist.report.page import render_page
 from ulcmod_dist.results.discovery import ReportData
 
-SECONDS_TO_OPEN = 2.0
 # Each number that a phone shows, if it lies on more than one line.
 BROKEN_NUMBERS = """
   [...document.querySelectorAll(".key-figures b, td.number, td.count, td.share, .share-text")]
@@ -344,8 +343,13 @@ def test_page__shows_a_phone_short_numbers_on_one_line(
     assert page.evaluate(BROKEN_NUMBERS) == []
 
 
-def test_page__opens_in_time(chromium: Browser, large_report: ReportData, tmp_path: Path) -> None:
-    file = write_page(large_report, tmp_path)
-    # Other work on the machine slows a processor down; the least of three has least of it.
-    spent = [measure_opening(chromium, file)["TaskDuration"] for _ in range(3)]
-    assert min(spent) < SECONDS_TO_OPEN, spent
+def test_page__lays_out_only_what_is_shown(
+    chromium: Browser, large_report: ReportData, tmp_path: Path
+) -> None:
+    """Opening a page of any size costs little more than loading plotly.
+
+    ``tests.benchmarks.evaluation`` shows the seconds.
+    """
+    opened = measure_opening(chromium, write_page(large_report, tmp_path))
+    assert opened["Nodes"] > 100_000
+    assert opened["LayoutObjects"] < opened["Nodes"] / 20
