@@ -29,16 +29,15 @@ from ulcmod_dist.runtime.ray_failures import (
 )
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
+    choose_start_timeout,
     draining_nodes,
     explain_shortage,
-    has_capacity,
     max_actors,
     node_alive,
     node_resources,
 )
 
 ATTEMPTS = 3  # how often a shard or a prompt may fail before it is quarantined
-STARTUP_TIMEOUT = 600.0  # seconds for processes whose resources were free: a busy machine is slow
 SURVEY_INTERVAL = 2.0  # seconds between two looks at how many actors the cluster has room for
 PROGRESS_INTERVAL = 1.0  # seconds between two questions to an actor of how far its shards are
 MAX_POLLS_PER_SECOND = 20  # over all actors: their number would otherwise grow with the cluster
@@ -121,7 +120,7 @@ class WorkerPool:
     _draining: frozenset[str] = frozenset()
     _surveyed: float = float("-inf")
     _polled: float = float("-inf")
-    _was_free: bool = False
+    _start_timeout: float = PLACEMENT_TIMEOUT
     _waiting_since: float = field(default_factory=time.monotonic)
 
     @property
@@ -149,9 +148,7 @@ class WorkerPool:
         """
         self._queue.extend(tasks)
         self._waiting_since = time.monotonic()
-        self._was_free = max_actors(self.resources, node_resources()) > 0 and has_capacity(
-            self.resources
-        )
+        self._start_timeout = choose_start_timeout(self.resources, self.placement_timeout)
         while self._queue or any(actor.tasks for actor in self._actors):
             if self.stop():
                 self._queue.clear()
@@ -197,10 +194,7 @@ class WorkerPool:
             self._kill(actor)
         if any(actor.node for actor in self._actors) or not self._queue:
             self._waiting_since = now
-        # Resources that were free when the run began are reserved for the first actors by now, and
-        # only their processes are still starting.
-        timeout = STARTUP_TIMEOUT if self._was_free else self.placement_timeout
-        if now - self._waiting_since > timeout:
+        if now - self._waiting_since > self._start_timeout:
             raise UlcmodError(
                 explain_shortage(self.resources, node_resources()),
                 "Ask for less per actor, or give the cluster more.",

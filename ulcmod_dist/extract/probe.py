@@ -16,6 +16,7 @@ from ulcmod_dist.forward.memory import DeviceMemory, get_device_memory
 from ulcmod_dist.runtime.ray_failures import find_machine_failure
 from ulcmod_dist.runtime.ray_session import (
     ActorResources,
+    choose_start_timeout,
     explain_shortage,
     max_actors,
     node_resources,
@@ -59,12 +60,13 @@ def probe(
     with ray_session(config.address):
         actors = config.workers or max(1, max_actors(resources, node_resources()))
         began = time.monotonic()
+        timeout = choose_start_timeout(resources, config.placement_timeout)
         writer = ShardWriter(run, plan.chunk_shape)
         actor = define_worker(resources).remote(
             load_model, writer, plan.provenance, prepared.plan_batches
         )
         try:
-            placed, _ = ray.wait([actor.place.remote()], timeout=config.placement_timeout)
+            placed, _ = ray.wait([actor.place.remote()], timeout=timeout)
             if not placed:
                 raise UlcmodError(explain_shortage(resources, node_resources()))
             _raise_failure(ray.get(actor.load.remote()))
@@ -90,9 +92,10 @@ def query_actor_memory(config: ExtractConfig) -> DeviceMemory:
     device = "cuda" if config.gpus > 0 else "cpu"
     resources = ActorResources(config.cpus, config.gpus)
     with ray_session(config.address):
+        timeout = choose_start_timeout(resources, config.placement_timeout)
         ask: Any = ray.remote(num_cpus=config.cpus, num_gpus=config.gpus)(get_device_memory)
         answer = ask.remote(device)
-        if not ray.wait([answer], timeout=config.placement_timeout)[0]:
+        if not ray.wait([answer], timeout=timeout)[0]:
             ray.cancel(answer)
             raise UlcmodError(explain_shortage(resources, node_resources()))
         try:

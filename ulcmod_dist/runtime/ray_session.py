@@ -27,6 +27,7 @@ SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 """Longest path of a Unix socket."""
 
 ANSWER_TIMEOUT = 10.0  # seconds for a cluster to answer
+STARTUP_TIMEOUT = 600.0  # seconds for a process whose resources are free to start
 
 logger = logging.getLogger(__name__)
 
@@ -133,10 +134,17 @@ def max_actors(resources: ActorResources, nodes: list[Mapping[str, float]]) -> i
     )
 
 
-def has_capacity(resources: ActorResources) -> bool:
-    """Whether the cluster as a whole has the resources of one actor free right now."""
+def choose_start_timeout(resources: ActorResources, placement_timeout: float) -> float:
+    """Seconds that a first actor may take to run, asked before it is created.
+
+    It may wait for its resources for ``placement_timeout``. Where the cluster has them free right
+    now, only its process has to start, which a busy machine does slowly.
+    """
+    if not max_actors(resources, node_resources()):
+        return placement_timeout
     free = ray.available_resources()  # type: ignore[no-untyped-call]
-    return all(free.get(name, 0.0) >= amount for name, amount in resources.as_ray().items())
+    is_free = all(free.get(name, 0.0) >= amount for name, amount in resources.as_ray().items())
+    return max(STARTUP_TIMEOUT, placement_timeout) if is_free else placement_timeout
 
 
 def explain_shortage(resources: ActorResources, nodes: list[Mapping[str, float]]) -> str:
