@@ -11,7 +11,11 @@ Own code in place of k-means-constrained, which solves the same problem as a min
 points: a start of 7,000 samples at K = 20 takes 50 s with it and 2 s here (docs/benchmarks.md).
 """
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
+
 import numpy as np
+from dask.system import CPU_COUNT
 from numba import njit
 from sklearn.cluster import kmeans_plusplus
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -22,6 +26,8 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 INITIALISATIONS = 10
 # Groups are fitted on this many points; beyond it, the others are only assigned.
 _FITTED = 20_000
+# Fits of so few points lose more by waiting for the interpreter's lock than threads gain.
+_FITTED_ALONE = 5_000
 _ROUNDS = 100
 # Rounds with nearly equal groups, which cost little, before those with exactly equal ones.
 _ROUGH_ROUNDS = 30
@@ -51,9 +57,10 @@ def balanced_kmeans(
     if len(points) > max(_FITTED, 2 * num_groups):
         fitted = points[np.sort(rng.permutation(len(points))[: max(_FITTED, 2 * num_groups)])]
     # Products this small are slower on several BLAS threads than on one.
-    with threadpool_limits(1, user_api="blas"):
-        seeds = rng.integers(2**31, size=initialisations)
-        fits = [_fit(fitted, num_groups, int(seed)) for seed in seeds]
+    threads = CPU_COUNT if len(fitted) > _FITTED_ALONE else 1
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "fit") as pool:
+        seeds = rng.integers(2**31, size=initialisations).tolist()
+        fits = pool.map(_fit, repeat(fitted), repeat(num_groups), seeds)
         labels, prices, _ = min(fits, key=lambda fit: fit[2])
         if len(fitted) == len(points):
             return labels
