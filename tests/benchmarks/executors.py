@@ -38,8 +38,8 @@ from ulcmod_dist.passes.standardised import Standardised, as_standardised
 
 # Untyped in Dask.
 DASK: Any = da
-# Of the planted modules in noise of 1: clear enough for a start to find them, no iteration is left
-# to measure; as weak as here, hundreds of items move in each, as in a real model.
+# Strength of the planted modules in noise of 1. Where a start finds them, no iteration is left to
+# measure; as weak as here, hundreds of items move in each, as in a real model.
 _SIGNAL = np.float32(0.1)
 
 

@@ -137,8 +137,8 @@ def max_actors(resources: ActorResources, nodes: list[Mapping[str, float]]) -> i
 def choose_start_timeout(resources: ActorResources, placement_timeout: float) -> float:
     """Seconds that a first actor may take to run, asked before it is created.
 
-    It may wait for its resources for ``placement_timeout``. Where the cluster has them free right
-    now, only its process has to start, which a busy machine does slowly.
+    It may wait for its resources for ``placement_timeout``. Where they are free right now, they are
+    reserved for it at once, and only its process has to start, which a busy machine does slowly.
     """
     if not max_actors(resources, node_resources()):
         return placement_timeout
