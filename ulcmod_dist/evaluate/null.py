@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from ulcmod_dist.passes.executors import Executor
+from ulcmod_dist.passes.lanes import LANES, transpose_tile
 from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import Standardised
 from ulcmod_dist.results.types import Objective
@@ -23,8 +24,8 @@ NULL_TOLERANCE = 1e-3
 fraction of 2e-4 after it."""
 
 _BLOCK_BYTES = 64 * 2**20
-# Turned together: columns in a line of the cache, and rows whose lines stay in the cache meanwhile.
-_TILE_COLUMNS, _TILE_ROWS = 16, 512
+# Rows that are transposed together: their lines stay in the cache meanwhile.
+_TILE_ROWS = 64
 _HALF, _LOW = np.uint64(32), np.uint64(2**32 - 1)
 
 
@@ -117,15 +118,18 @@ def _permute_in_place(matrix: Any, first_unit: int, seed: int, workers: int = 1)
     numbers = matrix.view(f"u{matrix.itemsize}")
     width = max(1, _BLOCK_BYTES // max(1, matrix.shape[0] * matrix.itemsize))
 
-    def permute(first: int) -> None:
-        units = range(first, min(first + width, matrix.shape[1]))
-        keys = [np.random.SeedSequence([seed, first_unit + unit]) for unit in units]
-        states = np.array([key.generate_state(4, np.uint64) for key in keys])
-        columns = np.empty((len(units), matrix.shape[0]), numbers.dtype)
-        _permute_stripe(numbers, first, columns, states)
+    def permute(starts: range) -> None:
+        # One buffer a thread: clearing new pages takes longer than permuting them.
+        columns = np.empty((min(width, matrix.shape[1]), matrix.shape[0]), numbers.dtype)
+        for first in starts:
+            units = range(first, min(first + width, matrix.shape[1]))
+            keys = [np.random.SeedSequence([seed, first_unit + unit]) for unit in units]
+            states = np.array([key.generate_state(4, np.uint64) for key in keys])
+            _permute_stripe(numbers, first, columns[: len(units)], states)
 
+    starts = range(0, matrix.shape[1], width)
     with ThreadPoolExecutor(workers, "permute") as pool:
-        for _ in pool.map(permute, range(0, matrix.shape[1], width)):
+        for _ in pool.map(permute, (starts[worker::workers] for worker in range(workers))):
             pass
 
 
@@ -134,17 +138,25 @@ def _permute_stripe(matrix, first, columns, states):  # type: ignore[no-untyped-
     # A column is shuffled many times faster where its entries lie side by side.
     width, samples = columns.shape
     for s in range(0, samples, _TILE_ROWS):
-        for u in range(0, width, _TILE_COLUMNS):
-            for column in range(u, min(u + _TILE_COLUMNS, width)):
-                for row in range(s, min(s + _TILE_ROWS, samples)):
-                    columns[column, row] = matrix[row, first + column]
+        t = min(s + _TILE_ROWS, samples)
+        _transpose(matrix[s:t, first : first + width], columns[:, s:t])
     for column in range(width):
         _shuffle(columns[column], states[column])
     for s in range(0, samples, _TILE_ROWS):
-        for u in range(0, width, _TILE_COLUMNS):
-            for row in range(s, min(s + _TILE_ROWS, samples)):
-                for column in range(u, min(u + _TILE_COLUMNS, width)):
-                    matrix[row, first + column] = columns[column, row]
+        t = min(s + _TILE_ROWS, samples)
+        _transpose(columns[:, s:t], matrix[s:t, first : first + width])
+
+
+@njit(cache=True, nogil=True)
+def _transpose(source, target):  # type: ignore[no-untyped-def]
+    rows, columns = source.shape
+    whole_rows, whole_columns = rows - rows % LANES, columns - columns % LANES
+    for row in range(0, whole_rows, LANES):
+        for column in range(0, whole_columns, LANES):
+            transpose_tile(source, row, column, target)
+    for row in range(rows):
+        for column in range(whole_columns if row < whole_rows else 0, columns):
+            target[column, row] = source[row, column]
 
 
 @njit(cache=True, nogil=True)
@@ -152,7 +164,7 @@ def _shuffle(column, state):  # type: ignore[no-untyped-def]
     """Permute in place (Fisher and Yates), every order as likely as any other.
 
     Numbers come from xoshiro256++ (Blackman and Vigna 2021), inline: drawn by NumPy beforehand,
-    they take as long as the swaps. Half of each becomes a whole number below ``left`` (Lemire
+    they take as long as the swaps. Each half of one becomes a whole number below ``left`` (Lemire
     2019): 2**32 % left of its values are rejected, which would make some numbers likelier.
     """
     a, b, c, d = state
@@ -163,10 +175,12 @@ def _shuffle(column, state):  # type: ignore[no-untyped-def]
         c, d = c ^ a, d ^ b
         b, a = b ^ c, a ^ d
         c, d = c ^ shifted, (d << np.uint64(45)) | (d >> np.uint64(19))
-        left = np.uint64(i + 1)
-        product = (draw >> _HALF) * left
-        if product & _LOW < left and product & _LOW < (_LOW - left + np.uint64(1)) % left:
-            continue
-        j = product >> _HALF
-        column[i], column[j] = column[j], column[i]
-        i -= 1
+        for half in (draw >> _HALF, draw & _LOW):
+            left = np.uint64(i + 1)
+            product = half * left
+            if product & _LOW < left and product & _LOW < (_LOW - left + np.uint64(1)) % left:
+                continue
+            j = product >> _HALF
+            column[i], column[j] = column[j], column[i]
+            # The second half may find a single entry left, which stays.
+            i -= i > 0

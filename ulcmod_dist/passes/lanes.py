@@ -3,7 +3,7 @@
 LLVM leaves loops of fixed length to its SLP vectoriser, which numba switches off. As vectors, sums
 of the units of each module take a third of the time, on any processor that LLVM knows.
 
-numba's cache follows the file of a kernel, not this one: touch `kernels.py` after a change here.
+numba's cache follows the file of a kernel, not this one: touch those files after a change here.
 """
 
 # numba calls the functions with types, and what they return with LLVM's builder.
@@ -55,6 +55,29 @@ def turn_tile(_, block, row, column, weights, tile):
         return context.get_dummy_value()
 
     return types.void(block, types.intp, types.intp, weights, tile), generate
+
+
+@_intrinsic
+def transpose_tile(_, source, row, column, target):
+    """Write ``source[row + i, column + j]`` to ``target[column + j, row + i]`` for all lanes.
+
+    Both hold numbers of one type, those of a row next to each other.
+    """
+
+    def generate(context, builder, signature, args):
+        row, column, align = args[1], args[2], source.dtype.bitwidth // 8
+        lanes = [row.type(lane) for lane in range(LANES)]
+        places = [(builder.add(row, lane), column) for lane in lanes]
+        pointers = [_point(context, builder, signature, args, 0, *place) for place in places]
+        rows = [builder.load(pointer, align=align) for pointer in pointers]
+        _transpose(builder, rows)
+        for lane, numbers in zip(lanes, rows, strict=True):
+            place = builder.add(column, lane), row
+            pointer = _point(context, builder, signature, args, 3, *place)
+            builder.store(numbers, pointer, align=align)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target), generate
 
 
 @_intrinsic
