@@ -99,7 +99,7 @@ GRAPH: Mapping[str, Artifact] = {
             ),
         ),
         Artifact(
-            "null", 6, "evaluate:make_evaluation", "evaluate",
+            "null", 7, "evaluate:make_evaluation", "evaluate",
             inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
