@@ -5,6 +5,8 @@ import functools
 import dask.array as da
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.evaluate.problem import Planted
 from ulcmod_dist.evaluate import null
@@ -23,13 +25,24 @@ def test_permuted__keeps_each_column_and_breaks_rows(planted: Planted) -> None:
     assert found.dtype == planted.train.raw.dtype
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 200), st.integers(1, 40), st.sampled_from([np.float16, np.float32, np.float64])
+)
+def test_permuted__of_any_shape_keeps_each_column(samples: int, units: int, dtype: type) -> None:
+    numbers = np.random.default_rng(0).permutation(samples * units).reshape(samples, units)
+    raw: np.ndarray = numbers.astype(np.uint16).view(np.float16).astype(dtype)
+    found = permute_columns(Standardised(raw, np.zeros(units), np.ones(units)), seed=3).raw
+    np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(raw, axis=0))
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_permuted__every_order_is_as_likely(dtype: type) -> None:
     columns = 24_000
-    given: np.ndarray = np.repeat(np.arange(4, dtype=dtype)[:, None], columns, axis=1)
-    plain = Standardised(given, np.zeros(columns), np.ones(columns))
+    rows: np.ndarray = np.repeat(np.arange(4, dtype=dtype)[:, None], columns, axis=1)
+    plain = Standardised(rows, np.zeros(columns), np.ones(columns))
     orders = permute_columns(plain, seed=0).raw.astype(int)
-    assert given.tolist()[1][:3] == [1, 1, 1]
+    assert rows.tolist()[1][:3] == [1, 1, 1]
     counts = np.unique(10 ** np.arange(4) @ orders, return_counts=True)[1]
     assert len(counts) == 24
     # Chi square with 23 degrees of freedom exceeds 50 once in 1,100 times.
@@ -37,10 +50,10 @@ def test_permuted__every_order_is_as_likely(dtype: type) -> None:
 
 
 def test_permuted__each_column_has_an_order_of_its_own() -> None:
-    given: np.ndarray = np.repeat(np.arange(500, dtype=np.float32)[:, None], 300, axis=1)
-    plain = Standardised(given, np.zeros(300), np.ones(300))
+    rows: np.ndarray = np.repeat(np.arange(500, dtype=np.float32)[:, None], 300, axis=1)
+    plain = Standardised(rows, np.zeros(300), np.ones(300))
     found = permute_columns(plain, seed=0).raw
-    correlation = np.corrcoef(np.column_stack([given[:, 0], found]).T)[np.triu_indices(301, 1)]
+    correlation = np.corrcoef(np.column_stack([rows[:, 0], found]).T)[np.triu_indices(301, 1)]
     # Independent orders of n samples correlate by 0 +- 1 / sqrt(n - 1).
     assert abs(correlation.mean()) < 0.001
     assert correlation.std() == pytest.approx(499**-0.5, rel=0.02)
@@ -95,13 +108,13 @@ def test_null_objectives__search_sees_another_permutation_each_time(planted: Pla
 def test_null_objectives__permuted_matrices_take_each_others_place(
     planted: Planted, threads: ThreadExecutor
 ) -> None:
-    seen, given = [], planted.lazy((13, 7))
+    seen, lazy = [], planted.lazy((13, 7))
 
     def search(activations: Standardised, seed: int) -> dict[int, Objective]:
         seen.append(activations.raw)
-        expected = permute_columns(given, seed).raw
+        expected = permute_columns(lazy, seed).raw
         np.testing.assert_array_equal(activations.raw, np.asarray(expected))
         return {}
 
-    search_null_model(given, search, 3, 5, threads)
+    search_null_model(lazy, search, 3, 5, threads)
     assert all(np.shares_memory(seen[0], later) for later in seen[1:])
