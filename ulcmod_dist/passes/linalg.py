@@ -4,7 +4,7 @@ z is never formed: z W = a (W / std) - 1 (mean / std)' W, and z' W = (a' W - mea
 names are those of `scipy.sparse.linalg.LinearOperator`.
 """
 
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -100,9 +100,7 @@ def factor_tall(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
     The triangles of the parts, below each other, are factored once more (Demmel et al. 2012, TSQR).
     A million rows take a fifth of the time of LAPACK's factors of the whole.
     """
-    # In threads of this process: the thin matrix is here, whatever the executor of the passes.
-    with threadpool_limits(limits=1, user_api="blas"):
-        factors = list(ThreadExecutor().map(np.linalg.qr, _split_rows(matrix), "reduced"))
+    factors = _factor_parts(matrix, "reduced")
     tops, r = np.linalg.qr(np.concatenate([r for _, r in factors]))
     ends = np.cumsum([len(r) for _, r in factors])[:-1]
     parts = zip(factors, np.split(tops, ends), strict=True)
@@ -111,13 +109,15 @@ def factor_tall(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 def _triangle(matrix: FloatArray) -> FloatArray:
     """R of `factor_tall`, in half its time."""
+    return np.asarray(np.linalg.qr(np.concatenate(_factor_parts(matrix, "r")), mode="r"))
+
+
+def _factor_parts(matrix: FloatArray, mode: Literal["reduced", "r"]) -> list[Any]:
+    """What `numpy.linalg.qr` returns of each part, on the cores of this machine."""
+    parts = np.array_split(matrix, max(1, -(-len(matrix) // _FACTORED_ROWS)))
+    # In this process, where the thin matrix is, whatever the executor of the passes.
     with threadpool_limits(limits=1, user_api="blas"):
-        parts = list(ThreadExecutor().map(np.linalg.qr, _split_rows(matrix), "r"))
-    return np.asarray(np.linalg.qr(np.concatenate(parts), mode="r"))
-
-
-def _split_rows(matrix: FloatArray) -> list[FloatArray]:
-    return np.array_split(matrix, max(1, -(-len(matrix) // _FACTORED_ROWS)))
+        return list(ThreadExecutor().map(np.linalg.qr, parts, mode))
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
