@@ -145,14 +145,14 @@ def _sweep_items(  # type: ignore[no-untyped-def]
     return moved, inside
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _invert(inverses, k, size, width):  # type: ignore[no-untyped-def]
     """Write 1 / |S_k||U_k| for one item less, as many, and one more."""
     for change in range(3):
         inverses[change, k] = 1.0 / ((size + change - 1) * width + EPSILON)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _bound_gains(bounds, home, widths, inverses, area, inverse, inside, goal):  # type: ignore[no-untyped-def]
     """Write how much larger than its own entry another has to be for L to exceed the goal."""
     less, now, more = inverses[0], inverses[1], inverses[2]

@@ -146,7 +146,7 @@ def _add_sums(  # type: ignore[no-untyped-def]
 
 # Slices from `u` to `v` are indexed from 0: numba supports negative numbers in arrays, and a loop
 # from `u`, which might be negative, is not compiled to vectors.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _add_unit_piece(block, s, t, u, v, labels, order, sums):  # type: ignore[no-untyped-def]
     for search in range(labels.shape[0]):
         i = s
@@ -168,7 +168,7 @@ def _add_unit_piece(block, s, t, u, v, labels, order, sums):  # type: ignore[no-
                 i += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _add_sample_piece(  # type: ignore[no-untyped-def]
     block, s, t, u, v, labels, weights, sums, lanes, tile
 ):
@@ -194,7 +194,7 @@ def _add_sample_piece(  # type: ignore[no-untyped-def]
 
 
 # A loop over numbers, which numba compiles sooner than an assignment to all.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, inline="always")
 def _clear(lanes):  # type: ignore[no-untyped-def]
     for k in range(lanes.shape[0]):
         for i in range(lanes.shape[1]):
