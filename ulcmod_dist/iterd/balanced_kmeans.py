@@ -18,15 +18,16 @@ import numpy as np
 from dask.system import CPU_COUNT
 from numba import njit
 from sklearn.cluster import kmeans_plusplus
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ulcmod_dist.passes.linalg import limit_blas
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 # Sets of initial centres that are tried; the smallest mean squared distance wins.
 INITIALISATIONS = 10
 # Groups are fitted on this many points; beyond it, the others are only assigned.
 _FITTED = 20_000
-# Fits of so few points lose more by waiting for the interpreter's lock than threads gain.
+# Fits of so few points lose more by waiting for the interpreter's lock than threads gain, and by
+# starting a thread, whose memory is new to it.
 _FITTED_ALONE = 5_000
 _ROUNDS = 100
 # Rounds with nearly equal groups, which cost little, before those with exactly equal ones.
@@ -56,12 +57,10 @@ def balanced_kmeans(
     fitted = points
     if len(points) > max(_FITTED, 2 * num_groups):
         fitted = points[np.sort(rng.permutation(len(points))[: max(_FITTED, 2 * num_groups)])]
+    seeds = rng.integers(2**31, size=initialisations)
     # Products this small are slower on several BLAS threads than on one.
-    threads = CPU_COUNT if len(fitted) > _FITTED_ALONE else 1
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads, "fit") as pool:
-        seeds = rng.integers(2**31, size=initialisations).tolist()
-        fits = pool.map(_fit, repeat(fitted), repeat(num_groups), seeds)
-        labels, prices, _ = min(fits, key=lambda fit: fit[2])
+    with limit_blas():
+        labels, prices = _find_best_fit(fitted, num_groups, seeds)
         if len(fitted) == len(points):
             return labels
         costs = np.empty((num_groups, len(points)))
@@ -70,6 +69,17 @@ def balanced_kmeans(
     labels = np.zeros(len(points), np.int32)
     balance_greedily(costs, labels, adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS))
     return labels
+
+
+def _find_best_fit(
+    points: FloatArray, num_groups: int, seeds: LabelArray
+) -> tuple[LabelArray, FloatArray]:
+    """Labels and prices of the fit with the smallest mean squared distance, the first of equals."""
+    arguments = repeat(points), repeat(num_groups), seeds.tolist()
+    if len(points) <= _FITTED_ALONE:
+        return min(map(_fit, *arguments), key=lambda fit: fit[2])[:2]
+    with ThreadPoolExecutor(CPU_COUNT, "fit") as pool:
+        return min(pool.map(_fit, *arguments), key=lambda fit: fit[2])[:2]
 
 
 def _fit(points: FloatArray, num_groups: int, seed: int) -> tuple[LabelArray, FloatArray, float]:

@@ -104,7 +104,7 @@ GRAPH: Mapping[str, Artifact] = {
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 9, "evaluate:make_evaluation", "evaluate",
+            "methods", 10, "evaluate:make_evaluation", "evaluate",
             inputs=("modules",), config=("evaluate",), each_k=True,
             files=(_stored("methods-"), *(grouping_key(side, "{k:03d}") for side in SIDES)),
         ),
