@@ -69,8 +69,8 @@ def sample_changes(
 ) -> tuple[FloatArray, None]:
     """Change of `sample_sums` when units move; reads only their columns."""
     changes, lanes = np.zeros((block.shape[0], num_modules)), allocate_lanes(num_modules)
-    # The moves of all searches follow each other, so that a few rows stay in the cache for all.
-    search, unit = np.nonzero(before != after)
+    # The searches in which a unit moves follow each other, so that it is read once for all.
+    unit, search = np.nonzero((before != after).T)
     pair = before[search, unit], after[search, unit]
     _add_sample_changes(_summable(block), moved[unit], *pair, weights[unit], changes, lanes)
     return changes, None
