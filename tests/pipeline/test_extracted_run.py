@@ -322,6 +322,7 @@ def test_explain__names_a_describing_model_that_is_not_there(
     answer = ulcmod("explain", run, "--num-modules", 3, "--set", describe)
     assert answer.code == 2
     assert "explain.describe.model: The model /gone is not here." in " ".join(answer.err.split())
+    assert "/gone" not in (run / "job.yaml").read_text()
 
 
 def test_explain__shows_tokens_units_completions_and_a_description(

@@ -61,8 +61,8 @@ def explain(context: Context, num_modules: Sequence[int] | None = None) -> Summa
     if (reason := explain_no_ablation(Run(context.run).snapshot.provenance)) is not None:
         raise InvalidInput(reason, "Explaining needs a run whose model is a decoder.")
     numbers = require_modules(context, num_modules)
-    save_job(context)
     updated = update(context, ["null", "methods", "evaluation", "explanation"], numbers)
+    save_job(context)
     rows = []
     for k in numbers:
         state = updated.state("explanation", k, "explained")
@@ -102,6 +102,8 @@ def make_explanation(context: Context, wanted: Mapping[str, Sequence[int]]) -> N
             other = PromptTokenizer.load(describe.as_model(), TokenizationConfig(system=None))
         except InvalidInput as error:
             raise InvalidInput(f"explain.describe.model: {error.fact}", "Correct it.") from error
+    # Only now: a model that cannot be used leaves the run's job as it was.
+    save_job(context)
     explained = {}
     with ray_session(job.extract.address):
         with AblationPool(model, job.extract) as pool:
