@@ -145,6 +145,7 @@ def _sweep_items(  # type: ignore[no-untyped-def]
     return moved, inside
 
 
+# Inlined, as in `kernels`, since numba would compile each helper by itself.
 @njit(cache=True, nogil=True, error_model="numpy", inline="always")
 def _invert(inverses, k, size, width):  # type: ignore[no-untyped-def]
     """Write 1 / |S_k||U_k| for one item less, as many, and one more."""

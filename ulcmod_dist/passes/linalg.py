@@ -37,7 +37,8 @@ COMPONENT_PASSES = 1 + 2 * _POWER_ROUNDS
 
 @cache
 def _find_blas() -> Any:
-    # Looking through the libraries of the process takes 4 ms, as long as a small k-means.
+    # Looking through the libraries of the process takes 4 ms, as long as a small k-means. Products
+    # are NumPy's, whose BLAS is there from the start.
     return ThreadpoolController()
 
 
