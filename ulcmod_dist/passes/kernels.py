@@ -145,6 +145,7 @@ def _add_sums(  # type: ignore[no-untyped-def]
 
 
 # Helpers are inlined: numba would compile, optimise and link each by itself, half a second in all.
+#
 # Slices from `u` to `v` are indexed from 0: numba supports negative numbers in arrays, and a loop
 # from `u`, which might be negative, is not compiled to vectors.
 @njit(cache=True, nogil=True, inline="always")
