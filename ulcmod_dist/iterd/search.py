@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 from ulcmod_dist.results.types import Objective
 
 _NO_TABLE: FloatArray = np.empty((0, 0))
+
+
+# Candidates of one answer, swept after each other, visit in the same order.
+@lru_cache(maxsize=1)
+def _draw_order(key: tuple[int, ...], items: int) -> LabelArray:
+    return np.random.default_rng(key).permutation(items).astype(np.int32)
 
 
 class Role(IntEnum):
@@ -83,8 +90,8 @@ class Search:
         shares its passes with others visit in the same order. ``stream`` is 0 for all units, 1 for
         all samples, 2 + first unit for a block of units.
         """
-        key = [self.seed, 1, self.num_modules, self.restart, *self.step, stream]
-        return np.random.default_rng(key).permutation(items).astype(np.int32)
+        key = (self.seed, 1, self.num_modules, self.restart, *self.step, stream)
+        return _draw_order(key, items)
 
     def fill_empty_modules(self) -> bool:
         """Give each empty module a sample or a unit; True if labels changed."""
