@@ -130,10 +130,10 @@ def test_ablate__measures_answers_and_notices_changed_ones(
     run = shutil.copytree(folder / "run", tmp_path / "run")
     table, corpus = pq.read_table(folder / "train.parquet"), tmp_path / "train.parquet"
     for answer in ("Yes, of course.", "No."):
-        answers = pa.array([answer, *[None] * 9] * (len(table) // 10), pa.string())
+        answers = pa.array([answer, None] * (len(table) // 2), pa.string())
         place = table.schema.get_field_index("answer")
         pq.write_table(table.set_column(place, "answer", answers), corpus)
-        settings = ("corpus.answer=answer", f"corpus.train={corpus}", "ablate.samples=20")
+        settings = ("corpus.answer=answer", f"corpus.train={corpus}")
         words = [word for setting in settings for word in ("--set", setting)]
         found = ulcmod("ablate", run, "--num-modules", 3, "--json", *words)
         assert found.code == 0, found.err

@@ -10,8 +10,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import Normal
@@ -83,8 +86,9 @@ def render(spec: Figure, *, titles: bool = True) -> dict[str, bytes]:
 
 def draw(spec: Figure, *, titles: bool = True) -> Canvas:
     """Return a figure with everything in its place."""
+    layout = ConstrainedLayoutEngine()
     with _style():
-        canvas = Canvas(figsize=(WIDTH, _compute_height(spec)), dpi=DPI, layout="constrained")
+        canvas = Canvas(figsize=(WIDTH, _compute_height(spec)), dpi=DPI, layout=layout)
         FigureCanvasAgg(canvas)
         axes = canvas.add_subplot()
         axes.tick_params(colors=LIGHT.muted, labelcolor=LIGHT.muted, length=2, width=0.6)
@@ -97,7 +101,7 @@ def draw(spec: Figure, *, titles: bool = True) -> Canvas:
             canvas.suptitle(title, x=0.01, ha="left", fontsize=7.5, color=LIGHT.ink)
             basis = textwrap.fill(spec.basis, 84)
             canvas.supxlabel(basis, x=0.01, ha="left", fontsize=5, color=LIGHT.muted)
-        canvas.draw_without_rendering()
+        layout.execute(canvas)
         canvas.set_layout_engine("none")  # one layout serves all formats
     return canvas
 
@@ -113,12 +117,17 @@ def _style() -> Iterator[None]:
 
 def _save(canvas: Canvas, ending: str) -> bytes:
     buffer = io.BytesIO()
+    canvas.set_dpi(DPI)  # which vector formats change
     if ending == "pdf":
         # Texts as outlines: journals refuse fonts of Type 3, the default, and a subset of a
         # TrueType font takes longer than all the rest.
         for text in canvas.findobj(Text):
             text.set_path_effects([Normal()])
-    canvas.savefig(buffer, format=ending, metadata=FORMATS[ending])
+    # Not by savefig, which draws a figure twice if it ever had a layout engine.
+    backends: dict[str, Any] = {
+        "png": FigureCanvasAgg, "svg": FigureCanvasSVG, "pdf": FigureCanvasPdf,
+    }  # fmt: skip
+    getattr(backends[ending](canvas), f"print_{ending}")(buffer, metadata=FORMATS[ending])
     return buffer.getvalue()
 
 
