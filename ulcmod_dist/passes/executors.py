@@ -258,7 +258,8 @@ def check_executor(executor: str) -> None:
         )
 
 
-def _local_cluster() -> Any:
+@contextmanager
+def _local_cluster() -> Iterator[Any]:
     """A Dask cluster whose workers are other programs on this machine.
 
     The workers of `distributed.LocalCluster` are processes of multiprocessing, which import the
@@ -266,6 +267,7 @@ def _local_cluster() -> Any:
     """
     import distributed
     from distributed.deploy.subprocess import SubprocessWorker
+    from distributed.utils import silence_logging_cmgr
 
     class Worker(SubprocessWorker):
         async def _start(self) -> None:
@@ -286,11 +288,14 @@ def _local_cluster() -> Any:
     nanny = local | {"nthreads": 1, "memory_limit": machine_memory() // CPU_COUNT}
     nanny |= {"silence_logs": logging.WARNING}
     worker = {"cls": Worker, "options": {"worker_kwargs": nanny}}
-    return distributed.SpecCluster(
-        workers=dict.fromkeys(range(CPU_COUNT), worker),
-        scheduler={"cls": distributed.Scheduler, "options": local},
-        silence_logs=logging.WARNING,
-    )
+    workers = dict.fromkeys(range(CPU_COUNT), worker)
+    scheduler = {"cls": distributed.Scheduler, "options": local}
+    # Its own `silence_logs` ends before its last connections do, each with a traceback at INFO.
+    with (
+        silence_logging_cmgr(logging.WARNING),
+        distributed.SpecCluster(workers=workers, scheduler=scheduler) as cluster,
+    ):
+        yield cluster
 
 
 @contextmanager
