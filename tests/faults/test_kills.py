@@ -134,7 +134,7 @@ def test_kill__at_a_point_of_a_shards_life(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("number", [often(number, when=number < 6) for number in range(20)])
+@pytest.mark.parametrize("number", [often(n, when=n < len(VICTIMS)) for n in range(20)])
 def test_kill__at_a_random_moment(run: RunDir, marks: str, undisturbed: str, number: int) -> None:
     chance = random.Random(number)
     victim = VICTIMS[number % 3]

@@ -243,14 +243,15 @@ def kill_and_repeat(folder: Path, undisturbed: dict[str, bytes], kill_at: str) -
     assert contents(folder / "run") == undisturbed
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     "kill_at",
     [
         "versions/000001/evaluation",
-        "modules/checkpoints",
+        pytest.param("modules/checkpoints", marks=pytest.mark.sample),
         "modules/K=003/samples",
         "figures",
-        "drift/drift.json",
+        pytest.param("drift/drift.json", marks=pytest.mark.sample),
         "versions/000002/version.json",
     ],
 )
