@@ -291,7 +291,7 @@ def _precluster(points: Floats, count: int, seed: int) -> tuple[LabelArray, Floa
         # A pre-cluster that ends up empty is removed below.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(drawn.astype(np.float32))
-    # Those of the fit are the same, and of all units but in the largest models.
+    # Predicting them again takes as long as a round of the fit.
     found = model.labels_ if len(drawn) == len(points) else model.predict(points.astype(np.float32))
     kept, labels = np.unique(found, return_inverse=True)
     return labels.astype(np.int32), np.asarray(model.cluster_centers_, np.float64)[kept]
