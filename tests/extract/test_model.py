@@ -31,8 +31,9 @@ from ulcmod_dist.store.shards import ShardWriter
 RULE = TokenizationConfig(template="none", max_tokens=32)
 
 
-# Rows of both statistics on ranks: tests/forward/test_ranks.py, without actors.
-@pytest.mark.parametrize(("ranks", "statistic"), [(1, "activation"), (2, "attribution")])
+@pytest.mark.parametrize(
+    ("ranks", "statistic"), [(1, "activation"), (2, "activation"), (2, "attribution")]
+)
 def test_extract__rows_of_the_actors_are_those_of_each_prompt_alone(
     run: RunDir, local_ray: None, tmp_path: Path, ranks: int, statistic: Statistic
 ) -> None:
