@@ -49,10 +49,10 @@ MAX_CELL_TEXT = 32  # characters of the texts in a row of cells that fit
 NODE_WIDTH = 0.024  # of a flow, as a share of the distance of two levels
 
 # What would differ from one moment or machine to the next is left out of each format.
-FORMATS: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+FORMATS: dict[str, tuple[Any, dict[str, None]]] = {
+    "png": (FigureCanvasAgg, {"Software": None}),
+    "svg": (FigureCanvasSVG, {"Date": None, "Creator": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None, "Creator": None, "Producer": None}),
 }
 
 _STYLE: Any = {
@@ -124,10 +124,8 @@ def _save(canvas: Canvas, ending: str) -> bytes:
         for text in canvas.findobj(Text):
             text.set_path_effects([Normal()])
     # Not by savefig, which draws a figure twice if it ever had a layout engine.
-    backends: dict[str, Any] = {
-        "png": FigureCanvasAgg, "svg": FigureCanvasSVG, "pdf": FigureCanvasPdf,
-    }  # fmt: skip
-    getattr(backends[ending](canvas), f"print_{ending}")(buffer, metadata=FORMATS[ending])
+    backend, metadata = FORMATS[ending]
+    getattr(backend(canvas), f"print_{ending}")(buffer, metadata=metadata)
     return buffer.getvalue()
 
 
