@@ -8,10 +8,11 @@ shows on a random part of the matrix, at a fraction of the cost; only what they 
 on the whole matrix.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, islice, product
+from typing import TypeAlias
 
 import numpy as np
 
@@ -46,6 +47,9 @@ _RISE = 3e-5
 # Iterations on a part end at this tolerance: what they lead to is iterated again on the whole.
 _PART_TOLERANCE = 1e-5
 
+Exploration: TypeAlias = Generator[list[Search], None, Search | None]
+"""Asks for an iteration of some searches at a time, and returns what they led to."""
+
 
 def part_shape(shape: tuple[int, int], entries: int, num_modules: int) -> tuple[int, int]:
     """Samples and units of a part of about so many entries: as square as the matrix allows.
@@ -70,7 +74,7 @@ def propose_moves(
     starts = [_candidate(s, s.sample_labels[samples], s.unit_labels[units]) for s in answers]
     for start in starts:
         start.tolerance = max(start.tolerance, _PART_TOLERANCE)
-    ends = [_search_part(part, start, limit) for start in starts]
+    ends = _search_part(part, starts, limit)
     pairs = zip(answers, ends, strict=True)
     improved = [(answer, end) for answer, end in pairs if end is not None]
     if not improved:
@@ -163,16 +167,46 @@ def _spread(values: LabelArray, items: LabelArray, length: int) -> LabelArray:
     return spread
 
 
-def _search_part(part: ActivationMatrix, search: Search, limit: int) -> Search | None:
-    """The best modules of the part that moves lead to; None where none raised L."""
-    _iterate_together(part, [search], list, limit)
+def _search_part(
+    part: ActivationMatrix, starts: Sequence[Search], limit: int
+) -> list[Search | None]:
+    """The best modules of the part that moves lead each search to; None where none raised L.
+
+    Candidates of all searches share passes, whatever each of them has come to.
+    """
+    ends: list[Search | None] = [None] * len(starts)
+
+    def explore(number: int) -> Iterator[list[Search]]:
+        ends[number] = yield from _explore(part, starts[number], limit)
+
+    running = [(searches, next(searches)) for searches in map(explore, range(len(starts)))]
+    while running:
+        _iterate_once(part, [search for _, active in running for search in active])
+        running = [(searches, active) for searches, _ in running if (active := next(searches, []))]
+    return ends
+
+
+def _iterate_once(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
+    """An iteration of searches that share passes; new ones get their tables and first record."""
+    new = [search for search in searches if not search.history]
+    if new:
+        build_tables(matrix, new)
+    for search in new:
+        search.record(0, 0, 0.0)
+    for search, moved in zip(searches, exact_iteration(matrix, searches, None), strict=True):
+        search.record(*moved, 0.0)
+
+
+def _explore(part: ActivationMatrix, search: Search, limit: int) -> Exploration:
+    """Ask for the iterations that moves take from one search; as `_search_part`."""
+    yield from _run([search], list, limit)
     best = None
-    while (better := _improve(part, best or search, limit)) is not None:
+    while (better := (yield from _improve(part, best or search, limit))) is not None:
         best = better
     return best
 
 
-def _improve(part: ActivationMatrix, search: Search, limit: int) -> Search | None:
+def _improve(part: ActivationMatrix, search: Search, limit: int) -> Exploration:
     """The best of the first candidates of which one has a higher L; None if there are none."""
     halves = 2 * search.sample_labels + _split_rows(search.sample_table, search)
     by_sample, by_unit = _refine_halves(part, search, halves)
@@ -180,26 +214,23 @@ def _improve(part: ActivationMatrix, search: Search, limit: int) -> Search | Non
     for first in range(0, len(moves), CANDIDATES):
         chosen = moves[first : first + CANDIDATES]
         candidates = [_move(search, by_sample, by_unit, *move) for move in chosen]
-        _iterate_together(part, candidates, partial(_select_contenders, search), limit)
+        yield from _run(candidates, partial(_select_contenders, search), limit)
         best = select_best(candidates)
         if _has_risen(search.history[-1].objective, best.history[-1].objective, _RISE):
             return best
     return None
 
 
-def _iterate_together(
-    matrix: ActivationMatrix,
+def _run(
     searches: Sequence[Search],
     select: Callable[[Sequence[Search]], list[Search]],
     limit: int,
-) -> None:
-    """Iterate searches that share passes until none that ``select`` returns is running."""
-    build_tables(matrix, searches)
-    for search in searches:
-        search.record(0, 0, 0.0)
-    while active := [search for search in select(searches) if is_running(search, limit)]:
-        for search, moved in zip(active, exact_iteration(matrix, active, None), strict=True):
-            search.record(*moved, 0.0)
+) -> Iterator[list[Search]]:
+    """Ask for iterations until none of the searches that ``select`` returns is running."""
+    active = list(searches)
+    while active:
+        yield active
+        active = [search for search in select(searches) if is_running(search, limit)]
 
 
 def _select_contenders(search: Search, candidates: Sequence[Search]) -> list[Search]:

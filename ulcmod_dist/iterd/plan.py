@@ -186,7 +186,7 @@ def _list_plans(
     labels = searches * (samples + units) * 12 + samples * COMPONENTS * 8
     rows, columns = part_shape(activations.shape, part, max(modules))
     moves = rows * columns * _PART_COPIES * max(4, itemsize)
-    moves += (rows + columns) * CANDIDATES * max(modules) * 16
+    moves += (rows + columns) * CANDIDATES * sum(modules) * 16
     # Twice: a table and the sums that it is made of.
     tables = labels + max((samples + units) * width * 16, moves if part else 0)
     exact = SearchPlan(
