@@ -19,7 +19,6 @@ from dask.system import CPU_COUNT
 from numba import njit
 from sklearn.cluster import kmeans_plusplus
 
-from ulcmod_dist.passes.linalg import limit_blas
 from ulcmod_dist.passes.standardised import FloatArray, LabelArray
 
 # Sets of initial centres that are tried; the smallest mean squared distance wins.
@@ -58,14 +57,12 @@ def balanced_kmeans(
     if len(points) > max(_FITTED, 2 * num_groups):
         fitted = points[np.sort(rng.permutation(len(points))[: max(_FITTED, 2 * num_groups)])]
     seeds = rng.integers(2**31, size=initialisations)
-    # Products this small are slower on several BLAS threads than on one.
-    with limit_blas():
-        labels, prices = _find_best_fit(fitted, num_groups, seeds)
-        if len(fitted) == len(points):
-            return labels
-        costs = np.empty((num_groups, len(points)))
-        centres = _group_means(_extend_points(fitted), labels, num_groups)
-        _write_distances(_extend_points(points), centres, costs)
+    labels, prices = _find_best_fit(fitted, num_groups, seeds)
+    if len(fitted) == len(points):
+        return labels
+    costs = np.empty((num_groups, len(points)))
+    centres = _group_means(_extend_points(fitted), labels, num_groups)
+    _write_distances(_extend_points(points), centres, costs)
     labels = np.zeros(len(points), np.int32)
     balance_greedily(costs, labels, adjust_prices(costs, prices.copy(), labels, _PRICE_ROUNDS))
     return labels

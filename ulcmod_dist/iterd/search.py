@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import lru_cache
 from typing import Any
@@ -189,7 +189,9 @@ class Checkpoint:
             "sample_labels": np.stack([s.sample_labels for s in searches]),
             "unit_labels": np.stack([s.unit_labels for s in searches]),
             "lengths": np.array([len(s.history) for s in searches]),
-            "history": np.array([astuple(done) for s in searches for done in s.history]),
+            "history": np.array(
+                [tuple(vars(done).values()) for s in searches for done in s.history]
+            ),
         }
 
     @classmethod

@@ -13,11 +13,12 @@ import sys
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import repeat
 from typing import Any, Protocol
 
 from dask.system import CPU_COUNT
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError, one_line
 from ulcmod_dist.passes.remote import (
@@ -219,31 +220,34 @@ def open_executor(
 
     The names are ``threads``; ``distributed`` for a Dask cluster of this machine's processes; the
     address of a Dask scheduler; ``ray`` for the Ray that this process is connected to, or else that
-    of ``ray_address`` or RAY_ADDRESS, or else a local one.
+    of ``ray_address`` or RAY_ADDRESS, or else a local one. Meanwhile BLAS has one thread in this
+    process: work is shared out to tasks.
 
     Raises:
         InvalidInput: No executor has this name, an address is none, or the Ray cluster is on
             another machine and there is no token.
         UlcmodError: There is no cluster at the address, or it has no workers.
     """
-    if not isinstance(executor, str):
-        yield executor
-        return
-    check_executor(executor)
-    if executor == "threads":
-        yield ThreadExecutor()
-    elif executor == "distributed":
-        with _local_cluster() as cluster, _connect(cluster, CPU_COUNT) as client:
-            yield DaskExecutor(client)
-    elif "://" in executor:
-        with _connect(executor) as client:
-            yield DaskExecutor(client)
-    else:
-        # Ray takes two seconds to import, which the other executors need not wait for.
-        from ulcmod_dist.runtime.ray_session import ray_session
+    with ExitStack() as opened:
+        # A task occupies a core, so threads of BLAS below it, or beside it, wait for each other.
+        opened.enter_context(threadpool_limits(1, user_api="blas"))
+        if not isinstance(executor, str):
+            yield executor
+            return
+        check_executor(executor)
+        if executor == "threads":
+            yield ThreadExecutor()
+        elif executor == "distributed":
+            cluster = opened.enter_context(_local_cluster())
+            yield DaskExecutor(opened.enter_context(_connect(cluster, CPU_COUNT)))
+        elif "://" in executor:
+            yield DaskExecutor(opened.enter_context(_connect(executor)))
+        else:
+            # Ray takes two seconds to import, which the other executors need not wait for.
+            from ulcmod_dist.runtime.ray_session import ray_session
 
-        # A matrix of this process, and tables, pass through the object store: let Ray size it.
-        with ray_session(ray_address, object_store_bytes=None):
+            # A matrix of this process, and tables, pass through the object store: let Ray size it.
+            opened.enter_context(ray_session(ray_address, object_store_bytes=None))
             yield RayExecutor()
 
 

@@ -4,12 +4,9 @@ z is never formed: z W = a (W / std) - 1 (mean / std)' W, and z' W = (a' W - mea
 names are those of `scipy.sparse.linalg.LinearOperator`.
 """
 
-from contextlib import AbstractContextManager
-from functools import cache
 from typing import Any, Literal, NoReturn
 
 import numpy as np
-from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.passes.executors import Executor, ThreadExecutor
@@ -35,27 +32,10 @@ COMPONENT_PASSES = 1 + 2 * _POWER_ROUNDS
 """Passes over the matrix that `principal_components` makes."""
 
 
-@cache
-def _find_blas() -> Any:
-    # Looking through the libraries of the process takes 4 ms, as long as a small k-means. Products
-    # are NumPy's, whose BLAS is there from the start.
-    return ThreadpoolController()
-
-
-def limit_blas() -> AbstractContextManager[Any]:
-    """One thread of BLAS as long as it is entered, in the whole process."""
-    limiter: AbstractContextManager[Any] = _find_blas().limit(limits=1, user_api="blas")
-    return limiter
-
-
 def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z W, float64 [samples, p], of the thin matrix W [units, p], by one pass."""
     scaled = right / activations.std[:, None]
-    # A task occupies a thread; BLAS threads below it would oversubscribe the cores.
-    with limit_blas():
-        product, _ = map_reduce(
-            activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor
-        )
+    product, _ = map_reduce(activations.raw, _matmat_block, by_unit=[scaled.T], executor=executor)
     assert product is not None
     # In place where it can be: another matrix of many samples is cleared page by page.
     out = product if product.flags.writeable else None
@@ -64,10 +44,7 @@ def matmat(activations: Standardised, right: FloatArray, executor: Executor) -> 
 
 def rmatmat(activations: Standardised, right: FloatArray, executor: Executor) -> FloatArray:
     """The product z' W, float64 [units, p], of the thin matrix W [samples, p], by one pass."""
-    with limit_blas():
-        _, product = map_reduce(
-            activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor
-        )
+    _, product = map_reduce(activations.raw, _rmatmat_block, by_sample=[right.T], executor=executor)
     assert product is not None
     centred = product.T - np.outer(activations.mean, right.sum(axis=0))
     return np.asarray(centred / activations.std[:, None])
@@ -131,8 +108,7 @@ def _factor_parts(matrix: FloatArray, mode: Literal["reduced", "r"]) -> list[Any
     """What `numpy.linalg.qr` returns of each part, on the cores of this machine."""
     parts = np.array_split(matrix, max(1, -(-len(matrix) // _FACTORED_ROWS)))
     # In this process, where the thin matrix is, whatever the executor of the passes.
-    with limit_blas():
-        return list(ThreadExecutor().map(np.linalg.qr, parts, mode))
+    return list(ThreadExecutor().map(np.linalg.qr, parts, mode))
 
 
 def check_finite(activations: Standardised, executor: Executor) -> None:
