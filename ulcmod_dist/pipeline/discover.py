@@ -2,7 +2,9 @@
 
 import io
 import logging
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,6 +48,10 @@ COLUMNS = {
     "state": "State",
 }
 
+# A search goes on at least so many times as long as its last checkpoint took to write: those after
+# every short iteration took 15% of a search, and on a bucket a request each.
+_SEARCHING_PER_SAVING = 20
+
 CHOOSING_K = (
     "To choose K: spread is how far the worst restart's L is below the best's; agreement is the "
     "mean adjusted Rand index between restarts (1: every start finds the same), both before any "
@@ -59,7 +65,7 @@ CHOOSING_K = (
 def discover(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
     """Find the modules for each K, by default of the job; those found from the same rows stay.
 
-    All K and restarts share passes over the matrix. The search is saved after each iteration; one
+    All K and restarts share passes over the matrix. The search is saved between iterations; one
     that was killed continues from there and ends with the same labels.
 
     Raises:
@@ -154,7 +160,7 @@ class _Search:
                 initial_sample_labels=start and start.sample_labels,
                 initial_unit_labels=start and start.unit_labels,
                 progress=lambda iteration: _show(step, iteration),
-                checkpoint=lambda checkpoint: _save(context, key, checkpoint),
+                checkpoint=_saving(context, key),
                 resume=_saved(context.run, key),
                 plan=plan,
             )
@@ -192,11 +198,23 @@ def _show(step: Step, iteration: Iteration) -> None:
     )
 
 
-def _save(context: Context, key: str, checkpoint: Checkpoint) -> None:
-    context.fence.check()
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **checkpoint.to_arrays())
-    context.run.write(key, buffer.getvalue())
+def _saving(context: Context, key: str) -> Callable[[Checkpoint], None]:
+    """What writes a search's checkpoints, but for those that would come too soon after another."""
+    due = -math.inf
+
+    def save(checkpoint: Checkpoint) -> None:
+        nonlocal due
+        started = time.monotonic()
+        if started < due:
+            return
+        context.fence.check()
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **checkpoint.to_arrays())
+        context.run.write(key, buffer.getvalue())
+        ended = time.monotonic()
+        due = ended + _SEARCHING_PER_SAVING * (ended - started)
+
+    return save
 
 
 def _saved(run: RunDir, key: str) -> Checkpoint | None:
