@@ -15,6 +15,7 @@ import psutil
 import pytest
 import ray
 from dask.system import CPU_COUNT
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
 
 from ulcmod_dist.errors import InvalidInput, UlcmodError
 from ulcmod_dist.passes import executors
@@ -151,6 +152,17 @@ def test_open_executor__returns_a_given_executor() -> None:
     threads = ThreadExecutor(1)
     with open_executor(threads) as executor:
         assert executor is threads
+
+
+def test_open_executor__blas_has_one_thread_meanwhile() -> None:
+    def count_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2, user_api="blas"):
+        before = count_threads()
+        with open_executor("threads") as threads, open_executor(threads):
+            assert set(count_threads()) == {1}
+        assert count_threads() == before != [1] * len(before)
 
 
 def test_open_executor__a_dask_of_this_machine_listens_on_it_alone() -> None:

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ import pytest
 
 from tests.pipeline.conftest import Ulcmod
 from ulcmod_dist.runtime.lease import read_holder
-from ulcmod_dist.runtime.rundir import RunDir
+from ulcmod_dist.runtime.rundir import CHECKPOINTS, RunDir
 from ulcmod_dist.runtime.signals import GRACE_SECONDS
 
 DEMO = Path(__file__).parents[2] / "jobs" / "demo" / "demo.yaml"
@@ -62,6 +64,31 @@ def test_search__stopped_leaves_a_checkpoint_and_continues_at_once(
             for name in ("stopped", "whole")
         )
         assert one.equals(other)
+
+
+def test_search__writes_checkpoints_all_along_but_not_after_every_iteration(
+    tmp_path: Path, ulcmod: Ulcmod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "noise.npy", np.random.default_rng(3).random((600, 500), np.float32))
+    search = ["--set", "discover={modules: 12, restarts: 2, max_iterations: 40}"]
+    done = ulcmod("import", tmp_path / "noise.npy", "--out", tmp_path / "run", *search)
+    assert done.code == 0, done.err
+    clock, written, write = count(), [], RunDir.write
+
+    def watch(run: RunDir, key: str, data: bytes) -> None:
+        if key.startswith(CHECKPOINTS):
+            written.append(key)
+        write(run, key, data)
+
+    # A second each time that it is read: an iteration takes as long as writing a checkpoint.
+    monkeypatch.setattr(
+        "ulcmod_dist.pipeline.discover.time", SimpleNamespace(monotonic=clock.__next__)
+    )
+    monkeypatch.setattr(RunDir, "write", watch)
+    assert ulcmod("discover", tmp_path / "run").code == 0
+    checkpoints = next(clock) - len(written)
+    assert checkpoints > 20
+    assert len(written) == -(-checkpoints // 20)
 
 
 @pytest.mark.faults
