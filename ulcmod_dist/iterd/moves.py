@@ -48,7 +48,7 @@ _RISE = 3e-5
 _PART_TOLERANCE = 1e-5
 
 Exploration: TypeAlias = Generator[list[Search], None, Search | None]
-"""Asks for an iteration of some searches at a time, and returns what they led to."""
+"""Requests an iteration of some searches at a time; returns the best modules, if they raised L."""
 
 
 def part_shape(shape: tuple[int, int], entries: int, num_modules: int) -> tuple[int, int]:
@@ -172,17 +172,18 @@ def _search_part(
 ) -> list[Search | None]:
     """The best modules of the part that moves lead each search to; None where none raised L.
 
-    Candidates of all searches share passes, whatever each of them has come to.
+    Candidates of all searches share passes, whichever step each search has come to.
     """
     ends: list[Search | None] = [None] * len(starts)
 
     def explore(number: int) -> Iterator[list[Search]]:
         ends[number] = yield from _explore(part, starts[number], limit)
 
-    running = [(searches, next(searches)) for searches in map(explore, range(len(starts)))]
+    explorations = map(explore, range(len(starts)))
+    running = [(exploration, next(exploration)) for exploration in explorations]
     while running:
         _iterate_once(part, [search for _, active in running for search in active])
-        running = [(searches, active) for searches, _ in running if (active := next(searches, []))]
+        running = [(each, active) for each, _ in running if (active := next(each, []))]
     return ends
 
 
@@ -198,8 +199,8 @@ def _iterate_once(matrix: ActivationMatrix, searches: Sequence[Search]) -> None:
 
 
 def _explore(part: ActivationMatrix, search: Search, limit: int) -> Exploration:
-    """Ask for the iterations that moves take from one search; as `_search_part`."""
-    yield from _run([search], list, limit)
+    """Request the iterations that the moves of one search take; returns as `_search_part`."""
+    yield from _request_iterations([search], list, limit)
     best = None
     while (better := (yield from _improve(part, best or search, limit))) is not None:
         best = better
@@ -214,19 +215,19 @@ def _improve(part: ActivationMatrix, search: Search, limit: int) -> Exploration:
     for first in range(0, len(moves), CANDIDATES):
         chosen = moves[first : first + CANDIDATES]
         candidates = [_move(search, by_sample, by_unit, *move) for move in chosen]
-        yield from _run(candidates, partial(_select_contenders, search), limit)
+        yield from _request_iterations(candidates, partial(_select_contenders, search), limit)
         best = select_best(candidates)
         if _has_risen(search.history[-1].objective, best.history[-1].objective, _RISE):
             return best
     return None
 
 
-def _run(
+def _request_iterations(
     searches: Sequence[Search],
     select: Callable[[Sequence[Search]], list[Search]],
     limit: int,
 ) -> Iterator[list[Search]]:
-    """Ask for iterations until none of the searches that ``select`` returns is running."""
+    """Request iterations until none of the searches that ``select`` returns is running."""
     active = list(searches)
     while active:
         yield active
