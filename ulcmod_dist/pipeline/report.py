@@ -16,7 +16,7 @@ from ulcmod_dist.api import Run
 from ulcmod_dist.config.job import Job
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.evaluate.structure import count_overlap
-from ulcmod_dist.pipeline.artifacts import METHOD_ABLATIONS
+from ulcmod_dist.pipeline.artifacts import GRAPH, METHOD_ABLATIONS
 from ulcmod_dist.pipeline.context import Context, save_job, writes
 from ulcmod_dist.pipeline.inputs import explain_no_ablation
 from ulcmod_dist.pipeline.ledger import Ledger, replacing
@@ -25,6 +25,7 @@ from ulcmod_dist.pipeline.summary import Summary
 from ulcmod_dist.report import paper
 from ulcmod_dist.report.page import collect_figures, collect_tables, render_page
 from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.specs import Figure
 from ulcmod_dist.results.ablation import Ablation, MethodAblations
 from ulcmod_dist.results.discovery import Discovery, Overlap, ReportData, Reproduction, RunFacts
 from ulcmod_dist.results.explanation import Explanation
@@ -124,17 +125,7 @@ def make_report(
     parts = build_sections(data)
     figures, shown_tables = collect_figures(parts), collect_tables(parts)
     if "figures" in wanted:
-        with (
-            replacing(context, "figures", shown=numbers) as record,
-            track(context.on_progress, "Figures", len(figures), "figures") as step,
-        ):
-            for done, (name, spec) in enumerate(figures.items(), start=1):
-                files = paper.render(spec, titles=context.job.report.titles)
-                for ending, content in files.items():
-                    context.run.write(figure_key(name, ending), content)
-                step.update(done)
-            record.files = tuple(figure_key(name, end) for name in figures for end in paper.FORMATS)
-            _remove_others(context.run, "figures", record.files)
+        _draw_figures(context, figures, numbers)
     if "tables" in wanted:
         with replacing(context, "tables", shown=numbers) as record:
             for name, table in shown_tables.items():
@@ -150,6 +141,31 @@ def make_report(
     if context.job.report.prompts == "none":
         _warn_of_older_prompts(context)
     return {name: table.to_records() for name, table in shown_tables.items()}
+
+
+def _draw_figures(context: Context, figures: Mapping[str, Figure], numbers: Sequence[int]) -> None:
+    """Write the files of all figures, but of those that are as their record says already."""
+    run, titles = context.run, context.job.report.titles
+    before = Ledger(run, context.job).record("figures")
+    is_same_program = before is not None and before.version == GRAPH["figures"].version
+    drawn = before.facts.get("drawn", {}) if before is not None and is_same_program else {}
+    present = {key for key, _ in run.keys("figures")}
+    digests = {name: paper.digest(spec, titles=titles) for name, spec in figures.items()}
+    keys = {
+        name: {ending: figure_key(name, ending) for ending in paper.FORMATS} for name in figures
+    }
+    with (
+        replacing(context, "figures", shown=numbers) as record,
+        track(context.on_progress, "Figures", len(figures), "figures") as step,
+    ):
+        for done, (name, spec) in enumerate(figures.items(), start=1):
+            if drawn.get(name) != digests[name] or not present.issuperset(keys[name].values()):
+                for ending, content in paper.render(spec, titles=titles).items():
+                    run.write(keys[name][ending], content)
+            step.update(done)
+        record.files = tuple(key for files in keys.values() for key in files.values())
+        record.facts = {"drawn": digests}
+        _remove_others(run, "figures", record.files)
 
 
 def _warn_of_older_prompts(context: Context) -> None:

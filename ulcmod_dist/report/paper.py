@@ -1,7 +1,9 @@
 """Figures as files of a paper's column width, in several formats, the same bytes every time."""
 
 import contextlib
+import hashlib
 import io
+import json
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +84,19 @@ def render(spec: Figure, *, titles: bool = True) -> dict[str, bytes]:
     with _style():
         canvas = draw(spec, titles=titles)
         return {ending: _save(canvas, ending) for ending in FORMATS}
+
+
+def digest(spec: Figure, *, titles: bool = True) -> str:
+    """SHA-256 (hexadecimal) of all that the files of a figure depend on, as `render` gets it."""
+    text = json.dumps([type(spec).__name__, spec, titles, mpl.__version__], default=_as_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_plain(value: Any) -> Any:
+    """Part of a specification as JSON can hold it."""
+    if callable(value):
+        return None  # what the page shows under the pointer
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else vars(value)
 
 
 def draw(spec: Figure, *, titles: bool = True) -> Canvas:
