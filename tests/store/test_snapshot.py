@@ -25,7 +25,7 @@ from tests.store.conftest import (
 )
 from ulcmod_dist.errors import InvalidInput
 from ulcmod_dist.runtime.rundir import RunDir
-from ulcmod_dist.store.arrays import _row_bounds, lazy_rows
+from ulcmod_dist.store.lazy_rows import _row_bounds, lazy_rows
 from ulcmod_dist.store.manifest import write_manifest
 from ulcmod_dist.store.records import Commit, CorruptionError, Origin
 from ulcmod_dist.store.shards import ShardWriter

@@ -90,7 +90,7 @@ class Snapshot:
         Samples of every split are standardised by the statistics of the train samples.
         """
         # Zarr and Dask are imported where rows are read: samples and units are shown without them.
-        from ulcmod_dist.store.arrays import lazy_rows
+        from ulcmod_dist.store.lazy_rows import lazy_rows
 
         shard, row = self._locations
         if split is not None:
