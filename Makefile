@@ -13,7 +13,7 @@ demo: .venv/.installed
 test: .venv/.developer
 	$(PYTEST) --numprocesses=2 --dist=loadscope
 acceptance: .venv/.developer
-	$(PYTEST) -m acceptance
+	$(PYTEST) -m acceptance --numprocesses=2 --dist=loadscope
 # Those that `make test` has run already are left out. They wait for most of their time.
 faults: .venv/.developer
 	$(PYTEST) -m 'faults and not sample' --numprocesses=2 --dist=loadscope

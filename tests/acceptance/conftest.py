@@ -1,6 +1,7 @@
 """Data beside the checkout or from the package index, kept in pytest's cache; never committed."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -83,7 +84,10 @@ def _activations(real7: Path, split: str, folder: Path) -> NDArray[np.float32]:
         import pyarrow.parquet as pq
 
         texts = pq.read_table(real7 / f"{split}.parquet")["text"].to_pylist()
-        np.save(path, extracted(texts))
+        # Another process may be doing the same.
+        partial = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(partial, extracted(texts))
+        partial.rename(path)
     rows: NDArray[np.float32] = np.load(path)
     return rows
 
