@@ -37,9 +37,11 @@ from ulcmod_dist.report.figures.quality import (
     draw_confusion,
 )
 from ulcmod_dist.report.figures.relations import MIN_LINK, draw_flow, draw_tree
+from ulcmod_dist.report.page import collect_figures
 from ulcmod_dist.report.plotly_layout import PlotStyle, escape_html
 from ulcmod_dist.report.plotly_traces import build_figure, build_variants
-from ulcmod_dist.report.specs import Figure, Scale
+from ulcmod_dist.report.sections import build_sections
+from ulcmod_dist.report.specs import Figure, Heatmap, Scale
 from ulcmod_dist.results.ablation import AblatedModule, Ablation, Control, Effect
 from ulcmod_dist.results.discovery import (
     Categories,
@@ -266,6 +268,24 @@ def test_render__is_png_svg_and_pdf_with_the_same_bytes_each_time(
     assert starts == {"png": b"\x89PNG\r", "svg": b"<?xml", "pdf": b"%PDF-"}
     assert paper.render(figures[name]) == first
     assert not any(b"atplotlib v" in content for content in first.values())
+
+
+def test_digest__is_that_of_what_a_figure_shows(
+    figures: dict[str, Figure], report_data: ReportData
+) -> None:
+    digests = {name: paper.digest(spec) for name, spec in figures.items()}
+    again = collect_figures(build_sections(report_data))
+    assert {name: paper.digest(spec) for name, spec in again.items()} == digests
+    assert len({*digests.values()}) == len(figures)
+    spec = figures["activation-k007"]
+    assert isinstance(spec, Heatmap)
+    changed = spec.values.copy()
+    changed[0, 0] = np.nextafter(changed[0, 0], np.inf)
+    others = [replace(spec, values=changed), replace(spec, column_axis="Other")]
+    assert digests["activation-k007"] not in {
+        paper.digest(spec, titles=False),
+        *map(paper.digest, others),
+    }
 
 
 def test_render__titles_are_left_out_where_the_job_says_so(figures: dict[str, Figure]) -> None:
