@@ -144,28 +144,36 @@ def make_report(
 
 
 def _draw_figures(context: Context, figures: Mapping[str, Figure], numbers: Sequence[int]) -> None:
-    """Write the files of all figures, but of those that are as their record says already."""
+    """Write the files of all figures but those that would be drawn as they are stored."""
     run, titles = context.run, context.job.report.titles
-    before = Ledger(run, context.job).record("figures")
-    is_same_program = before is not None and before.version == GRAPH["figures"].version
-    drawn = before.facts.get("drawn", {}) if before is not None and is_same_program else {}
-    present = {key for key, _ in run.keys("figures")}
+    drawn = _find_drawn(context)
     digests = {name: paper.digest(spec, titles=titles) for name, spec in figures.items()}
-    keys = {
-        name: {ending: figure_key(name, ending) for ending in paper.FORMATS} for name in figures
-    }
     with (
         replacing(context, "figures", shown=numbers) as record,
         track(context.on_progress, "Figures", len(figures), "figures") as step,
     ):
         for done, (name, spec) in enumerate(figures.items(), start=1):
-            if drawn.get(name) != digests[name] or not present.issuperset(keys[name].values()):
+            if drawn.get(name) != digests[name]:
                 for ending, content in paper.render(spec, titles=titles).items():
-                    run.write(keys[name][ending], content)
+                    run.write(figure_key(name, ending), content)
             step.update(done)
-        record.files = tuple(key for files in keys.values() for key in files.values())
+        record.files = tuple(key for name in figures for key in _figure_keys(name))
         record.facts = {"drawn": digests}
         _remove_others(run, "figures", record.files)
+
+
+def _find_drawn(context: Context) -> dict[str, str]:
+    """Digest of each figure that this version of the program drew, if its files are there."""
+    record = Ledger(context.run, context.job).record("figures")
+    if record is None or record.version != GRAPH["figures"].version:
+        return {}
+    present = {key for key, _ in context.run.keys("figures")}
+    drawn = record.facts.get("drawn", {})
+    return {name: drawn[name] for name in drawn if present.issuperset(_figure_keys(name))}
+
+
+def _figure_keys(name: str) -> list[str]:
+    return [figure_key(name, ending) for ending in paper.FORMATS]
 
 
 def _warn_of_older_prompts(context: Context) -> None:
