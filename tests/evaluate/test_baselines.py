@@ -197,12 +197,12 @@ def test_unit_space__is_embedded_once_for_every_smaller_k_and_seed(
 
         return counted
 
-    for name in ("ward", "eigsh", "randomized_svd"):
+    for name in ("build_ward_tree", "eigsh", "randomized_svd"):
         monkeypatch.setattr(baselines, name, count_calls(name, getattr(baselines, name)))
     space = build_unit_space(planted.train, threads, num_preclusters=30)
     for num_modules, seed in ((4, 0), (3, 0), (3, 1), (2, 1)):
         find_baselines(space, 120, num_modules, seed=seed, methods=METHODS[:5])
-    assert sorted(calls) == ["eigsh", "randomized_svd", "ward"]
+    assert sorted(calls) == ["build_ward_tree", "eigsh", "randomized_svd"]
 
 
 def test_find_baseline__cuts_the_tree_that_scikit_learn_would_build(

@@ -16,7 +16,6 @@ from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster, ward
 from scipy.sparse import identity
 from scipy.sparse.csgraph import laplacian
 from scipy.sparse.linalg import ArpackError, eigsh
@@ -28,6 +27,7 @@ from sklearn.utils.extmath import randomized_svd
 from ulcmod_dist.config.schema import Baseline
 from ulcmod_dist.errors import InvalidInput, one_line
 from ulcmod_dist.evaluate.unit_groups import find_experts, find_networks
+from ulcmod_dist.evaluate.ward import build_ward_tree, cut_tree
 from ulcmod_dist.passes.executors import Executor
 from ulcmod_dist.passes.linalg import COMPONENTS, principal_components
 from ulcmod_dist.passes.shares import read_matrix
@@ -54,8 +54,6 @@ STRIPE_CELLS = 16 * 2**20
 
 # Bytes of a profile's cell, with the copies that co-clustering makes of it.
 _CELL_BYTES = 8 * 8
-# Bytes of each pair of pre-clusters: Ward's tree is built from two copies of half the distances.
-_PAIR_BYTES = 8
 _NEIGHBOURS = 9
 # Of Lloyd's algorithm on SmolLM2: after 4 the inertia is 0.3% above that of convergence (10).
 _PRECLUSTER_ROUNDS = 4
@@ -93,9 +91,9 @@ class UnitSpace:
         return len(_find_distinct(self.centres))
 
     @cached_property
-    def tree(self) -> Floats:
-        """Ward's tree of the pre-clusters, which is cut for each K: SciPy's linkage matrix."""
-        return np.asarray(ward(self.centres))
+    def tree(self) -> NDArray[np.int64]:
+        """Ward's tree of the pre-clusters, which is cut for each K, see `build_ward_tree`."""
+        return build_ward_tree(self.centres)
 
     def spectral_vectors(self, count: int) -> Floats:
         """The leading eigenvectors of the pre-clusters' graph, shape (pre-clusters, count)."""
@@ -153,8 +151,6 @@ def build_unit_space(
     if points is None:
         points = principal_components(activations, executor, side="units", seed=seed)
     count = min(num_preclusters or count_preclusters(activations.n_units), activations.n_units)
-    if memory is not None:
-        count = min(count, max(1, math.isqrt(memory // _PAIR_BYTES)))
     preclusters, centres = _precluster(points[:, :COMPONENTS], count, seed)
     cells = MAX_PROFILE_CELLS if memory is None else min(MAX_PROFILE_CELLS, memory // _CELL_BYTES)
     size = min(activations.n_samples, max(1, cells // len(centres)))
@@ -251,10 +247,7 @@ def _find(
         groups = _group_vectors(space.spectral_vectors(num_modules), num_modules, seed)
         labels = groups[space.preclusters]
     elif method == "agglomerative":
-        # Merges that are kept are all but the last K - 1.
-        order = np.arange(1.0, len(space.centres))
-        kept = len(space.centres) - num_modules
-        labels = fcluster(space.tree, kept, "monocrit", monocrit=order)[space.preclusters] - 1
+        labels = cut_tree(space.tree, num_modules)[space.preclusters]
     elif method == "functional networks":
         labels = find_networks(space.components, num_modules, seed, _draw_units(space.points, seed))
     elif method == "per-layer experts":

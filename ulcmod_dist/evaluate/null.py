@@ -123,8 +123,8 @@ def _permute_in_place(matrix: Any, first_unit: int, seed: int, workers: int = 1)
         columns = np.empty((min(width, matrix.shape[1]), matrix.shape[0]), numbers.dtype)
         for first in starts:
             units = range(first, min(first + width, matrix.shape[1]))
-            keys = [np.random.SeedSequence([seed, first_unit + unit]) for unit in units]
-            states = np.array([key.generate_state(4, np.uint64) for key in keys])
+            generator = np.random.PCG64(seed).advance(4 * (first_unit + first))
+            states = generator.random_raw(4 * len(units)).reshape(-1, 4)
             _permute_stripe(numbers, first, columns[: len(units)], states)
 
     starts = range(0, matrix.shape[1], width)

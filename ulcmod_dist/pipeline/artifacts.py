@@ -99,12 +99,12 @@ GRAPH: Mapping[str, Artifact] = {
             ),
         ),
         Artifact(
-            "null", 7, "evaluate:make_evaluation", "evaluate",
+            "null", 8, "evaluate:make_evaluation", "evaluate",
             inputs=("snapshot",), each_k=True, files=(_stored("null-"),),
             config=("discover", "evaluate.seed", "evaluate.null_permutations"), ignored=_PLACES,
         ),
         Artifact(
-            "methods", 10, "evaluate:make_evaluation", "evaluate",
+            "methods", 11, "evaluate:make_evaluation", "evaluate",
             inputs=("modules",), config=("evaluate",), each_k=True,
             files=(_stored("methods-"), *(grouping_key(side, "{k:03d}") for side in SIDES)),
         ),
