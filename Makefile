@@ -16,7 +16,7 @@ acceptance: .venv/.developer
 	$(PYTEST) -m acceptance --numprocesses=2 --dist=loadscope
 # Those that `make test` has run already are left out. They wait for most of their time.
 faults: .venv/.developer
-	$(PYTEST) -m 'faults and not sample' --numprocesses=2 --dist=loadscope
+	$(PYTEST) -m 'faults and not sample' --numprocesses=3 --dist=loadscope
 lint: style docs audit
 style: .venv/.developer
 	$(BIN)/ruff check .
