@@ -144,7 +144,7 @@ def _compare_halves(
             settings = {"memory": part.memory, **_OF_A_HALF}
             found = search_again(part, part.train, numbers, step, **settings)
         own = [Candidate(ITERD, k, 0, modules.unit_labels) for k, modules in found.items()]
-        # Ward's tree takes the square of their number, as long as all other methods together.
+        # Making them takes time by their number.
         preclusters = -(-count_preclusters(half.n_units) // 2)
         return own + _baselines(part, numbers, _seeds(inputs)[:1], " of a half", preclusters)[0]
 
