@@ -18,7 +18,10 @@ from tests.pipeline.conftest import Answer, Planted, Ulcmod, call_ulcmod, copy_r
 from ulcmod_dist.pipeline import evaluate
 
 QUICK = ("--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1")
-FEW = ("--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[k-means]")
+FEW = (
+    "--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[k-means]",
+    "--set", "report.formats=[png]",
+)  # fmt: skip
 
 
 class _Refusing(BaseHTTPRequestHandler):
@@ -200,6 +203,21 @@ def test_imported_run__draws_a_page_anew_only_where_something_has_changed_or_is_
     assert (imported / "report.html").stat().st_mtime_ns > written
     # No other figure shows anything that has changed.
     assert [file.stat().st_mtime_ns for file in others if file.stem != figure.stem] == drawn
+
+
+def test_report__figures_have_the_formats_of_the_job(imported: Path, ulcmod: Ulcmod) -> None:
+    def draw(formats: str) -> tuple[set[str], set[str]]:
+        answer = ulcmod("run", imported, "--set", f"report.formats={formats}")
+        assert answer.code == 0, answer.err
+        files = list((imported / "figures").glob("*"))
+        return {file.suffix for file in files}, {file.stem for file in files}
+
+    _, names = draw("[svg]")
+    assert draw("[pdf, svg]") == ({".pdf", ".svg"}, names)
+    assert draw("[pdf]") == ({".pdf"}, names)
+    assert draw("[]") == (set(), set())
+    assert "no files" in ulcmod("report", imported).out
+    assert "report.formats" in ulcmod("report", imported, "--set", "report.formats=[gif]").err
 
 
 def test_imported_run__status_tells_what_is_missing(imported: Path, ulcmod: Ulcmod) -> None:

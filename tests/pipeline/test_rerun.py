@@ -18,6 +18,7 @@ from ulcmod_dist.store.versions import list_versions
 QUICK = (
     "--set", "discover.modules=3", "--set", "discover.restarts=2", "--set", "evaluate.seeds=1",
     "--set", "evaluate.null_permutations=1", "--set", "evaluate.baselines=[]",
+    "--set", "report.formats=[svg]",
 )  # fmt: skip
 LIMIT = 120
 MADE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")

@@ -345,6 +345,9 @@ class ReportConfig(Config):
     titles: bool = True
     """Whether the files in `figures` bear their titles, with seeds and restarts. A paper has these
     in the caption."""
+    formats: tuple[Literal["png", "svg", "pdf"], ...] = ("png", "svg", "pdf")
+    """Formats of the files in `figures`. Drawing them takes most of the time of a report; with `[]`
+    the page alone shows figures."""
 
 
 class RerunConfig(Config):

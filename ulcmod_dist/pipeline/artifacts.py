@@ -80,6 +80,7 @@ _TITLES = {
 }
 _PLACES = ("discover.modules", "discover.executor")
 _SHOWN = ("snapshot", "evaluation", "ablation", METHOD_ABLATIONS)
+_FIGURE_FILES = ("report.titles", "report.formats")
 _WHOLE_JOB = tuple(Job.model_fields)
 
 GRAPH: Mapping[str, Artifact] = {
@@ -111,7 +112,7 @@ GRAPH: Mapping[str, Artifact] = {
         Artifact(
             "evaluation", 6, "evaluate:make_evaluation", "evaluate",
             inputs=("modules", "null", "methods"), config=("evaluate", "report"),
-            ignored=("report.titles",), each_k=True,
+            ignored=_FIGURE_FILES, each_k=True,
             files=(_stored(""), *(membership_key(side, "{k:03d}") for side in SIDES)),
         ),
         Artifact(
@@ -132,7 +133,7 @@ GRAPH: Mapping[str, Artifact] = {
         ),
         Artifact("figures", 2, "report:make_report", "report", _SHOWN, ("report",)),
         Artifact(
-            "tables", 2, "report:make_report", "report", _SHOWN, ("report",), ("report.titles",)
+            "tables", 2, "report:make_report", "report", _SHOWN, ("report",), _FIGURE_FILES
         ),
         Artifact(
             "page", 3, "report:make_report", "report",

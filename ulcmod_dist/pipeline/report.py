@@ -68,7 +68,7 @@ LIBRARIES = ("ulcmod-dist", "torch", "transformers", "ray", "dask", "zarr", "num
 
 @writes
 def report(context: Context, num_modules: Sequence[int] | None = None) -> Summary:
-    """Write ``report.html``, ``figures/*`` (PNG, SVG, PDF) and ``tables/*.parquet``.
+    """Write ``report.html``, ``figures/*`` in the job's formats, and ``tables/*.parquet``.
 
     It shows the modules for every K in ``num_modules``; None for all that are evaluated.
 
@@ -84,9 +84,10 @@ def report(context: Context, num_modules: Sequence[int] | None = None) -> Summar
         names = ", ".join(map(str, left_out))
         closing = [f"Not on the page, since not evaluated with these settings: K = {names}."]
     figures, run = len(list(context.run.keys("figures"))), context.run
+    formats = ", ".join(context.job.report.formats)
     facts = {
         "page": run.show(REPORT),
-        "figures": f"{run.show('figures')} ({figures} files: {', '.join(paper.FORMATS)})",
+        "figures": f"{run.show('figures')} ({figures} files: {formats})" if formats else "no files",
         "tables": f"{run.show('tables')} ({len(records)} files: parquet)",
     }
     data = {"figures": figures, "report": run.show(REPORT), "tables": records}
@@ -125,7 +126,7 @@ def make_report(
     parts = build_sections(data)
     figures, shown_tables = collect_figures(parts), collect_tables(parts)
     if "figures" in wanted:
-        _draw_figures(context, figures, numbers)
+        _draw_figures(context, figures if context.job.report.formats else {}, numbers)
     if "tables" in wanted:
         with replacing(context, "tables", shown=numbers) as record:
             for name, table in shown_tables.items():
@@ -145,7 +146,8 @@ def make_report(
 
 def _draw_figures(context: Context, figures: Mapping[str, Figure], numbers: Sequence[int]) -> None:
     """Write the files of all figures but those that would be drawn as they are stored."""
-    run, titles = context.run, context.job.report.titles
+    run, settings = context.run, context.job.report
+    titles, formats = settings.titles, settings.formats
     drawn = _find_drawn(context)
     digests = {name: paper.digest(spec, titles=titles) for name, spec in figures.items()}
     with (
@@ -154,10 +156,10 @@ def _draw_figures(context: Context, figures: Mapping[str, Figure], numbers: Sequ
     ):
         for done, (name, spec) in enumerate(figures.items(), start=1):
             if drawn.get(name) != digests[name]:
-                for ending, content in paper.render(spec, titles=titles).items():
+                for ending, content in paper.render(spec, formats, titles=titles).items():
                     run.write(figure_key(name, ending), content)
             step.update(done)
-        record.files = tuple(key for name in figures for key in _figure_keys(name))
+        record.files = tuple(key for name in figures for key in _figure_keys(name, formats))
         record.facts = {"drawn": digests}
         _remove_others(run, "figures", record.files)
 
@@ -168,12 +170,12 @@ def _find_drawn(context: Context) -> dict[str, str]:
     if record is None or record.version != GRAPH["figures"].version:
         return {}
     present = {key for key, _ in context.run.keys("figures")}
-    drawn = record.facts.get("drawn", {})
-    return {name: drawn[name] for name in drawn if present.issuperset(_figure_keys(name))}
+    drawn, formats = record.facts.get("drawn", {}), context.job.report.formats
+    return {name: drawn[name] for name in drawn if present.issuperset(_figure_keys(name, formats))}
 
 
-def _figure_keys(name: str) -> list[str]:
-    return [figure_key(name, ending) for ending in paper.FORMATS]
+def _figure_keys(name: str, formats: Sequence[str]) -> list[str]:
+    return [figure_key(name, ending) for ending in formats]
 
 
 def _warn_of_older_prompts(context: Context) -> None:

@@ -73,17 +73,20 @@ _STYLE: Any = {
 }
 
 
-def render(spec: Figure, *, titles: bool = True) -> dict[str, bytes]:
+def render(
+    spec: Figure, formats: Sequence[str] = tuple(FORMATS), *, titles: bool = True
+) -> dict[str, bytes]:
     """Return the files of a figure by ending; equal specifications give equal bytes.
 
     Args:
         spec: The figure.
+        formats: Endings, of ``FORMATS``.
         titles: Whether its title, and the seeds and restarts behind it, are drawn too. A paper
             has them in the caption.
     """
     with _style():
         canvas = draw(spec, titles=titles)
-        return {ending: _save(canvas, ending) for ending in FORMATS}
+        return {ending: _save(canvas, ending) for ending in formats}
 
 
 def digest(spec: Figure, *, titles: bool = True) -> str:
