@@ -228,6 +228,16 @@ def test_find_experts__takes_as_many_units_of_each_layer_and_matches_them_by_act
         find_experts(points, layers, 25, seed=0)
 
 
+def test_find_baseline__says_that_fastica_did_not_converge(
+    planted: Planted, threads: ThreadExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ulcmod_dist.evaluate.unit_groups._MAX_ICA_ITERATIONS", 1)
+    space = build_unit_space(planted.train, threads, num_preclusters=30)
+    message = "No 3 modules are found: FastICA did not converge in 1 iterations"
+    with pytest.raises(InvalidInput, match=message):
+        find_baseline("functional networks", space, 120, 3)
+
+
 def test_find_networks__finds_independent_sources_by_their_largest_weight() -> None:
     rng = np.random.default_rng(0)
     sources = rng.laplace(size=(5000, 3))

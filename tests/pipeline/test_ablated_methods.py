@@ -20,7 +20,7 @@ extract: {{shard_samples: 32, workers: 1}}
 discover: {{modules: 3, restarts: 2}}
 evaluate: {{seeds: 1, null_permutations: 1, baselines: [k-means]}}
 ablate: {{with_run: true, baselines: [k-means], samples: 4, random_sets: 1}}
-report: {{formats: []}}
+report: {{formats: [svg]}}
 """
 
 

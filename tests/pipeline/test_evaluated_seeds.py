@@ -15,7 +15,7 @@ from ulcmod_dist.results.discovery import RANDOM_GROUPS
 JOB = (
     "discover.modules=3", "discover.restarts=1", "discover.seed=5",
     "evaluate.seed=1", "evaluate.seeds=3", "evaluate.null_permutations=2",
-    "evaluate.baselines=[k-means, spectral co-clustering]", "report.formats=[]",
+    "evaluate.baselines=[k-means, spectral co-clustering]", "report.formats=[svg]",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from tests.pipeline.conftest import Planted, Ulcmod
 JOB = ("--set", "discover={modules: [2, 3, 4], restarts: 1}")
 FEW = (
     "--set", "evaluate={null_permutations: 0, baselines: [], seeds: 1}",
-    "--set", "report.formats=[]",
+    "--set", "report.formats=[svg]",
 )  # fmt: skip
 
 

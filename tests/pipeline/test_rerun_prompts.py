@@ -23,7 +23,7 @@ corpus: {{train: train.parquet, test: test.parquet, id: id, category: category}}
 extract: {{shard_samples: 32, batch_tokens: 4096, workers: 1}}
 discover: {{modules: 3, restarts: 2}}
 evaluate: {{seeds: 1, null_permutations: 0, baselines: []}}
-report: {{formats: []}}
+report: {{formats: [svg]}}
 """
 PROGRAM = "from ulcmod_dist.cli import main; main()"
 # A process that says which of the heavy libraries it has loaded in the end.
